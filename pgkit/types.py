@@ -1,0 +1,77 @@
+"""The shapes and records that every part of pgkit shares.
+
+Axis letters, used in every docstring:
+
+====== ==========================================================================
+letter axis
+====== ==========================================================================
+T      time steps of one rollout
+P      members of the population: independent runs, each with its own seed,
+       optimizer and hyperparameters
+N      environments per member
+B      samples of one member in an update batch
+D      observation features
+A      actions (categories, or components of an action vector)
+====== ==========================================================================
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Params = dict[str, Tensor]
+"""Parameters by name (``"actor.0.weight"``); every leaf has shape ``(P, ...)``."""
+
+Scalar = float | Tensor
+"""A number shared by all members, or one per member with shape ``(P,)``."""
+
+
+class PgkitError(ValueError):
+    """A mistake of the user, told in one line: what, where, and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What ``P * N`` environments did for T steps.
+
+    Transition t leads from ``obs[t]`` to ``obs[t + 1]``, except where ``final_obs`` says otherwise.
+
+    Attributes:
+        obs: ``(T + 1, P, N, D)`` observations.
+        action: ``(T, P, N)`` or ``(T, P, N, A)`` what the policy chose, before any clipping into bounds.
+        reward: ``(T, P, N)`` rewards as the learner sees them (after scaling or normalisation).
+        terminated: ``(T, P, N)`` bool, the task ended: nothing follows.
+        truncated: ``(T, P, N)`` bool, a time limit cut the episode: its value goes on.
+        valid: ``(T, P, N)`` bool, False for transitions that are none: the reset step of NEXT_STEP
+            autoreset, and environments that idle.
+        final_obs: ``(T, P, N, D)`` true next observations where an episode ended, for environments whose
+            ``obs[t + 1]`` is already the first of the next episode (SAME_STEP, DISABLED); None when
+            ``obs[t + 1]`` is always the true next observation (NEXT_STEP).
+    """
+
+    obs: Tensor
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    valid: Tensor
+    final_obs: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of an update, member by member, all gradients stopped.
+
+    Attributes:
+        obs: ``(P, B, D)``.
+        action: ``(P, B)`` or ``(P, B, A)``.
+        advantage: ``(P, B)`` weight of each log-probability gradient.
+        target: ``(P, B)`` regression target of the critic (zeros where there is none).
+        valid: ``(P, B)`` bool, samples that count.
+    """
+
+    obs: Tensor
+    action: Tensor
+    advantage: Tensor
+    target: Tensor
+    valid: Tensor
