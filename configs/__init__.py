@@ -1,0 +1,1 @@
+"""Configurations shipped with pgkit: ``pgkit train NAME`` finds them by file name."""

@@ -1,0 +1,299 @@
+"""Configuration: a TOML table, validated into frozen models before anything runs.
+
+A key that is unknown, of the wrong type or out of range is a :class:`~pgkit.types.PgkitError` of one line.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import tomli_w
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core.core_schema import ValidationInfo
+from torch import Tensor
+
+from pgkit import optim, registry
+from pgkit.explain import explain, show, unknown
+from pgkit.overrides import apply_overrides
+from pgkit.types import PgkitError
+
+Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)]
+
+
+class Model(BaseModel):
+    """Base of every table: no unknown keys, no conversions (an integer is a number, ``"1e-3"`` is not)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class EnvConfig(Model):
+    """``[env]``: the task, and what is done to its numbers before the learner sees them."""
+
+    id: str = Field(min_length=1)
+    """A Gymnasium id, or ``package.module:Id``."""
+    kwargs: dict[str, Any] = {}
+    max_episode_steps: int | None = Field(default=None, ge=1)
+    backend: Literal["auto", "gymnasium", "pgkit", "envpool"] = "auto"
+    vectorization: Literal["sync", "async"] = "sync"
+    reward_scale: float = Field(default=1.0, gt=0)
+    normalize_observations: bool = False
+    normalize_rewards: bool = False
+
+
+class PolicyConfig(Model):
+    """``[policy]``: the networks; ``critic_hidden`` defaults to ``hidden``, ``log_std`` is that of a new Gaussian."""
+
+    hidden: Sizes = (64, 64)
+    critic_hidden: Sizes | None = None
+    activation: Literal["tanh", "relu", "elu", "silu"] = "tanh"
+    shared: bool = False
+    orthogonal: bool = True
+    log_std: float = 0.0
+
+
+class EvaluationConfig(Model):
+    """``[evaluation]``: ``points`` evenly spaced evaluations of ``episodes`` each, and a final one."""
+
+    points: int = Field(default=20, ge=0)
+    episodes: int = Field(default=20, ge=1)
+    final_episodes: int = Field(default=100, ge=1)
+    deterministic: bool = False
+
+
+class TrainConfig(Model):
+    """Everything that decides what ``pgkit train`` does. Derived values are properties."""
+
+    name: str = Field(pattern=r"^\w[\w .,=+-]*$", description="letters, digits and any of _ . , = + - inside")
+    """Output goes to ``runs/<name>``; default: the name of the configuration file."""
+    seed: int = Field(default=0, ge=0)
+    seeds: int | tuple[int, ...] | None = None
+    """A count K stands for ``seed, seed + 1, ..., seed + K - 1``; a list is taken as it is."""
+    steps: int = Field(ge=1)
+    """Environment steps of each run, all its environments together."""
+    device: str = Field(default="cpu", pattern=r"^(cpu|auto|cuda(:\d+)?)$", description="cpu, cuda, cuda:N or auto")
+    env: EnvConfig
+    envs_per_member: int = Field(default=8, ge=1)
+    agent: dict[str, Any]
+    """``name`` and the fields of that agent's ``Config``, defaults filled in."""
+    rollout_steps: int | None = Field(default=None, ge=1, validate_default=True)
+    """Steps per environment and update (default 5); None when the agent collects whole episodes."""
+    policy: PolicyConfig = PolicyConfig()
+    optimizer: dict[str, Any]
+    """One settings table as :func:`pgkit.optim.from_settings` takes it."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    log_interval: int | None = Field(default=None, ge=1)
+    """Environment steps between two logged rows; see :attr:`steps_per_log`."""
+    checkpoint_points: int = Field(default=5, ge=0)
+    """Evenly spaced checkpoints of each run."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds of the runs that this configuration stands for."""
+        if self.seeds is None:
+            return [self.seed]
+        return list(range(self.seed, self.seed + self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+
+    @property
+    def steps_per_log(self) -> int:
+        """``log_interval``, or 0.5 % of ``steps``."""
+        return self.log_interval or max(1, self.steps // 200)
+
+    @property
+    def agent_module(self) -> registry.Agent:
+        """The module that ``agent.name`` stands for."""
+        return registry.agent(self.agent["name"])
+
+    @property
+    def agent_config(self) -> BaseModel:
+        """The agent's own ``Config``."""
+        return _agent_config(self.agent)
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seeds(cls, value: Any) -> int | tuple[int, ...] | None:
+        if value is None or (type(value) is int and value >= 1):
+            return value
+        valid = isinstance(value, list | tuple) and all(type(seed) is int and seed >= 0 for seed in value)
+        if valid and 0 < len(value) == len(set(value)):
+            return tuple(value)
+        allowed = "a count of at least 1 or a list of different whole numbers >= 0"
+        raise PgkitError(f"seeds must be {allowed}, got {show(value)}")
+
+    @field_validator("agent")
+    @classmethod
+    def _agent(cls, table: dict[str, Any]) -> dict[str, Any]:
+        return {"name": table.get("name"), **_agent_config(table).model_dump()}
+
+    @field_validator("rollout_steps")
+    @classmethod
+    def _rollout_steps(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if "agent" not in info.data:  # already an error of its own
+            return value
+        name = info.data["agent"]["name"]
+        if registry.agent(name).collects == "steps":
+            return 5 if value is None else value
+        if value is not None:
+            raise PgkitError(
+                f"rollout_steps = {value} has no meaning for agent {name!r}, which collects whole episodes"
+            )
+        return None
+
+    @field_validator("optimizer")
+    @classmethod
+    def _optimizer(cls, table: dict[str, Any]) -> dict[str, Any]:
+        optim.from_settings([table])
+        return table
+
+
+def parse_config(table: Mapping[str, Any], source: str = "config") -> TrainConfig:
+    """Validates a table as read from TOML; ``source`` is what errors call it.
+
+    Raises:
+        PgkitError: one line for the first mistake.
+    """
+    try:
+        return TrainConfig.model_validate(table)
+    except ValidationError as error:
+        raise PgkitError(f"{source}: {explain(error, TrainConfig)}") from None
+
+
+def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The configuration of that path, or else the shipped one of that name.
+
+    Args:
+        name_or_path: ``"my/config.toml"`` or ``"cartpole-reinforce"``.
+        overrides: ``"optimizer.lr=3e-3"`` and the like; see :func:`pgkit.overrides.apply_overrides`, also for
+            what a change of ``optimizer.name`` or ``agent.name`` does to the rest of its table.
+
+    Raises:
+        PgkitError: one line for the first mistake.
+    """
+    return read_config(name_or_path, overrides)[0]
+
+
+def read_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainConfig, list[str]]:
+    """As :func:`load_config`, with one line for each setting of the file that an override made void."""
+    file = _find(name_or_path)
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PgkitError(f"{name_or_path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise PgkitError(f"{name_or_path} cannot be read: {error.strerror}") from None
+    table, notes = apply_overrides({"name": file.name.removesuffix(".toml")} | table, overrides)
+    return parse_config(table, str(name_or_path)), notes
+
+
+def to_table(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as plain data, complete; settings that are None are left out."""
+    return config.model_dump(exclude_none=True)
+
+
+def to_toml(config: TrainConfig) -> str:
+    """The configuration as TOML, complete; loading it gives an equal one."""
+    return tomli_w.dumps(to_table(config))
+
+
+def resolve_device(device: str) -> torch.device:
+    """The torch device of a ``device`` setting.
+
+    Raises:
+        PgkitError: CUDA, or that many GPUs, are not there.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return torch.device("cuda" if count else "cpu")
+    resolved = torch.device(device)
+    if resolved.type == "cuda" and (resolved.index or 0) >= count:
+        found = f"{count} CUDA device(s) found" if count else "no CUDA device found"
+        raise PgkitError(
+            f"device {device!r} is not available: {found} (allowed here: cpu, auto{', cuda' * bool(count)})"
+        )
+    return resolved
+
+
+def population(config: TrainConfig) -> list[TrainConfig]:
+    """One configuration per seed, in the order of ``seed_list``."""
+    return [config.model_copy(update={"seed": seed, "seeds": None}) for seed in config.seed_list]
+
+
+def check_population(configs: Sequence[TrainConfig]) -> None:
+    """Members share everything but name, seed, optimizer and the agent's real numbers.
+
+    Raises:
+        PgkitError: naming the first key in which two members differ.
+    """
+    if not configs:
+        raise PgkitError("a population needs at least one member")
+    first = _shared_settings(configs[0])
+    for index, config in enumerate(configs[1:], start=1):
+        settings = _shared_settings(config)
+        for key in sorted(first.keys() | settings.keys()):
+            ours, theirs = first.get(key), settings.get(key)
+            if ours != theirs:
+                raise PgkitError(
+                    f"members of a population must agree in {key}: member 0 has {show(ours)}, "
+                    f"member {index} has {show(theirs)}"
+                )
+
+
+def stack_agent_config(configs: Sequence[TrainConfig]) -> Any:
+    """The agent's ``Config`` of a population: fields that are real numbers become float32 tensors ``(P,)``."""
+    check_population(configs)
+    members = [config.agent_config for config in configs]
+    stacked: dict[str, Tensor] = {}
+    for field in _float_fields(members[0]):
+        stacked[field] = torch.tensor([getattr(member, field) for member in members], dtype=torch.float32)
+    return members[0].model_copy(update=stacked)
+
+
+def _shared_settings(config: TrainConfig) -> dict[str, Any]:
+    """What members must agree in, flat, by dotted key."""
+    table = to_table(config)
+    for key in ("name", "seed", "seeds", "optimizer"):
+        table.pop(key, None)
+    for field in _float_fields(config.agent_config):
+        table["agent"][field] = "a number"
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= {f"{key}.{inner}": entry for inner, entry in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def _float_fields(config: BaseModel) -> list[str]:
+    """Fields annotated ``float`` or ``float | None`` that hold a number."""
+    fields = type(config).model_fields.items()
+    real = [name for name, field in fields if float in (field.annotation, *get_args(field.annotation))]
+    return [name for name in real if isinstance(getattr(config, name), float)]
+
+
+def _agent_config(table: Mapping[str, Any]) -> BaseModel:
+    name = table.get("name")
+    if not isinstance(name, str):
+        known = ", ".join(registry.AGENTS)
+        raise PgkitError(f"agent.name must be the name of an agent ({known}), got {show(name)}")
+    config_class = registry.agent(name).Config
+    settings = {key: value for key, value in table.items() if key != "name"}
+    try:
+        return config_class.model_validate(settings, strict=True)
+    except ValidationError as error:
+        raise PgkitError(explain(error, config_class, "agent.")) from None
+
+
+def _find(name_or_path: str | Path) -> Path | Traversable:
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    shipped = registry.shipped_configs()
+    name = str(name_or_path)
+    if name in shipped:
+        return shipped[name]
+    if path.is_dir():
+        raise PgkitError(f"{name} is a directory, not a configuration file")
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        raise PgkitError(f"there is no configuration file {name}")
+    raise PgkitError(unknown("config", name, shipped, or_else="the path of a .toml file"))

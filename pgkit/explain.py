@@ -1,0 +1,69 @@
+"""Mistakes of the user, explained in one line each."""
+
+import json
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from pgkit.types import PgkitError
+
+_TYPES = {
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "tuple_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+}
+
+
+def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+    """The first mistake (unknown keys come first: they are the cause of others) in one line."""
+    details = sorted(error.errors(include_url=False), key=lambda entry: entry["type"] != "extra_forbidden")
+    return _explain_one(details[0], model, prefix)
+
+
+def _explain_one(detail: ErrorDetails, model: type[BaseModel], prefix: str) -> str:
+    reason = detail.get("ctx", {}).get("error")
+    if isinstance(reason, PgkitError):
+        return str(reason)
+    parts = detail["loc"]
+    key = prefix + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)[1:]
+    if detail["type"] == "extra_forbidden":
+        return unknown("key", key, _keys(model, parts[:-1], key.rpartition(".")[0]))
+    if detail["type"] == "missing":
+        return f"{key} is missing"
+    if detail["type"] == "string_pattern_mismatch":
+        allowed = str(model.model_fields[str(parts[-1])].description)
+    else:
+        message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        allowed = _TYPES.get(detail["type"], message)
+    return f"{key} must be {allowed}, got {show(detail['input'])}"
+
+
+def _keys(model: type[BaseModel], parts: Sequence[int | str], prefix: str) -> list[str]:
+    """Full dotted keys of the table at ``parts``."""
+    for part in parts:
+        annotation = model.model_fields[str(part)].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        model = annotation
+    return [f"{prefix}.{name}" if prefix else name for name in model.model_fields]
+
+
+def show(value: Any) -> str:
+    """A value as a user would write it."""
+    return json.dumps(value, default=repr)
+
+
+def unknown(kind: str, given: str, allowed: Iterable[str], or_else: str = "") -> str:
+    """One line that says that ``given`` is no ``kind``, guesses what was meant and lists what is allowed."""
+    names = sorted(allowed)
+    guess = get_close_matches(given, names, n=1)
+    hint = f", did you mean {guess[0]!r}?" if guess else ""
+    listing = ", ".join(names) + (f", or {or_else}" if or_else else "")
+    return f"unknown {kind} {given!r}{hint} (allowed: {listing})"
