@@ -65,5 +65,5 @@ def unknown(kind: str, given: str, allowed: Iterable[str], or_else: str = "") ->
     names = sorted(allowed)
     guess = get_close_matches(given, names, n=1)
     hint = f", did you mean {guess[0]!r}?" if guess else ""
-    listing = ", ".join(names) + (f", or {or_else}" if or_else else "")
-    return f"unknown {kind} {given!r}{hint} (allowed: {listing})"
+    choices = [", ".join(names), or_else]
+    return f"unknown {kind} {given!r}{hint} (allowed: {', or '.join(choice for choice in choices if choice)})"

@@ -1,0 +1,185 @@
+"""The command line: reads words, calls the library, prints tables.
+
+Everything heavy is imported inside the commands, so that ``pgkit --help`` is immediate.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pgkit.config import TrainConfig
+
+app = typer.Typer(
+    help="Policy gradients with pluggable optimizers: train populations of agents, see what the optimizer changes.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Kind(StrEnum):
+    """What ``pgkit list`` lists."""
+
+    agents = "agents"
+    optimizers = "optimizers"
+    configs = "configs"
+    envs = "envs"
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed_version
+
+        typer.echo(f"pgkit {installed_version('pgkit-rl')}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(metavar="NAME", help="A shipped configuration, or the path of a TOML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as optimizer.lr=3e-3 seeds=20.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the run [default: runs/<name>].")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is already there.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Neither header nor progress bar.")] = False,
+) -> None:
+    """Train one agent, or a population of them (seeds=20), and write a run directory.
+
+    For example: pgkit train cartpole-actor-critic optimizer.name=sgd optimizer.lr=0.05 seed=3
+    """
+    with _one_line_errors():
+        from pgkit.config import population, read_config
+        from pgkit.rundir import RUNS, check_run_directory
+
+        settings, notes = read_config(config, overrides or ())
+        directory = out or RUNS / settings.name
+        check_run_directory(directory, overwrite)
+        if not quiet:
+            _print_header(settings, notes, directory)
+        from pgkit.train import train as run
+
+        result = run(population(settings), directory, progress=not quiet, overwrite=overwrite)
+        _print_table(result.table, f"Final evaluation, {settings.evaluation.final_episodes} episodes per seed")
+        typer.echo(f"written to {directory}")
+        _exit_if_all_failed(result.table)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or the name of one below runs/.")],
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes per seed.")] = 100,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="Most likely actions, not sampled.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of environments and actions.")] = 0,
+) -> None:
+    """Evaluate the trained agents of a run directory."""
+    with _one_line_errors():
+        from pgkit.rundir import find_run
+
+        directory = find_run(run)
+        from pgkit.evaluate import evaluate_run
+
+        result = evaluate_run(directory, episodes=episodes, deterministic=deterministic, seed=seed)
+        actions = "most likely" if deterministic else "sampled"
+        _print_table(result.table, f"{directory}: {episodes} episodes per seed, {actions} actions")
+
+
+@app.command(name="list")
+def list_(
+    kind: Annotated[Kind, typer.Argument(metavar="agents|optimizers|configs|envs")],
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one, in full.")] = None,
+) -> None:
+    """List agents, optimizers, configurations or environments, or show one in full."""
+    with _one_line_errors():
+        from pgkit import listing
+
+        if name is None:
+            _print_table(listing.overview(kind.value), kind.value)
+        else:
+            typer.echo(listing.describe(kind.value, name))
+
+
+def main() -> None:
+    """Entry point of ``pgkit`` and ``python -m pgkit``."""
+    app(prog_name="pgkit")
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """A mistake of the user is one line and exit code 2; Ctrl-C is exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(130) from None
+    except ValueError as error:
+        from pgkit.types import PgkitError
+
+        if not isinstance(error, PgkitError):
+            raise
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _print_header(config: "TrainConfig", notes: Sequence[str], directory: Path) -> None:
+    """What will run, and which settings of the file the command line made void."""
+    from rich.console import Console
+
+    from pgkit import optim
+
+    seeds = config.seed_list
+    lines = {
+        "run": f"{config.name} -> {directory}",
+        "environment": f"{config.env.id} x {config.envs_per_member}, {config.steps:,} steps per seed",
+        "agent": _settings_line(config.agent),
+        "seeds": f"{seeds[0]}" if len(seeds) == 1 else f"{len(seeds)}: {', '.join(map(str, seeds))}",
+    }
+    for group, settings in optim.describe([config.optimizer])[0].items():
+        lines[f"optimizer {group}".strip()] = _settings_line(settings)
+    console = Console(highlight=False)
+    width = max(map(len, lines))
+    for key, text in lines.items():
+        console.print(f"{key:<{width}}  {text}", markup=False, soft_wrap=True)
+    for note in notes:
+        console.print(f"{'note':<{width}}  {note}", markup=False, soft_wrap=True)
+
+
+def _settings_line(settings: Mapping[str, Any]) -> str:
+    rest = [f"{key}={value}" for key, value in settings.items() if key != "name"]
+    return f"{settings['name']} ({', '.join(rest)})" if rest else str(settings["name"])
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Rows with the same keys as a table; numbers to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for key in rows[0] if rows else ():
+        numeric = all(isinstance(row[key], int | float) for row in rows)
+        table.add_column(key.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(key, value) for key, value in row.items()))
+    Console(highlight=False, markup=False).print(table)
+
+
+def _cell(key: str, value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    return f"{value:,}" if type(value) is int and key != "seed" else str(value)
+
+
+def _exit_if_all_failed(rows: Sequence[Mapping[str, Any]]) -> None:
+    failed = [row for row in rows if row.get("failed")]
+    if failed and len(failed) == len(rows):
+        typer.echo("every run diverged: see the directory's last good checkpoint", err=True)
+        raise typer.Exit(1)
