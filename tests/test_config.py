@@ -1,0 +1,337 @@
+"""Configurations: defaults, strictness, overrides, populations, and every shipped file."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgkit import registry
+from pgkit.config import (
+    TrainConfig,
+    check_population,
+    load_config,
+    parse_config,
+    population,
+    read_config,
+    resolve_device,
+    stack_agent_config,
+    to_table,
+    to_toml,
+)
+from pgkit.overrides import apply_overrides
+from pgkit.types import PgkitError
+
+MINIMAL = """
+steps = 1000
+[env]
+id = "CartPole-v1"
+[agent]
+name = "actor-critic"
+[optimizer]
+name = "adam"
+lr = 1e-3
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A small configuration of actor-critic with Adam."""
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def test_defaults_of_a_minimal_file(file: Path) -> None:
+    config = load_config(file)
+    assert config.name == "mine"
+    assert (config.seed, config.seeds, config.seed_list, config.device) == (0, None, [0], "cpu")
+    assert (config.envs_per_member, config.rollout_steps, config.steps_per_log) == (8, 5, 5)
+    assert config.policy.hidden == (64, 64) and config.policy.critic_hidden is None
+    assert config.agent == {"name": "actor-critic", **config.agent_config.model_dump()}
+    assert config.agent_module is registry.agent("actor-critic")
+
+
+def test_a_config_is_frozen(file: Path) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_config(file).seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("seed", "seeds", "expected"),
+    [(7, None, [7]), (7, 1, [7]), (7, 3, [7, 8, 9]), (7, [5, 3], [5, 3])],
+)
+def test_seed_list(file: Path, seed: int, seeds: Any, expected: list[int]) -> None:
+    table = to_table(load_config(file)) | {"seed": seed} | ({} if seeds is None else {"seeds": seeds})
+    config = parse_config(table)
+    assert config.seed_list == expected
+    assert [(member.seed, member.seeds) for member in population(config)] == [(seed, None) for seed in expected]
+
+
+def test_episodes_agent_has_no_rollout_steps(file: Path) -> None:
+    assert load_config(file, ["agent.name=reinforce"]).rollout_steps is None
+    with pytest.raises(PgkitError, match="rollout_steps = 8 has no meaning for agent 'reinforce'"):
+        load_config(file, ["agent.name=reinforce", "rollout_steps=8"])
+
+
+def test_log_interval_is_half_a_percent_unless_given(file: Path) -> None:
+    assert load_config(file, ["steps=500_000"]).steps_per_log == 2500
+    assert load_config(file, ["steps=500_000", "log_interval=10"]).steps_per_log == 10
+    assert load_config(file, ["steps=20"]).steps_per_log == 1
+
+
+def test_toml_is_complete_and_loads_again(file: Path, tmp_path: Path) -> None:
+    overrides = ["seeds=[3, 1]", "env.kwargs.sutton_barto_reward=true", "policy.critic_hidden=[8]", "agent.gamma=0.9"]
+    config = load_config(file, overrides)
+    table = tomllib.loads(to_toml(config))
+    assert table["evaluation"] == {"points": 20, "episodes": 20, "final_episodes": 100, "deterministic": False}
+    assert table["agent"].keys() == {"name", *type(config.agent_config).model_fields}
+    copy = tmp_path / "config.toml"
+    copy.write_text(to_toml(config))
+    assert load_config(copy) == config
+    assert to_toml(load_config(copy)) == to_toml(config)
+
+
+def test_integers_are_numbers_but_nothing_else_is_converted(file: Path) -> None:
+    assert load_config(file, ["agent.gamma=1"]).agent["gamma"] == 1.0
+    wrong = ['agent.gamma="1"', "agent.gamma=true", "seed=true", "seed=1.0", "evaluation.deterministic=1", "steps=1e6"]
+    wrong += ['policy.hidden="64"', "policy.hidden=[64.0]", "policy.log_std=nan", "name=5", "env.kwargs=5"]
+    for override in wrong:
+        with pytest.raises(PgkitError, match=f"{override.partition('=')[0]}.* must be "):
+            load_config(file, [override])
+
+
+def test_python_tables_raise_the_same_one_line_error() -> None:
+    with pytest.raises(PgkitError, match=r"^config: name is missing$"):
+        parse_config({})
+
+
+# --- overrides ---
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3e-3", 3e-3),
+        (".05", 0.05),
+        ("-5.", -5.0),
+        ("1_000", 1000),
+        ("true", True),
+        ("True", "True"),
+        ("rmsprop", "rmsprop"),
+        ("torch.optim:Adam", "torch.optim:Adam"),
+        ('"5"', "5"),
+        ("[1, 2]", [1, 2]),
+        ('{kind = "linear", end = 0.1}', {"kind": "linear", "end": 0.1}),
+        ("a=b", "a=b"),
+        ("1\nb = 2", "1\nb = 2"),
+        ("", ""),
+    ],
+)
+def test_override_values(text: str, value: Any) -> None:
+    table, notes = apply_overrides({}, [f"key={text}"])
+    assert table == {"key": value} and type(table["key"]) is type(value)
+    assert notes == []
+
+
+def test_override_keys_nest_quote_and_repeat() -> None:
+    given = {"optimizer": {"name": "adam", "lr": 1}}
+    table, _ = apply_overrides(
+        given, ["optimizer.lr=2", 'optimizer.groups."*.bias".lr=0', "optimizer.lr=3", "env.id=X"]
+    )
+    assert table == {"optimizer": {"name": "adam", "lr": 3, "groups": {"*.bias": {"lr": 0}}}, "env": {"id": "X"}}
+    assert given == {"optimizer": {"name": "adam", "lr": 1}}
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", "a b=3", ".=1", "", "a\nb=1", "a=1\n[x]\ny=2=3", "#=1"])
+def test_override_that_is_none(override: str) -> None:
+    try:
+        table, _ = apply_overrides({}, [override])
+    except PgkitError as error:
+        assert "key=value" in str(error)
+    else:  # the text after the first "=" is a value, whatever it holds
+        assert table == {"a": override.partition("=")[2]}
+
+
+@given(st.text(max_size=30))
+def test_any_override_is_applied_or_refused(text: str) -> None:
+    try:
+        table, notes = apply_overrides({}, [text])
+    except PgkitError:
+        return
+    assert len(table) == 1 and notes == []
+
+
+def test_override_through_a_value_is_refused(file: Path) -> None:
+    with pytest.raises(PgkitError, match=r"unknown key 'seed\.x': seed is no table"):
+        load_config(file, ["seed=1", "seed.x=1"])
+
+
+ADAM = {
+    "name": "adam",
+    "lr": 3e-3,
+    "eps": 1e-5,
+    "max_grad_norm": 0.5,
+    "schedule": {"lr": "linear", "beta1": "linear"},
+    "critic": {"lr": 1e-2},
+}
+
+
+def test_another_optimizer_leaves_the_hyperparameters_of_the_old_one_behind() -> None:
+    table, notes = apply_overrides({"optimizer": ADAM}, ["optimizer.name=sgd", "optimizer.lr=0.05"])
+    assert table["optimizer"] == {
+        "name": "sgd",
+        "lr": 0.05,
+        "max_grad_norm": 0.5,
+        "schedule": {"lr": "linear"},
+        "critic": {},
+    }
+    assert [note.partition(" =")[0] for note in notes] == [
+        "optimizer.eps",
+        "optimizer.schedule.beta1",
+        "optimizer.critic.lr",
+    ]
+    assert notes[0] == "optimizer.eps = 1e-05 dropped: it was chosen for adam, not for sgd"
+
+
+def test_the_learning_rate_is_not_carried_over_silently() -> None:
+    table, notes = apply_overrides({"optimizer": ADAM}, ["optimizer.name=sgd"])
+    assert "lr" not in table["optimizer"]
+    assert notes[0] == "optimizer.lr = 0.003 dropped: it was chosen for adam, not for sgd"
+
+
+def test_the_same_optimizer_keeps_everything() -> None:
+    table, notes = apply_overrides({"optimizer": ADAM}, ["optimizer.name=adam", "optimizer.lr=1.0"])
+    assert table["optimizer"] == ADAM | {"lr": 1.0} and notes == []
+
+
+def test_a_critic_of_its_own_recipe_is_not_touched() -> None:
+    optimizer = ADAM | {"critic": {"name": "rmsprop", "lr": 1e-2}}
+    table, _ = apply_overrides({"optimizer": optimizer}, ["optimizer.name=sgd"])
+    assert table["optimizer"]["critic"] == {"name": "rmsprop", "lr": 1e-2}
+
+
+def test_another_optimizer_for_the_critic_only() -> None:
+    table, notes = apply_overrides({"optimizer": ADAM}, ["optimizer.critic.name=sgd", "optimizer.critic.lr=.1"])
+    assert table["optimizer"] == ADAM | {"critic": {"name": "sgd", "lr": 0.1}} and notes == []
+    table, notes = apply_overrides({"optimizer": ADAM}, ["optimizer.critic.name=sgd"])
+    assert table["optimizer"] == ADAM | {"critic": {"name": "sgd"}} and len(notes) == 1
+
+
+def test_another_agent_leaves_behind_what_it_does_not_have(file: Path) -> None:
+    text = MINIMAL.replace("steps = 1000", "steps = 1000\nrollout_steps = 8")
+    file.write_text(text.replace('"actor-critic"', '"actor-critic"\nlam = 0.9'))
+    config, notes = read_config(file, ["agent.name=reinforce"])
+    assert config.agent["name"] == "reinforce"
+    assert notes == [
+        "agent.lam = 0.9 dropped: agent reinforce has no such setting",
+        "rollout_steps = 8 dropped: agent reinforce collects whole episodes",
+    ]
+
+
+# --- populations ---
+
+
+def members(file: Path, *overrides: list[str]) -> list[TrainConfig]:
+    return [load_config(file, words) for words in overrides]
+
+
+def test_agents_real_numbers_become_one_per_member(file: Path) -> None:
+    stacked = stack_agent_config(members(file, ["agent.gamma=0.9"], ["agent.gamma=1"], []))
+    assert stacked.gamma.dtype == torch.float32
+    assert torch.equal(stacked.gamma, torch.tensor([0.9, 1.0, 0.99]))
+    alone = stack_agent_config(members(file, ["agent.gamma=0.9"]))
+    assert torch.equal(alone.gamma, stacked.gamma[:1])
+    assert type(stacked.normalize_advantage) is bool
+
+
+def test_members_may_differ_in_name_seed_optimizer_and_real_numbers(file: Path) -> None:
+    check_population(members(file, ["name=a", "seed=1"], ["optimizer.lr=1.0"], ["agent.gamma=.5"], ["seeds=3"]))
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("steps=7", "steps"),
+        ("env.id=Acrobot-v1", "env.id"),
+        ("env.max_episode_steps=7", "env.max_episode_steps"),
+        ("policy.hidden=[8]", "policy.hidden"),
+        ("agent.normalize_advantage=true", "agent.normalize_advantage"),
+        ("agent.name=reinforce", "agent"),
+        ("rollout_steps=7", "rollout_steps"),
+    ],
+)
+def test_members_must_agree_in_the_rest(file: Path, override: str, key: str) -> None:
+    with pytest.raises(PgkitError, match=f"must agree in {key}"):
+        check_population(members(file, [], [], [override]))
+
+
+def test_an_empty_population_is_refused() -> None:
+    with pytest.raises(PgkitError, match="at least one member"):
+        check_population([])
+
+
+# --- devices ---
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == torch.device("cpu")
+    with pytest.raises(PgkitError, match="device 'cuda' is not available: no CUDA device found"):
+        resolve_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert resolve_device("auto") == torch.device("cuda")
+    assert resolve_device("cuda:0") == torch.device("cuda:0")
+    with pytest.raises(PgkitError, match=r"'cuda:1' is not available: 1 CUDA device\(s\) found"):
+        resolve_device("cuda:1")
+
+
+# --- agents ---
+
+
+def test_agents_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    source = (
+        "from pydantic import BaseModel\nclass Config(BaseModel):\n    gamma: float = 0.5\ncollects = 'steps'\n"
+        "def targets(policy, params, rollout, config): ...\ndef loss(policy, params, batch, config): ...\n"
+    )
+    (tmp_path / "users_agent.py").write_text(source)
+    (tmp_path / "users_broken_agent.py").write_text("collects = 'steps'\n")
+    (tmp_path / "users_other_agent.py").write_text(source.replace("'steps'", "'days'"))
+    assert registry.agent("users_agent").collects == "steps"
+    with pytest.raises(PgkitError, match="it does not define Config, targets, loss"):
+        registry.agent("users_broken_agent")
+    with pytest.raises(PgkitError, match='users_other_agent.collects must be "episodes" or "steps", got \'days\''):
+        registry.agent("users_other_agent")
+    for name in ("actor_critic", "no_such_package.agent", "not a name", "", "json.nothing"):
+        with pytest.raises(PgkitError, match="unknown agent"):
+            registry.agent(name)
+
+
+# --- shipped configurations ---
+
+SHIPPED = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.toml"))
+
+
+def test_every_config_of_the_repository_is_shipped() -> None:
+    assert len(SHIPPED) >= 4
+    assert sorted(registry.shipped_configs()) == SHIPPED
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_config_loads(name: str) -> None:
+    config = load_config(name)
+    assert config.name == name
+    assert parse_config(tomllib.loads(to_toml(config))) == config
+
+
+def test_a_path_comes_before_a_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config("cartpole-reinforce").steps != 77
+    (tmp_path / "cartpole-reinforce").write_text(MINIMAL.replace("1000", "77"))
+    assert load_config("cartpole-reinforce").steps == 77
