@@ -1,0 +1,130 @@
+"""From the name of an environment to K running sub-environments."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from pgkit.envs import pool
+from pgkit.envs.base import Environments
+from pgkit.types import PgkitError
+
+if TYPE_CHECKING:
+    from gymnasium import Env
+    from gymnasium.envs.registration import EnvSpec
+
+Backend = Literal["auto", "gymnasium", "pgkit", "envpool"]
+Vectorization = Literal["sync", "async"]
+
+
+def make_envs(
+    env_id: str,
+    count: int,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    max_episode_steps: int | None = None,
+    backend: Backend = "auto",
+    vectorization: Vectorization = "sync",
+    device: torch.device | str = "cpu",
+) -> Environments:
+    """``count`` sub-environments of one kind; seed and start them with ``reset(seeds)``.
+
+    Args:
+        env_id: an id registered with Gymnasium, or ``package.module:Id`` where importing the module registers it.
+        count: K, at least 1.
+        kwargs: arguments of the environment's constructor.
+        max_episode_steps: time limit instead of the registered one.
+        backend: "pgkit" (CartPole-v1 on tensors), "envpool", "gymnasium", or "auto": the first of these, in this
+            order, that has the same task; ``info.backend`` tells which.
+        vectorization: of the gymnasium backend: "sync" in this process, "async" in worker processes.
+        device: where observations and rewards go.
+
+    Raises:
+        PgkitError: unknown id, arguments that the environment does not take, unsupported spaces, missing packages.
+    """
+    kwargs = dict(kwargs or {})
+    device = torch.device(device)
+    if count < 1:
+        raise PgkitError(f"count of environments: expected at least 1, got {count}")
+    if max_episode_steps is not None and max_episode_steps < 1:
+        raise PgkitError(f"max_episode_steps: expected at least 1, got {max_episode_steps}")
+    chosen = resolve_backend(env_id, kwargs, backend, vectorization)
+    if chosen == "pgkit":
+        from pgkit.envs.cartpole import CartPole
+
+        return CartPole(count, max_episode_steps or 500, device)
+    if chosen == "envpool":
+        return pool.EnvPoolEnvs(env_id, count, kwargs, max_episode_steps, device)
+
+    from pgkit.envs.sync import SyncEnvs
+
+    spec = find_spec(env_id)
+    return SyncEnvs(lambda: create(spec, kwargs, max_episode_steps), count, env_id, device)
+
+
+def resolve_backend(
+    env_id: str, kwargs: Mapping[str, Any], backend: Backend, vectorization: Vectorization = "sync"
+) -> Literal["gymnasium", "pgkit", "envpool"]:
+    """What "auto" stands for here; other backends are checked and returned.
+
+    Raises:
+        PgkitError: a backend that does not have this environment.
+    """
+    if backend == "pgkit" and (env_id != "CartPole-v1" or kwargs):
+        raise PgkitError(f"env.backend 'pgkit' has CartPole-v1 without kwargs only, not {env_id!r} with {dict(kwargs)}")
+    if backend in ("pgkit", "envpool") and vectorization == "async":
+        raise PgkitError(f"env.vectorization 'async' is for env.backend 'gymnasium', not {backend!r}")
+    if backend != "auto":
+        return backend
+    if kwargs or vectorization == "async":
+        return "gymnasium"
+    if env_id == "CartPole-v1":
+        return "pgkit"
+    return "envpool" if env_id in pool.AUTOMATIC and pool.installed() else "gymnasium"
+
+
+def list_envs() -> list[str]:
+    """The ids that Gymnasium knows, sorted; ``package.module:Id`` may add others."""
+    import gymnasium
+
+    return sorted(gymnasium.registry)
+
+
+def find_spec(env_id: str) -> "EnvSpec":
+    """Gymnasium's registration of an id.
+
+    Raises:
+        PgkitError: there is none, with the closest ids there are.
+    """
+    import importlib
+
+    import gymnasium
+
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise PgkitError(f"environment {env_id!r}: cannot import module {module!r} ({error})") from error
+    if name in gymnasium.registry:
+        return gymnasium.registry[name]
+    close = get_close_matches(name, list_envs(), n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    raise PgkitError(f"unknown environment {env_id!r}: {hint}(all: pgkit list envs; others: package.module:Id)")
+
+
+def create(spec: "EnvSpec", kwargs: Mapping[str, Any], max_episode_steps: int | None) -> "Env":
+    """One instance.
+
+    Raises:
+        PgkitError: the environment does not take these arguments, or a package that it needs is missing.
+    """
+    import gymnasium
+
+    try:
+        return gymnasium.make(spec, max_episode_steps=max_episode_steps, disable_env_checker=True, **kwargs)
+    except (TypeError, ValueError, AssertionError, ImportError, gymnasium.error.Error) as error:
+        message = " ".join(str(error).split())
+        given = f" with {dict(kwargs)}" if kwargs else ""
+        raise PgkitError(f"environment {spec.id!r} cannot be made{given}: {message}") from error
