@@ -1,0 +1,48 @@
+"""Optimizers for populations: pure functions on stacked parameters, every hyperparameter one per member if wished.
+
+>>> import torch
+>>> from pgkit.optim import apply_updates, make
+>>> params = {"w": torch.ones(3, 4)}  # three members with four parameters each
+>>> optimizer = make("adam", lr=[0.1, 0.2, 0.3])
+>>> state = optimizer.init(params)
+>>> updates, state = optimizer.update({"w": params["w"] * 2}, state, params)
+>>> apply_updates(params, updates)["w"][:, 0]
+tensor([0.9000, 0.8000, 0.7000])
+"""
+
+from pgkit.optim.combine import by_member, by_name, matches
+from pgkit.optim.core import Optimizer, Schedule, Transform, apply_updates, chain, put_tree, take_tree
+from pgkit.optim.measure import diagnostics, measure, snapshot
+from pgkit.optim.recipes import adam, momentum, nesterov, rmsprop, sgd
+from pgkit.optim.registry import Recipe, make, recipes, register
+from pgkit.optim.schedules import constant, linear
+from pgkit.optim.settings import describe, from_settings
+
+__all__ = [
+    "Optimizer",
+    "Recipe",
+    "Schedule",
+    "Transform",
+    "adam",
+    "apply_updates",
+    "by_member",
+    "by_name",
+    "chain",
+    "constant",
+    "describe",
+    "diagnostics",
+    "from_settings",
+    "linear",
+    "make",
+    "matches",
+    "measure",
+    "momentum",
+    "nesterov",
+    "put_tree",
+    "recipes",
+    "register",
+    "rmsprop",
+    "sgd",
+    "snapshot",
+    "take_tree",
+]

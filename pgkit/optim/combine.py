@@ -1,0 +1,130 @@
+"""Different optimizers for different members, and for different parameters."""
+
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pgkit.optim.core import Optimizer, State, own, put_tree, take_tree
+from pgkit.types import Params, PgkitError
+
+
+def by_member(optimizers: Sequence[Optimizer], kinds: Sequence[int]) -> Optimizer:
+    """Member k is updated by ``optimizers[kinds[k]]``, which sees only its own members, in their order.
+
+    Hyperparameters of ``optimizers[j]`` that are one per member have one value for each member of kind j.
+    """
+    if set(kinds) != set(range(len(optimizers))):
+        raise PgkitError(f"by_member: kinds must use each of 0 ... {len(optimizers) - 1}, got {sorted(set(kinds))}")
+
+    def init(params: Params) -> State:
+        kind = torch.tensor(list(kinds))
+        members = {leaf.shape[0] for leaf in params.values()}
+        if members != {len(kinds)}:
+            raise PgkitError(f"by_member: {len(kinds)} kinds for {sorted(members)} members")
+        states = [
+            part.init(take_tree(params, members)) for part, members in zip(optimizers, _members(kind), strict=True)
+        ]
+        return {"kind": kind, "states": states}
+
+    def _members(kind: Tensor) -> list[Tensor]:
+        return [torch.nonzero(kind == index)[:, 0] for index in range(len(optimizers))]
+
+    @torch.no_grad()
+    def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
+        updates, states = own(grads, params), []
+        for part, own_state, members in zip(optimizers, state["states"], _members(state["kind"]), strict=True):
+            if len(members):
+                sub_grads, sub_params = take_tree(updates, members), take_tree(params, members)
+                sub_signals = {name: _signal_of_members(value, members, params) for name, value in signals.items()}
+                sub, own_state = part.update(sub_grads, own_state, sub_params, **sub_signals)
+                for name, leaf in sub.items():
+                    updates[name].index_copy_(0, members.to(leaf.device), leaf)
+            states.append(own_state)
+        return updates, {"kind": state["kind"], "states": states}
+
+    def take(state: State, members: Tensor) -> State:
+        kind, members = state["kind"], members.cpu()
+        place = torch.empty_like(kind)
+        for own_members in _members(kind):
+            place[own_members] = torch.arange(len(own_members))
+        kept = [place[members[kind[members] == index]] for index in range(len(optimizers))]
+        states = [part.take(own, rows) for part, own, rows in zip(optimizers, state["states"], kept, strict=True)]
+        return {"kind": kind[members], "states": states}
+
+    def load(data: Any, params: Params) -> State:
+        parts = zip(optimizers, data["states"], _members(data["kind"]), strict=True)
+        return data | {"states": [part.load(own, take_tree(params, members)) for part, own, members in parts]}
+
+    return Optimizer(
+        init=init,
+        update=update,
+        take=take,
+        dump=lambda state: (
+            state | {"states": [part.dump(own) for part, own in zip(optimizers, state["states"], strict=True)]}
+        ),
+        load=load,
+    )
+
+
+def _signal_of_members(value: Any, members: Tensor, params: Params) -> Any:
+    """A tensor gives its rows; a linear map of Params acts on those members, the others being zero."""
+    if isinstance(value, Tensor):
+        return value.index_select(0, members.to(value.device))
+    if not callable(value):
+        return value
+
+    def of_members(sub: Params) -> Params:
+        full = {name: torch.zeros_like(params[name]) for name in sub}
+        return take_tree(value(put_tree(full, members, sub)), members)
+
+    return of_members
+
+
+Groups = Mapping[str, tuple[Callable[[str], bool], Optimizer]]
+"""By label: which parameter names belong to it, and their optimizer."""
+
+
+def by_name(groups: Groups) -> Optimizer:
+    """Each parameter is updated by the first group that accepts its name; states by label under ``"groups"``."""
+
+    def split(params: Params) -> dict[str, Params]:
+        parts: dict[str, Params] = {label: {} for label in groups}
+        for name, leaf in params.items():
+            label = next((label for label, (accepts, _) in groups.items() if accepts(name)), None)
+            if label is None:
+                raise PgkitError(f"no group of the optimizer takes the parameter {name!r}")
+            parts[label][name] = leaf
+        return {label: part for label, part in parts.items() if part}
+
+    def init(params: Params) -> State:
+        return {"groups": {label: groups[label][1].init(part) for label, part in split(params).items()}}
+
+    def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
+        updates, states = {}, {}
+        for label, part in split(params).items():
+            own_grads = {name: grads[name] for name in part}
+            sub, states[label] = groups[label][1].update(own_grads, state["groups"][label], part, **signals)
+            updates.update(sub)
+        return {name: updates[name] for name in params}, {"groups": states}
+
+    def load(data: Any, params: Params) -> State:
+        parts = split(params)
+        return {"groups": {label: groups[label][1].load(own, parts[label]) for label, own in data["groups"].items()}}
+
+    return Optimizer(
+        init=init,
+        update=update,
+        take=lambda state, members: {
+            "groups": {label: groups[label][1].take(own, members) for label, own in state["groups"].items()}
+        },
+        dump=lambda state: {"groups": {label: groups[label][1].dump(own) for label, own in state["groups"].items()}},
+        load=load,
+    )
+
+
+def matches(pattern: str) -> Callable[[str], bool]:
+    """Whether a parameter name matches a shell pattern such as ``"critic.*"`` or ``"*.bias"``."""
+    return lambda name: fnmatchcase(name, pattern)
