@@ -5,13 +5,14 @@ Everything heavy is imported inside the commands, so that ``pgkit --help`` is im
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from pgkit.config import TrainConfig
 
 app = typer.Typer(
@@ -21,15 +22,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-class Kind(StrEnum):
-    """What ``pgkit list`` lists."""
-
-    agents = "agents"
-    optimizers = "optimizers"
-    configs = "configs"
-    envs = "envs"
 
 
 @app.callback()
@@ -47,9 +39,9 @@ def _options(
 def train(
     config: Annotated[str, typer.Argument(metavar="NAME", help="A shipped configuration, or the path of a TOML file.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as optimizer.lr=3e-3 seeds=20.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optimizer.lr=3e-3 seeds=20.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory of the run [default: runs/<name>].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the run; runs/<name> unless given.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is already there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Neither header nor progress bar.")] = False,
 ) -> None:
@@ -64,8 +56,9 @@ def train(
         settings, notes = read_config(config, overrides or ())
         directory = out or RUNS / settings.name
         check_run_directory(directory, overwrite)
+        backend = _check_here(settings)
         if not quiet:
-            _print_header(settings, notes, directory)
+            _print_header(settings, notes, directory, backend)
         from pgkit.train import train as run
 
         result = run(population(settings), directory, progress=not quiet, overwrite=overwrite)
@@ -95,17 +88,17 @@ def evaluate(
 
 @app.command(name="list")
 def list_(
-    kind: Annotated[Kind, typer.Argument(metavar="agents|optimizers|configs|envs")],
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one, in full.")] = None,
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="agents, optimizers, configs or envs.")],
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this one, in full.")] = None,
 ) -> None:
     """List agents, optimizers, configurations or environments, or show one in full."""
     with _one_line_errors():
-        from pgkit import listing
+        from pgkit import registry
 
         if name is None:
-            _print_table(listing.overview(kind.value), kind.value)
+            _print_table(registry.overview(kind), kind)
         else:
-            typer.echo(listing.describe(kind.value, name))
+            typer.echo(registry.describe(kind, name))
 
 
 def main() -> None:
@@ -130,27 +123,38 @@ def _one_line_errors() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def _print_header(config: "TrainConfig", notes: Sequence[str], directory: Path) -> None:
-    """What will run, and which settings of the file the command line made void."""
-    from rich.console import Console
+def _check_here(config: "TrainConfig") -> str:
+    """That this machine has the device and the environment; the backend that runs it."""
+    from pgkit.config import resolve_device
+    from pgkit.envs.make import create, find_spec, resolve_backend
 
+    resolve_device(config.device)
+    env = config.env
+    backend = resolve_backend(env.id, env.kwargs, env.backend, env.vectorization)
+    if backend == "gymnasium":
+        create(find_spec(env.id), env.kwargs, env.max_episode_steps).close()
+    return backend
+
+
+def _print_header(config: "TrainConfig", notes: Sequence[str], directory: Path, backend: str) -> None:
+    """What will run, and which settings of the file the command line made void."""
     from pgkit import optim
 
     seeds = config.seed_list
     lines = {
         "run": f"{config.name} -> {directory}",
-        "environment": f"{config.env.id} x {config.envs_per_member}, {config.steps:,} steps per seed",
+        "environment": f"{config.env.id} ({backend}) x {config.envs_per_member}, {config.steps:,} steps per seed",
         "agent": _settings_line(config.agent),
         "seeds": f"{seeds[0]}" if len(seeds) == 1 else f"{len(seeds)}: {', '.join(map(str, seeds))}",
     }
-    for group, settings in optim.describe([config.optimizer])[0].items():
+    for group, settings in optim.describe(config.optimizer).items():
         lines[f"optimizer {group}".strip()] = _settings_line(settings)
-    console = Console(highlight=False)
+    console = _console()
     width = max(map(len, lines))
     for key, text in lines.items():
-        console.print(f"{key:<{width}}  {text}", markup=False, soft_wrap=True)
+        console.print(f"{key:<{width}}  {text}")
     for note in notes:
-        console.print(f"{'note':<{width}}  {note}", markup=False, soft_wrap=True)
+        console.print(f"{'note':<{width}}  {note}")
 
 
 def _settings_line(settings: Mapping[str, Any]) -> str:
@@ -160,16 +164,26 @@ def _settings_line(settings: Mapping[str, Any]) -> str:
 
 def _print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     """Rows with the same keys as a table; numbers to the right."""
-    from rich.console import Console
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
-    for key in rows[0] if rows else ():
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for index, key in enumerate(rows[0] if rows else ()):
         numeric = all(isinstance(row[key], int | float) for row in rows)
-        table.add_column(key.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(key.replace("_", " "), justify=justify, no_wrap=index == 0, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(key, value) for key, value in row.items()))
-    Console(highlight=False, markup=False).print(table)
+    _console().print(table)
+
+
+def _console() -> "Console":
+    """Standard output, wide where it is not a terminal, so that rows stay lines."""
+    import sys
+
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
 def _cell(key: str, value: Any) -> str:

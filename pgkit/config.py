@@ -5,7 +5,7 @@ A key that is unknown, of the wrong type or out of range is a :class:`~pgkit.typ
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from importlib.resources.abc import Traversable
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -16,7 +16,7 @@ from pydantic_core.core_schema import ValidationInfo
 from torch import Tensor
 
 from pgkit import optim, registry
-from pgkit.explain import explain, show, unknown
+from pgkit.explain import explain, show
 from pgkit.overrides import apply_overrides
 from pgkit.types import PgkitError
 
@@ -145,7 +145,12 @@ class TrainConfig(Model):
     @field_validator("optimizer")
     @classmethod
     def _optimizer(cls, table: dict[str, Any]) -> dict[str, Any]:
-        optim.from_settings([table])
+        _check_optimizer_tables(table, "optimizer")
+        for label, settings in optim.describe(table).items():
+            try:
+                optim.make(**settings)
+            except PgkitError as error:
+                raise PgkitError(f"optimizer ({label}): {error}") from None
         return table
 
 
@@ -177,7 +182,7 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Trai
 
 def read_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainConfig, list[str]]:
     """As :func:`load_config`, with one line for each setting of the file that an override made void."""
-    file = _find(name_or_path)
+    file = registry.find_config(name_or_path)
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -284,16 +289,14 @@ def _agent_config(table: Mapping[str, Any]) -> BaseModel:
         raise PgkitError(explain(error, config_class, "agent.")) from None
 
 
-def _find(name_or_path: str | Path) -> Path | Traversable:
-    path = Path(name_or_path)
-    if path.is_file():
-        return path
-    shipped = registry.shipped_configs()
-    name = str(name_or_path)
-    if name in shipped:
-        return shipped[name]
-    if path.is_dir():
-        raise PgkitError(f"{name} is a directory, not a configuration file")
-    if path.suffix == ".toml" or len(path.parts) > 1:
-        raise PgkitError(f"there is no configuration file {name}")
-    raise PgkitError(unknown("config", name, shipped, or_else="the path of a .toml file"))
+def _check_optimizer_tables(table: Any, key: str) -> None:
+    """Tables are where tables belong, and numbers are finite; the rest is the optimizer module's to check."""
+    if not isinstance(table, Mapping):
+        raise PgkitError(f"{key} must be a table, got {show(table)}")
+    if not isinstance(table.get("name", ""), str):
+        raise PgkitError(f"{key}.name must be a text, got {show(table['name'])}")
+    for name, value in table.items():
+        if isinstance(value, Mapping) or name in ("critic", "groups", "schedule"):
+            _check_optimizer_tables(value, f"{key}.{name}")
+        elif isinstance(value, float) and not isfinite(value):
+            raise PgkitError(f"{key}.{name} must be a finite number, got {value}")

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pgkit import registry
+from pgkit.optim.registry import AROUND
 from pgkit.types import PgkitError
 
 Table = dict[str, Any]
 Path = tuple[str, ...]
 
-RECIPE_INDEPENDENT = ("name", "schedule", "max_grad_norm", "critic", "groups")
+RECIPE_INDEPENDENT = ("name", "schedule", "critic", "groups", *AROUND)
 """Keys of ``[optimizer]`` that mean the same whatever the optimizer; all others belong to one recipe."""
 
 

@@ -1,15 +1,21 @@
-"""Names that users type, and what they stand for: agents and shipped configurations."""
+"""Names that users type, what they stand for, and what can be said about each: agents, configurations and more."""
 
 import importlib
 import importlib.util
+import inspect
+import tomllib
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Any, Protocol, cast
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast, get_args, get_origin
 
 from pydantic import BaseModel
 from torch import Tensor
 
-from pgkit.explain import unknown
+from pgkit import envs, optim
+from pgkit.explain import show, unknown
+from pgkit.optim.registry import AROUND
 from pgkit.types import Batch, Params, PgkitError, Rollout
 
 AGENTS = {"reinforce": "pgkit.agents.reinforce", "actor-critic": "pgkit.agents.actor_critic"}
@@ -67,3 +73,144 @@ def shipped_configs() -> dict[str, Traversable]:
     """The configuration files inside the package, by name (file name without ``.toml``)."""
     found = (entry for entry in files("pgkit.configs").iterdir() if entry.name.endswith(".toml"))
     return {entry.name.removesuffix(".toml"): entry for entry in sorted(found, key=lambda entry: entry.name)}
+
+
+def find_config(name_or_path: str | Path) -> Path | Traversable:
+    """The configuration file of that path, or else the shipped one of that name.
+
+    Raises:
+        PgkitError: there is neither.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    shipped = shipped_configs()
+    name = str(name_or_path)
+    if name in shipped:
+        return shipped[name]
+    if path.is_dir():
+        raise PgkitError(f"{name} is a directory, not a configuration file")
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        raise PgkitError(f"there is no configuration file {name}")
+    raise PgkitError(unknown("config", name, shipped, or_else="the path of a .toml file"))
+
+
+Row = dict[str, str]
+
+
+def overview(kind: str) -> list[Row]:
+    """One row for each of the ``kind``: "agents", "optimizers", "configs" or "envs".
+
+    Raises:
+        PgkitError: another kind.
+    """
+    return _kind(kind)[0]()
+
+
+def describe(kind: str, name: str) -> str:
+    """All about one of the ``kind``, as text.
+
+    Raises:
+        PgkitError: there is no such kind, or none of that name.
+    """
+    return _kind(kind)[1](name)
+
+
+def _kind(kind: str) -> tuple[Callable[[], list[Row]], Callable[[str], str]]:
+    kinds = {
+        "agents": (_agent_rows, _agent_text),
+        "optimizers": (_optimizer_rows, _optimizer_text),
+        "configs": (_config_rows, _config_text),
+        "envs": (_env_rows, _env_text),
+    }
+    if kind not in kinds:
+        raise PgkitError(unknown("kind", kind, kinds))
+    return kinds[kind]
+
+
+def _agent_rows() -> list[Row]:
+    return [
+        {"name": name, "collects": agent(name).collects, "what": _doc(agent(name)).partition("\n")[0]}
+        for name in AGENTS
+    ]
+
+
+def _agent_text(name: str) -> str:
+    module = agent(name)
+    lines = [_doc(module), "", f"Collects {module.collects}. Settings (agent.*), with defaults:"]
+    for field, info in module.Config.model_fields.items():
+        choices = map(show, get_args(info.annotation)) if get_origin(info.annotation) is Literal else ()
+        kind = " | ".join(choices) or inspect.formatannotation(info.annotation)
+        limits = [f"{_SIGNS[name]} {bound:g}" for limit in info.metadata for name, bound in _bounds(limit)]
+        about = f"{', '.join([kind, *limits])}: {info.description or ''}".removesuffix(": ")
+        lines.append(f"  {field} = {show(info.default)}  ({about})")
+    return "\n".join(lines)
+
+
+_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+
+
+def _bounds(limit: Any) -> list[tuple[str, float]]:
+    """The bounds in a piece of pydantic's field metadata, such as ``Ge(ge=0)``."""
+    return [(name, getattr(limit, name)) for name in _SIGNS if hasattr(limit, name)]
+
+
+def _doc(module: Any) -> str:
+    return inspect.getdoc(module) or ""
+
+
+def _config_rows() -> list[Row]:
+    rows = []
+    for name, file in shipped_configs().items():
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        parts = {"environment": table["env"]["id"], "agent": table["agent"]["name"], "steps": f"{table['steps']:,}"}
+        rows.append({"name": name, **parts, "optimizer": table["optimizer"]["name"]})
+    return rows
+
+
+def _config_text(name: str) -> str:
+    configs = shipped_configs()
+    if name not in configs:
+        raise PgkitError(unknown("config", name, configs))
+    return configs[name].read_text(encoding="utf-8").rstrip()
+
+
+def _optimizer_rows() -> list[Row]:
+    rows = []
+    for recipe in optim.recipes().values():
+        formula = " ".join(recipe.formula.partition("\n\n")[0].split())
+        defaults = _assignments(recipe.defaults)
+        rows.append({"name": recipe.name, "formula": formula, "defaults": defaults, "source": recipe.source})
+    return rows
+
+
+def _optimizer_text(name: str) -> str:
+    recipes = optim.recipes()
+    if name not in recipes:
+        raise PgkitError(unknown("optimizer", name, recipes))
+    recipe = recipes[name]
+    return (
+        f"{recipe.formula}\n\nSource: {recipe.source}\n\nHyperparameters (optimizer.*), with defaults:\n  "
+        f"{_assignments(recipe.defaults)}\nWith any optimizer:\n  {_assignments(AROUND)}, schedule, critic, groups"
+    )
+
+
+def _assignments(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
+
+
+def _env_rows() -> list[Row]:
+    return [{"name": name} for name in envs.list_envs()]
+
+
+def _env_text(name: str) -> str:
+    made = envs.make_envs(name, 1)
+    try:
+        info = made.info
+        limit = info.max_episode_steps or "none"
+        return (
+            f"{info.name}\n  observations: {info.obs_dim} numbers\n  actions: {info.action_space}\n"
+            f"  time limit: {limit}\n  backend: {info.backend}"
+        )
+    finally:
+        made.close()

@@ -306,7 +306,7 @@ def test_agents_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert registry.agent("users_agent").collects == "steps"
     with pytest.raises(PgkitError, match="it does not define Config, targets, loss"):
         registry.agent("users_broken_agent")
-    with pytest.raises(PgkitError, match='users_other_agent.collects must be "episodes" or "steps", got \'days\''):
+    with pytest.raises(PgkitError, match=r'users_other_agent\.collects must be "episodes" or "steps", got '):
         registry.agent("users_other_agent")
     for name in ("actor_critic", "no_such_package.agent", "not a name", "", "json.nothing"):
         with pytest.raises(PgkitError, match="unknown agent"):

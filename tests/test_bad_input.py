@@ -1,0 +1,138 @@
+"""Every mistake of a user is one line on stderr, exit code 2, and nothing written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pgkit.cli import app
+
+MISTAKES = {
+    # what is there
+    "config": ("train cartpole-reinforc", "unknown config 'cartpole-reinforc', did you mean 'cartpole-reinforce'?"),
+    "config unlike any": ("train zzz", "unknown config 'zzz' (allowed: cartpole-actor-critic, ", ".toml file"),
+    "config file": ("train my/missing.toml", "no configuration file my/missing.toml"),
+    "config directory": ("train runs", "runs is a directory"),
+    "broken TOML": ("train broken.toml", "broken.toml is not valid TOML", "line 2"),
+    "not text": ("train binary.toml", "binary.toml is not valid TOML", "can't decode"),
+    "empty config": ("train empty.toml", "empty.toml: steps is missing"),
+    "key in a file": ("train typo.toml", "typo.toml: unknown key 'step', did you mean 'steps'?"),
+    # names
+    "key": ("train C optimiser.lr=0.1", "unknown key 'optimiser', did you mean 'optimizer'?"),
+    "key of env": ("train C env.idd=X", "unknown key 'env.idd', did you mean 'env.id'?"),
+    "key of policy": ("train C policy.hiden=[8]", "unknown key 'policy.hiden', did you mean 'policy.hidden'?"),
+    "key of evaluation": ("train C evaluation.x=1", "unknown key 'evaluation.x'", "evaluation.points"),
+    "key of agent": ("train C agent.gama=0.9", "unknown key 'agent.gama', did you mean 'agent.gamma'?"),
+    "key of optimizer": ("train C optimizer.lrr=1", "'lrr'", "did you mean 'lr'?"),
+    "key of another optimizer": ("train C optimizer.name=sgd optimizer.beta1=0.9", "'beta1'", "sgd", "lr"),
+    "key of critic": ("train C optimizer.critic.lrr=1", "'lrr'", "critic"),
+    "key of schedule": ("train C optimizer.schedule.lrr=linear", "'lrr'", "did you mean 'lr'?"),
+    "optimizer": ("train C optimizer.name=adm", "unknown optimizer 'adm'", "did you mean 'adam'?"),
+    "schedule": ("train C optimizer.schedule.lr=zigzag", "'zigzag'", "linear"),
+    "agent": ("train C agent.name=actor-critc", "unknown agent 'actor-critc', did you mean 'actor-critic'?"),
+    "environment": ("train C env.id=CartPol-v1", "unknown environment 'CartPol-v1'", "did you mean 'CartPole-v1'"),
+    "environment's module": ("train C env.id=no_such:Env-v0", "cannot import module 'no_such'"),
+    "environment's kwargs": ("train C env.kwargs.wings=2", "CartPole-v1", "wings"),
+    "backend": ("train C env.backend=brax", "env.backend must be 'auto', 'gymnasium', 'pgkit' or 'envpool'"),
+    "backend without this task": ("train C env.backend=pgkit env.id=Acrobot-v1", "pgkit", "Acrobot-v1"),
+    "activation": ("train C policy.activation=tan", "policy.activation must be 'tanh', 'relu', 'elu' or 'silu'"),
+    "device": ("train C device=gpu", 'device must be cpu, cuda, cuda:N or auto, got "gpu"'),
+    "cuda": ("train C device=cuda", "device 'cuda' is not available", "no CUDA device found"),
+    "run name": ("train C name=../x", "name must be letters", '"../x"'),
+    # types
+    "text for number": ("train C optimizer.lr=fast", "lr", "'fast'", "number"),
+    "true for number": ("train C agent.gamma=true", "agent.gamma must be a number, got true"),
+    "number for text": ("train C env.id=3", "env.id must be a text, got 3"),
+    "fraction": ("train C steps=1.5", "steps must be a whole number, got 1.5"),
+    "number for flag": ("train C evaluation.deterministic=1", "evaluation.deterministic must be true or false, got 1"),
+    "number for list": ("train C policy.hidden=64", "policy.hidden must be a list, got 64"),
+    "number for table": ("train C optimizer.critic=3", "optimizer.critic must be a table, got 3"),
+    "text for table": ("train C optimizer.schedule=linear", 'optimizer.schedule must be a table, got "linear"'),
+    "list for name": ("train C optimizer.name=[1]", "optimizer.name must be a text, got [1]"),
+    "number for agent": ("train C agent=3", "agent must be a table, got 3"),
+    # ranges
+    "lr 0": ("train C optimizer.lr=0", "lr", "0", "above 0"),
+    "lr negative": ("train C optimizer.lr=-1e-3", "lr", "-0.001", "above 0"),
+    "lr of critic": ("train C optimizer.critic.lr=-1", "critic", "lr", "-1", "above 0"),
+    "lr infinite": ("train C optimizer.lr=inf", "optimizer.lr must be a finite number, got inf"),
+    "schedule infinite": ("train C optimizer.schedule.lr={kind='linear',end=-inf}", "schedule.lr.end must be a finite"),
+    "lr nan": ("train C optimizer.lr=nan", "optimizer.lr must be a finite number, got nan"),
+    "clip norm": ("train C optimizer.max_grad_norm=-1", "max_grad_norm", "-1"),
+    "steps": ("train C steps=-5", "steps must be greater than or equal to 1, got -5"),
+    "seeds 0": ("train C seeds=0", "seeds must be a count of at least 1 or a list", "got 0"),
+    "seeds twice": ("train C seeds=[1,1]", "seeds must be", "different", "got [1, 1]"),
+    "seed": ("train C seed=-1", "seed must be greater than or equal to 0, got -1"),
+    "envs": ("train C envs_per_member=0", "envs_per_member must be greater than or equal to 1"),
+    "layer": ("train C policy.hidden=[64,0]", "policy.hidden[1] must be greater than or equal to 1, got 0"),
+    "gamma": ("train C agent.gamma=1.5", "agent.gamma must be less than or equal to 1, got 1.5"),
+    "rollout of episodes": ("train cartpole-reinforce rollout_steps=5", "rollout_steps = 5 has no meaning"),
+    # command line and directories
+    "no value": ("train C seed", "override 'seed' is not of the form key=value"),
+    "existing run": ("train C name=old", "runs/old already exists", "--overwrite"),
+    "existing directory": ("train C --out other", "other already exists"),
+    "existing directory, overwrite": ("train C --out other --overwrite", "other holds no run"),
+    "file in the way": ("train C --out empty.toml/run", "cannot create empty.toml/run", "is a file"),
+    "unwritable": ("train C --out readonly/run", "cannot create readonly/run", "not writable"),
+    "run": ("evaluate odl", "unknown run 'odl', did you mean 'old'?"),
+    "no run": ("evaluate other", "other is not the directory of a run"),
+    "kind": ("list agent", "unknown kind 'agent', did you mean 'agents'?"),
+    "one agent": ("list agents x", "unknown agent 'x'"),
+    "one optimizer": ("list optimizers adm", "unknown optimizer 'adm', did you mean 'adam'?"),
+    "one config": ("list configs x", "unknown config 'x'"),
+    "one environment": ("list envs CartPol-v1", "unknown environment 'CartPol-v1'"),
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with an older run, a read-only directory and some unfortunate files; no GPU anywhere."""
+    (tmp_path / "runs" / "old").mkdir(parents=True)
+    (tmp_path / "runs" / "old" / "config.toml").write_text("steps = 1\n")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("two years of work")
+    (tmp_path / "readonly").mkdir()
+    (tmp_path / "broken.toml").write_text("steps = 1\n[env\n")
+    (tmp_path / "binary.toml").write_bytes(b"name = '\xff\xfe'\n")
+    (tmp_path / "empty.toml").write_text("")
+    (tmp_path / "typo.toml").write_text("step = 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    return tmp_path
+
+
+def contents(directory: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(directory.rglob("*"))}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_one_line_and_writes_nothing(mistake: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words, *fragments = MISTAKES[mistake]
+    if mistake == "unwritable":  # the superuser may write anywhere, so the question is answered here
+        import os
+
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "readonly")
+    before = contents(place)
+    result = CliRunner().invoke(app, words.replace(" C ", " cartpole-actor-critic ").split())
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and result.stderr.endswith("\n")
+    assert [fragment for fragment in fragments if fragment not in result.stderr] == [], result.stderr
+    assert result.stdout == ""
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "fragment"),
+    [
+        ("train cartpole-reinforce stepz=1", "unknown key 'stepz', did you mean 'steps'?"),
+        ("train cartpole-actor-critic env.id=CartPol-v1", "unknown environment 'CartPol-v1'"),
+    ],
+)
+def test_mistake_in_a_real_process(words: str, fragment: str, place: Path) -> None:
+    before = contents(place)
+    done = subprocess.run([sys.executable, "-m", "pgkit", *words.split()], capture_output=True, text=True, cwd=place)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and fragment in done.stderr
+    assert contents(place) == before
