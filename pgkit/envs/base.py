@@ -5,10 +5,12 @@ Sub-environments of a population are member-major, ``index = member * N + n``. A
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from pgkit.types import PgkitError
 
 if TYPE_CHECKING:
     from gymnasium import Space
@@ -37,7 +39,7 @@ class EnvInfo:
     name: str
     count: int
     obs_dim: int
-    action_space: "Space"
+    action_space: "Space[Any]"
     autoreset: Autoreset
     max_episode_steps: int | None
     backend: Literal["gymnasium", "pgkit", "envpool"]
@@ -66,6 +68,21 @@ class Transition(NamedTuple):
     truncated: Tensor
     valid: Tensor
     final_obs: Tensor | None = None
+
+
+def check_seeds(seeds: Sequence[int], index: Tensor | None, count: int) -> list[int]:
+    """The seeds as Python integers.
+
+    Raises:
+        PgkitError: not as many as there are sub-environments to reset, or a negative one.
+    """
+    expected = count if index is None else len(index)
+    if len(seeds) != expected:
+        raise PgkitError(f"reset: expected {expected} seeds, got {len(seeds)}")
+    numbers = [int(seed) for seed in seeds]
+    if any(not 0 <= number < 2**64 for number in numbers):
+        raise PgkitError(f"reset: expected seeds from 0 to 2**64 - 1, got {numbers}")
+    return numbers
 
 
 class Environments(Protocol):

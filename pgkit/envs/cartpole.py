@@ -7,13 +7,13 @@ from one generator, each environment has its own stream, a function of its seed 
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pgkit.envs.base import EnvInfo, Transition
+from pgkit.envs.base import EnvInfo, Transition, check_seeds
 from pgkit.envs.spaces import check_action
 from pgkit.seeding import uniform
 
@@ -58,20 +58,21 @@ class CartPole:
             device=device,
             can_step_subset=True,
         )
-        wide = {"dtype": torch.float64, "device": device}
-        self._forces = torch.tensor([-FORCE, FORCE], **wide)
-        self._time_steps = torch.tensor([[1.0], [1.0], [1.0], [2.0]], **wide) * TIME_STEP
-        self._limits = torch.tensor([[max_episode_steps - 0.5], [POSITION_LIMIT], [ANGLE_LIMIT]], **wide)
+        limits = [[max_episode_steps - 0.5], [POSITION_LIMIT], [ANGLE_LIMIT]]
+        self._forces = torch.tensor([-FORCE, FORCE], dtype=torch.float64, device=device)
+        self._time_steps = torch.tensor([[1], [1], [1], [2]], dtype=torch.float64, device=device) * TIME_STEP
+        self._limits = torch.tensor(limits, dtype=torch.float64, device=device)
         self._keys = torch.zeros(count, dtype=torch.int64, device=device)
-        self._table = torch.zeros(8, count, **wide)
-        self._starts = torch.zeros(STATE, count, **wide)  # what the next reset puts into the table
+        self._table = torch.zeros(8, count, dtype=torch.float64, device=device)
+        self._rows = _rows(self._table)
+        self._starts = torch.zeros(STATE, count, dtype=torch.float64, device=device)  # where the next reset leads
         self._over = torch.zeros(count, dtype=torch.bool, device=device)
         # In this many steps no environment is reset twice, so that drawing starts so often is enough.
         self._drawn_for = min(max_episode_steps, SHORTEST_EPISODE) + 1
         self._until_drawing = 0
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
-        keys = np.array([int(seed) & 0xFFFFFFFFFFFFFFFF for seed in seeds], dtype=np.uint64).view(np.int64)
+        keys = np.array(check_seeds(seeds, index, self.info.count), dtype=np.uint64).view(np.int64)
         where = slice(None) if index is None else index
         self._keys[where] = torch.from_numpy(keys).to(self.info.device)
         self._table[RESETS, where] = 0
@@ -79,29 +80,28 @@ class CartPole:
         self._table[:STATE, where] = self._starts[:, where]
         self._over[where] = False
         self._until_drawing = 0
-        return _observe(self._table[:, where])
+        return _observe(_rows(self._table[:, where]))
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
         check_action(action, self.info.count if index is None else len(index), ())
         if self._until_drawing == 0:
             self._draw_starts()
         self._until_drawing -= 1
-        if index is None:
-            table, starts, over = self._table, self._starts, self._over
-        else:
-            table, starts, over = self._table[:, index], self._starts[:, index], self._over[index]
-        _move(table, self._forces.take(action), self._time_steps)
-        state = table[:STATE]
-        torch.where(over, starts, state, out=state)
-        truncated, out_of_track, fallen = (table[STEPS : ANGLE + 1].abs() > self._limits).unbind(0)
+        table, rows, starts, over = self._table, self._rows, self._starts, self._over
+        if index is not None:
+            table, starts, over = table.index_select(1, index), starts.index_select(1, index), over[index]
+            rows = _rows(table)
+        _move(rows, self._forces.take(action), self._time_steps)
+        torch.where(over, starts, rows.state, out=rows.state)
+        truncated, out_of_track, fallen = (rows.limited.abs() > self._limits).unbind(0)
         terminated = out_of_track | fallen
-        valid = ~over
         if index is None:
             self._over = terminated | truncated
         else:
             self._over[index] = terminated | truncated
-            self._table[:, index] = table
-        return Transition(_observe(table), valid.to(torch.float32), terminated, truncated, valid)
+            self._table.index_copy_(1, index, table)
+        valid = ~over
+        return Transition(_observe(rows), valid.float(), terminated, truncated, valid)
 
     def close(self) -> None:
         pass
@@ -115,30 +115,59 @@ class CartPole:
         self._starts[X:] = (uniform(self._keys, resets.long() * 4 + components).double() - 0.5) * (2 * START)
 
 
-def _move(table: Tensor, force: Tensor, time_steps: Tensor) -> None:
+class _Rows(NamedTuple):
+    """Views of a table, made once: slicing costs as much as computing at a few environments."""
+
+    state: Tensor
+    steps: Tensor
+    angle: Tensor
+    angle_velocity: Tensor
+    acceleration: Tensor
+    half_angle_acceleration: Tensor
+    moved: Tensor  # positions and velocities
+    moving: Tensor  # velocities and accelerations
+    limited: Tensor  # steps and positions
+    observed: Tensor  # (k, 2, 2): position, velocity, angle, angular velocity
+
+
+def _rows(table: Tensor) -> _Rows:
+    moved = table[X : ANGLE_VELOCITY + 1]
+    return _Rows(
+        state=table[:STATE],
+        steps=table[STEPS],
+        angle=table[ANGLE],
+        angle_velocity=table[ANGLE_VELOCITY],
+        acceleration=table[X_ACCELERATION],
+        half_angle_acceleration=table[HALF_ANGLE_ACCELERATION],
+        moved=moved,
+        moving=table[X_VELOCITY:],
+        limited=table[STEPS : ANGLE + 1],
+        observed=moved.view(2, 2, -1).permute(2, 1, 0),
+    )
+
+
+def _move(rows: _Rows, force: Tensor, time_steps: Tensor) -> None:
     """One step of the dynamics, in place; ``force (k,)``. The order of operations is Gymnasium's.
 
     Half the angular acceleration is kept instead of the whole: halving is exact, and saves an operation.
     """
-    _, steps, _, angle, _, angle_velocity, acceleration, half_angle_acceleration = table.unbind(0)
-    cos, sin = angle.cos(), angle.sin()
-    push = angle_velocity.square().mul_(POLE_MASS_LENGTH).mul_(sin).add_(force).div_(TOTAL_MASS)
-    inertia = torch.rsub(cos.square().mul_(POLE_MASS).div_(TOTAL_MASS), 4.0 / 3.0)
-    torch.div(sin.mul_(GRAVITY).sub_(cos * push), inertia, out=half_angle_acceleration)
-    reaction = (half_angle_acceleration * (2 * POLE_MASS_LENGTH)).mul_(cos).div_(TOTAL_MASS)
-    torch.sub(push, reaction, out=acceleration)
-    table[X : ANGLE_VELOCITY + 1].add_(table[X_VELOCITY:] * time_steps)
-    steps.add_(1)
+    cos, sin, velocity = rows.angle.cos(), rows.angle.sin(), rows.angle_velocity
+    push = (velocity * velocity).mul_(POLE_MASS_LENGTH).mul_(sin).add_(force).div_(TOTAL_MASS)
+    inertia = torch.rsub((cos * cos).mul_(POLE_MASS).div_(TOTAL_MASS), 4.0 / 3.0)
+    torch.div(sin.mul_(GRAVITY).sub_(cos * push), inertia, out=rows.half_angle_acceleration)
+    reaction = (rows.half_angle_acceleration * (2 * POLE_MASS_LENGTH)).mul_(cos).div_(TOTAL_MASS)
+    torch.sub(push, reaction, out=rows.acceleration)
+    rows.moved.add_(rows.moving * time_steps)
+    rows.steps.add_(1)
 
 
-def _observe(table: Tensor) -> Tensor:
-    """``(k, 4)`` float32: position, velocity, angle, angular velocity."""
-    count = table.shape[1]
-    obs = torch.empty(count, 2, 2, device=table.device)
-    return obs.copy_(table[X : ANGLE_VELOCITY + 1].view(2, 2, count).permute(2, 1, 0)).view(count, 4)
+def _observe(rows: _Rows) -> Tensor:
+    """``(k, 4)`` float32, in Gymnasium's order."""
+    obs = torch.empty(len(rows.observed), 2, 2, device=rows.observed.device)
+    return obs.copy_(rows.observed).view(-1, 4)
 
 
-def _action_space() -> "Space":
+def _action_space() -> "Space[Any]":
     from gymnasium.spaces import Discrete
 
     return Discrete(2)

@@ -1,6 +1,8 @@
 """From the name of an environment to K running sub-environments."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -8,14 +10,20 @@ import torch
 
 from pgkit.envs import pool
 from pgkit.envs.base import Environments
+from pgkit.envs.cartpole import CartPole
+from pgkit.envs.pool import EnvPoolEnvs
+from pgkit.envs.sync import SyncEnvs
+from pgkit.envs.vector import wrap_vector_env
+from pgkit.envs.workers import AsyncEnvs
 from pgkit.types import PgkitError
 
 if TYPE_CHECKING:
     from gymnasium import Env
     from gymnasium.envs.registration import EnvSpec
+    from gymnasium.vector import VectorEnv
 
 Backend = Literal["auto", "gymnasium", "pgkit", "envpool"]
-Vectorization = Literal["sync", "async"]
+Vectorization = Literal["sync", "async", "native"]
 
 
 def make_envs(
@@ -37,7 +45,8 @@ def make_envs(
         max_episode_steps: time limit instead of the registered one.
         backend: "pgkit" (CartPole-v1 on tensors), "envpool", "gymnasium", or "auto": the first of these, in this
             order, that has the same task; ``info.backend`` tells which.
-        vectorization: of the gymnasium backend: "sync" in this process, "async" in worker processes.
+        vectorization: of the gymnasium backend: "sync" in this process, "async" in worker processes, "native" the vector
+            environment that its registration names (``vector_entry_point``), which cannot step a subset.
         device: where observations and rewards go.
 
     Raises:
@@ -51,16 +60,18 @@ def make_envs(
         raise PgkitError(f"max_episode_steps: expected at least 1, got {max_episode_steps}")
     chosen = resolve_backend(env_id, kwargs, backend, vectorization)
     if chosen == "pgkit":
-        from pgkit.envs.cartpole import CartPole
-
         return CartPole(count, max_episode_steps or 500, device)
     if chosen == "envpool":
-        return pool.EnvPoolEnvs(env_id, count, kwargs, max_episode_steps, device)
-
-    from pgkit.envs.sync import SyncEnvs
+        return EnvPoolEnvs(env_id, count, kwargs, max_episode_steps, device)
 
     spec = find_spec(env_id)
-    return SyncEnvs(lambda: create(spec, kwargs, max_episode_steps), count, env_id, device)
+    if vectorization == "native":
+        return wrap_vector_env(create_vector(spec, count, kwargs, max_episode_steps), name=env_id, device=device)
+
+    def create_one() -> "Env":
+        return create(spec, kwargs, max_episode_steps)
+
+    return (AsyncEnvs if vectorization == "async" else SyncEnvs)(create_one, count, env_id, device)
 
 
 def resolve_backend(
@@ -73,11 +84,11 @@ def resolve_backend(
     """
     if backend == "pgkit" and (env_id != "CartPole-v1" or kwargs):
         raise PgkitError(f"env.backend 'pgkit' has CartPole-v1 without kwargs only, not {env_id!r} with {dict(kwargs)}")
-    if backend in ("pgkit", "envpool") and vectorization == "async":
-        raise PgkitError(f"env.vectorization 'async' is for env.backend 'gymnasium', not {backend!r}")
+    if backend in ("pgkit", "envpool") and vectorization != "sync":
+        raise PgkitError(f"env.vectorization {vectorization!r} is for env.backend 'gymnasium', not {backend!r}")
     if backend != "auto":
         return backend
-    if kwargs or vectorization == "async":
+    if kwargs or vectorization != "sync":
         return "gymnasium"
     if env_id == "CartPole-v1":
         return "pgkit"
@@ -122,9 +133,30 @@ def create(spec: "EnvSpec", kwargs: Mapping[str, Any], max_episode_steps: int | 
     """
     import gymnasium
 
-    try:
+    with _one_line(spec, kwargs):
         return gymnasium.make(spec, max_episode_steps=max_episode_steps, disable_env_checker=True, **kwargs)
-    except (TypeError, ValueError, AssertionError, ImportError, gymnasium.error.Error) as error:
+
+
+def create_vector(spec: "EnvSpec", count: int, kwargs: Mapping[str, Any], max_episode_steps: int | None) -> "VectorEnv":
+    """The vector environment that the registration names; raises as :func:`create`."""
+    import gymnasium
+
+    arguments = dict(kwargs) | ({} if max_episode_steps is None else {"max_episode_steps": max_episode_steps})
+    with _one_line(spec, kwargs):
+        return gymnasium.make_vec(spec, count, "vector_entry_point", **arguments)
+
+
+@contextmanager
+def _one_line(spec: "EnvSpec", kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Turn what constructors raise for wrong arguments or missing packages into one line."""
+    import gymnasium
+
+    try:
+        with warnings.catch_warnings():
+            # Box2D's SWIG module warns while it is imported; where warnings are errors, Python then crashes.
+            warnings.filterwarnings("ignore", "builtin type .* has no __module__", DeprecationWarning)
+            yield
+    except (TypeError, ValueError, LookupError, AssertionError, ImportError, gymnasium.error.Error) as error:
         message = " ".join(str(error).split())
         given = f" with {dict(kwargs)}" if kwargs else ""
-        raise PgkitError(f"environment {spec.id!r} cannot be made{given}: {message}") from error
+        raise PgkitError(f"environment {spec.id!r} cannot be made{given}: {type(error).__name__}: {message}") from error

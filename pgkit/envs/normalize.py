@@ -73,7 +73,9 @@ def discounted(running: Tensor, reward: Tensor, gamma: Scalar) -> Tensor:
     The caller sets it to 0 where an episode ended, and keeps it where an environment idles.
     """
     if running.dim() != 2 or running.shape != reward.shape:
-        raise PgkitError(f"normalize.discounted: expected two (P, N), got {tuple(running.shape)}, {tuple(reward.shape)}")
+        raise PgkitError(
+            f"normalize.discounted: expected two (P, N), got {tuple(running.shape)}, {tuple(reward.shape)}"
+        )
     return running * (gamma.unsqueeze(-1) if isinstance(gamma, Tensor) else gamma) + reward
 
 

@@ -9,14 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgkit.envs.base import EnvInfo, Transition
+from pgkit.envs.base import EnvInfo, Transition, check_seeds
 from pgkit.envs.spaces import action_shape, actions_for, check_action, flatten_batch, observation_size
 from pgkit.types import PgkitError
 
 AUTOMATIC = ("LunarLander-v3",)
 """Ids whose EnvPool version is the same task as Gymnasium's; backend "auto" takes it for these."""
-
-SEED_MASK = 0x7FFFFFFF  # EnvPool's seeds are int32
 
 
 def installed() -> bool:
@@ -58,7 +56,7 @@ class EnvPoolEnvs:
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
         chosen = np.arange(self.info.count) if index is None else index.cpu().numpy()
-        pool = self._make([int(seed) & SEED_MASK for seed in seeds])
+        pool = self._make([_fold(seed) for seed in check_seeds(seeds, index, self.info.count)])
         number = max(self._pools, default=-1) + 1
         self._pools[number] = pool
         self._slots[chosen, 0], self._slots[chosen, 1] = number, np.arange(len(chosen))
@@ -111,3 +109,8 @@ class EnvPoolEnvs:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.info.device)
+
+
+def _fold(seed: int) -> int:
+    """64 bits to the 31 of EnvPool's seeds; small seeds stay what they are."""
+    return (seed ^ seed >> 31 ^ seed >> 62) & 0x7FFFFFFF

@@ -16,7 +16,7 @@ Flatten = Callable[[Any], np.ndarray]
 ToEnv = Callable[[Tensor], Any]
 
 
-def observation_size(space: "Space", name: str) -> int:
+def observation_size(space: "Space[Any]", name: str) -> int:
     """D, the features of a flattened observation (one-hot for Discrete and MultiDiscrete).
 
     Raises:
@@ -39,26 +39,26 @@ def observation_size(space: "Space", name: str) -> int:
     return int(spaces.flatdim(space))
 
 
-def flatten_one(space: "Space") -> Flatten:
+def flatten_one(space: "Space[Any]") -> Flatten:
     """A function from one observation of the space to ``(D,)``."""
     from gymnasium import spaces
 
     if isinstance(space, (spaces.Box, spaces.MultiBinary)):
         return np.ravel
-    return lambda obs: spaces.flatten(space, obs)
+    return lambda obs: np.asarray(spaces.flatten(space, obs))
 
 
-def flatten_batch(space: "Space", batched: "Space", count: int) -> Flatten:
+def flatten_batch(space: "Space[Any]", batched: "Space[Any]", count: int) -> Flatten:
     """A function from a batched observation of ``count`` sub-environments to ``(count, D)`` float32, always a copy."""
     from gymnasium import spaces
     from gymnasium.vector.utils import iterate
 
     if isinstance(space, (spaces.Box, spaces.MultiBinary)):
         return lambda obs: np.array(obs, dtype=np.float32).reshape(count, -1)
-    return lambda obs: np.stack([spaces.flatten(space, one) for one in iterate(batched, obs)]).astype(np.float32)
+    return lambda obs: np.array([spaces.flatten(space, one) for one in iterate(batched, obs)], np.float32)
 
 
-def action_shape(space: "Space", name: str) -> tuple[int, ...]:
+def action_shape(space: "Space[Any]", name: str) -> tuple[int, ...]:
     """Shape of one action of the learner: ``()`` for Discrete, ``(A,)`` otherwise.
 
     Raises:
@@ -78,7 +78,7 @@ def action_shape(space: "Space", name: str) -> tuple[int, ...]:
     )
 
 
-def actions_for(space: "Space") -> ToEnv:
+def actions_for(space: "Space[Any]") -> ToEnv:
     """A function from the learner's actions ``(k, ...)`` to a sequence of k actions of the space.
 
     Box actions are clipped into the bounds; Discrete and MultiDiscrete actions are shifted to the space's start.

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgkit.envs.base import EnvInfo, Transition
+from pgkit.envs.base import EnvInfo, Transition, check_seeds
 from pgkit.envs.spaces import action_shape, actions_for, check_action, flatten_one, observation_size
 
 if TYPE_CHECKING:
@@ -40,10 +40,11 @@ class SyncEnvs:
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
         chosen = range(self.info.count) if index is None else index.tolist()
+        numbers = check_seeds(seeds, index, self.info.count)
         obs = torch.empty(len(chosen), self.info.obs_dim)
         rows = obs.numpy()
-        for i, (k, seed) in enumerate(zip(chosen, seeds, strict=True)):
-            rows[i] = self._flatten(self._envs[k].reset(seed=int(seed))[0])
+        for i, (k, seed) in enumerate(zip(chosen, numbers, strict=True)):
+            rows[i] = self._flatten(self._envs[k].reset(seed=seed)[0])
             self._over[k] = False
         return obs.to(self.info.device)
 

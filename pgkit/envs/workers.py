@@ -1,0 +1,144 @@
+"""Gymnasium environments in worker processes, NEXT_STEP autoreset, any subset at a time.
+
+One process per core runs a slice of the environments in the loop of :mod:`pgkit.envs.sync`, so the numbers are those
+of the synchronous loop to the last bit. (Gymnasium's ``AsyncVectorEnv`` starts one process per environment, hundreds
+for a population, and steps all or none; it can be had through ``wrap_vector_env``.)
+"""
+
+import multiprocessing
+import os
+import signal
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgkit.envs.base import EnvInfo, Transition, check_seeds
+from pgkit.envs.spaces import action_shape, check_action
+from pgkit.envs.sync import SyncEnvs
+from pgkit.types import PgkitError
+
+if TYPE_CHECKING:
+    from gymnasium import Env
+
+
+class AsyncEnvs:
+    """K instances of a Gymnasium environment, in contiguous slices on ``min(K, cores)`` processes."""
+
+    def __init__(self, create: Callable[[], "Env"], count: int, name: str, device: torch.device) -> None:
+        size = min(count, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        self._bounds = [count * w // size for w in range(size + 1)]
+        self._name = name
+        self._pipes: list[Connection] = []
+        self._processes = []
+        context = multiprocessing.get_context()
+        for begin, end in zip(self._bounds, self._bounds[1:], strict=False):
+            here, there = context.Pipe()
+            arguments = (there, here, _pickled(create), end - begin, name)
+            process = context.Process(target=_work, args=arguments, daemon=True)
+            with warnings.catch_warnings():  # Python 3.12 warns of forking beside torch's threads; workers use none
+                warnings.simplefilter("ignore", DeprecationWarning)
+                process.start()
+            there.close()
+            self._pipes.append(here)
+            self._processes.append(process)
+        self.info: EnvInfo = replace(
+            self._gather({w: None for w in range(size)})[0], count=count, vectorization="async", device=device
+        )
+        self._action_shape = action_shape(self.info.action_space, name)
+
+    def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
+        numbers = check_seeds(seeds, index, self.info.count)
+        orders, rows = self._split(index)
+        message = {w: ("reset", [numbers[i] for i in rows[w]], local) for w, local in orders.items()}
+        (obs,) = self._joined(self._gather(message), rows, len(seeds))
+        return obs
+
+    def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
+        check_action(action, self.info.count if index is None else len(index), self._action_shape)
+        orders, rows = self._split(index)
+        actions = action.cpu().numpy()
+        message = {w: ("step", actions[rows[w]], local) for w, local in orders.items()}
+        return Transition(*self._joined(self._gather(message), rows, len(action)))
+
+    def close(self) -> None:
+        for pipe in self._pipes:
+            if not pipe.closed:
+                pipe.close()  # the worker sees the end of its pipe
+        for process in self._processes:
+            process.join()
+
+    def _split(self, index: Tensor | None) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+        """By worker: the numbers of its environments that are meant, and the rows of their data."""
+        chosen = np.arange(self.info.count) if index is None else index.cpu().numpy()
+        owner = np.searchsorted(self._bounds, chosen, side="right") - 1
+        rows = {w: np.flatnonzero(owner == w) for w in np.unique(owner).tolist()}
+        return {w: chosen[row] - self._bounds[w] for w, row in rows.items()}, rows
+
+    def _gather(self, messages: dict[int, Any]) -> dict[int, Any]:
+        """Send to some workers, then collect all answers (a message of None only collects)."""
+        try:
+            for w, message in messages.items():
+                if message is not None:
+                    self._pipes[w].send(message)
+            answers = {w: self._pipes[w].recv() for w in messages}
+        except (EOFError, ConnectionError):
+            self.close()
+            raise RuntimeError(f"a worker process of environment {self._name!r} died") from None
+        for answer in answers.values():
+            if isinstance(answer, Exception):
+                self.close()
+                raise answer
+        return answers
+
+    def _joined(self, answers: dict[int, Any], rows: dict[int, np.ndarray], count: int) -> list[Tensor]:
+        """The workers' arrays, field by field, each row where it belongs."""
+        fields = []
+        for parts in zip(*answers.values(), strict=True):
+            whole = np.empty((count, *parts[0].shape[1:]), dtype=parts[0].dtype)
+            for w, part in zip(answers, parts, strict=True):
+                whole[rows[w]] = part
+            fields.append(torch.from_numpy(whole).to(self.info.device))
+        return fields
+
+
+def _work(pipe: Connection, other_end: Connection, create: bytes, count: int, name: str) -> None:
+    """The life of a worker: answers ``EnvInfo`` first, then one answer to each message."""
+    import pickle
+
+    other_end.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
+    envs = None
+    try:
+        envs = SyncEnvs(pickle.loads(create), count, name, torch.device("cpu"))
+        pipe.send(envs.info)
+        while True:
+            kind, data, local = pipe.recv()
+            index = torch.from_numpy(local)
+            if kind == "reset":
+                pipe.send((envs.reset(data, index).numpy(),))
+            else:
+                result = envs.step(torch.from_numpy(data), index)
+                pipe.send(tuple(field.numpy() for field in result[:5]))
+    except (EOFError, BrokenPipeError):
+        pass
+    except PgkitError as error:
+        pipe.send(error)
+    except Exception:  # noqa: BLE001 - whatever it is, the parent raises it
+        pipe.send(RuntimeError(f"environment {name!r} failed in a worker:\n{traceback.format_exc()}"))
+    finally:
+        if envs is not None:
+            envs.close()
+
+
+def _pickled(create: Callable[[], "Env"]) -> bytes:
+    import cloudpickle  # type: ignore[import-untyped]  # Gymnasium depends on it, for the same purpose
+
+    data: bytes = cloudpickle.dumps(create)
+    return data

@@ -1,0 +1,237 @@
+"""pgkit's CartPole is Gymnasium's, and its environments are strangers to each other."""
+
+import itertools
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.envs.classic_control import CartPoleEnv
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pgkit.envs import cartpole, make_envs
+from pgkit.envs.cartpole import CartPole
+from pgkit.types import PgkitError
+
+IN_ORDER = [cartpole.X, cartpole.X_VELOCITY, cartpole.ANGLE, cartpole.ANGLE_VELOCITY]
+ULPS = 8  # of the velocities: the last bit of sine and cosine differs between torch and NumPy
+
+
+def states_of(envs):
+    """``(K, 4)`` float64, in Gymnasium's order."""
+    return envs._table[IN_ORDER].T.numpy().copy()
+
+
+def put_states(envs, states):
+    envs._table[IN_ORDER] = torch.from_numpy(states.T.copy())
+
+
+def balancing(obs):
+    """A controller that balances the pole for hundreds of steps."""
+    return (3 * obs[:, 2] + obs[:, 3] + 0.1 * obs[:, 0] + 0.2 * obs[:, 1] > 0).long()
+
+
+def test_one_step_from_the_same_state():
+    """6,000 states inside and outside the limits: positions, flags and rewards exactly, velocities to rounding."""
+    random = np.random.default_rng(1)
+    states = random.uniform(-1, 1, (6000, 4)) * [2.6, 3, 0.24, 3]
+    actions = random.integers(2, size=6000)
+    ours = CartPole(6000)
+    ours.reset(range(6000))
+    put_states(ours, states)
+    result = ours.step(torch.from_numpy(actions))
+    env = CartPoleEnv()
+    env.reset(seed=0)
+    theirs, flags = np.empty((6000, 4)), np.empty(6000, dtype=bool)
+    for k in range(6000):
+        env.state, env.steps_beyond_terminated = states[k], None
+        obs, reward, flags[k], _, _ = env.step(int(actions[k]))
+        theirs[k] = env.state
+        assert reward == result.reward[k]
+        np.testing.assert_allclose(result.obs[k].numpy(), obs, rtol=2e-7)
+    mine = states_of(ours)
+    assert np.array_equal(mine[:, [0, 2]], theirs[:, [0, 2]])
+    scale = np.spacing(np.maximum(np.abs(theirs), np.abs(states)))
+    assert (np.abs(mine - theirs) <= ULPS * scale).all()
+    assert (mine == theirs).mean() > 0.99
+    assert np.array_equal(result.terminated.numpy(), flags)
+    assert 1000 < flags.sum() < 5000  # both kinds are there
+    assert not result.truncated.any()
+
+
+@pytest.mark.parametrize(("limit", "steps"), [(None, 1100), (7, 100)])
+def test_whole_episodes_with_the_time_limit(limit, steps):
+    """Side by side with ``gymnasium.make``, put to the same state at every start and left alone in between."""
+    count = 12
+    ours = CartPole(count, limit or 500)
+    theirs = [gymnasium.make("CartPole-v1", max_episode_steps=limit) for _ in range(count)]
+    for env in theirs:
+        env.reset(seed=0)
+    obs = ours.reset(range(count))
+    random = torch.Generator().manual_seed(0)
+    starting, over = np.ones(count, dtype=bool), np.zeros(count, dtype=bool)
+    seen = np.zeros(2, dtype=int)
+    for _ in range(steps):
+        for k in np.flatnonzero(starting):
+            theirs[k].unwrapped.state = states_of(ours)[k]
+        action = torch.randint(2, (count,), generator=random)
+        action[:6] = balancing(obs)[:6]
+        result = ours.step(action)
+        for k, env in enumerate(theirs):
+            assert result.valid[k] == (not over[k])
+            if not result.valid[k]:
+                env.reset()
+                continue
+            true, reward, terminated, truncated, _ = env.step(int(action[k]))
+            assert (reward, terminated, truncated) == tuple(
+                field[k].item() for field in (result.reward, result.terminated, result.truncated)
+            )
+            np.testing.assert_allclose(states_of(ours)[k], env.unwrapped.state, rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(result.obs[k].numpy(), true, rtol=1e-6, atol=1e-7)
+            seen += [terminated, truncated]
+        starting = ~result.valid.numpy()
+        over = (result.terminated | result.truncated).numpy()
+        obs = result.obs
+    assert seen[1] >= (6 if limit is None else 100)
+    assert limit is not None or seen[0] >= 100
+
+
+def test_reset_steps():
+    envs = CartPole(3, max_episode_steps=2)
+    envs.reset([1, 2, 3])
+    action = torch.zeros(3, dtype=torch.int64)
+    first, second, third, fourth = (envs.step(action) for _ in range(4))
+    assert first.valid.all()
+    assert not first.truncated.any()
+    assert second.truncated.all()
+    assert not second.terminated.any()
+    assert not third.valid.any()
+    assert third.reward.tolist() == [0, 0, 0]
+    assert not (third.truncated | third.terminated).any()
+    assert (third.obs.abs() < cartpole.START).all()
+    assert fourth.valid.all()
+    assert fourth.reward.tolist() == [1, 1, 1]
+    assert not fourth.truncated.any()
+
+
+@pytest.mark.parametrize("limit", [1, 3, 500])
+def test_starts_are_all_different_and_uniform(limit):
+    """Also where episodes follow each other as fast as they can."""
+    envs = CartPole(40, limit)
+    starts = [envs.reset(range(40))]
+    for t in range(600):
+        result = envs.step(torch.full((40,), t // 50 % 2))
+        starts.append(result.obs[~result.valid])
+    numbers = torch.cat(starts).flatten().double()
+    assert len(numbers) > 4 * 1000
+    assert len(numbers.unique()) > 0.99 * len(numbers)
+    assert numbers.abs().max() < cartpole.START
+    assert abs(numbers.mean()) < 4 * cartpole.START / (3 * len(numbers)) ** 0.5
+    assert numbers.var().sqrt().item() == pytest.approx(cartpole.START / 3**0.5, rel=0.05)
+    assert len(torch.cat(starts).unique(dim=0)) == len(torch.cat(starts))
+
+
+def test_no_episode_is_shorter_than_claimed():
+    """Drawing starts in advance rests on it. The extreme starts, pushed one way."""
+    corners = np.array(list(itertools.product([-cartpole.START, cartpole.START], repeat=4)))
+    for push in (0, 1):
+        envs = CartPole(len(corners))
+        envs.reset(range(len(corners)))
+        put_states(envs, corners)
+        for _ in range(cartpole.SHORTEST_EPISODE - 1):
+            assert not envs.step(torch.full((len(corners),), push)).terminated.any()
+
+
+def play(seeds, actions, chosen=None):
+    """Observations, rewards and flags of some columns; all steps of each environment are made with ``actions``."""
+    envs = CartPole(len(seeds), 30)
+    seen = [envs.reset(seeds)]
+    results = [envs.step(action) for action in actions]
+    fields = [torch.stack([getattr(r, name).float() for r in results]) for name in ("reward", "terminated", "valid")]
+    obs = torch.stack([*seen, *[r.obs for r in results]])
+    return obs if chosen is None else obs[:, chosen], fields
+
+
+def test_alone_is_together():
+    """Environment k of a population = the same environment alone, bit for bit, at any size and position."""
+    seeds = [2**64 - 1 - 12345678901 * k for k in range(37)]
+    actions = torch.randint(2, (300, 37), generator=torch.Generator().manual_seed(3))
+    together, _ = play(seeds, actions)
+    for members in ([0], [36], [5, 4], [7, 20, 30], list(range(11, 28))):
+        part, _ = play([seeds[k] for k in members], actions[:, members])
+        assert torch.equal(part, together[:, members])
+
+
+def test_subset_steps_leave_the_others_alone():
+    seeds = list(range(9))
+    actions = torch.randint(2, (200, 9), generator=torch.Generator().manual_seed(4))
+    together, _ = play(seeds, actions)
+    envs = CartPole(9, 30)
+    envs.reset(seeds)
+    made = [0] * 9
+    random = np.random.default_rng(5)
+    for _ in range(400):
+        index = random.permutation(9)[: random.integers(1, 10)]
+        index = torch.tensor([k for k in index if made[k] < 200], dtype=torch.int64)
+        before = envs._table.clone()
+        result = envs.step(actions[[made[k] for k in index], index], index)
+        rest = [k for k in range(9) if k not in index]
+        assert torch.equal(envs._table[:, rest], before[:, rest])
+        for row, k in enumerate(index.tolist()):
+            made[k] += 1
+            assert torch.equal(result.obs[row], together[made[k], k])
+    assert min(made) > 100
+
+
+def test_reset_of_some():
+    envs = CartPole(4)
+    envs.reset([1, 2, 3, 4])
+    action = torch.ones(4, dtype=torch.int64)
+    for _ in range(5):
+        envs.step(action)
+    fresh, before = CartPole(1).reset([7]), envs._table.clone()
+    assert torch.equal(envs.reset([7], torch.tensor([2])), fresh)
+    assert torch.equal(envs._table[:, [0, 1, 3]], before[:, [0, 1, 3]])
+    assert envs.step(action).valid.all()
+
+
+def test_a_step_waits_for_nothing():
+    """No value goes back to Python, nothing has a data-dependent size, and the number of operations stays small."""
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            names.append(function.overloadpacket._qualified_op_name.removeprefix("aten::"))
+            return function(*args, **(kwargs or {}))
+
+    envs = CartPole(8)
+    envs.reset(range(8))
+    for index in (None, torch.arange(3)):
+        action = torch.zeros(8 if index is None else 3, dtype=torch.int64)
+        names = []
+        with Record():
+            for _ in range(16):  # two refills of the starts
+                envs.step(action, index)
+        forbidden = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "masked_select", "equal"}
+        assert len(names) > 16 * 20
+        assert not forbidden & set(names)
+        assert len(names) < 16 * (60 if index is None else 90)
+
+
+def test_float64_inside():
+    envs = make_envs("CartPole-v1", 2)
+    assert envs.info.backend == "pgkit"
+    assert envs._table.dtype == torch.float64
+    assert envs.reset([0, 1]).dtype == torch.float32
+
+
+def test_wrong_shapes():
+    envs = CartPole(3)
+    envs.reset([1, 2, 3])
+    with pytest.raises(PgkitError, match=r"action: expected shape \(3,\), got \(2,\)"):
+        envs.step(torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(PgkitError, match=r"expected shape \(1,\), got \(1, 1\)"):
+        envs.step(torch.zeros(1, 1, dtype=torch.int64), torch.tensor([0]))
+    with pytest.raises(PgkitError, match="expected 3 seeds, got 2"):
+        envs.reset([1, 2])
+    with pytest.raises(PgkitError, match=r"expected seeds from 0 to 2\*\*64 - 1, got \[-1\]"):
+        envs.reset([-1], torch.tensor([1]))

@@ -1,0 +1,152 @@
+"""Environment k of a population is the same environment alone: bit for bit, in every backend."""
+
+import multiprocessing
+
+import pytest
+import torch
+
+from pgkit.envs import make_envs
+
+NOISE = "probe_envs:ProbeNoise-v0"
+SEEDS = [2**63 + 11, 5, 2**40, 7, 3]
+CASES = {
+    "cartpole": {"env_id": "CartPole-v1", "backend": "pgkit", "max_episode_steps": 20},
+    "probe": {"env_id": NOISE},
+    "probe-async": {"env_id": NOISE, "vectorization": "async"},
+    "lunarlander": {"env_id": "LunarLander-v3", "backend": "gymnasium", "max_episode_steps": 60},
+    "lunarlander-envpool": {"env_id": "LunarLander-v3", "backend": "envpool", "max_episode_steps": 60},
+    "cartpole-envpool": {"env_id": "CartPole-v1", "backend": "envpool"},
+}
+
+
+@pytest.fixture(params=list(CASES))
+def case(request):
+    if "envpool" in request.param:
+        pytest.importorskip("envpool")
+    return CASES[request.param]
+
+
+def make(case, count):
+    arguments = dict(case)
+    return make_envs(arguments.pop("env_id"), count, **arguments)
+
+
+def actions_for(seeds, steps=150):
+    """``(steps, K)``, a function of the seed alone."""
+    columns = [torch.randint(2, (steps,), generator=torch.Generator().manual_seed(seed % 1000)) for seed in seeds]
+    return torch.stack(columns, 1)
+
+
+def numbers(result):
+    return torch.cat([result.obs, *[field.float().unsqueeze(-1) for field in result[1:5]]], -1)
+
+
+def play(case, seeds, steps=150):
+    """``(steps, K, D + 4)``: all that the environments report."""
+    envs = make(case, len(seeds))
+    first = envs.reset(seeds)
+    rows = [numbers(envs.step(action)) for action in actions_for(seeds, steps)]
+    envs.close()
+    assert torch.equal(rows[0][:, :0], first[:, :0])
+    return torch.stack(rows)
+
+
+def test_alone_is_together(case):
+    together = play(case, SEEDS)
+    assert (together[..., -1] == 0).sum() > 0  # there were resets
+    for members in ([0], [3, 1], [4, 2, 0]):
+        assert torch.equal(play(case, [SEEDS[k] for k in members]), together[:, members])
+    assert torch.equal(play(case, SEEDS), together)
+
+
+def test_subsets(case):
+    """Environments step in groups that change, at different speeds, and see what they see when all step."""
+    together = play(case, SEEDS, 100)
+    envs = make(case, 5)
+    envs.reset(SEEDS)
+    actions = actions_for(SEEDS, 100)
+    made = torch.zeros(5, dtype=torch.int64)
+    generator = torch.Generator().manual_seed(8)
+    while made.min() < 60:
+        index = torch.randperm(5, generator=generator)[: torch.randint(1, 6, (1,), generator=generator)]
+        index = index[made[index] < 100]
+        result = envs.step(actions[made[index], index], index)
+        assert torch.equal(numbers(result), together[made[index], index])
+        made[index] += 1
+    envs.close()
+
+
+def test_seeding_some_of_them(case):
+    """Environments seeded in the middle of the run start like fresh ones; the others go on."""
+    together, fresh = play(case, SEEDS, 60), play(case, [77, 99], 30)
+    envs = make(case, 5)
+    envs.reset(SEEDS)
+    actions, others = actions_for(SEEDS, 60), actions_for([77, 99], 30)
+    for t in range(30):
+        envs.step(actions[t])
+    index, rest = torch.tensor([3, 0]), torch.tensor([1, 2, 4])
+    first = envs.reset([77, 99], index)
+    single = make(case, 2)
+    assert torch.equal(first, single.reset([77, 99]))
+    single.close()
+    for t in range(30):
+        action = actions[30 + t].clone()
+        action[index] = others[t]
+        rows = numbers(envs.step(action))
+        assert torch.equal(rows[index], fresh[t])
+        assert torch.equal(rows[rest], together[30 + t, rest])
+    envs.close()
+
+
+def test_seeds_matter(case):
+    envs = make(case, 3)
+    obs = envs.reset([1, 2, 2**62 + 1])
+    envs.close()
+    assert len(obs.unique(dim=0)) == 3
+
+
+def test_results_belong_to_the_caller(case):
+    envs = make(case, 2)
+    kept = [envs.reset([1, 2]), *envs.step(torch.tensor([0, 1]))[:5]]
+    copies = [tensor.clone() for tensor in kept]
+    for _ in range(5):
+        envs.step(torch.tensor([1, 0]))
+    envs.close()
+    assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
+
+
+def test_async_equals_sync():
+    for env_id in (NOISE, "probe_envs:ProbeLimited-v0"):
+        assert torch.equal(play({"env_id": env_id}, SEEDS), play({"env_id": env_id, "vectorization": "async"}, SEEDS))
+
+
+def test_errors_in_workers_reach_the_parent():
+    arguments = {"kwargs": {"crash_at": 2}, "vectorization": "async"}
+    envs = make_envs("probe_envs:ProbeCounting-v0", 3, **arguments)
+    envs.reset([1, 2, 3])
+    envs.step(torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(RuntimeError, match="crashed on purpose"):
+        envs.step(torch.zeros(3, dtype=torch.int64))
+    envs.close()
+
+
+def test_closing_ends_the_workers():
+    before = set(multiprocessing.active_children())
+    envs = make_envs(NOISE, 4, vectorization="async")
+    workers = set(multiprocessing.active_children()) - before
+    assert workers
+    envs.close()
+    envs.close()
+    assert not workers & set(multiprocessing.active_children())
+
+
+def test_a_killed_worker_is_told():
+    before = set(multiprocessing.active_children())
+    envs = make_envs(NOISE, 2, vectorization="async")
+    envs.reset([1, 2])
+    for worker in set(multiprocessing.active_children()) - before:
+        worker.kill()
+        worker.join()
+    with pytest.raises(RuntimeError, match="a worker process of environment 'probe_envs:ProbeNoise-v0' died"):
+        envs.step(torch.zeros(2, dtype=torch.int64))
+    envs.close()
