@@ -1,0 +1,1 @@
+"""What a run writes: TensorBoard events, metrics.parquet."""
