@@ -14,7 +14,7 @@ from pgkit.envs.cartpole import CartPole
 from pgkit.types import PgkitError
 
 IN_ORDER = [cartpole.X, cartpole.X_VELOCITY, cartpole.ANGLE, cartpole.ANGLE_VELOCITY]
-ULPS = 8  # of the velocities: the last bit of sine and cosine differs between torch and NumPy
+ULPS = 4  # of the velocities: now and then torch's and NumPy's sine or cosine differ in the last bit (2 measured)
 
 
 def states_of(envs):

@@ -2,10 +2,12 @@
 
 import multiprocessing
 
+import gymnasium
 import pytest
 import torch
 
 from pgkit.envs import make_envs
+from pgkit.types import PgkitError
 
 NOISE = "probe_envs:ProbeNoise-v0"
 SEEDS = [2**63 + 11, 5, 2**40, 7, 3]
@@ -103,6 +105,13 @@ def test_seeds_matter(case):
     obs = envs.reset([1, 2, 2**62 + 1])
     envs.close()
     assert len(obs.unique(dim=0)) == 3
+
+
+def test_stepping_before_seeding_is_an_error(case):
+    envs = make(case, 2)
+    with pytest.raises((PgkitError, RuntimeError, gymnasium.error.ResetNeeded), match=r"reset"):
+        envs.step(torch.tensor([0, 1]))
+    envs.close()
 
 
 def test_results_belong_to_the_caller(case):

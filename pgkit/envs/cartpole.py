@@ -16,6 +16,7 @@ from torch import Tensor
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
 from pgkit.envs.spaces import check_action
 from pgkit.seeding import uniform
+from pgkit.types import PgkitError
 
 if TYPE_CHECKING:
     from gymnasium import Space
@@ -69,7 +70,7 @@ class CartPole:
         self._over = torch.zeros(count, dtype=torch.bool, device=device)
         # In this many steps no environment is reset twice, so that drawing starts so often is enough.
         self._drawn_for = min(max_episode_steps, SHORTEST_EPISODE) + 1
-        self._until_drawing = 0
+        self._until_drawing = -1
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
         keys = np.array(check_seeds(seeds, index, self.info.count), dtype=np.uint64).view(np.int64)
@@ -84,7 +85,9 @@ class CartPole:
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
         check_action(action, self.info.count if index is None else len(index), ())
-        if self._until_drawing == 0:
+        if self._until_drawing <= 0:
+            if self._until_drawing < 0:
+                raise PgkitError("environment 'CartPole-v1': reset(seeds) must come before the first step")
             self._draw_starts()
         self._until_drawing -= 1
         table, rows, starts, over = self._table, self._rows, self._starts, self._over

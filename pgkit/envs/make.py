@@ -45,8 +45,8 @@ def make_envs(
         max_episode_steps: time limit instead of the registered one.
         backend: "pgkit" (CartPole-v1 on tensors), "envpool", "gymnasium", or "auto": the first of these, in this
             order, that has the same task; ``info.backend`` tells which.
-        vectorization: of the gymnasium backend: "sync" in this process, "async" in worker processes, "native" the vector
-            environment that its registration names (``vector_entry_point``), which cannot step a subset.
+        vectorization: of the gymnasium backend: "sync" in this process, "async" in worker processes, "native" the
+            vector environment that its registration names (``vector_entry_point``), which cannot step a subset.
         device: where observations and rewards go.
 
     Raises:

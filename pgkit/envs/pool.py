@@ -52,7 +52,7 @@ class EnvPoolEnvs:
         self._space = probe.single_observation_space
         self._pools: dict[int, Any] = {}
         self._slots = np.full((count, 2), -1, dtype=np.int64)  # pool, and place in it
-        self._over = np.ones(count, dtype=np.bool_)
+        self._over = np.zeros(count, dtype=np.bool_)
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
         chosen = np.arange(self.info.count) if index is None else index.cpu().numpy()
@@ -72,6 +72,8 @@ class EnvPoolEnvs:
         reward = np.empty(len(chosen), dtype=np.float32)
         flags = np.empty((3, len(chosen)), dtype=np.bool_)
         slots = self._slots[chosen]
+        if (slots < 0).any():
+            raise PgkitError(f"environment {self._id!r}: reset(seeds) must come before the first step")
         for number, pool in self._pools.items():
             rows = np.flatnonzero(slots[:, 0] == number)
             if len(rows):

@@ -39,6 +39,13 @@ def observation_size(space: "Space[Any]", name: str) -> int:
     return int(spaces.flatdim(space))
 
 
+def is_flat(space: "Space[Any]") -> bool:
+    """Whether observations are arrays ``(D,)`` already."""
+    from gymnasium import spaces
+
+    return isinstance(space, spaces.Box) and len(space.shape) == 1
+
+
 def flatten_one(space: "Space[Any]") -> Flatten:
     """A function from one observation of the space to ``(D,)``."""
     from gymnasium import spaces
@@ -89,7 +96,8 @@ def actions_for(space: "Space[Any]") -> ToEnv:
         start = int(space.start)
         return (lambda action: (action + start).tolist()) if start else (lambda action: action.tolist())
     shape, dtype = space.shape, space.dtype
-    assert shape is not None and dtype is not None
+    assert shape is not None
+    assert dtype is not None
     if isinstance(space, spaces.Box):
         low, high = space.low, space.high
         return lambda action: _array(action, shape).astype(dtype).clip(low, high)

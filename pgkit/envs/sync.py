@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
-from pgkit.envs.spaces import action_shape, actions_for, check_action, flatten_one, observation_size
+from pgkit.envs.spaces import action_shape, actions_for, check_action, flatten_one, is_flat, observation_size
 
 if TYPE_CHECKING:
     from gymnasium import Env
@@ -36,43 +36,47 @@ class SyncEnvs:
         self._action_shape = action_shape(action_space, name)
         self._actions = actions_for(action_space)
         self._flatten = flatten_one(obs_space)
-        self._over = [True] * count  # the episode is over: the next step is a reset
+        self._is_flat = is_flat(obs_space)
+        self._over = [False] * count  # the episode is over: the next step is a reset
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
         chosen = range(self.info.count) if index is None else index.tolist()
         numbers = check_seeds(seeds, index, self.info.count)
-        obs = torch.empty(len(chosen), self.info.obs_dim)
-        rows = obs.numpy()
+        obs = np.empty((len(chosen), self.info.obs_dim), dtype=np.float32)
         for i, (k, seed) in enumerate(zip(chosen, numbers, strict=True)):
-            rows[i] = self._flatten(self._envs[k].reset(seed=seed)[0])
+            obs[i] = self._flatten(self._envs[k].reset(seed=seed)[0])
             self._over[k] = False
-        return obs.to(self.info.device)
+        return self._tensor(obs)
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
         chosen = range(self.info.count) if index is None else index.tolist()
         count = len(chosen)
         check_action(action, count, self._action_shape)
-        envs, over, flatten = self._envs, self._over, self._flatten
-        obs = torch.empty(count, self.info.obs_dim)
-        rows = obs.numpy()
-        rewards = np.zeros(count, dtype=np.float32)
-        flags = np.zeros((3, count), dtype=np.bool_)
-        terminations, truncations, valid = flags
+        envs, over, flatten, flat = self._envs, self._over, self._flatten, self._is_flat
+        obs = np.empty((count, self.info.obs_dim), dtype=np.float32)
+        reward, valid = np.zeros(count, dtype=np.float32), np.ones(count, dtype=np.bool_)
+        terminated, truncated = np.zeros(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
         for i, (k, act) in enumerate(zip(chosen, self._actions(action), strict=True)):
             if over[k]:
-                rows[i] = flatten(envs[k].reset()[0])
-                over[k] = False
+                obs[i] = flatten(envs[k].reset()[0])
+                valid[i] = over[k] = False
                 continue
-            observation, reward, terminated, truncated, _ = envs[k].step(act)
-            rows[i] = flatten(observation)
-            rewards[i] = reward
-            valid[i] = True
-            if terminated or truncated:
-                terminations[i], truncations[i], over[k] = terminated, truncated, True
-        terminated_, truncated_, valid_ = torch.from_numpy(flags).to(self.info.device).unbind(0)
-        reward_ = torch.from_numpy(rewards).to(self.info.device)
-        return Transition(obs.to(self.info.device), reward_, terminated_, truncated_, valid_)
+            seen, reward[i], ended, cut, _ = envs[k].step(act)
+            obs[i] = seen if flat else flatten(seen)
+            if ended or cut:
+                terminated[i], truncated[i], over[k] = ended, cut, True
+        return Transition(
+            self._tensor(obs),
+            self._tensor(reward),
+            self._tensor(terminated),
+            self._tensor(truncated),
+            self._tensor(valid),
+        )
 
     def close(self) -> None:
         for env in self._envs:
             env.close()
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor if self.info.device.type == "cpu" else tensor.to(self.info.device)

@@ -49,7 +49,7 @@ class AsyncEnvs:
             self._pipes.append(here)
             self._processes.append(process)
         self.info: EnvInfo = replace(
-            self._gather({w: None for w in range(size)})[0], count=count, vectorization="async", device=device
+            self._gather(dict.fromkeys(range(size)))[0], count=count, vectorization="async", device=device
         )
         self._action_shape = action_shape(self.info.action_space, name)
 
@@ -130,7 +130,7 @@ def _work(pipe: Connection, other_end: Connection, create: bytes, count: int, na
         pass
     except PgkitError as error:
         pipe.send(error)
-    except Exception:  # noqa: BLE001 - whatever it is, the parent raises it
+    except Exception:  # whatever it is, the parent raises it
         pipe.send(RuntimeError(f"environment {name!r} failed in a worker:\n{traceback.format_exc()}"))
     finally:
         if envs is not None:
