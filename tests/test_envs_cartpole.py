@@ -217,6 +217,17 @@ def test_a_step_waits_for_nothing():
         assert len(names) < 16 * (60 if index is None else 90)
 
 
+def test_all_tensors_are_on_the_device():
+    """Meta tensors hold no data: a value that Python reads, or a tensor left on the CPU, would raise."""
+    envs = CartPole(8, device="meta")
+    for index in (None, torch.arange(3, device="meta")):
+        count = 8 if index is None else 3
+        assert envs.reset(range(count), index).device.type == "meta"
+        for _ in range(10):
+            result = envs.step(torch.zeros(count, dtype=torch.int64, device="meta"), index)
+        assert all(field.device.type == "meta" and len(field) == count for field in result[:5])
+
+
 def test_float64_inside():
     envs = make_envs("CartPole-v1", 2)
     assert envs.info.backend == "pgkit"

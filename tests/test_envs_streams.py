@@ -100,6 +100,24 @@ def test_seeding_some_of_them(case):
     envs.close()
 
 
+def test_seeding_right_after_the_end(case):
+    """No reset step is due any more, and the new episode is that of the seed."""
+    envs = make(case, 3)
+    envs.reset([1, 2, 3])
+    for action in actions_for([1, 2, 3], 200):
+        result = envs.step(action)
+        over = torch.nonzero(result.terminated | result.truncated).flatten()
+        if len(over):
+            break
+    assert len(over)
+    envs.reset([77] * len(over), over)
+    fresh = play(case, [77], 1)
+    result = envs.step(actions_for([77], 1)[0].expand(len(over)).contiguous(), over)
+    envs.close()
+    assert result.valid.all()
+    assert torch.equal(numbers(result), fresh[0].expand(len(over), -1))
+
+
 def test_seeds_matter(case):
     envs = make(case, 3)
     obs = envs.reset([1, 2, 2**62 + 1])
