@@ -16,6 +16,7 @@ A      actions (categories, or components of an action vector)
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -58,15 +59,14 @@ class Rollout:
     final_obs: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Samples of an update, member by member, all gradients stopped.
 
     Attributes:
         obs: ``(P, B, D)``.
         action: ``(P, B)`` or ``(P, B, A)``.
-        advantage: ``(P, B)`` weight of each log-probability gradient.
-        target: ``(P, B)`` regression target of the critic (zeros where there is none).
+        advantage: ``(P, B)`` weight of each log-probability's gradient.
+        target: ``(P, B)`` what the critic shall predict.
         valid: ``(P, B)`` bool, samples that count.
     """
 
@@ -75,3 +75,9 @@ class Batch:
     advantage: Tensor
     target: Tensor
     valid: Tensor
+
+    @staticmethod
+    def of(rollout: Rollout, advantage: Tensor, target: Tensor) -> "Batch":
+        """A rollout's samples with these ``(T, P, N)`` advantages and targets, ``B = T * N``."""
+        fields = (rollout.obs[:-1], rollout.action, advantage, target, rollout.valid)
+        return Batch(*(field.transpose(0, 1).flatten(1, 2) for field in fields))

@@ -1,0 +1,54 @@
+"""Advantage actor-critic: the policy gradient from short rollouts, with a learned critic (Mnih et al. 2016, A2C).
+
+    gradient = mean over samples of  grad log pi(a_t | s_t) * A_t,      A_t = GAE(gamma, lam)
+
+``lam = 1`` makes A_t the n-step return minus the value, with n up to the rollout's length; ``lam = 0`` the
+TD(0) error; values between, the generalised advantage of Schulman et al. 2016 (arXiv 1506.02438). A truncated
+episode, and the rollout's end, bootstrap from the value of the true next observation; a terminated one does not.
+"""
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from pgkit.losses import masked_mean, policy_gradient_loss, value_loss
+from pgkit.policies import Policy
+from pgkit.returns import Ends, gae, normalize_advantage
+from pgkit.types import Batch, Params, Rollout
+
+collects = "steps"
+
+
+class Config(BaseModel):
+    """Settings of actor-critic; a float may differ between members, then it is a ``(P,)`` tensor."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    gamma: float = Field(0.99, ge=0, le=1, description="discount per step")
+    lam: float = Field(1.0, ge=0, le=1, description="GAE's lambda: 1 is n-step returns, 0 is TD(0)")
+    normalize_advantage: bool = Field(False, description="mean 0, standard deviation 1 per member and update")
+    entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
+    value_coef: float = Field(0.5, ge=0, description="weight of the value loss")
+
+
+def targets(policy: Policy, params: Params, rollout: Rollout, config: Config) -> Batch:
+    """Advantages, and the returns that the critic shall predict."""
+    value, next_value = policy.values(params, rollout)
+    ends = Ends(rollout.terminated, rollout.truncated, rollout.valid)
+    advantage = gae(rollout.reward, value, next_value, ends, config.gamma, config.lam)
+    batch = Batch.of(rollout, advantage=advantage, target=advantage + value)
+    if config.normalize_advantage:
+        batch = batch._replace(advantage=normalize_advantage(batch.advantage, batch.valid))
+    return batch
+
+
+def loss(policy: Policy, params: Params, batch: Batch, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
+    """Policy loss + value_coef * value loss - entropy_coef * entropy, each a mean over samples, ``(P,)``."""
+    outputs, value = policy.outputs(params, batch.obs), policy.value(params, batch.obs)
+    log_prob = policy.head.log_prob(outputs, batch.action)
+    metrics = {
+        "loss/policy": policy_gradient_loss(log_prob, batch.advantage, batch.valid),
+        "loss/value": value_loss(value, batch.target, batch.valid),
+        "policy/entropy": masked_mean(policy.head.entropy(outputs), batch.valid),
+    }
+    value_term, bonus = config.value_coef * metrics["loss/value"], config.entropy_coef * metrics["policy/entropy"]
+    return metrics["loss/policy"] + value_term - bonus, metrics

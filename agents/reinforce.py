@@ -1,0 +1,80 @@
+"""REINFORCE (Williams 1992): the policy gradient from whole episodes, with or without a baseline.
+
+    gradient = mean over episodes of  sum_t  grad log pi(a_t | s_t) * (G_t - b_t)
+
+``G_t`` is the discounted return from step t on (``returns = "reward_to_go"``) or of the whole episode
+(``"full"``), ``b_t`` the baseline. An episode ends where its task ends or where its time limit cuts it; what the
+limit cut off counts as zero, unless a learned value stands for it (``baseline = "value"``).
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from pgkit.losses import masked_mean, policy_gradient_loss, value_loss
+from pgkit.policies import Policy
+from pgkit.returns import (
+    Ends,
+    full_return,
+    leave_one_out_baseline,
+    mean_baseline,
+    normalize_advantage,
+    reward_to_go,
+)
+from pgkit.types import Batch, Params, Rollout
+
+collects = "episodes"
+
+
+class Config(BaseModel):
+    """Settings of REINFORCE; a float may differ between members, then it is a ``(P,)`` tensor."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    gamma: float = Field(0.99, ge=0, le=1, description="discount per step")
+    returns: Literal["reward_to_go", "full"] = Field("reward_to_go", description="what weighs each action")
+    baseline: Literal["none", "mean", "leave_one_out", "value"] = Field("value", description="what is subtracted")
+    normalize_advantage: bool = Field(False, description="mean 0, standard deviation 1 per member and update")
+    average: Literal["episode", "step"] = Field("step", description="divide the sum by episodes (unbiased) or by steps")
+    entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
+    value_coef: float = Field(0.5, ge=0, description="weight of the value loss (baseline 'value')")
+
+
+def targets(policy: Policy, params: Params, rollout: Rollout, config: Config) -> Batch:
+    """Returns minus the baseline, and the returns that a learned baseline shall predict."""
+    ends = Ends(rollout.terminated, rollout.truncated, rollout.valid)
+    value = next_value = torch.zeros_like(rollout.reward)
+    if config.baseline == "value":
+        value, next_value = policy.values(params, rollout)
+    to_go = reward_to_go(rollout.reward, next_value, ends, config.gamma)
+    whole = config.returns == "full"
+    weight = full_return(rollout.reward, next_value, ends, config.gamma) if whole else to_go
+    batch = Batch.of(rollout, advantage=weight - _baseline(config, weight, value, ends.valid), target=to_go)
+    advantage = normalize_advantage(batch.advantage, batch.valid) if config.normalize_advantage else batch.advantage
+    if config.average == "episode":  # the loss is a mean over samples; this makes it a sum over each episode's
+        episodes = rollout.valid.shape[2]
+        advantage = advantage * (batch.valid.sum(1, keepdim=True) / episodes)
+    return batch._replace(advantage=advantage)
+
+
+def _baseline(config: Config, weight: Tensor, value: Tensor, valid: Tensor) -> Tensor:
+    if config.baseline == "mean":
+        return mean_baseline(weight, valid)
+    return leave_one_out_baseline(weight, valid) if config.baseline == "leave_one_out" else value
+
+
+def loss(policy: Policy, params: Params, batch: Batch, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
+    """Policy loss - entropy_coef * entropy (+ value_coef * value loss), each a mean over samples, ``(P,)``."""
+    outputs = policy.outputs(params, batch.obs)
+    log_prob = policy.head.log_prob(outputs, batch.action)
+    metrics = {
+        "loss/policy": policy_gradient_loss(log_prob, batch.advantage, batch.valid),
+        "policy/entropy": masked_mean(policy.head.entropy(outputs), batch.valid),
+    }
+    total = metrics["loss/policy"] - config.entropy_coef * metrics["policy/entropy"]
+    if config.baseline == "value":
+        metrics["loss/value"] = value_loss(policy.value(params, batch.obs), batch.target, batch.valid)
+        total = total + config.value_coef * metrics["loss/value"]
+    return total, metrics

@@ -1,0 +1,97 @@
+"""Playing a policy without learning: evaluation episodes on streams of their own."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pgkit.envs import normalize
+from pgkit.envs.base import Environments
+from pgkit.optim.core import take_tree
+from pgkit.policies import Policy
+from pgkit.seeding import stream_keys, stream_seed, uniform
+from pgkit.types import Params
+
+_POINT_STRIDE = 1 << 40  # counters of action noise: one evaluation never reaches into the next
+
+
+class Player(NamedTuple):
+    """Who plays: a member's seed, and which of its evaluations this is (counted from 0)."""
+
+    seed: int
+    point: int
+
+
+class Episodes(NamedTuple):
+    """Undiscounted returns ``(P, E)`` and lengths in steps ``(P, E)`` of E episodes of each player."""
+
+    returns: Tensor
+    lengths: Tensor
+
+
+def play(
+    policy: Policy,
+    params: Params,
+    envs: Environments,
+    players: Sequence[Player],
+    episodes: int,
+    *,
+    stream: str = "evaluation",
+    deterministic: bool = False,
+    obs_stats: normalize.Stats | None = None,
+) -> Episodes:
+    """Play E whole episodes for each player; episode e is a function of seed, point and parameters alone.
+
+    Args:
+        policy: what the parameters belong to.
+        params: leaves ``(P, ...)``, one row for each player.
+        envs: at least E sub-environments that can be seeded one by one; more let more players play at once.
+        players: P of them.
+        episodes: E.
+        stream: "evaluation" (while training) or "report" (final results): where the random numbers come from.
+        deterministic: take the most likely action instead of sampling.
+        obs_stats: running statistics of the players' observation normaliser, if they train with one.
+    """
+    at_once = max(1, envs.info.count // episodes)
+    parts = []
+    for start in range(0, len(players), at_once):
+        rows = torch.arange(start, min(start + at_once, len(players)), device=envs.info.device)
+        group = take_tree({"params": params, "obs_stats": obs_stats}, rows)
+        chosen = players[start : start + at_once]
+        parts.append(_play(policy, envs, chosen, episodes, stream, deterministic, **group))
+    return Episodes(torch.cat([part.returns for part in parts]), torch.cat([part.lengths for part in parts]))
+
+
+@torch.no_grad()
+def _play(
+    policy: Policy,
+    envs: Environments,
+    players: Sequence[Player],
+    episodes: int,
+    stream: str,
+    deterministic: bool,
+    params: Params,
+    obs_stats: normalize.Stats | None,
+) -> Episodes:
+    shape, device = (len(players), episodes), envs.info.device
+    index = torch.arange(len(players) * episodes, device=device)
+    env_seeds = [stream_seed(p.seed, f"{stream}_env", p.point * episodes + e) for p in players for e in range(episodes)]
+    obs = envs.reset(env_seeds, index)
+    keys = stream_keys([player.seed for player in players], f"{stream}_action").to(device)[:, None, None]
+    counters = torch.tensor([player.point * _POINT_STRIDE for player in players], device=device)[:, None, None]
+    counters = counters + torch.arange(episodes * policy.head.noise, device=device).view(episodes, -1)
+    returns = torch.zeros(shape, dtype=torch.float64, device=device).flatten()
+    lengths = torch.zeros(shape, dtype=torch.int64, device=device).flatten()
+    while len(index):
+        seen = obs.view(*shape, -1)
+        seen = seen if obs_stats is None else normalize.apply(obs_stats, seen)
+        outputs = policy.outputs(params, seen)
+        action = policy.head.mode(outputs) if deterministic else policy.head.sample(outputs, uniform(keys, counters))
+        result = envs.step(action.flatten(0, 1)[index], index)
+        obs[index] = result.obs
+        returns[index] += result.reward
+        lengths[index] += 1
+        index = index[~(result.terminated | result.truncated)]
+        counters = counters + episodes * policy.head.noise
+    return Episodes(returns.view(shape), lengths.view(shape))

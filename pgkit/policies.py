@@ -1,0 +1,243 @@
+"""Stochastic policies: what a network's outputs mean as a distribution over actions, and the networks themselves.
+
+A head is a handful of pure functions of ``outputs``, the ``(P, B, L)`` numbers that the network gives for each
+observation. Sampling is a function of uniform numbers in (0, 1) that the caller draws, so it is as reproducible
+as the caller's stream.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pgkit.networks import init_mlp, mlp
+from pgkit.seeding import stream_keys
+from pgkit.types import Params, PgkitError, Rollout
+
+if TYPE_CHECKING:
+    from gymnasium import Space
+
+LOG_TWO_PI = math.log(2 * math.pi)
+
+
+class Head(NamedTuple):
+    """A family of action distributions.
+
+    Attributes:
+        name: of the family.
+        width: L, how many numbers describe the distribution at one observation.
+        noise: how many uniform numbers one sample takes.
+        sample: ``(outputs (..., L), uniform (..., noise)) -> action (...)`` or ``(..., A)``.
+        mode: ``outputs -> `` the most likely action.
+        log_prob: ``(outputs, action) -> (...)``, natural logarithm of the probability (density).
+        entropy: ``outputs -> (...)``, in nats.
+        kl: ``(outputs, other) -> (...)``, the divergence KL(outputs || other) in nats.
+    """
+
+    name: str
+    width: int
+    noise: int
+    sample: Callable[[Tensor, Tensor], Tensor]
+    mode: Callable[[Tensor], Tensor]
+    log_prob: Callable[[Tensor, Tensor], Tensor]
+    entropy: Callable[[Tensor], Tensor]
+    kl: Callable[[Tensor, Tensor], Tensor]
+
+
+def categorical(choices: int) -> Head:
+    """One of ``choices`` actions, by the softmax of the outputs; sampled by inverting the distribution function."""
+
+    def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
+        cumulative = torch.softmax(outputs, -1)[..., :-1].cumsum(-1)
+        return (cumulative < uniform).sum(-1)
+
+    def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
+        return torch.log_softmax(outputs, -1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(outputs: Tensor) -> Tensor:
+        log_probs = torch.log_softmax(outputs, -1)
+        return -(log_probs.exp() * log_probs).sum(-1)
+
+    def kl(outputs: Tensor, other: Tensor) -> Tensor:
+        log_probs = torch.log_softmax(outputs, -1)
+        return (log_probs.exp() * (log_probs - torch.log_softmax(other, -1))).sum(-1)
+
+    return Head("categorical", choices, 1, sample, lambda outputs: outputs.argmax(-1), log_prob, entropy, kl)
+
+
+def multi_categorical(choices: Sequence[int]) -> Head:
+    """Independent categorical components, ``choices[a]`` actions in component a; actions are ``(..., A)``."""
+    parts = [categorical(count) for count in choices]
+    sizes = list(choices)
+
+    def each(outputs: Tensor) -> list[tuple[Head, Tensor]]:
+        return list(zip(parts, outputs.split(sizes, -1), strict=True))
+
+    def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
+        return torch.stack([part.sample(o, uniform[..., a : a + 1]) for a, (part, o) in enumerate(each(outputs))], -1)
+
+    def mode(outputs: Tensor) -> Tensor:
+        return torch.stack([part.mode(o) for part, o in each(outputs)], -1)
+
+    def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
+        terms = [part.log_prob(o, action[..., a]) for a, (part, o) in enumerate(each(outputs))]
+        return torch.stack(terms, -1).sum(-1)
+
+    def entropy(outputs: Tensor) -> Tensor:
+        return torch.stack([part.entropy(o) for part, o in each(outputs)], -1).sum(-1)
+
+    def kl(outputs: Tensor, other: Tensor) -> Tensor:
+        pairs = zip(each(outputs), other.split(sizes, -1), strict=True)
+        return torch.stack([part.kl(o, p) for (part, o), p in pairs], -1).sum(-1)
+
+    return Head("multi-categorical", sum(sizes), len(sizes), sample, mode, log_prob, entropy, kl)
+
+
+def bernoulli(components: int) -> Head:
+    """Independent yes/no components, P(1) = sigmoid(output); actions are ``(..., A)`` of 0 and 1."""
+
+    def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
+        return (uniform < torch.sigmoid(outputs)).long()
+
+    def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
+        return -functional.softplus((1 - 2 * action) * outputs).sum(-1)
+
+    def entropy(outputs: Tensor) -> Tensor:
+        return (functional.softplus(outputs) - outputs * torch.sigmoid(outputs)).sum(-1)
+
+    def kl(outputs: Tensor, other: Tensor) -> Tensor:
+        difference = torch.sigmoid(outputs) * (outputs - other)
+        return (difference - functional.softplus(outputs) + functional.softplus(other)).sum(-1)
+
+    return Head("bernoulli", components, components, sample, lambda o: (o > 0).long(), log_prob, entropy, kl)
+
+
+def gaussian(components: int) -> Head:
+    """Independent normal components; outputs are A means, then A logarithms of standard deviations.
+
+    The log-probability is that of the drawn action. Environments see it clipped into their bounds.
+    """
+
+    def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
+        mean, log_std = outputs.chunk(2, -1)
+        return mean + log_std.exp() * torch.special.ndtri(uniform)
+
+    def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
+        mean, log_std = outputs.chunk(2, -1)
+        return (-0.5 * ((action - mean) * (-log_std).exp()) ** 2 - log_std - 0.5 * LOG_TWO_PI).sum(-1)
+
+    def entropy(outputs: Tensor) -> Tensor:
+        return (outputs.chunk(2, -1)[1] + 0.5 * (1 + LOG_TWO_PI)).sum(-1)
+
+    def kl(outputs: Tensor, other: Tensor) -> Tensor:
+        (mean, log_std), (other_mean, other_log_std) = outputs.chunk(2, -1), other.chunk(2, -1)
+        variance_ratio = (2 * (log_std - other_log_std)).exp()
+        distance = ((mean - other_mean) * (-other_log_std).exp()) ** 2
+        return 0.5 * (variance_ratio + distance - 1 - 2 * (log_std - other_log_std)).sum(-1)
+
+    def mode(outputs: Tensor) -> Tensor:
+        return outputs.chunk(2, -1)[0]
+
+    return Head("gaussian", 2 * components, components, sample, mode, log_prob, entropy, kl)
+
+
+def head_for(space: "Space") -> Head:
+    """The head for a Gymnasium action space.
+
+    Raises:
+        PgkitError: the space is none of Discrete, Box, MultiDiscrete and MultiBinary.
+    """
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Discrete):
+        return categorical(int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        return multi_categorical([int(count) for count in space.nvec.ravel()])
+    if isinstance(space, spaces.MultiBinary):
+        return bernoulli(math.prod(space.shape))
+    if isinstance(space, spaces.Box):
+        return gaussian(math.prod(space.shape))
+    raise PgkitError(f"action space {space} is not supported: use Discrete, Box, MultiDiscrete or MultiBinary")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """An actor and a critic for every member: names and shapes of parameters, and how to apply them.
+
+    Attributes:
+        obs_dim: D.
+        head: the action distribution.
+        hidden: widths of the actor's hidden layers (of the trunk, if shared).
+        critic_hidden: widths of the critic's hidden layers, when it has a network of its own.
+        activation: one of ``networks.ACTIVATIONS``.
+        shared: actor and critic are two linear heads on one trunk.
+        orthogonal: initial weights, see :func:`pgkit.networks.init_mlp`.
+        log_std: initial logarithm of the standard deviation (Gaussian head).
+    """
+
+    obs_dim: int
+    head: Head
+    hidden: tuple[int, ...] = (64, 64)
+    critic_hidden: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+    shared: bool = False
+    orthogonal: bool = True
+    log_std: float = 0.0
+
+    def init(self, seeds: Sequence[int]) -> Params:
+        """Initial parameters ``(P, ...)``, each member's a function of its own seed alone.
+
+        Gains are sqrt(2) for hidden layers, 0.01 for the actor's last and 1 for the critic's last
+        (Andrychowicz et al. 2020, arXiv 2006.05990, found the small last policy layer to matter).
+        """
+        keys = stream_keys(seeds, "weights", 3)
+        actor, critic, trunk = keys[:, 0], keys[:, 1], keys[:, 2]
+        outputs = self.head.width // 2 if self.head.name == "gaussian" else self.head.width
+        gain = 2**0.5
+        if self.shared:
+            sizes = (self.obs_dim, *self.hidden)
+            params = init_mlp("trunk", trunk, sizes, [gain] * len(self.hidden), self.orthogonal)
+            ends = (sizes[-1],)
+            actor_sizes, critic_sizes = (*ends, outputs), (*ends, 1)
+        else:
+            params = {}
+            actor_sizes = (self.obs_dim, *self.hidden, outputs)
+            critic_sizes = (self.obs_dim, *self.critic_hidden, 1)
+        params |= init_mlp("actor", actor, actor_sizes, [*[gain] * (len(actor_sizes) - 2), 0.01], self.orthogonal)
+        params |= init_mlp("critic", critic, critic_sizes, [*[gain] * (len(critic_sizes) - 2), 1.0], self.orthogonal)
+        if self.head.name == "gaussian":
+            params["actor.log_std"] = torch.full((len(seeds), 1, outputs), self.log_std)
+        return params
+
+    def outputs(self, params: Params, obs: Tensor) -> Tensor:
+        """``(P, B, D) -> (P, B, L)``, what the head turns into a distribution."""
+        x = self._features(params, obs)
+        outputs = mlp(params, "actor", x, self.activation)
+        if self.head.name == "gaussian":
+            outputs = torch.cat([outputs, params["actor.log_std"].expand_as(outputs)], -1)
+        return outputs
+
+    def value(self, params: Params, obs: Tensor) -> Tensor:
+        """``(P, B, D) -> (P, B)``, the critic's estimate of the discounted return."""
+        return mlp(params, "critic", self._features(params, obs), self.activation).squeeze(-1)
+
+    def values(self, params: Params, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """Values of the observations and of the true next observations of a rollout, both ``(T, P, N)``."""
+        strip = self._strip_value(params, rollout.obs)
+        if rollout.final_obs is None:
+            return strip[:-1], strip[1:]
+        done = rollout.terminated | rollout.truncated
+        return strip[:-1], torch.where(done, self._strip_value(params, rollout.final_obs), strip[1:])
+
+    def _strip_value(self, params: Params, obs: Tensor) -> Tensor:
+        """``(T, P, N, D) -> (T, P, N)``."""
+        steps, members, count = obs.shape[:3]
+        flat = obs.transpose(0, 1).reshape(members, steps * count, -1)
+        return self.value(params, flat).view(members, steps, count).transpose(0, 1)
+
+    def _features(self, params: Params, obs: Tensor) -> Tensor:
+        return mlp(params, "trunk", obs, self.activation, activate_last=True) if self.shared else obs

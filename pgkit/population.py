@@ -1,0 +1,161 @@
+"""A population in training: everything that an update reads and writes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from pgkit import optim
+from pgkit.config import TrainConfig, resolve_device, stack_agent_config
+from pgkit.envs import make_envs
+from pgkit.envs.base import EnvInfo, Environments
+from pgkit.optim.core import Optimizer, take_tree
+from pgkit.policies import Policy, head_for
+from pgkit.registry import Agent
+from pgkit.rollout import Collector, Piece, Rows, Scaling, select
+from pgkit.seeding import stream_seed
+from pgkit.types import Params
+
+
+@dataclass
+class Population:
+    """Members in training, P of them; those that are done have left.
+
+    Attributes:
+        policy: what the parameters mean.
+        agent: the gradient estimator.
+        agent_config: its settings; floats are ``(P,)``.
+        optimizer: what turns gradients into updates.
+        collector: the environments, and who acts in them.
+        rollout_steps: T, or None for whole episodes.
+        budget: environment steps of each member.
+        members: ``(P,)`` positions in the list of configurations.
+        params: leaves ``(P, ...)``.
+        opt_state: the optimizer's state.
+        alive: bool ``(P,)``, False from the first non-finite loss or update on: parameters stay what they were.
+        updates: how many there were.
+    """
+
+    policy: Policy
+    agent: Agent
+    agent_config: Any
+    optimizer: Optimizer
+    collector: Collector
+    rollout_steps: int | None
+    budget: int
+    members: Tensor
+    params: Params
+    opt_state: Any
+    alive: Tensor
+    updates: int = 0
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return len(self.members)
+
+    @property
+    def env_steps(self) -> Tensor:
+        """Environment steps of each member so far, float64 ``(P,)``."""
+        return self.collector.statistics.env_steps
+
+    @property
+    def progress(self) -> Tensor:
+        """Share of the budget that is used, float64 ``(P,)`` in [0, 1]."""
+        return (self.env_steps / self.budget).clamp(max=1.0)
+
+    def collect(self) -> list[Piece]:
+        """Let everybody act."""
+        if self.rollout_steps is None:
+            return self.collector.episodes(self.params)
+        return self.collector.steps(self.params, self.rollout_steps)
+
+    def take(self, rows: Tensor) -> "Population":
+        """The members at these rows; they share the environments with the whole."""
+        return replace(
+            self,
+            agent_config=take_config(self.agent_config, rows),
+            collector=self.collector.take(rows),
+            members=self.members[rows],
+            params=take_tree(self.params, rows),
+            opt_state=self.optimizer.take(self.opt_state, rows),
+            alive=self.alive[rows],
+        )
+
+
+def build(configs: Sequence[TrainConfig]) -> Population:
+    """A population at its start: environments reset, parameters drawn, optimizers initialised.
+
+    Raises:
+        PgkitError: the configurations do not fit together, or cannot run here.
+    """
+    agent_config = stack_agent_config(configs)
+    optimizer = optim.from_settings([config.optimizer for config in configs])
+    first, seeds = configs[0], [config.seed for config in configs]
+    device = resolve_device(first.device)
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # with more, sums are split differently for different P
+    envs = build_envs(first, len(seeds) * first.envs_per_member, device)
+    env_seeds = [stream_seed(seed, "env", n) for seed in seeds for n in range(first.envs_per_member)]
+    policy = build_policy(first, envs.info)
+    obs = envs.reset(env_seeds).view(len(seeds), first.envs_per_member, -1)
+    agent_config = agent_config.model_copy(update={n: v.to(device) for n, v in _tensors(agent_config).items()})
+    scaling = Scaling(
+        first.env.reward_scale, first.env.normalize_observations, first.env.normalize_rewards, agent_config.gamma
+    )
+    params = {name: leaf.to(device) for name, leaf in policy.init(seeds).items()}
+    return Population(
+        policy=policy,
+        agent=first.agent_module,
+        agent_config=agent_config,
+        optimizer=optimizer,
+        collector=Collector(policy, envs, obs, seeds, scaling),
+        rollout_steps=first.rollout_steps,
+        budget=first.steps,
+        members=torch.arange(len(seeds), device=device),
+        params=params,
+        opt_state=optimizer.init(params),
+        alive=torch.ones(len(seeds), dtype=torch.bool, device=device),
+    )
+
+
+def build_envs(config: TrainConfig, count: int, device: torch.device) -> Environments:
+    """That many of the configuration's environments."""
+    env = config.env
+    return make_envs(
+        env.id,
+        count,
+        kwargs=env.kwargs,
+        max_episode_steps=env.max_episode_steps,
+        backend=env.backend,
+        vectorization=env.vectorization,
+        device=device,
+    )
+
+
+def build_policy(config: TrainConfig, info: EnvInfo) -> Policy:
+    """The policy of a configuration in environments like these."""
+    settings = config.policy
+    return Policy(
+        obs_dim=info.obs_dim,
+        head=head_for(info.action_space),
+        hidden=settings.hidden,
+        critic_hidden=settings.hidden if settings.critic_hidden is None else settings.critic_hidden,
+        activation=settings.activation,
+        shared=settings.shared,
+        orthogonal=settings.orthogonal,
+        log_std=settings.log_std,
+    )
+
+
+def take_config(config: Any, rows: Rows) -> Any:
+    """An agent's settings for the members at these rows."""
+    return config.model_copy(update=select(_tensors(config), rows))
+
+
+def _tensors(config: BaseModel) -> dict[str, Tensor]:
+    fields = ((name, getattr(config, name)) for name in type(config).model_fields)
+    return {name: value for name, value in fields if isinstance(value, Tensor)}

@@ -1,0 +1,302 @@
+"""Acting in environments: rollouts of fixed length, and whole episodes, for a population at once."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pgkit.envs import normalize
+from pgkit.envs.base import Environments, Transition
+from pgkit.optim.core import put_tree, take_tree
+from pgkit.policies import Policy
+from pgkit.seeding import stream_keys, uniform
+from pgkit.types import Params, Rollout
+
+Rows = Tensor | None
+"""Which members: int64 ``(p,)``, or None for all of them."""
+
+SHORTEST_PIECE = 32  # steps; whole episodes come in pieces of 32, 64, 128, ... steps
+_ITERATION_STRIDE = 1 << 32  # counters of action noise: one rollout never reaches into the next
+
+
+class Piece(NamedTuple):
+    """A rollout of some members: ``rows`` are their places in the parameters, the rollout's P their number."""
+
+    rows: Rows
+    rollout: Rollout
+
+
+class Statistics(NamedTuple):
+    """What the environments reported since the start of the run, unscaled; every field float64 ``(P,)``.
+
+    Attributes:
+        env_steps: real environment steps; reset steps of autoreset and idle environments do not count.
+        episodes: episodes that ended.
+        returns: sum of their undiscounted returns.
+        lengths: sum of their lengths in steps.
+    """
+
+    env_steps: Tensor
+    episodes: Tensor
+    returns: Tensor
+    lengths: Tensor
+
+
+class Scaling(NamedTuple):
+    """How what the learner sees differs from what the environment says.
+
+    Attributes:
+        reward: constant factor of every reward.
+        observations: subtract the running mean, divide by the running standard deviation, per member.
+        returns: divide rewards by the running standard deviation of the discounted return, per member.
+        gamma: discount of that return, ``(P,)``.
+    """
+
+    reward: float
+    observations: bool
+    returns: bool
+    gamma: Tensor
+
+
+class Collector:
+    """The environments of a population, N for each member, and where they stand.
+
+    All randomness of acting lives here and in the environments: member k draws from the streams of its seed alone.
+    Running statistics are updated after each rollout, so that all its steps are scaled alike.
+    """
+
+    def __init__(self, policy: Policy, envs: Environments, obs: Tensor, seeds: Sequence[int], scaling: Scaling):
+        size, self.count = obs.shape[:2]
+        device = obs.device
+        self.policy, self.envs, self.obs, self.scaling = policy, envs, obs, scaling
+        self.iteration = 0
+        self.waiting = False  # after whole episodes every environment waits at the end of one
+        self.members = torch.arange(size, device=device)  # whose environments these are
+        self.keys = stream_keys(seeds, "action").to(device)
+        self.obs_stats = normalize.init(size, policy.obs_dim, device)
+        self.return_stats = normalize.init(size, 1, device)
+        self.discounted = torch.zeros(size, self.count, device=device)  # return so far, as the normaliser sees it
+        self.so_far = torch.zeros(size, 2, self.count, dtype=torch.float64, device=device)  # return, length
+        self.statistics = Statistics(*torch.zeros(4, size, dtype=torch.float64, device=device))
+
+    def take(self, rows: Tensor) -> "Collector":
+        """The members at these rows, on the same environments; the others' are not stepped any more."""
+        taken = copy.copy(self)
+        for name in ("obs", "members", "keys", "obs_stats", "return_stats", "discounted", "so_far"):
+            setattr(taken, name, take_tree(getattr(self, name), rows))
+        taken.statistics = Statistics(*(field[rows] for field in self.statistics))
+        taken.scaling = self.scaling._replace(gamma=self.scaling.gamma[rows])
+        return taken
+
+    def steps(self, params: Params, length: int) -> list[Piece]:
+        """``length`` steps of every environment, episodes carried over from one rollout to the next."""
+        noise, index = self._noise(0, length), self._index(self.members)
+        record = []
+        for t in range(length):
+            action = self._act(params, self.obs, noise[t], self.obs_stats)
+            result = self.envs.step(action.flatten(0, 1), index)
+            record.append(_unflatten(self.obs, action, result))
+            self.obs = result.obs.view_as(self.obs)
+        self.iteration += 1
+        return [self._piece(None, _stack(record, self.obs))]
+
+    def episodes(self, params: Params) -> list[Piece]:
+        """One whole episode of every environment.
+
+        Members whose episodes are all over leave at the next boundary 32, 64, 128, ... with a piece padded to
+        it, so a member's shapes, and with them its rounding, depend on its own episodes alone. Environments
+        that are done idle: they are not stepped. Only the padding (``valid`` False) is computed in vain.
+        """
+        obs = self._begin_episodes(params)
+        going = torch.arange(len(self.members), device=self.obs.device)
+        running = torch.ones(obs.shape[:2], dtype=torch.bool, device=obs.device)
+        record: list[Rollout] = []
+        pieces = []
+        boundary = SHORTEST_PIECE
+        while len(going):
+            here, stats = take_tree((params, self.obs_stats), going)
+            noise = self._noise(len(record), boundary)[:, going]
+            for step_noise in noise:
+                if not running.any():
+                    break
+                action = self._act(here, obs, step_noise, stats)
+                step, obs = self._step_running(obs, action, going, running)
+                record.append(step)
+                running = running & ~(step.terminated | step.truncated)
+            staying = running.any(1)
+            if not staying.all():
+                rollout = _stack([_rows(step, ~staying) for step in record], obs[~staying])
+                pieces.append(self._piece(going[~staying], _pad(rollout, boundary)))
+            record = [_rows(step, staying) for step in record]
+            going, running, obs = going[staying], running[staying], obs[staying]
+            boundary *= 2
+        self.iteration += 1
+        self.waiting = True
+        return pieces
+
+    def _act(self, params: Params, obs: Tensor, noise: Tensor, stats: normalize.Stats) -> Tensor:
+        seen = normalize.apply(stats, obs) if self.scaling.observations else obs
+        return self.policy.head.sample(self.policy.outputs(params, seen), noise)
+
+    def _noise(self, start: int, stop: int) -> Tensor:
+        """Uniform numbers ``(stop - start, P, N, noise)`` of the steps from ``start`` to ``stop``."""
+        width = self.count * self.policy.head.noise
+        counter = torch.arange(start * width, stop * width, device=self.keys.device)
+        counter = counter.view(stop - start, 1, self.count, -1) + self.iteration * _ITERATION_STRIDE
+        return uniform(self.keys[:, None, None], counter)
+
+    def _index(self, members: Tensor) -> Tensor | None:
+        """The environments of these members; None for all environments there are."""
+        if len(members) * self.count == self.envs.info.count:
+            return None
+        return (members[:, None] * self.count + torch.arange(self.count, device=members.device)).flatten()
+
+    def _begin_episodes(self, params: Params) -> Tensor:
+        """The first observation ``(P, N, D)`` of an episode in every environment."""
+        if self.waiting and self.envs.info.autoreset == "next_step":
+            action = self._act(params, self.obs, self._noise(0, 1)[0], self.obs_stats)  # ignored: the step is a reset
+            self.obs = self.envs.step(action.flatten(0, 1), self._index(self.members)).obs.view_as(self.obs)
+        return self.obs
+
+    def _step_running(self, obs: Tensor, action: Tensor, going: Tensor, running: Tensor) -> tuple[Rollout, Tensor]:
+        """Step the environments that are running, of the members that are going; the others keep what they have."""
+        where = running.flatten().nonzero().squeeze(1)
+        index = (self.members[going][:, None] * self.count + torch.arange(self.count, device=obs.device)).flatten()
+        result = self.envs.step(action.flatten(0, 1)[where], index[where])
+        flags = torch.zeros(2, running.numel(), dtype=torch.bool, device=obs.device)
+        flags[:, where] = torch.stack([result.terminated, result.truncated])
+        reward = torch.zeros(running.numel(), device=obs.device)
+        reward[where] = result.reward
+        after = obs.flatten(0, 1).clone()
+        after[where] = result.obs if result.final_obs is None else result.final_obs
+        if result.final_obs is not None:  # what follows an episode's end is the next one's beginning
+            beginning = self.obs[going].flatten(0, 1)
+            beginning[where] = result.obs
+            self.obs[going] = beginning.view_as(obs)
+        terminated, truncated = flags.view(2, *running.shape)
+        rollout = Rollout(obs, action, reward.view_as(terminated), terminated, truncated, running)
+        return rollout, after.view_as(obs)
+
+    def _piece(self, rows: Rows, rollout: Rollout) -> Piece:
+        """Count what happened, and turn raw observations and rewards into what the learner sees."""
+        self._count(rows, rollout)
+        if self.scaling.observations:
+            rollout = self._normalize_observations(rows, rollout)
+        if self.scaling.reward != 1:
+            rollout = replace(rollout, reward=rollout.reward * self.scaling.reward)
+        if self.scaling.returns:
+            rollout = self._normalize_rewards(rows, rollout)
+        return Piece(rows, rollout)
+
+    def _count(self, rows: Rows, rollout: Rollout) -> None:
+        """Add to the statistics; ``so_far`` carries returns and lengths of unfinished episodes."""
+        done = rollout.terminated | rollout.truncated
+        to_come = done.flip(0).cummax(0).values.flip(0)  # the end of an episode is here or still to come
+        events = torch.stack([rollout.reward, rollout.valid], 2).double()
+        of_finished = torch.where(to_come.unsqueeze(2), events, 0.0).sum(0)
+        of_unfinished = torch.where(to_come.unsqueeze(2), 0.0, events).sum(0)
+        some_end, so_far = to_come[0].unsqueeze(1), select(self.so_far, rows)
+        finished = (of_finished + torch.where(some_end, so_far, 0.0)).sum(2)
+        self.so_far = merge(self.so_far, rows, of_unfinished + torch.where(some_end, 0.0, so_far))
+        steps, episodes = (_per_member(flags).sum(1).double() for flags in (rollout.valid, done))
+        new = Statistics(steps, episodes, finished[:, 0], finished[:, 1])
+        old = Statistics(*(select(field, rows) for field in self.statistics))
+        sums = [a + b for a, b in zip(old, new, strict=True)]
+        self.statistics = Statistics(*(merge(f, rows, s) for f, s in zip(self.statistics, sums, strict=True)))
+
+    def _normalize_observations(self, rows: Rows, rollout: Rollout) -> Rollout:
+        """Scale by the statistics that the actions were chosen with, then add this rollout to them."""
+        stats = select(self.obs_stats, rows)
+        updated = normalize.update(stats, _per_member(rollout.obs[:-1]), _per_member(rollout.valid))
+        self.obs_stats = merge(self.obs_stats, rows, updated)
+
+        def seen(obs: Tensor) -> Tensor:
+            return normalize.apply(stats, obs.transpose(0, 1)).transpose(0, 1)
+
+        final_obs = None if rollout.final_obs is None else seen(rollout.final_obs)
+        return replace(rollout, obs=seen(rollout.obs), final_obs=final_obs)
+
+    def _normalize_rewards(self, rows: Rows, rollout: Rollout) -> Rollout:
+        """Divide by the standard deviation of the discounted return, this rollout included."""
+        running, gamma = select(self.discounted, rows), select(self.scaling.gamma, rows)
+        returns = []
+        for reward, done in zip(rollout.reward, rollout.terminated | rollout.truncated, strict=True):
+            running = normalize.discounted(running, reward, gamma)
+            returns.append(running)
+            running = torch.where(done, 0.0, running)
+        self.discounted = merge(self.discounted, rows, running)
+        samples, valid = _per_member(torch.stack(returns)).unsqueeze(2), _per_member(rollout.valid)
+        stats = normalize.update(select(self.return_stats, rows), samples, valid)
+        self.return_stats = merge(self.return_stats, rows, stats)
+        scaled = normalize.scale(stats, _per_member(rollout.reward)).view(rollout.reward.transpose(0, 1).shape)
+        return replace(rollout, reward=scaled.transpose(0, 1))
+
+
+def select(tree: Any, rows: Rows) -> Any:
+    """Rows of every tensor in the tree, or the tree itself for all rows."""
+    return tree if rows is None else take_tree(tree, rows)
+
+
+def merge(tree: Any, rows: Rows, sub: Any) -> Any:
+    """The tree with these rows replaced by those of ``sub``."""
+    return sub if rows is None else put_tree(tree, rows, sub)
+
+
+def join(parts: Sequence[Any], rows: Sequence[Tensor]) -> Any:
+    """One tree of trees whose tensors hold these rows each, all rows in order."""
+    return _cat(parts, torch.cat(list(rows)).argsort())
+
+
+def _cat(parts: Sequence[Any], order: Tensor) -> Any:
+    if isinstance(parts[0], Tensor):
+        return torch.cat(list(parts))[order]
+    if isinstance(parts[0], dict):
+        return {key: _cat([part[key] for part in parts], order) for key in parts[0]}
+    return tuple(_cat(column, order) for column in zip(*parts, strict=True))
+
+
+def _per_member(x: Tensor) -> Tensor:
+    """``(T, P, N, ...) -> (P, T * N, ...)``, contiguous: sums over samples round alike for any P."""
+    return x.transpose(0, 1).flatten(1, 2)
+
+
+def _unflatten(obs: Tensor, action: Tensor, result: Transition) -> Rollout:
+    """One step of all environments as ``(P, N, ...)``."""
+    shape = obs.shape[:2]
+    final_obs = None if result.final_obs is None else result.final_obs.view_as(obs)
+    flags = (flag.view(shape) for flag in (result.terminated, result.truncated, result.valid))
+    return Rollout(obs, action, result.reward.view(shape), *flags, final_obs)
+
+
+def _stack(record: Sequence[Rollout], last_obs: Tensor) -> Rollout:
+    """Single steps ``(P, N, ...)`` as one rollout ``(T, P, N, ...)``."""
+    final_obs = [step.final_obs for step in record if step.final_obs is not None]
+    return Rollout(
+        obs=torch.stack([*(step.obs for step in record), last_obs]),
+        action=torch.stack([step.action for step in record]),
+        reward=torch.stack([step.reward for step in record]),
+        terminated=torch.stack([step.terminated for step in record]),
+        truncated=torch.stack([step.truncated for step in record]),
+        valid=torch.stack([step.valid for step in record]),
+        final_obs=torch.stack(final_obs) if final_obs else None,
+    )
+
+
+def _rows(step: Rollout, rows: Tensor) -> Rollout:
+    """A single step of some members; ``rows`` is a mask ``(P,)``."""
+    tensors = (step.obs, step.action, step.reward, step.terminated, step.truncated, step.valid)
+    return Rollout(*(tensor[rows] for tensor in tensors))
+
+
+def _pad(rollout: Rollout, length: int) -> Rollout:
+    """The rollout continued with steps that are none, to ``length`` steps."""
+    missing = length - len(rollout.valid)
+
+    def padded(x: Tensor) -> Tensor:
+        return torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x
+
+    tensors = (rollout.obs, rollout.action, rollout.reward, rollout.terminated, rollout.truncated, rollout.valid)
+    return Rollout(*(padded(tensor) for tensor in tensors))
