@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pgkit.config import TrainConfig
+    from pgkit.evaluate import EvaluationResult
+    from pgkit.train import TrainResult
 
 app = typer.Typer(
     help="Policy gradients with pluggable optimizers: train populations of agents, see what the optimizer changes.",
@@ -24,15 +26,21 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"pgkit {version('pgkit-rl')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
-    if version:
-        from importlib.metadata import version as installed_version
-
-        typer.echo(f"pgkit {installed_version('pgkit-rl')}")
-        raise typer.Exit
+    """Options of ``pgkit`` itself."""
 
 
 @app.command()
@@ -62,7 +70,7 @@ def train(
         from pgkit.train import train as run
 
         result = run(population(settings), directory, progress=not quiet, overwrite=overwrite)
-        _print_table(result.table, f"Final evaluation, {settings.evaluation.final_episodes} episodes per seed")
+        _print_result(result, f"Final evaluation, {settings.evaluation.final_episodes} episodes per seed")
         typer.echo(f"written to {directory}")
         _exit_if_all_failed(result.table)
 
@@ -83,7 +91,7 @@ def evaluate(
 
         result = evaluate_run(directory, episodes=episodes, deterministic=deterministic, seed=seed)
         actions = "most likely" if deterministic else "sampled"
-        _print_table(result.table, f"{directory}: {episodes} episodes per seed, {actions} actions")
+        _print_result(result, f"{directory}: {episodes} episodes per seed, {actions} actions")
 
 
 @app.command(name="list")
@@ -160,6 +168,14 @@ def _print_header(config: "TrainConfig", notes: Sequence[str], directory: Path, 
 def _settings_line(settings: Mapping[str, Any]) -> str:
     rest = [f"{key}={value}" for key, value in settings.items() if key != "name"]
     return f"{settings['name']} ({', '.join(rest)})" if rest else str(settings["name"])
+
+
+def _print_result(result: "TrainResult | EvaluationResult", title: str) -> None:
+    """A row per seed and, if there are several, their spread."""
+    _print_table(result.table, title)
+    if len(result.table) > 1:
+        failed = sum(bool(row["failed"]) for row in result.table if "failed" in row)
+        _print_table([{**result.summary, "failed": failed}], "Mean returns over seeds")
 
 
 def _print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:

@@ -50,7 +50,8 @@ def _keys(model: type[BaseModel], parts: Sequence[int | str], prefix: str) -> li
     """Full dotted keys of the table at ``parts``."""
     for part in parts:
         annotation = model.model_fields[str(part)].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
         model = annotation
     return [f"{prefix}.{name}" if prefix else name for name in model.model_fields]
 

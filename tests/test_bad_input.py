@@ -117,7 +117,9 @@ def test_mistake_is_one_line_and_writes_nothing(mistake: str, place: Path, monke
     before = contents(place)
     result = CliRunner().invoke(app, words.replace(" C ", " cartpole-actor-critic ").split())
     assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and result.stderr.endswith("\n")
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.endswith("\n")
     assert [fragment for fragment in fragments if fragment not in result.stderr] == [], result.stderr
     assert result.stdout == ""
     assert contents(place) == before
@@ -134,5 +136,7 @@ def test_mistake_in_a_real_process(words: str, fragment: str, place: Path) -> No
     before = contents(place)
     done = subprocess.run([sys.executable, "-m", "pgkit", *words.split()], capture_output=True, text=True, cwd=place)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and fragment in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert fragment in done.stderr
     assert contents(place) == before

@@ -50,7 +50,8 @@ def test_defaults_of_a_minimal_file(file: Path) -> None:
     assert config.name == "mine"
     assert (config.seed, config.seeds, config.seed_list, config.device) == (0, None, [0], "cpu")
     assert (config.envs_per_member, config.rollout_steps, config.steps_per_log) == (8, 5, 5)
-    assert config.policy.hidden == (64, 64) and config.policy.critic_hidden is None
+    assert config.policy.hidden == (64, 64)
+    assert config.policy.critic_hidden is None
     assert config.agent == {"name": "actor-critic", **config.agent_config.model_dump()}
     assert config.agent_module is registry.agent("actor-critic")
 
@@ -128,12 +129,14 @@ def test_python_tables_raise_the_same_one_line_error() -> None:
         ('{kind = "linear", end = 0.1}', {"kind": "linear", "end": 0.1}),
         ("a=b", "a=b"),
         ("1\nb = 2", "1\nb = 2"),
+        ("1\n[b]\nc = 2", "1\n[b]\nc = 2"),
         ("", ""),
     ],
 )
 def test_override_values(text: str, value: Any) -> None:
     table, notes = apply_overrides({}, [f"key={text}"])
-    assert table == {"key": value} and type(table["key"]) is type(value)
+    assert table == {"key": value}
+    assert type(table["key"]) is type(value)
     assert notes == []
 
 
@@ -146,14 +149,10 @@ def test_override_keys_nest_quote_and_repeat() -> None:
     assert given == {"optimizer": {"name": "adam", "lr": 1}}
 
 
-@pytest.mark.parametrize("override", ["seed", "=3", "a b=3", ".=1", "", "a\nb=1", "a=1\n[x]\ny=2=3", "#=1"])
+@pytest.mark.parametrize("override", ["seed", "=3", "a b=3", ".=1", "", "a\nb=1", "#=1", "[a]=1"])
 def test_override_that_is_none(override: str) -> None:
-    try:
-        table, _ = apply_overrides({}, [override])
-    except PgkitError as error:
-        assert "key=value" in str(error)
-    else:  # the text after the first "=" is a value, whatever it holds
-        assert table == {"a": override.partition("=")[2]}
+    with pytest.raises(PgkitError, match="is not of the form key=value"):
+        apply_overrides({}, [override])
 
 
 @given(st.text(max_size=30))
@@ -162,7 +161,8 @@ def test_any_override_is_applied_or_refused(text: str) -> None:
         table, notes = apply_overrides({}, [text])
     except PgkitError:
         return
-    assert len(table) == 1 and notes == []
+    assert len(table) == 1
+    assert notes == []
 
 
 def test_override_through_a_value_is_refused(file: Path) -> None:
@@ -205,7 +205,8 @@ def test_the_learning_rate_is_not_carried_over_silently() -> None:
 
 def test_the_same_optimizer_keeps_everything() -> None:
     table, notes = apply_overrides({"optimizer": ADAM}, ["optimizer.name=adam", "optimizer.lr=1.0"])
-    assert table["optimizer"] == ADAM | {"lr": 1.0} and notes == []
+    assert table["optimizer"] == ADAM | {"lr": 1.0}
+    assert notes == []
 
 
 def test_a_critic_of_its_own_recipe_is_not_touched() -> None:
@@ -216,9 +217,11 @@ def test_a_critic_of_its_own_recipe_is_not_touched() -> None:
 
 def test_another_optimizer_for_the_critic_only() -> None:
     table, notes = apply_overrides({"optimizer": ADAM}, ["optimizer.critic.name=sgd", "optimizer.critic.lr=.1"])
-    assert table["optimizer"] == ADAM | {"critic": {"name": "sgd", "lr": 0.1}} and notes == []
+    assert table["optimizer"] == ADAM | {"critic": {"name": "sgd", "lr": 0.1}}
+    assert notes == []
     table, notes = apply_overrides({"optimizer": ADAM}, ["optimizer.critic.name=sgd"])
-    assert table["optimizer"] == ADAM | {"critic": {"name": "sgd"}} and len(notes) == 1
+    assert table["optimizer"] == ADAM | {"critic": {"name": "sgd"}}
+    assert len(notes) == 1
 
 
 def test_another_agent_leaves_behind_what_it_does_not_have(file: Path) -> None:

@@ -1,0 +1,189 @@
+"""The command line, from words to exit codes."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from typer.testing import CliRunner
+
+from pgkit import registry
+from pgkit.cli import app
+
+TINY = "envs_per_member=2 steps=400 policy.hidden=[8] evaluation.points=1 evaluation.episodes=2"
+TINY += " evaluation.final_episodes=3"
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Outcome(NamedTuple):
+    """What a command left behind."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+def pgkit(words: str) -> Outcome:
+    """Runs the command line in this process."""
+    result = CliRunner().invoke(app, words.split(), prog_name="pgkit")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+# --- help ---
+
+
+@pytest.mark.parametrize("command", ["", "train ", "evaluate ", "list "])
+def test_help(command: str) -> None:
+    short, long = pgkit(command + "-h"), pgkit(command + "--help")
+    assert short.exit_code == long.exit_code == 0
+    assert short.stdout == long.stdout
+    assert "Usage: pgkit" in short.stdout
+
+
+def test_no_words_is_help() -> None:
+    assert "Commands" in "".join(pgkit("")[1:])
+
+
+def test_version() -> None:
+    result = pgkit("--version")
+    assert result.exit_code == 0
+    assert re.fullmatch(r"pgkit \d+\.\d+\.\d+\S*\n", result.stdout)
+
+
+def test_help_does_not_load_torch() -> None:
+    heavy = {"torch", "numpy", "gymnasium", "pydantic", "rich.table"}
+    code = f"import sys, pgkit.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+# --- list ---
+
+
+@pytest.mark.parametrize(
+    ("kind", "fragments"),
+    [
+        ("agents", ["reinforce", "episodes", "actor-critic", "steps"]),
+        ("optimizers", ["sgd", "p = p - lr g", "adam", "beta2=0.999", "arXiv 1412.6980"]),
+        ("configs", ["cartpole-reinforce", "lunarlander-actor-critic", "LunarLander-v3"]),
+        ("envs", ["CartPole-v1", "LunarLander-v3", "Acrobot-v1"]),
+    ],
+)
+def test_list(kind: str, fragments: list[str]) -> None:
+    result = pgkit(f"list {kind}")
+    assert result.exit_code == 0
+    assert [fragment for fragment in fragments if fragment not in result.stdout] == []
+    assert result.stdout.count("\n") >= len(registry.overview(kind))
+
+
+@pytest.mark.parametrize(
+    ("words", "fragments"),
+    [
+        (
+            "agents reinforce",
+            ["Collects episodes", 'baseline = "value"', '"leave_one_out"', "gamma = 0.99", ">= 0, <= 1"],
+        ),
+        ("optimizers adam", ["Source: Kingma and Ba 2015", "eps=1e-08", "max_grad_norm=None"]),
+        ("configs cartpole-reinforce", ['id = "CartPole-v1"']),
+        ("envs CartPole-v1", ["4 numbers", "Discrete(2)", "time limit: 500"]),
+    ],
+)
+def test_list_one(words: str, fragments: list[str]) -> None:
+    result = pgkit(f"list {words}")
+    assert result.exit_code == 0
+    assert [fragment for fragment in fragments if fragment not in result.stdout] == []
+
+
+def test_a_listed_config_is_toml() -> None:
+    assert tomllib.loads(pgkit("list configs cartpole-reinforce").stdout)["agent"] == {"name": "reinforce"}
+
+
+# --- train and evaluate ---
+
+
+def test_train_then_evaluate(place: Path) -> None:
+    trained = pgkit(f"train cartpole-actor-critic {TINY} name=tiny seeds=[4,7] optimizer.name=sgd optimizer.lr=0.01")
+    assert trained.exit_code == 0, trained.stderr
+    assert "CartPole-v1 (pgkit) x 2, 400 steps per seed" in trained.stdout
+    assert "sgd (lr=0.01" in trained.stdout
+    assert "2: 4, 7" in trained.stdout
+    assert "Mean returns over seeds" in trained.stdout
+    assert "written to runs/tiny" in trained.stdout
+    assert tomllib.loads((place / "runs/tiny/config.toml").read_text())["optimizer"]["name"] == "sgd"
+
+    by_name = pgkit("evaluate tiny --episodes 3 --seed 5")
+    assert by_name.exit_code == 0, by_name.stderr
+    assert "3 episodes per seed, sampled actions" in by_name.stdout
+    by_path = pgkit(f"evaluate {place}/runs/tiny --episodes 3 --seed 5")
+    assert by_path.stdout.replace(f"{place}/", "") == by_name.stdout
+    assert "most likely actions" in pgkit("evaluate tiny --episodes 3 --deterministic").stdout
+
+
+def test_header_says_what_the_command_line_made_void() -> None:
+    result = pgkit(f"train cartpole-actor-critic {TINY} optimizer.name=sgd")
+    assert re.search(r"note +optimizer\.lr = \S+ dropped: it was chosen for adam, not for sgd", result.stdout)
+
+
+def test_quiet_prints_the_result_only() -> None:
+    result = pgkit(f"train cartpole-reinforce {TINY} --quiet --out elsewhere/run")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.lstrip().startswith("Final evaluation, 3 episodes per seed")
+    assert result.stderr == ""
+    assert Path("elsewhere/run/config.toml").is_file()
+    assert not Path("runs").exists()
+
+
+def test_a_run_is_replaced_only_when_asked() -> None:
+    command = f"train cartpole-reinforce {TINY} name=again --quiet"
+    assert pgkit(command).exit_code == 0
+    config = Path("runs/again/config.toml")
+    Path("runs/again/notes.txt").write_text("of the first run")
+    first = config.read_text()
+    assert pgkit(f"{command} seed=9").exit_code == 2
+    assert config.read_text() == first
+    assert pgkit(f"{command} seed=9 --overwrite").exit_code == 0
+    assert tomllib.loads(config.read_text())["seed"] == 9
+    assert not Path("runs/again/notes.txt").exists()
+
+
+def test_divergence_is_exit_code_1() -> None:
+    words = f"{TINY} optimizer.name=sgd optimizer.lr=1e38 optimizer.max_grad_norm=1e38 --quiet"
+    one = pgkit(f"train cartpole-actor-critic {words} name=one")
+    assert one.exit_code == 1
+    assert "diverged" in one.stderr
+    assert list(Path("runs/one/checkpoints").iterdir()) != []
+
+
+def test_interrupt_is_exit_code_130(place: Path) -> None:
+    words = "train cartpole-actor-critic steps=100_000_000 evaluation.points=0 --quiet --out run"
+    with subprocess.Popen(
+        [sys.executable, "-m", "pgkit", *words.split()], stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (place / "run" / "config.toml").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "interrupted\n"
+
+
+@pytest.mark.parametrize("name", sorted(registry.shipped_configs()))
+def test_every_shipped_config_runs(name: str) -> None:
+    words = "steps=200 envs_per_member=2 evaluation.points=1 evaluation.episodes=1 evaluation.final_episodes=1"
+    result = pgkit(f"train {name} {words} --quiet")
+    assert result.exit_code == 0, result.stderr
+    assert Path("runs", name, "result.json").is_file()
