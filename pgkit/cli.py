@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pgkit.config import TrainConfig
-    from pgkit.evaluate import EvaluationResult
-    from pgkit.train import TrainResult
 
 app = typer.Typer(
     help="Policy gradients with pluggable optimizers: train populations of agents, see what the optimizer changes.",
@@ -70,7 +68,8 @@ def train(
         from pgkit.train import train as run
 
         result = run(population(settings), directory, progress=not quiet, overwrite=overwrite)
-        _print_result(result, f"Final evaluation, {settings.evaluation.final_episodes} episodes per seed")
+        title = f"Final evaluation, {settings.evaluation.final_episodes} episodes per seed"
+        _print_result(result.table, result.summary, title)
         typer.echo(f"written to {directory}")
         _exit_if_all_failed(result.table)
 
@@ -91,7 +90,7 @@ def evaluate(
 
         result = evaluate_run(directory, episodes=episodes, deterministic=deterministic, seed=seed)
         actions = "most likely" if deterministic else "sampled"
-        _print_result(result, f"{directory}: {episodes} episodes per seed, {actions} actions")
+        _print_result(result.table, result.summary, f"{directory}: {episodes} episodes per seed, {actions} actions")
 
 
 @app.command(name="list")
@@ -170,12 +169,12 @@ def _settings_line(settings: Mapping[str, Any]) -> str:
     return f"{settings['name']} ({', '.join(rest)})" if rest else str(settings["name"])
 
 
-def _print_result(result: "TrainResult | EvaluationResult", title: str) -> None:
+def _print_result(table: Sequence[Mapping[str, Any]], summary: Mapping[str, float], title: str) -> None:
     """A row per seed and, if there are several, their spread."""
-    _print_table(result.table, title)
-    if len(result.table) > 1:
-        failed = sum(bool(row["failed"]) for row in result.table if "failed" in row)
-        _print_table([{**result.summary, "failed": failed}], "Mean returns over seeds")
+    _print_table(table, title)
+    if len(table) > 1:
+        failed = sum(bool(row["failed"]) for row in table if "failed" in row)
+        _print_table([{**summary, "failed": failed}], "Mean returns over seeds")
 
 
 def _print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:

@@ -151,6 +151,7 @@ class TrainConfig(Model):
                 optim.make(**settings)
             except PgkitError as error:
                 raise PgkitError(f"optimizer ({label}): {error}") from None
+        optim.from_settings([table])
         return table
 
 

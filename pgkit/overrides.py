@@ -94,7 +94,7 @@ def _drop_recipe(
         for key in [key for key in schedule if key != "lr"] if isinstance(schedule, dict) else []:
             notes += _drop(settings["schedule"], (*path, "schedule"), key, f"it was chosen for {old}", overrides)
     groups = settings.get("groups")
-    children = {("critic",): settings.get("critic")}
+    children: dict[Path, Any] = {("critic",): settings.get("critic")}
     children |= {("groups", name): group for name, group in groups.items()} if isinstance(groups, dict) else {}
     for name, child in children.items():
         if isinstance(child, dict):

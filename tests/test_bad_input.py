@@ -56,6 +56,7 @@ MISTAKES = {
     # ranges
     "lr 0": ("train C optimizer.lr=0", "lr", "0", "above 0"),
     "lr negative": ("train C optimizer.lr=-1e-3", "lr", "-0.001", "above 0"),
+    "lr list": ("train C optimizer.lr=[1e-3,1e-2]", "lr", "[0.001, 0.01]", "number"),
     "lr of critic": ("train C optimizer.critic.lr=-1", "critic", "lr", "-1", "above 0"),
     "lr infinite": ("train C optimizer.lr=inf", "optimizer.lr must be a finite number, got inf"),
     "schedule infinite": ("train C optimizer.schedule.lr={kind='linear',end=-inf}", "schedule.lr.end must be a finite"),
