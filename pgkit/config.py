@@ -148,10 +148,9 @@ class TrainConfig(Model):
         _check_optimizer_tables(table, "optimizer")
         for label, settings in optim.describe(table).items():
             try:
-                optim.make(**settings)
+                _check_recipe(settings)
             except PgkitError as error:
                 raise PgkitError(f"optimizer ({label}): {error}") from None
-        optim.from_settings([table])
         return table
 
 
@@ -301,3 +300,12 @@ def _check_optimizer_tables(table: Any, key: str) -> None:
             _check_optimizer_tables(value, f"{key}.{name}")
         elif isinstance(value, float) and not isfinite(value):
             raise PgkitError(f"{key}.{name} must be a finite number, got {value}")
+
+
+def _check_recipe(settings: Mapping[str, Any]) -> None:
+    """That the optimizer can be made; a list, one number for each of several members, has no place in one run."""
+    recipe = optim.recipes().get(settings["name"])
+    for key, value in settings.items():
+        if isinstance(value, list) and recipe and not isinstance(recipe.defaults.get(key), list | tuple):
+            raise PgkitError(f"{key} must be one number, got {show(value)}")
+    optim.make(**settings)

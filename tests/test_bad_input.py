@@ -54,9 +54,9 @@ MISTAKES = {
     "list for name": ("train C optimizer.name=[1]", "optimizer.name must be a text, got [1]"),
     "number for agent": ("train C agent=3", "agent must be a table, got 3"),
     # ranges
-    "lr 0": ("train C optimizer.lr=0", "lr", "0", "above 0"),
+    "lr 0": ("train C optimizer.lr=0", "optimizer (main): lr is 0; it must be above 0"),
     "lr negative": ("train C optimizer.lr=-1e-3", "lr", "-0.001", "above 0"),
-    "lr list": ("train C optimizer.lr=[1e-3,1e-2]", "lr", "[0.001, 0.01]", "number"),
+    "lr list": ("train C optimizer.lr=[1e-3,1e-2]", "optimizer (main): lr must be one number, got [0.001, 0.01]"),
     "lr of critic": ("train C optimizer.critic.lr=-1", "critic", "lr", "-1", "above 0"),
     "lr infinite": ("train C optimizer.lr=inf", "optimizer.lr must be a finite number, got inf"),
     "schedule infinite": ("train C optimizer.schedule.lr={kind='linear',end=-inf}", "schedule.lr.end must be a finite"),
