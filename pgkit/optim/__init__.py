@@ -10,8 +10,9 @@
 tensor([0.9000, 0.8000, 0.7000])
 """
 
+from pgkit.optim.chain import chain
 from pgkit.optim.combine import by_member, by_name, matches
-from pgkit.optim.core import Optimizer, Schedule, Transform, apply_updates, chain, put_tree, take_tree
+from pgkit.optim.core import Optimizer, Schedule, Transform, apply_updates, put_tree, take_tree
 from pgkit.optim.measure import diagnostics, measure, snapshot
 from pgkit.optim.recipes import adam, momentum, nesterov, rmsprop, sgd
 from pgkit.optim.registry import Recipe, make, recipes, register

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pgkit.optim.core import State, map_tree, row_sum
+from pgkit.optim.core import State, inner, map_tree
 from pgkit.types import Params
 
 
@@ -11,7 +11,7 @@ def diagnostics(state: State) -> dict[str, Tensor]:
     """What an optimizer's state tells, each ``(P,)``; members that have no such number hold NaN.
 
     Names: each hyperparameter at its present value (``lr``), what transforms report (``grad_norm``,
-    ``grad_norm_clipped``, ``clip_fraction``) and the norms of the moments (``m_norm``, ``v_norm``, ``trace_norm``);
+    ``grad_norm_clipped``, ``clip_fraction``) and the norms of the moments (``m_norm``, ``v_norm``, ``b_norm``);
     with several groups of parameters ``critic/lr`` and so on.
     """
     if isinstance(state, list):
@@ -23,8 +23,15 @@ def diagnostics(state: State) -> dict[str, Tensor]:
         return {f"{label}/{key}": value for label, part in parts.items() for key, value in part.items()}
     if "kind" in state:
         return _of_kinds(state["kind"], [diagnostics(own) for own in state["states"]])
-    norms = {f"{name}_norm": row_sum(slot.square()).sqrt() for name, slot in state.get("slots", {}).items()}
-    return {**state.get("hyper", {}), **state.get("log", {}), **norms}
+    vectors = state["vectors"]
+    norms = {
+        f"{slot}_norm": _norm(leaves) * vectors.get(f"_{slot}_unit", 1.0) for slot, leaves in state["slots"].items()
+    }
+    return {**state["hyper"], **{name: value for name, value in vectors.items() if name[0] != "_"}, **norms}
+
+
+def _norm(leaves: Params) -> Tensor:
+    return inner(leaves, leaves).sqrt().double()
 
 
 def _of_kinds(kind: Tensor, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -59,7 +66,7 @@ def measure(grads: Params, updates: Params, params: Params) -> dict[str, Tensor]
         of them vanishes).
     """
     squares = [
-        sum_of(first, second)
+        inner(first, second)
         for first, second in ((grads, grads), (updates, updates), (params, params), (grads, updates))
     ]
     grad_norm, update_norm, param_norm = (square.sqrt() for square in squares[:3])
@@ -73,9 +80,3 @@ def measure(grads: Params, updates: Params, params: Params) -> dict[str, Tensor]
         "update_ratio": ratio,
         "update_cosine": cosine,
     }
-
-
-def sum_of(first: Params, second: Params) -> Tensor:
-    """Inner product of two Params per member, ``(P,)``."""
-    terms = [row_sum((first[name] * second[name]).reshape(first[name].shape[0], -1)) for name in first]
-    return torch.stack(terms).sum(0)

@@ -4,9 +4,10 @@ p parameters, g gradient, t the number of this step (from 1); every hyperparamet
 schedule. Defaults are those of PyTorch.
 """
 
-from pgkit.optim.core import Hyper, Optimizer, Transform, chain
+from pgkit.optim.chain import chain
+from pgkit.optim.core import Hyper, Optimizer, Transform
 from pgkit.optim.hyperparameters import is_zero
-from pgkit.optim.transforms import add_weight_decay, scale_by_adam, scale_by_rate, scale_by_rms, trace
+from pgkit.optim.transforms import adam_step, add_weight_decay, scale_by_rate, scale_by_rms, trace
 
 
 def sgd(lr: Hyper = 1e-3, weight_decay: Hyper = 0.0) -> Optimizer:
@@ -59,7 +60,7 @@ def adam(
 
     Source: Kingma and Ba 2015 (arXiv 1412.6980); torch.optim.Adam.
     """
-    return chain(*l2(weight_decay), scale_by_adam(beta1, beta2, eps), scale_by_rate(lr))
+    return chain(*l2(weight_decay), adam_step(lr, beta1, beta2, eps))
 
 
 def l2(weight_decay: Hyper) -> list[Transform]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgkit.optim import recipes as named
-from pgkit.optim.core import Optimizer, Schedule, Transform, chain
+from pgkit.optim.chain import chain
+from pgkit.optim.core import Optimizer, Transform
 from pgkit.optim.schedules import schedule_of
 from pgkit.optim.transforms import clip_by_global_norm
 from pgkit.types import PgkitError
@@ -124,4 +125,4 @@ def suggest(word: str, words: Iterable[str]) -> str:
 for _name in ("sgd", "momentum", "nesterov", "rmsprop", "adam"):
     register(_name, getattr(named, _name))
 
-__all__ = ["AROUND", "Recipe", "Schedule", "around", "check_keys", "find", "make", "recipes", "register", "suggest"]
+__all__ = ["AROUND", "Recipe", "around", "check_keys", "find", "make", "recipes", "register", "suggest"]

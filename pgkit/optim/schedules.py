@@ -1,15 +1,13 @@
 """Schedules of hyperparameters over ``progress``, the share of the training budget that is used."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
-from pgkit.optim.core import Schedule, Signals, Vectors
+from pgkit.optim.core import Number, Schedule, Signals, Vectors
 from pgkit.types import PgkitError
-
-Number = float | Sequence[float] | Tensor
 
 
 def constant(start: Number) -> Schedule:

@@ -1,23 +1,20 @@
 """The pieces that recipes are made of; each states its formula with g for what comes in and u for what goes out.
 
-A recipe's direction points uphill until :func:`scale_by_rate` turns it into an update to be added.
+A direction points uphill until the learning rate turns it into an update to be added.
 """
-
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from pgkit.optim.core import Hyper, Rows, Signals, Transform, Vectors, row_sum
+from pgkit.optim.core import Columns, Hyper, Leaf, Signals, Transform, Vectors, inner
 from pgkit.optim.hyperparameters import check
-
-Columns = Mapping[str, Tensor]
+from pgkit.types import Params
 
 
 def scale_by_rate(lr: Hyper) -> Transform:
     """u = -lr g."""
     return Transform(
-        step=lambda grad, rows, c: grad.mul_(c["rate"]),
+        step=lambda grad, leaf, c: grad.mul_(c["rate"]),
         numbers=lambda h, v, signals: {"rate": -h["lr"]},
         hyper={"lr": check("lr", lr, above=0.0)},
     )
@@ -26,10 +23,9 @@ def scale_by_rate(lr: Hyper) -> Transform:
 def add_weight_decay(weight_decay: Hyper) -> Transform:
     """u = g + weight_decay p: L2 regularisation, before the moments see the gradient."""
     return Transform(
-        step=lambda grad, rows, c: grad.add_(_param(rows) * c["weight_decay"]),
+        step=lambda grad, leaf, c: grad.add_(leaf.param * c["weight_decay"]),
         numbers=lambda h, v, signals: {"weight_decay": h["weight_decay"]},
         hyper={"weight_decay": check("weight_decay", weight_decay, least=0.0)},
-        needs_param=True,
     )
 
 
@@ -39,18 +35,21 @@ def clip_by_global_norm(max_grad_norm: Hyper) -> Transform:
     Reports ``grad_norm``, ``grad_norm_clipped`` and ``clip_fraction`` (1 where the norm was cut, else 0).
     """
 
-    def step(grad: Tensor, rows: Rows, c: Columns) -> Tensor:
-        norm = row_sum(grad.square()).sqrt()
-        share = (c["max_grad_norm"][:, 0] / (norm + 1e-6)).clamp(max=1.0)
-        rows.log["grad_norm"] = norm
-        rows.log["grad_norm_clipped"] = norm * share
-        rows.log["clip_fraction"] = (share < 1.0).to(norm.dtype)
-        return grad.mul_(share.unsqueeze(1))
+    def survey(grads: Params) -> Vectors:
+        return {"grad_norm": inner(grads, grads).sqrt()}
+
+    def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
+        norm = signals["grad_norm"].double()
+        share = (h["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0)
+        v["grad_norm"], v["grad_norm_clipped"], v["clip_fraction"] = norm, norm * share, (share < 1.0).double()
+        return {"share": share}
 
     return Transform(
-        step=step,
-        numbers=lambda h, v, signals: {"max_grad_norm": h["max_grad_norm"]},
+        step=lambda grad, leaf, c: grad.mul_(c["share"]),
+        numbers=numbers,
+        survey=survey,
         hyper={"max_grad_norm": check("max_grad_norm", max_grad_norm, above=0.0)},
+        vectors={"grad_norm": 0.0, "grad_norm_clipped": 0.0, "clip_fraction": 0.0},
     )
 
 
@@ -58,12 +57,13 @@ def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Tr
     """b = momentum b + (1 - dampening) g, but b = g at the first step; u = b, or g + momentum b with Nesterov."""
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
-        first, v["trace_first"] = v["trace_first"], torch.zeros_like(v["trace_first"])
-        return {"momentum": h["momentum"], "gain": torch.where(first != 0, 1.0, 1 - h["dampening"])}
+        gain = torch.where(v["_first"] == 1, 1.0, 1 - h["dampening"])
+        v["_first"] = torch.zeros_like(v["_first"])
+        return {"momentum": h["momentum"], "gain": gain}
 
-    def step(grad: Tensor, rows: Rows, c: Columns) -> Tensor:
-        buffer = rows["trace"].mul_(c["momentum"]).add_(grad * c["gain"])
-        return grad.add_(buffer * c["momentum"]) if nesterov else grad.copy_(buffer)
+    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
+        b = leaf.slots["b"].mul_(c["momentum"]).add_(grad * c["gain"])
+        return grad.add_(b * c["momentum"]) if nesterov else grad.copy_(b)
 
     return Transform(
         step=step,
@@ -72,8 +72,8 @@ def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Tr
             "momentum": check("momentum", momentum, least=0.0, below=1.0),
             "dampening": check("dampening", dampening, least=0.0, most=1.0),
         },
-        slots={"trace": 0.0},
-        vectors={"trace_first": 1.0},
+        slots={"b": 0.0},
+        vectors={"_first": 1.0},
     )
 
 
@@ -83,10 +83,10 @@ def scale_by_rms(alpha: Hyper, eps: Hyper, centered: bool = False) -> Transform:
     Centered: a = alpha a + (1 - alpha) g; u = g / (sqrt(v - a^2) + eps).
     """
 
-    def step(grad: Tensor, rows: Rows, c: Columns) -> Tensor:
-        v = average_square(rows["v"], grad, c["alpha"], c["gain"])
+    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
+        v = leaf.slots["v"].mul_(c["alpha"]).add_((grad * c["gain"]).mul_(grad))
         if centered:
-            a = rows["a"]
+            a = leaf.slots["a"]
             a.add_((grad - a).mul_(c["gain"]))
             v = v - a.square()
         return grad.div_(v.sqrt().add_(c["eps"]))
@@ -99,44 +99,47 @@ def scale_by_rms(alpha: Hyper, eps: Hyper, centered: bool = False) -> Transform:
     )
 
 
-def scale_by_adam(beta1: Hyper, beta2: Hyper, eps: Hyper) -> Transform:
-    """m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2; u = (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)."""
+def adam_step(lr: Hyper, beta1: Hyper, beta2: Hyper, eps: Hyper) -> Transform:
+    """m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
+    u = -lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps).
+
+    The slots hold m / (1 - beta1) and v / (1 - beta2), and all factors are gathered into one: u = rate m / (sqrt(v) + eps').
+    That spares a third of the passes over memory.
+    """
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
-        v["beta1_power"], v["beta2_power"] = v["beta1_power"] * h["beta1"], v["beta2_power"] * h["beta2"]
-        correction = 1 - v["beta1_power"]
-        return {
-            "gain1": 1 - h["beta1"],
-            "beta2": h["beta2"],
-            "gain2": 1 - h["beta2"],
-            "scale": correction / (1 - v["beta2_power"]).sqrt(),
-            "eps": h["eps"] * correction,
-        }
+        decay1, decay2 = decay_of_sum(v, "m", h["beta1"]), decay_of_sum(v, "v", h["beta2"])
+        v["_beta1_power"], v["_beta2_power"] = v["_beta1_power"] * h["beta1"], v["_beta2_power"] * h["beta2"]
+        root = (v["_v_unit"] / (1 - v["_beta2_power"])).sqrt()
+        rate = -h["lr"] * v["_m_unit"] / ((1 - v["_beta1_power"]) * root)
+        return {"decay1": decay1, "decay2": decay2, "rate": rate, "eps": h["eps"] / root}
 
-    def step(grad: Tensor, rows: Rows, c: Columns) -> Tensor:
-        m = rows["m"]
-        v = average_square(rows["v"], grad, c["beta2"], c["gain2"])
-        m.add_(grad.sub_(m).mul_(c["gain1"]))
-        return torch.div(m, v.sqrt().mul_(c["scale"]).add_(c["eps"]), out=grad)
+    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
+        m, v = leaf.slots["m"], leaf.slots["v"]
+        m.mul_(c["decay1"]).add_(grad)
+        v.mul_(c["decay2"]).add_(grad.mul_(grad))
+        return torch.div(m, torch.sqrt(v, out=grad).add_(c["eps"]), out=grad).mul_(c["rate"])
 
     return Transform(
         step=step,
         numbers=numbers,
         hyper={
+            "lr": check("lr", lr, above=0.0),
             "beta1": check("beta1", beta1, least=0.0, below=1.0),
             "beta2": check("beta2", beta2, least=0.0, below=1.0),
             "eps": check("eps", eps, least=0.0),
         },
         slots={"m": 0.0, "v": 0.0},
-        vectors={"beta1_power": 1.0, "beta2_power": 1.0},
+        vectors={"_m_unit": 1.0, "_v_unit": 1.0, "_beta1_power": 1.0, "_beta2_power": 1.0},
     )
 
 
-def average_square(v: Tensor, grad: Tensor, decay: Tensor, gain: Tensor) -> Tensor:
-    """v = decay v + gain g^2 in place."""
-    return v.mul_(decay).add_((grad * gain).mul_(grad))
+def decay_of_sum(v: Vectors, slot: str, beta: Tensor) -> Tensor:
+    """Decay of a slot that holds an average in units of 1 - beta, so that it is a plain sum: s = decay s + x.
 
-
-def _param(rows: Rows) -> Tensor:
-    assert rows.param is not None, "a transform that reads the parameters says so: needs_param=True"
-    return rows.param
+    It is beta itself as long as beta stays; the unit goes along in ``v``.
+    """
+    unit = 1 - beta
+    decay = beta * (v[f"_{slot}_unit"] / unit)
+    v[f"_{slot}_unit"] = unit
+    return decay

@@ -1,0 +1,174 @@
+"""Joining transforms into an optimizer.
+
+All steps of a chain act on a leaf, block of members by block of members, while the block is in the cache: members
+share nothing, so any block will do, and an update costs little more than the memory traffic that it cannot avoid.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pgkit.optim.core import (
+    Columns,
+    Hyper,
+    Leaf,
+    Optimizer,
+    Schedule,
+    Signals,
+    State,
+    Transform,
+    Vectors,
+    own,
+    per_member,
+)
+from pgkit.types import Params, PgkitError
+
+BLOCK = 2**17
+"""Elements of a block: gradient, slots and temporaries of that size fit into a core's second-level cache."""
+
+
+def chain(*parts: Transform | Optimizer) -> Optimizer:
+    """The optimizer that applies ``parts`` one after the other, each to what the one before returns."""
+    if all(isinstance(part, Transform) or part.transforms for part in parts):
+        return _joined(tuple(t for part in parts for t in ([part] if isinstance(part, Transform) else part.transforms)))
+    return _sequence([part if isinstance(part, Optimizer) else chain(part) for part in parts])
+
+
+def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
+    """One optimizer of all transforms; state ``{"hyper", "schedules", "vectors", "slots"}``."""
+    hyper: dict[str, Hyper] = _merged("hyperparameter", [part.hyper for part in transforms])
+    slots: dict[str, float | str] = _merged("slot", [part.slots for part in transforms])
+    vectors: dict[str, float] = _merged("vector", [part.vectors for part in transforms])
+    schedules = {name: value for name, value in hyper.items() if isinstance(value, Schedule)}
+    stages = _stages(transforms)
+
+    @torch.no_grad()
+    def init(params: Params) -> State:
+        members, device = _population(params)
+
+        def vector(name: str, value: Any) -> Tensor:
+            return per_member(name, value, members, device)
+
+        return {
+            "hyper": {name: vector(name, getattr(value, "start", value)) for name, value in hyper.items()},
+            "schedules": {
+                name: {key: vector(f"{key} of {name}", value) for key, value in schedule.settings.items()}
+                | {"start": vector(name, schedule.start)}
+                for name, schedule in schedules.items()
+            },
+            "vectors": {name: vector(name, value) for name, value in vectors.items()},
+            "slots": {
+                slot: {name: _first(value, param) for name, param in params.items()} for slot, value in slots.items()
+            },
+        }
+
+    @torch.no_grad()
+    def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
+        updates = own(grads, params)
+        hyper_now, vectors_now = dict(state["hyper"]), dict(state["vectors"])
+        for name, schedule in schedules.items():
+            hyper_now[name] = schedule.rule(hyper_now[name], state["schedules"][name], signals)
+        for stage in stages:
+            survey = stage[0].survey
+            seen: Signals = {**signals, **survey(updates)} if survey else signals
+            columns = _Columns([part.numbers(hyper_now, vectors_now, seen) for part in stage])
+            for name, grad in updates.items():
+                for block, leaf, numbers in _blocks(name, grad, params[name], state["slots"], columns):
+                    result = block
+                    for part, c in zip(stage, numbers, strict=True):
+                        result = part.step(result, leaf, c)
+                    if result is not block:
+                        block.copy_(result)
+        return updates, {**state, "hyper": hyper_now, "vectors": vectors_now}
+
+    return Optimizer(init, update, transforms=transforms)
+
+
+def _blocks(
+    name: str, grad: Tensor, param: Tensor, slots: Mapping[str, Params], columns: "_Columns"
+) -> Iterator[tuple[Tensor, Leaf, Sequence[Columns]]]:
+    """Walk over the members of a leaf: gradient, the rest of the leaf, and the columns of each transform."""
+    numbers, own_slots = columns.like(grad), {slot: tensors[name] for slot, tensors in slots.items()}
+    members = grad.shape[0]
+    height = max(1, BLOCK * members // max(1, grad.numel()))
+    if height >= members:
+        yield grad, Leaf(param, own_slots), numbers
+        return
+    for first in range(0, members, height):
+        here = slice(first, first + height)
+        leaf = Leaf(param[here], {slot: tensor[here] for slot, tensor in own_slots.items()})
+        yield grad[here], leaf, [{key: column[here] for key, column in part.items()} for part in numbers]
+
+
+class _Columns:
+    """The numbers of the transforms of a stage, cast and shaped once for each kind of leaf."""
+
+    def __init__(self, numbers: Sequence[Vectors]):
+        self.names = [list(part) for part in numbers]
+        vectors = [vector for part in numbers for vector in part.values()]
+        self.table = torch.stack(vectors) if vectors else None
+        self.made: dict[tuple[torch.dtype, int], Sequence[Columns]] = {}
+
+    def like(self, leaf: Tensor) -> Sequence[Columns]:
+        kind = leaf.dtype, leaf.dim()
+        if kind not in self.made:
+            columns: Iterator[Tensor] = iter(())
+            if self.table is not None:
+                shape = *self.table.shape, *[1] * (leaf.dim() - 1)
+                columns = iter(self.table.to(leaf.dtype).view(shape).unbind())
+            self.made[kind] = [{name: next(columns) for name in part} for part in self.names]
+        return self.made[kind]
+
+
+def _stages(transforms: Sequence[Transform]) -> list[list[Transform]]:
+    """Cut before every transform that surveys, which has to see the gradients of all leaves."""
+    stages: list[list[Transform]] = [[]]
+    for part in transforms:
+        if part.survey and stages[-1]:
+            stages.append([])
+        stages[-1].append(part)
+    return stages
+
+
+def _sequence(parts: Sequence[Optimizer]) -> Optimizer:
+    """Optimizers one after the other; states in a list."""
+
+    def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
+        states = []
+        for part, before in zip(parts, state, strict=True):
+            grads, after = part.update(grads, before, params, **signals)
+            states.append(after)
+        return grads, states
+
+    return Optimizer(
+        init=lambda params: [part.init(params) for part in parts],
+        update=update,
+        take=lambda state, members: [part.take(own, members) for part, own in zip(parts, state, strict=True)],
+        dump=lambda state: [part.dump(own) for part, own in zip(parts, state, strict=True)],
+        load=lambda data, params: [part.load(own, params) for part, own in zip(parts, data, strict=True)],
+    )
+
+
+def _population(params: Params) -> tuple[int, torch.device]:
+    members = {leaf.shape[0] if leaf.dim() else 0 for leaf in params.values()}
+    if len(members) != 1:
+        shapes = {name: tuple(leaf.shape) for name, leaf in params.items()}
+        raise PgkitError(f"every parameter needs the same leading axis of members, got {shapes}")
+    return members.pop(), next(iter(params.values())).device
+
+
+def _first(value: float | str, param: Tensor) -> Tensor:
+    like = torch.empty_like(param, memory_format=torch.contiguous_format)
+    return like.copy_(param) if value == "param" else like.fill_(float(value))
+
+
+def _merged(kind: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for part in parts:
+        twice = merged.keys() & part.keys()
+        if twice:
+            raise PgkitError(f"two transforms of a chain bring the {kind} {min(twice)!r}")
+        merged.update(part)
+    return merged
