@@ -200,4 +200,4 @@ def row_sum(leaf: Tensor) -> Tensor:
 
 def inner(first: Params, second: Params) -> Tensor:
     """Inner product of two Params per member, ``(P,)``."""
-    return torch.stack([row_sum(first[name] * second[name]) for name in first]).sum(0)
+    return torch.stack([row_sum(first[name] * second[name]) for name in first], 1).sum(1)
