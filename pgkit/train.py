@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pgkit import diagnosis, optim
 from pgkit.config import TrainConfig
-from pgkit.diagnosis import diagnose
 from pgkit.observe import Observer, TrainResult
 from pgkit.optim.core import apply_updates
 from pgkit.population import Population, build, take_config
@@ -33,24 +33,29 @@ def train(
     population = build(configs)
     with Observer(population, configs, directory, progress, overwrite) as observer:
         while population.size:
-            metrics = update(population, with_diagnosis=observer.wants_diagnosis)
+            metrics = update(population, diagnose=observer.wants_diagnosis)
             observer.see(population, metrics)
             population = retire(population, observer)
         return observer.finish()
 
 
-def update(population: Population, with_diagnosis: bool = False) -> dict[str, Tensor]:
-    """One rollout and one optimizer step, in place; returns metrics, each ``(P,)``."""
-    signals = {"progress": population.progress}
+def update(population: Population, diagnose: bool = False) -> dict[str, Tensor]:
+    """One rollout and one optimizer step; returns metrics ``(P,)``, many more of them if ``diagnose``."""
+    before, progress = population.params, population.progress
     batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
     loss, grads, metrics = gradient(population, batches)
-    before = population.params
-    given = {name: grad.clone() for name, grad in grads.items()} if with_diagnosis else {}
-    updates, population.opt_state = population.optimizer.update(grads, population.opt_state, before, **signals)
+    raw = optim.snapshot(grads) if diagnose else {}  # the optimizer may write into the gradients
+    updates, population.opt_state = population.optimizer.update(
+        grads, population.opt_state, before, progress=progress
+    )
     population.alive = population.alive & loss.isfinite() & all_finite(updates)
+    if diagnose:
+        metrics |= diagnosis.of_optimizer(raw, updates, before, population.opt_state)
     population.params = apply_updates(before, updates, population.alive)
     population.updates += 1
-    return metrics | diagnose(population, batches, given, updates, before) if with_diagnosis else metrics
+    if diagnose:
+        metrics |= diagnosis.of_policy(population.policy, batches, before, population.params)
+    return metrics
 
 
 @torch.no_grad()
@@ -87,5 +92,6 @@ def retire(population: Population, observer: Observer) -> Population:
     stay = (population.env_steps < population.budget) & population.alive
     if stay.all():
         return population
-    observer.keep(population.take((~stay).nonzero().squeeze(1)))
-    return population.take(stay.nonzero().squeeze(1))
+    leaving, staying = (population.take(rows.nonzero().squeeze(1)) for rows in (~stay, stay))
+    observer.keep(leaving, staying)
+    return staying

@@ -1,0 +1,128 @@
+"""The directory of a run: what is written while it trains, and how it is read again.
+
+``config.toml`` is the resolved configuration with all seeds. Members that differ in more than their seed each have a
+``config.toml`` of their own in ``<label>/``.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pgkit import checkpoint, provenance
+from pgkit.config import TrainConfig, load_config, population, to_table, to_toml
+from pgkit.logging import Recorder
+from pgkit.population import Population
+from pgkit.rollout import join
+from pgkit.types import Params
+
+
+class Record:
+    """Configuration, provenance, log rows, checkpoints and results; writes nothing without a directory."""
+
+    def __init__(self, directory: Path | None, configs: Sequence[TrainConfig]) -> None:
+        self.directory, self.configs = directory, configs
+        self._recorder: Recorder | None = None
+        self._provenance: Any = None
+        if directory is None:
+            return
+        names, first = labels(configs), configs[0]
+        alike = all(config.model_copy(update={"seed": first.seed}) == first for config in configs)
+        seeds = [config.seed for config in configs]
+        text = to_toml(first.model_copy(update={"seeds": tuple(seeds)}) if alike and len(seeds) > 1 else first)
+        (directory / "config.toml").write_text(text, encoding="utf-8")
+        if not alike:
+            for name, config in zip(names, configs, strict=True):
+                (directory / name).mkdir()
+                (directory / name / "config.toml").write_text(to_toml(config), encoding="utf-8")
+        provenance.write(directory / "provenance.json", seeds)
+        self._recorder = Recorder(directory, names, text, [hparams(config) for config in configs])
+
+    def rows(self, rows: Mapping[int, tuple[float, Mapping[str, float]]]) -> None:
+        """Log rows of some members: (environment steps, number by tag) by member."""
+        if self._recorder is None or not rows:
+            return
+        size, missing = len(self.configs), (0.0, {})
+        steps = [int(rows.get(member, missing)[0]) for member in range(size)]
+        tags = {tag: None for _, numbers in rows.values() for tag in numbers}
+        values = {
+            tag: [rows.get(member, missing)[1].get(tag, float("nan")) for member in range(size)] for tag in tags
+        }
+        self._recorder.log(steps, values)
+
+    def checkpoint(self, parts: Sequence[Population]) -> None:
+        """Parameters, optimizer states and counts of all members, as plain data."""
+        if self.directory is None:
+            return
+        saved = {"labels": labels(self.configs), "parts": [dumped(part) for part in parts if part.size]}
+        steps = min(int(part.env_steps.min()) for part in parts if part.size)
+        checkpoint.save_step(self.directory / "checkpoints", steps, saved, keep=self.configs[0].keep_checkpoints)
+
+    def result(self, table: Sequence[Mapping[str, Any]], summary: Mapping[str, float], wall_seconds: float) -> None:
+        """The final evaluation: ``result.json`` and TensorBoard's HParams."""
+        if self.directory is None or self._recorder is None:
+            return
+        text = json.dumps({"members": list(table), "summary": dict(summary), "wall_seconds": wall_seconds}, indent=2)
+        checkpoint.write_text(self.directory / "result.json", text)
+        self._recorder.hparams([{"eval/return_mean": row["return_mean"]} for row in table])
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._recorder is not None:
+            self._recorder.close()
+
+
+def labels(configs: Sequence[TrainConfig]) -> list[str]:
+    """A name for each member: its seed, with a number before it where seeds repeat."""
+    seeds = [config.seed for config in configs]
+    if len(set(seeds)) == len(seeds):
+        return [f"seed-{seed}" for seed in seeds]
+    return [f"{index:04d}-seed-{seed}" for index, seed in enumerate(seeds)]
+
+
+def hparams(config: TrainConfig) -> dict[str, bool | float | str]:
+    """The settings of a run, flat by dotted key, for TensorBoard's HParams tab."""
+    return dict(_flat(to_table(config), ""))
+
+
+def _flat(table: Mapping[str, Any], prefix: str) -> list[tuple[str, bool | float | str]]:
+    pairs: list[tuple[str, bool | float | str]] = []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{prefix}{key}.")
+        else:
+            pairs.append((prefix + key, value if isinstance(value, bool | int | float) else str(value)))
+    return pairs
+
+
+def dumped(part: Population) -> dict[str, Any]:
+    """A part of the population as plain data and tensors."""
+    return {
+        "members": part.members,
+        "params": part.params,
+        "opt_state": part.optimizer.dump(part.opt_state),
+        "alive": part.alive,
+        "obs_stats": part.collector.obs_stats,
+        "return_stats": part.collector.return_stats,
+        "statistics": dict(part.collector.statistics._asdict()),
+        "updates": part.updates,
+    }
+
+
+def saved_members(directory: Path) -> tuple[list[TrainConfig], Params, dict[str, Tensor]]:
+    """Configurations, parameters ``(P, ...)`` and observation statistics of a run's latest checkpoint.
+
+    Raises:
+        PgkitError: there is none, or it cannot be read.
+    """
+    saved = checkpoint.load_latest(directory / "checkpoints")
+    configs = population(load_config(directory / "config.toml"))
+    own = [directory / label / "config.toml" for label in saved["labels"]]
+    if own[0].exists():
+        configs = [load_config(path) for path in own]
+    trees = [(part["params"], part["obs_stats"]) for part in saved["parts"]]
+    params, obs_stats = join(trees, [part["members"] for part in saved["parts"]])
+    return configs, params, obs_stats
