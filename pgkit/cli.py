@@ -65,7 +65,7 @@ def train(
         backend = _check_here(settings)
         if not quiet:
             _print_header(settings, notes, directory, backend)
-        from pgkit.train import train as run
+        from pgkit.training import train as run
 
         result = run(population(settings), directory, progress=not quiet, overwrite=overwrite)
         title = f"Final evaluation, {settings.evaluation.final_episodes} episodes per seed"
@@ -86,7 +86,7 @@ def evaluate(
         from pgkit.rundir import find_run
 
         directory = find_run(run)
-        from pgkit.evaluate import evaluate_run
+        from pgkit.runs import evaluate_run
 
         result = evaluate_run(directory, episodes=episodes, deterministic=deterministic, seed=seed)
         actions = "most likely" if deterministic else "sampled"

@@ -98,11 +98,12 @@ class Evaluator:
     def put_aside(self, population: Population, row: int, point: int) -> None:
         """Keep what it takes to evaluate the member at this row later."""
         here = torch.tensor([row], device=self.device)
-        params, obs_stats, steps = select((population.params, population.collector.obs_stats, population.env_steps), here)
+        whole = (population.params, population.collector.obs_stats, population.env_steps)
+        params, obs_stats, steps = select(whole, here)
         self.waiting.append(Snapshot(int(population.members[row]), point, float(steps), params, obs_stats))
 
     def play_waiting(self) -> list[tuple[Snapshot, Episodes]]:
-        """Play all that wait; returns ``(1, E)`` for each."""
+        """Play all that wait; returns and lengths ``(E,)`` of each."""
         waiting, self.waiting = self.waiting, []
         if not waiting:
             return []
@@ -110,8 +111,7 @@ class Evaluator:
         params, obs_stats = join([(snapshot.params, snapshot.obs_stats) for snapshot in waiting], order)
         players = [Player(self.configs[snapshot.member].seed, snapshot.point) for snapshot in waiting]
         played = self.play(params, obs_stats, players, self.settings.episodes, "evaluation")
-        rows = zip(played.returns.split(1), played.lengths.split(1), strict=True)
-        return [(snapshot, Episodes(*row)) for snapshot, row in zip(waiting, rows, strict=True)]
+        return [(s, Episodes(*rows)) for s, *rows in zip(waiting, played.returns, played.lengths, strict=True)]
 
     def play(
         self, params: Params, obs_stats: dict[str, Tensor], players: Sequence[Player], episodes: int, stream: str
@@ -121,10 +121,15 @@ class Evaluator:
         if self._envs is None:
             at_once = min(len(self.configs), EVALUATED_AT_ONCE) * self.settings.episodes
             self._envs = build_envs(first, max(at_once, self.settings.final_episodes), self.device)
-        stats = obs_stats if first.env.normalize_observations else None
-        deterministic = self.settings.deterministic
         return play(
-            self.policy, params, self._envs, players, episodes, stream=stream, deterministic=deterministic, obs_stats=stats
+            self.policy,
+            params,
+            self._envs,
+            players,
+            episodes,
+            stream=stream,
+            deterministic=self.settings.deterministic,
+            obs_stats=obs_stats if first.env.normalize_observations else None,
         )
 
     def close(self) -> None:
@@ -225,7 +230,7 @@ class Observer:
 
     def _play_waiting(self) -> None:
         for snapshot, episodes in self._evaluator.play_waiting():
-            row = evaluation_row(episodes.returns[0], episodes.lengths[0])
+            row = evaluation_row(episodes.returns, episodes.lengths)
             numbers = {f"eval/{name}": number for name, number in row.items()}
             self._record.rows({snapshot.member: (snapshot.env_steps, numbers)})
             self._bar.note(f"evaluation {row['return_mean']:.1f}")

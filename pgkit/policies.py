@@ -8,7 +8,7 @@ as the caller's stream.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ def categorical(choices: int) -> Head:
 
     def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
         cumulative = torch.softmax(outputs, -1)[..., :-1].cumsum(-1)
-        return (cumulative < uniform).sum(-1)
+        return torch.sum(cumulative < uniform, -1)
 
     def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
         return torch.log_softmax(outputs, -1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
@@ -145,7 +145,7 @@ def gaussian(components: int) -> Head:
     return Head("gaussian", 2 * components, components, sample, mode, log_prob, entropy, kl)
 
 
-def head_for(space: "Space") -> Head:
+def head_for(space: "Space[Any]") -> Head:
     """The head for a Gymnasium action space.
 
     Raises:
@@ -194,21 +194,17 @@ class Policy:
         Gains are sqrt(2) for hidden layers, 0.01 for the actor's last and 1 for the critic's last
         (Andrychowicz et al. 2020, arXiv 2006.05990, found the small last policy layer to matter).
         """
-        keys = stream_keys(seeds, "weights", 3)
-        actor, critic, trunk = keys[:, 0], keys[:, 1], keys[:, 2]
+        actor, critic, trunk = stream_keys(seeds, "weights", 3).unbind(1)
         outputs = self.head.width // 2 if self.head.name == "gaussian" else self.head.width
-        gain = 2**0.5
+        params: Params = {}
+        actor_sizes = [self.obs_dim, *self.hidden, outputs]
+        critic_sizes = [self.obs_dim, *self.critic_hidden, 1]
         if self.shared:
-            sizes = (self.obs_dim, *self.hidden)
-            params = init_mlp("trunk", trunk, sizes, [gain] * len(self.hidden), self.orthogonal)
-            ends = (sizes[-1],)
-            actor_sizes, critic_sizes = (*ends, outputs), (*ends, 1)
-        else:
-            params = {}
-            actor_sizes = (self.obs_dim, *self.hidden, outputs)
-            critic_sizes = (self.obs_dim, *self.critic_hidden, 1)
-        params |= init_mlp("actor", actor, actor_sizes, [*[gain] * (len(actor_sizes) - 2), 0.01], self.orthogonal)
-        params |= init_mlp("critic", critic, critic_sizes, [*[gain] * (len(critic_sizes) - 2), 1.0], self.orthogonal)
+            gains = [2**0.5] * len(self.hidden)
+            params |= init_mlp("trunk", trunk, actor_sizes[:-1], gains, self.orthogonal)
+            actor_sizes, critic_sizes = actor_sizes[-2:], [actor_sizes[-2], 1]
+        for name, keys, sizes, last in (("actor", actor, actor_sizes, 0.01), ("critic", critic, critic_sizes, 1.0)):
+            params |= init_mlp(name, keys, sizes, [*[2**0.5] * (len(sizes) - 2), last], self.orthogonal)
         if self.head.name == "gaussian":
             params["actor.log_std"] = torch.full((len(seeds), 1, outputs), self.log_std)
         return params

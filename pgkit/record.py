@@ -5,11 +5,11 @@
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pgkit import checkpoint, provenance
@@ -45,13 +45,11 @@ class Record:
         """Log rows of some members: (environment steps, number by tag) by member."""
         if self._recorder is None or not rows:
             return
-        size, missing = len(self.configs), (0.0, {})
-        steps = [int(rows.get(member, missing)[0]) for member in range(size)]
-        tags = {tag: None for _, numbers in rows.values() for tag in numbers}
-        values = {
-            tag: [rows.get(member, missing)[1].get(tag, float("nan")) for member in range(size)] for tag in tags
-        }
-        self._recorder.log(steps, values)
+        nothing: tuple[float, Mapping[str, float]] = (0.0, {})
+        members = [rows.get(member, nothing) for member in range(len(self.configs))]
+        tags = {tag: None for _, numbers in members for tag in numbers}
+        values = {tag: [numbers.get(tag, math.nan) for _, numbers in members] for tag in tags}
+        self._recorder.log([int(steps) for steps, _ in members], values)
 
     def checkpoint(self, parts: Sequence[Population]) -> None:
         """Parameters, optimizer states and counts of all members, as plain data."""

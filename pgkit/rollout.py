@@ -267,8 +267,8 @@ def _unflatten(obs: Tensor, action: Tensor, result: Transition) -> Rollout:
     """One step of all environments as ``(P, N, ...)``."""
     shape = obs.shape[:2]
     final_obs = None if result.final_obs is None else result.final_obs.view_as(obs)
-    flags = (flag.view(shape) for flag in (result.terminated, result.truncated, result.valid))
-    return Rollout(obs, action, result.reward.view(shape), *flags, final_obs)
+    terminated, truncated, valid = (flag.view(shape) for flag in (result.terminated, result.truncated, result.valid))
+    return Rollout(obs, action, result.reward.view(shape), terminated, truncated, valid, final_obs)
 
 
 def _stack(record: Sequence[Rollout], last_obs: Tensor) -> Rollout:

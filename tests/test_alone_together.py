@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pgkit.config import TrainConfig, load_config, parse_config, to_table
 from pgkit.optim.core import take_tree
-from pgkit.train import train
+from pgkit.training import train
 
 OPTIMIZERS = [
     {"name": "sgd", "lr": 0.05},

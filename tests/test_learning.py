@@ -5,9 +5,8 @@ import torch
 from torch import Tensor
 
 from pgkit.config import parse_config
-from pgkit.population import build_policy
-from pgkit.population import build_envs
-from pgkit.train import train
+from pgkit.population import build_envs, build_policy
+from pgkit.training import train
 
 GAMMA = 0.9
 SEEDS = 4

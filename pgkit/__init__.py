@@ -1,0 +1,80 @@
+"""pgkit: policy gradients with pluggable optimizers, whole populations at once.
+
+>>> import pgkit
+>>> config = pgkit.load_config("cartpole-actor-critic", ["steps=2000", "seeds=2"])
+>>> result = pgkit.train(pgkit.population(config))
+>>> len(result.table)
+2
+
+Names are imported when they are first used, so that ``import pgkit`` is light.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pgkit import losses, optim, returns
+    from pgkit.config import TrainConfig, load_config, parse_config, population, to_toml
+    from pgkit.envs import make_envs
+    from pgkit.evaluate import play
+    from pgkit.observe import TrainResult
+    from pgkit.policies import Policy, head_for
+    from pgkit.runs import EvaluationResult, evaluate_run
+    from pgkit.training import train
+    from pgkit.types import Batch, Params, PgkitError, Rollout
+
+_HOME = {
+    "Batch": "types",
+    "EvaluationResult": "runs",
+    "Params": "types",
+    "PgkitError": "types",
+    "Policy": "policies",
+    "Rollout": "types",
+    "TrainConfig": "config",
+    "TrainResult": "observe",
+    "evaluate_run": "runs",
+    "head_for": "policies",
+    "load_config": "config",
+    "make_envs": "envs",
+    "parse_config": "config",
+    "play": "evaluate",
+    "population": "config",
+    "to_toml": "config",
+    "train": "training",
+}
+_MODULES = ("losses", "optim", "returns")
+
+__all__ = [
+    "Batch",
+    "EvaluationResult",
+    "Params",
+    "PgkitError",
+    "Policy",
+    "Rollout",
+    "TrainConfig",
+    "TrainResult",
+    "evaluate_run",
+    "head_for",
+    "load_config",
+    "losses",
+    "make_envs",
+    "optim",
+    "parse_config",
+    "play",
+    "population",
+    "returns",
+    "to_toml",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"pgkit.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'pgkit' has no attribute {name!r}")
+    return getattr(import_module(f"pgkit.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

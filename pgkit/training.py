@@ -1,0 +1,95 @@
+"""The training loop: one, for every agent, optimizer and population size."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pgkit import diagnosis, optim
+from pgkit.config import TrainConfig
+from pgkit.observe import Observer, TrainResult
+from pgkit.optim.core import apply_updates
+from pgkit.population import Population, build, take_config
+from pgkit.rollout import Piece, Rows, join, select
+from pgkit.types import Batch, Params
+
+
+def train(
+    configs: Sequence[TrainConfig], directory: Path | None = None, progress: bool = False, overwrite: bool = False
+) -> TrainResult:
+    """Train one member for each configuration, all at once; each gets the bits that it would get alone.
+
+    Args:
+        configs: P of them, which may differ in seed, optimizer and the agent's real numbers;
+            see :func:`pgkit.config.population` for the seeds of one configuration.
+        directory: where the run is recorded; None records nothing.
+        progress: show a progress bar.
+        overwrite: replace a run that is already there.
+
+    Raises:
+        PgkitError: the configurations do not fit together, or cannot run here.
+    """
+    population = build(configs)
+    with Observer(population, configs, directory, progress, overwrite) as observer:
+        while population.size:
+            metrics = update(population, diagnose=observer.wants_diagnosis)
+            observer.see(population, metrics)
+            population = retire(population, observer)
+        return observer.finish()
+
+
+def update(population: Population, diagnose: bool = False) -> dict[str, Tensor]:
+    """One rollout and one optimizer step; returns metrics ``(P,)``, many more of them if ``diagnose``."""
+    before, progress = population.params, population.progress
+    batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
+    loss, grads, metrics = gradient(population, batches)
+    raw = optim.snapshot(grads) if diagnose else {}  # the optimizer may write into the gradients
+    updates, population.opt_state = population.optimizer.update(grads, population.opt_state, before, progress=progress)
+    population.alive = population.alive & loss.isfinite() & all_finite(updates)
+    if diagnose:
+        metrics |= diagnosis.of_optimizer(raw, updates, before, population.opt_state)
+    population.params = apply_updates(before, updates, population.alive)
+    population.updates += 1
+    if diagnose:
+        metrics |= diagnosis.of_policy(population.policy, batches, before, population.params)
+    return metrics
+
+
+@torch.no_grad()
+def targets(population: Population, piece: Piece) -> Batch:
+    """What the agent makes of a rollout."""
+    params, config = select(population.params, piece.rows), take_config(population.agent_config, piece.rows)
+    return population.agent.targets(population.policy, params, piece.rollout, config)
+
+
+def gradient(population: Population, batches: Sequence[tuple[Rows, Batch]]) -> tuple[Tensor, Params, dict[str, Tensor]]:
+    """Loss ``(P,)``, its gradient and the agent's metrics ``(P,)``, from batches of some members each.
+
+    Members share no number, so the gradient of the sum of their losses is each member's own gradient.
+    """
+    parts = []
+    for rows, batch in batches:
+        leaves = {name: leaf.detach().requires_grad_() for name, leaf in select(population.params, rows).items()}
+        config = take_config(population.agent_config, rows)
+        loss, metrics = population.agent.loss(population.policy, leaves, batch, config)
+        grads = torch.autograd.grad(loss.sum(), list(leaves.values()), materialize_grads=True)
+        detached = {tag: metric.detach() for tag, metric in metrics.items()}
+        parts.append((loss.detach(), dict(zip(leaves, grads, strict=True)), detached))
+    return parts[0] if batches[0][0] is None else join(parts, [rows for rows, _ in batches if rows is not None])
+
+
+def all_finite(updates: Params) -> Tensor:
+    """bool ``(P,)``: whether every number of a member's update is finite."""
+    sums = torch.stack([leaf.flatten(1).sum(1) for leaf in updates.values()])
+    return sums.isfinite().all(0)
+
+
+def retire(population: Population, observer: Observer) -> Population:
+    """The population without the members that have used their budget or have failed; the observer keeps those."""
+    stay = (population.env_steps < population.budget) & population.alive
+    if stay.all():
+        return population
+    leaving, staying = (population.take(rows.nonzero().squeeze(1)) for rows in (~stay, stay))
+    observer.keep(leaving, staying)
+    return staying
