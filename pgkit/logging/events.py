@@ -1,0 +1,121 @@
+"""TensorBoard event files, written in the calling thread: a population has one file for each member.
+
+``torch.utils.tensorboard`` starts a thread per file, and writes hyperparameters into a run of their own, away from
+the scalars that TensorBoard's HParams tab is to show beside them.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pgkit.logging.metrics import find
+
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.event_pb2 import Event
+
+Hyperparameter = bool | int | float | str
+
+_files = count()
+
+
+class EventWriter:
+    """One TensorBoard run: a directory with an event file.
+
+    Args:
+        directory: created when missing.
+        first_step: steps from here on may be in older files of the run, and are void; None for a new run.
+    """
+
+    def __init__(self, directory: Path, first_step: int | None = None) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        directory.mkdir(parents=True, exist_ok=True)
+        now = time.time()
+        name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.{next(_files)}"
+        self._records = RecordWriter(open(directory / name, "xb"))  # noqa: SIM115 - closed by close()
+        self._described: set[str] = set()
+        self._write(Event(wall_time=now, file_version="brain.Event:2"))
+        if first_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(wall_time=now, step=first_step, session_log=start))
+        self.flush()
+
+    def scalars(self, step: int, numbers: Mapping[str, float], wall_time: float) -> None:
+        """Add a point to each of these curves; a tag's first point carries its definition."""
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        event = Event(wall_time=wall_time, step=step)
+        for tag, number in numbers.items():
+            value = event.summary.value.add(tag=tag, simple_value=number)
+            if tag not in self._described and not tag.startswith("spread/"):
+                self._described.add(tag)
+                value.metadata.summary_description = find(tag).definition
+        self._write(event)
+
+    def text(self, tag: str, markdown: str) -> None:
+        """Show a text in TensorBoard's Text tab."""
+        self._plugin(tag, "text", b"", markdown.encode())
+
+    def hyperparameters(self, hyperparameters: Mapping[str, Hyperparameter]) -> None:
+        """Enter the run into TensorBoard's HParams tab.
+
+        No experiment-wide list of columns is written: TensorBoard would take one run's list for all runs below its
+        log directory. Without one it shows every hyperparameter and every scalar of all of them.
+        """
+        from tensorboard.plugins.hparams import summary_v2
+
+        self._summary(summary_v2.hparams_pb(dict(hyperparameters), trial_id=""))  # a group of its own
+
+    def session_end(self, success: bool) -> None:
+        """Tell the HParams tab how the run ended."""
+        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+        status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
+        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+        data = plugin_data_pb2.HParamsPluginData(session_end_info=end, version=metadata.PLUGIN_DATA_VERSION)
+        self._plugin(metadata.SESSION_END_INFO_TAG, metadata.PLUGIN_NAME, data.SerializeToString(), b"")
+
+    def margin_charts(self, title: str, charts: Mapping[str, Sequence[tuple[str, str, str]]]) -> None:
+        """Charts with bands for the Custom Scalars tab: title -> (middle, lower, upper) tags."""
+        from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+
+        category = layout_pb2.Category(title=title)
+        for name, series in charts.items():
+            chart = category.chart.add(title=name)
+            for middle, lower, upper in series:
+                chart.margin.series.add(value=middle, lower=lower, upper=upper)
+        layout = layout_pb2.Layout(version=0, category=[category])
+        self._plugin(metadata.CONFIG_SUMMARY_TAG, metadata.PLUGIN_NAME, b"", layout.SerializeToString())
+
+    def flush(self) -> None:
+        """Hand everything to the system."""
+        self._records.flush()
+
+    def close(self) -> None:
+        """Flush, and close the file."""
+        self._records.close()
+
+    def _plugin(self, tag: str, plugin: str, content: bytes, text: bytes) -> None:
+        """A summary for a plugin: its metadata, and a string tensor."""
+        from tensorboard.compat.proto import types_pb2
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        summary = Summary()
+        value = summary.value.add(tag=tag)
+        value.metadata.plugin_data.plugin_name, value.metadata.plugin_data.content = plugin, content
+        value.tensor.dtype = types_pb2.DT_STRING
+        value.tensor.string_val.append(text)
+        self._summary(summary)
+
+    def _summary(self, summary: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._write(Event(wall_time=time.time(), summary=summary))
+
+    def _write(self, event: "Event") -> None:
+        self._records.write(event.SerializeToString())

@@ -1,0 +1,179 @@
+"""The log of a run: TensorBoard and ``metrics.parquet``, for one member or a population."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pgkit.logging.events import EventWriter, Hyperparameter
+from pgkit.logging.metrics import find
+from pgkit.logging.rows import Rows, read_metrics
+
+CHARTED = ("train/episode_return", "eval/return_mean", "train/episode_length", "eval/length_mean")
+"""What the Custom Scalars tab shows as a median with a band from 10 % to 90 % of the members."""
+
+_QUANTILES = {"{}": 0.5, "spread/{}/p10": 0.1, "spread/{}/p90": 0.9}
+
+Array = np.ndarray[Any, Any]
+
+
+class Recorder:
+    """Writes what is logged.
+
+    One member: a TensorBoard run in ``directory``. Several: one in ``<directory>/<label>/`` for each, and one in
+    ``<directory>/summary/`` with the members' median under each tag, and ``spread/<tag>/p10`` and ``.../p90``.
+
+    Args:
+        directory: of the run; created when missing.
+        labels: the members' names, all different.
+        config_text: the resolved configuration (TOML), shown in TensorBoard's Text tab.
+        hparams: the hyperparameters of each member, by name, for the HParams tab.
+        resume_at: environment steps of each member where an interrupted run goes on, later rows being void;
+            None for a new run.
+
+    Raises:
+        PgkitError: resuming, and ``metrics.parquet`` cannot be read.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        labels: Sequence[str],
+        config_text: str,
+        hparams: Sequence[Mapping[str, Hyperparameter]],
+        resume_at: Sequence[int] | None = None,
+    ) -> None:
+        if not labels or not len(set(labels)) == len(labels) == len(hparams):
+            raise ValueError(f"{len(labels)} labels, not all different or not as many as the {len(hparams)} hparams")
+        size, path = len(labels), directory / "metrics.parquet"
+        kept, firsts = None, [None] * size if resume_at is None else [step + 1 for step in resume_at]
+        if resume_at is not None:
+            kept = read_metrics(path)
+            kept = kept[kept["step"].to_numpy() <= np.asarray(resume_at)[kept["member"].to_numpy()]]
+        places = [directory] if size == 1 else [directory / label for label in labels]
+        self._writers = [EventWriter(place, first) for place, first in zip(places, firsts, strict=True)]
+        self._rows = Rows(path, labels, kept)
+        self._summary = Summary(directory / "summary", size, firsts) if size > 1 else None
+        for writer, chosen in zip(self._writers, hparams, strict=True):
+            writer.text("config", f"```toml\n{config_text.strip()}\n```")
+            writer.hyperparameters(chosen)
+            writer.flush()
+        self._last = np.zeros(size, np.int64)  # the step of each member's last row
+        self._finished = False
+
+    def log(self, steps: Sequence[float] | Array, values: Mapping[str, Sequence[float] | Array]) -> None:
+        """One row of each member.
+
+        Args:
+            steps: ``(P,)`` environment steps of each member.
+            values: ``(P,)`` numbers by tag; NaN where a member has nothing to log. Infinities are logged as they are.
+
+        Raises:
+            PgkitError: a tag is not in the table of metrics; then nothing is logged.
+        """
+        now, at = time.time(), np.asarray(steps, dtype=np.float64).astype(np.int64)
+        columns = {tag: np.asarray(numbers, dtype=np.float64) for tag, numbers in values.items()}
+        for tag, column in columns.items():
+            find(tag)
+            if not column.shape == at.shape == (len(self._writers),):
+                raise ValueError(f"{tag} has shape {column.shape}, steps {at.shape}, members: {len(self._writers)}")
+        members = {tag: np.flatnonzero(~np.isnan(column)) for tag, column in columns.items()}
+        points: dict[int, dict[str, float]] = {}
+        for tag, index in members.items():
+            if len(index):
+                self._rows.add(tag, index, at[index], columns[tag][index], now)
+            for member in index.tolist():
+                points.setdefault(member, {})[tag] = float(columns[tag][member])
+        for member, numbers in points.items():
+            self._last[member] = max(self._last[member], at[member])
+            self._writers[member].scalars(int(at[member]), numbers, now)
+            self._writers[member].flush()
+        if self._summary is not None:
+            self._summary.see(at, {tag: (index, columns[tag][index]) for tag, index in members.items()}, now)
+
+    def hparams(self, final: Sequence[Mapping[str, float]], steps: Sequence[float] | None = None) -> None:
+        """Log the final numbers of each member, which the HParams tab then shows, and call the run finished.
+
+        Args:
+            final: for each member, numbers by tag.
+            steps: ``(P,)``; by default that of each member's last row.
+
+        Raises:
+            PgkitError: a tag is not in the table of metrics.
+        """
+        tags = dict.fromkeys(tag for numbers in final for tag in numbers)
+        at = self._last if steps is None else np.asarray(steps)
+        self.log(at, {tag: [numbers.get(tag, np.nan) for numbers in final] for tag in tags})
+        self._finished = True
+
+    def flush(self) -> None:
+        """Write everything so far, ``metrics.parquet`` included (whole, so not after every row)."""
+        self._rows.write()
+
+    def close(self) -> None:
+        """Write the rest; a run whose final numbers never came is marked as failed in the HParams tab."""
+        self._rows.write()
+        if self._summary is not None:
+            self._summary.close()
+        for writer in self._writers:
+            writer.session_end(self._finished)
+            writer.close()
+
+
+class Summary:
+    """Median and spread over members, of each member's latest number.
+
+    Members log at different times. A point is written as soon as more than half of them have a new number, at the
+    median of their steps; those without a new one (failed, finished, or just late) enter with their latest.
+    """
+
+    def __init__(self, directory: Path, size: int, firsts: Sequence[int | None]) -> None:
+        known = [first for first in firsts if first is not None]
+        self._writer = EventWriter(directory, min(known) if known else None)
+        low, high = "spread/{}/p10", "spread/{}/p90"
+        charts = {tag: [(tag, low.format(tag), high.format(tag))] for tag in CHARTED}
+        self._writer.margin_charts("median and 10-90 % of members", charts)
+        self._size = size
+        self._latest: dict[str, tuple[Array, Array]] = {}  # (P,) steps and numbers
+        self._new: dict[str, Array] = {}
+
+    def see(self, steps: Array, numbers: Mapping[str, tuple[Array, Array]], now: float) -> None:
+        """Take notice of new numbers: (members, their numbers) by tag."""
+        due: dict[int, dict[str, float]] = {}
+        for tag, (members, values) in numbers.items():
+            nothing = np.zeros(self._size, np.int64), np.full(self._size, np.nan)
+            latest_steps, latest = self._latest.setdefault(tag, nothing)
+            latest_steps[members], latest[members] = steps[members], values
+            new = self._new.setdefault(tag, np.zeros(self._size, bool))
+            new[members] = True
+            if 2 * new.sum() > self._size:
+                due.setdefault(self._step(tag), {}).update(self._point(tag))
+        self._write(due, now)
+
+    def close(self) -> None:
+        """Write a last point of each curve that has changed since."""
+        due: dict[int, dict[str, float]] = {}
+        for tag, new in self._new.items():
+            if new.any():
+                due.setdefault(self._step(tag), {}).update(self._point(tag))
+        self._write(due, time.time())
+        self._writer.close()
+
+    def _step(self, tag: str) -> int:
+        steps, latest = self._latest[tag]
+        return int(np.median(steps[~np.isnan(latest)]))
+
+    def _point(self, tag: str) -> dict[str, float]:
+        self._new[tag][:] = False
+        latest = self._latest[tag][1]
+        with np.errstate(invalid="ignore"):  # interpolating between infinities
+            quantiles = np.quantile(latest[~np.isnan(latest)], list(_QUANTILES.values()))
+        named = zip(_QUANTILES, quantiles.tolist(), strict=True)
+        return {name.format(tag): number for name, number in named if not np.isnan(number)}
+
+    def _write(self, due: Mapping[int, Mapping[str, float]], now: float) -> None:
+        for step, numbers in due.items():
+            self._writer.scalars(step, numbers, now)
+        self._writer.flush()

@@ -1,0 +1,91 @@
+"""``metrics.parquet``: every logged scalar, one row each."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pgkit.files import replace_file
+from pgkit.types import PgkitError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("member", "label", "step", "tag", "value", "wall_time")
+"""member: position in the population; label: its name; step: its environment steps; wall_time: seconds since 1970."""
+
+
+class Rows:
+    """Rows in memory, column by column; labels and tags as numbers until they are written.
+
+    Args:
+        path: the Parquet file.
+        labels: the members' names.
+        kept: rows of an earlier part of the run, from :func:`read_metrics`.
+    """
+
+    def __init__(self, path: Path, labels: Sequence[str], kept: "pd.DataFrame | None" = None) -> None:
+        self._path, self._labels, self._kept = path, list(labels), kept
+        self._tags: dict[str, int] = {}
+        self._blocks: list[tuple[np.ndarray[Any, Any], ...]] = []
+        self._changed = kept is None
+
+    def add(
+        self,
+        tag: str,
+        member: np.ndarray[Any, Any],
+        step: np.ndarray[Any, Any],
+        value: np.ndarray[Any, Any],
+        now: float,
+    ) -> None:
+        """One number of each of these members."""
+        code = self._tags.setdefault(tag, len(self._tags))
+        self._blocks.append((member, step, np.full(len(member), code), value, np.full(len(member), now)))
+        self._changed = True
+
+    def write(self) -> None:
+        """Replace the file, if there is anything new.
+
+        Raises:
+            PgkitError: the system refuses to write.
+        """
+        if not self._changed:
+            return
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.Table.from_pandas(self._frame(), preserve_index=False)
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        replace_file(self._path, lambda file: file.write(buffer.getvalue()))
+        self._changed = False
+
+    def _frame(self) -> "pd.DataFrame":
+        import pandas as pd
+
+        empty = tuple(np.empty(0, dtype) for dtype in (np.int32, np.int64, np.int64, np.float64, np.float64))
+        columns = [np.concatenate(parts) for parts in zip(empty, *self._blocks, strict=True)]
+        member, step, tag, value, wall_time = columns
+        self._blocks = [tuple(columns)]
+        labels, tags = np.array(self._labels, dtype=object)[member], np.array(list(self._tags), dtype=object)[tag]
+        arrays = (member.astype(np.int32), labels, step.astype(np.int64), tags, value, wall_time)
+        frame = pd.DataFrame(dict(zip(COLUMNS, arrays, strict=True)))
+        return frame if self._kept is None else pd.concat([self._kept, frame], ignore_index=True)
+
+
+def read_metrics(path: Path) -> "pd.DataFrame":
+    """The rows of a ``metrics.parquet``, in the order in which they were logged; columns as in ``COLUMNS``.
+
+    Raises:
+        PgkitError: there is no such file, or it cannot be read.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path, columns=list(COLUMNS))
+    except (OSError, pa.ArrowException) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+        raise PgkitError(f"cannot read {path}: {reason}") from None
