@@ -1,6 +1,7 @@
-"""Averages over the samples of a batch, one number for each member. Pure functions.
+"""Averages over the samples of a batch, one number for each member. Pure functions of tensors.
 
 Samples are ``(P, B)``; sums run along a contiguous row, so that a member's bits do not depend on P.
+A tensor of another rank or shape, which PyTorch would silently broadcast, is a ValueError.
 """
 
 import torch
@@ -10,27 +11,52 @@ from torch import Tensor
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
     """Mean of ``x (P, B)`` over the samples where ``valid (P, B)``, ``(P,)``; 0 where there is none.
 
-    Invalid samples may hold anything, NaN included.
+    Invalid samples may hold anything, NaN included; the gradient of ``x`` is 0 there.
     """
-    if x.dim() != 2 or x.shape != valid.shape:
-        raise ValueError(f"expected x and valid of one shape (P, B), got {tuple(x.shape)} and {tuple(valid.shape)}")
+    _check(x=x, valid=valid)
     return torch.where(valid, x, 0.0).contiguous().sum(1) / valid.sum(1).clamp(min=1)
 
 
 def policy_gradient_loss(log_prob: Tensor, advantage: Tensor, valid: Tensor) -> Tensor:
-    """``-mean(log pi(a|s) * A)``, ``(P,)``: minus its gradient is the policy gradient (Williams 1992), A held fixed."""
-    return -masked_mean(log_prob * advantage, valid)
+    """``-mean(log pi(a|s) * A)``, ``(P,)``: minus its gradient is the policy gradient (Williams 1992), A held fixed.
+
+    A mean over samples is the unbiased estimator, a sum over steps and a mean over episodes, divided by the mean
+    length of the member's episodes; where lengths vary and tell of returns, that also turns the expected direction.
+    For the unbiased one, multiply ``A`` by the number of valid samples over the number of episodes.
+
+    Args:
+        log_prob: ``(P, B)``, in nats; the only argument that gradients flow to.
+        advantage: ``(P, B)``, finite.
+        valid: ``(P, B)`` bool, samples that count.
+    """
+    _check(log_prob=log_prob, advantage=advantage, valid=valid)
+    return -masked_mean(log_prob * advantage.detach(), valid)
 
 
 def value_loss(value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """``mean((V - target)^2)``, ``(P,)``."""
-    return masked_mean((value - target).square(), valid)
+    """``mean((V - target)^2)``, ``(P,)``, the target held fixed; all arguments ``(P, B)``."""
+    _check(value=value, target=target, valid=valid)
+    return masked_mean((value - target.detach()).square(), valid)
 
 
 def explained_variance(value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """``1 - Var(target - V) / Var(target)``, ``(P,)``: 1 is perfect, 0 no better than a constant; 0 / 0 gives NaN."""
-    return 1 - _variance(target - value, valid) / _variance(target, valid)
+    """``1 - Var(target - V) / Var(target)``, ``(P,)``: 1 is perfect, 0 no better than a constant.
+
+    NaN where all targets are equal: there is nothing to explain.
+    """
+    _check(value=value, target=target, valid=valid)
+    total = _variance(target, valid)
+    return torch.where(total > 0, 1 - _variance(target - value, valid) / total, torch.nan)
 
 
 def _variance(x: Tensor, valid: Tensor) -> Tensor:
     return masked_mean((x - masked_mean(x, valid).unsqueeze(1)).square(), valid)
+
+
+def _check(**tensors: Tensor) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) != 1 or tensors["valid"].dim() != 2:
+        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"expected tensors of one shape (P, B), got {given}")
+    if tensors["valid"].dtype != torch.bool:
+        raise ValueError(f"valid must be bool, got {tensors['valid'].dtype}")
