@@ -26,7 +26,7 @@ class Record:
     def __init__(self, directory: Path | None, configs: Sequence[TrainConfig]) -> None:
         self.directory, self.configs = directory, configs
         self._recorder: Recorder | None = None
-        self._provenance: Any = None
+        self._stopwatch: provenance.Stopwatch | None = None
         if directory is None:
             return
         names, first = labels(configs), configs[0]
@@ -38,7 +38,7 @@ class Record:
             for name, config in zip(names, configs, strict=True):
                 (directory / name).mkdir()
                 (directory / name / "config.toml").write_text(to_toml(config), encoding="utf-8")
-        provenance.write(directory / "provenance.json", seeds)
+        self._stopwatch = provenance.write(directory / "provenance.json", seeds)
         self._recorder = Recorder(directory, names, text, [hparams(config) for config in configs])
 
     def rows(self, rows: Mapping[int, tuple[float, Mapping[str, float]]]) -> None:
@@ -65,12 +65,15 @@ class Record:
             return
         text = json.dumps({"members": list(table), "summary": dict(summary), "wall_seconds": wall_seconds}, indent=2)
         checkpoint.write_text(self.directory / "result.json", text)
-        self._recorder.hparams([{"eval/return_mean": row["return_mean"]} for row in table])
+        evaluated = ("return_mean", "return_std", "length_mean")
+        self._recorder.hparams([{f"eval/{name}": row[name] for name in evaluated} for row in table])
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is left, and how long it took."""
         if self._recorder is not None:
             self._recorder.close()
+        if self._stopwatch is not None:
+            provenance.finish(self._stopwatch)
 
 
 def labels(configs: Sequence[TrainConfig]) -> list[str]:
