@@ -71,7 +71,7 @@ def train(
         title = f"Final evaluation, {settings.evaluation.final_episodes} episodes per seed"
         _print_result(result.table, result.summary, title)
         typer.echo(f"written to {directory}")
-        _exit_if_all_failed(result.table)
+        _exit_if_all_failed(result.table, directory)
 
 
 @app.command()
@@ -152,7 +152,7 @@ def _print_header(config: "TrainConfig", notes: Sequence[str], directory: Path, 
         "run": f"{config.name} -> {directory}",
         "environment": f"{config.env.id} ({backend}) x {config.envs_per_member}, {config.steps:,} steps per seed",
         "agent": _settings_line(config.agent),
-        "seeds": f"{seeds[0]}" if len(seeds) == 1 else f"{len(seeds)}: {', '.join(map(str, seeds))}",
+        "seeds": ", ".join(map(str, seeds)) if len(seeds) <= 20 else f"{len(seeds)}: {seeds[0]} ... {seeds[-1]}",
     }
     for group, settings in optim.describe(config.optimizer).items():
         lines[f"optimizer {group}".strip()] = _settings_line(settings)
@@ -165,7 +165,7 @@ def _print_header(config: "TrainConfig", notes: Sequence[str], directory: Path, 
 
 
 def _settings_line(settings: Mapping[str, Any]) -> str:
-    rest = [f"{key}={value}" for key, value in settings.items() if key != "name"]
+    rest = [f"{key}={value}" for key, value in settings.items() if key != "name" and value is not None]
     return f"{settings['name']} ({', '.join(rest)})" if rest else str(settings["name"])
 
 
@@ -173,8 +173,8 @@ def _print_result(table: Sequence[Mapping[str, Any]], summary: Mapping[str, floa
     """A row per seed and, if there are several, their spread."""
     _print_table(table, title)
     if len(table) > 1:
-        failed = sum(bool(row["failed"]) for row in table if "failed" in row)
-        _print_table([{**summary, "failed": failed}], "Mean returns over seeds")
+        failed = {"failed": sum(row["failed"] for row in table)} if "failed" in table[0] else {}
+        _print_table([{**summary, **failed}], "Mean returns over seeds")
 
 
 def _print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
@@ -184,7 +184,7 @@ def _print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
 
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for index, key in enumerate(rows[0] if rows else ()):
-        numeric = all(isinstance(row[key], int | float) for row in rows)
+        numeric = all(type(row[key]) in (int, float) for row in rows)
         justify: Literal["left", "right"] = "right" if numeric else "left"
         table.add_column(key.replace("_", " "), justify=justify, no_wrap=index == 0, overflow="fold")
     for row in rows:
@@ -202,13 +202,15 @@ def _console() -> "Console":
 
 
 def _cell(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.1f}"
-    return f"{value:,}" if type(value) is int and key != "seed" else str(value)
+    return f"{value:,}" if isinstance(value, int) and key != "seed" else str(value)
 
 
-def _exit_if_all_failed(rows: Sequence[Mapping[str, Any]]) -> None:
-    failed = [row for row in rows if row.get("failed")]
-    if failed and len(failed) == len(rows):
-        typer.echo("every run diverged: see the directory's last good checkpoint", err=True)
+def _exit_if_all_failed(rows: Sequence[Mapping[str, Any]], directory: Path) -> None:
+    if all(row["failed"] for row in rows):
+        what = "the run" if len(rows) == 1 else "every run"
+        typer.echo(f"{what} diverged; the last good checkpoint is in {directory / 'checkpoints'}", err=True)
         raise typer.Exit(1)

@@ -1,5 +1,6 @@
 """The command line, from words to exit codes."""
 
+import json
 import re
 import signal
 import subprocess
@@ -119,7 +120,7 @@ def test_train_then_evaluate(place: Path) -> None:
     assert trained.exit_code == 0, trained.stderr
     assert "CartPole-v1 (pgkit) x 2, 400 steps per seed" in trained.stdout
     assert "sgd (lr=0.01" in trained.stdout
-    assert "2: 4, 7" in trained.stdout
+    assert "seeds           4, 7" in trained.stdout
     assert "Mean returns over seeds" in trained.stdout
     assert "written to runs/tiny" in trained.stdout
     assert tomllib.loads((place / "runs/tiny/config.toml").read_text())["optimizer"]["name"] == "sgd"
@@ -163,7 +164,8 @@ def test_divergence_is_exit_code_1() -> None:
     words = f"{TINY} optimizer.name=sgd optimizer.lr=1e38 optimizer.max_grad_norm=1e38 --quiet"
     one = pgkit(f"train cartpole-actor-critic {words} name=one")
     assert one.exit_code == 1
-    assert "diverged" in one.stderr
+    assert one.stderr.endswith("the run diverged; the last good checkpoint is in runs/one/checkpoints\n")
+    assert json.loads(Path("runs/one/result.json").read_text())["members"][0]["failed"] is True
     assert list(Path("runs/one/checkpoints").iterdir()) != []
 
 
