@@ -79,7 +79,7 @@ def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or the name of one below runs/.")],
     episodes: Annotated[int, typer.Option(min=1, help="Episodes per seed.")] = 100,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Most likely actions, not sampled.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of environments and actions.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="0 repeats the run's own final evaluation.")] = 0,
 ) -> None:
     """Evaluate the trained agents of a run directory."""
     with _one_line_errors():
