@@ -7,7 +7,7 @@ and let nothing pass, whatever their entries hold. ``value[t] = V(s_t)`` and ``n
 
 Notation: r reward, d = gamma * (1 - terminated), e = 1 where the next row is not a step of the same episode, else 0.
 
-An estimator A is called *unbiased* when, with w_t = 1 if gamma = 1, else :func:`discount_from_start`,
+An estimator A is called *unbiased* when, with w_t = gamma^t (:func:`discount_from_start`),
 
     E[ mean over episodes of  sum_t w_t grad log pi(a_t | s_t) A_t ]  =  grad E[ sum_t gamma^t r_t ].
 
