@@ -308,4 +308,5 @@ def _check_recipe(settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
         if isinstance(value, list) and recipe and not isinstance(recipe.defaults.get(key), list | tuple):
             raise PgkitError(f"{key} must be one number, got {show(value)}")
+    optim.make(**{key: value for key, value in settings.items() if key != "schedule"})  # clearer about a wrong number
     optim.make(**settings)
