@@ -1,0 +1,132 @@
+"""Stacked networks: initial weights, the layers' arithmetic, and members that do not depend on each other."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from pgkit.networks import ACTIVATIONS, init_mlp, layer_count, linear, mlp
+from pgkit.seeding import stream_keys, uniform
+from pgkit.types import Params
+
+POPULATIONS = (1, 2, 5, 64)
+SHAPES = [(1, 1), (1, 2), (2, 1), (3, 1), (1, 64), (4, 64), (64, 64), (64, 1), (65, 3)]
+
+
+def numbers(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def keys(members: int) -> Tensor:
+    return stream_keys(range(members), "weights")
+
+
+@pytest.mark.parametrize(("fan_in", "fan_out"), SHAPES)
+@pytest.mark.parametrize("gain", [1.0, 2**0.5, 0.01])
+def test_orthogonal_weights_are_orthogonal_times_gain(fan_in: int, fan_out: int, gain: float) -> None:
+    weight = init_mlp("net", keys(3), [fan_in, fan_out], [gain])["net.0.weight"]
+    assert weight.shape == (3, fan_in, fan_out)
+    tall = weight if fan_in >= fan_out else weight.mT
+    identity = torch.eye(tall.shape[2]).expand(3, -1, -1)
+    torch.testing.assert_close(tall.mT @ tall / gain**2, identity, atol=1e-5, rtol=0)
+
+
+def test_orthogonal_weights_have_no_preferred_direction() -> None:
+    """Over many members every entry of a uniform orthogonal 3 x 3 matrix has mean 0 and mean square 1/3."""
+    members = 2000
+    weight = init_mlp("net", keys(members), [3, 3], [1.0])["net.0.weight"].double()
+    assert weight.mean(0).abs().max() < 4 * (1 / 3 / members) ** 0.5
+    assert (weight.square().mean(0) - 1 / 3).abs().max() < 4 * (4 / 45 / members) ** 0.5
+    assert abs(torch.linalg.det(weight).mean()) < 4 / members**0.5  # as many reflections as rotations
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.3])
+def test_other_weights_are_normal_with_lecuns_deviation(gain: float) -> None:
+    weight = init_mlp("net", keys(5), [100, 200], [gain], orthogonal=False)["net.0.weight"].double()
+    scaled = weight * 100**0.5 / gain
+    assert abs(scaled.mean()) < 4 / 100_000**0.5
+    assert abs(scaled.square().mean() - 1) < 4 * (2 / 100_000) ** 0.5
+    assert abs(scaled.pow(4).mean() - 3) < 4 * (96 / 100_000) ** 0.5
+
+
+@pytest.mark.parametrize("orthogonal", [True, False])
+def test_initial_weights_are_a_function_of_the_members_own_seed(orthogonal: bool) -> None:
+    sizes, gains = [4, 64, 64, 1], [2**0.5, 2**0.5, 1.0]
+    together = init_mlp("net", keys(64), sizes, gains, orthogonal)
+    for member in (0, 1, 63):
+        alone = init_mlp("net", keys(64)[member : member + 1], sizes, gains, orthogonal)
+        assert alone.keys() == together.keys()
+        assert all(torch.equal(alone[name][0], together[name][member]) for name in alone)
+    weight = together["net.1.weight"].flatten(1)
+    assert len(weight.unique(dim=0)) == 64
+
+
+def test_layers_of_one_network_are_different() -> None:
+    params = init_mlp("net", keys(1), [8, 8, 8], [1.0, 1.0])
+    assert layer_count(params, "net") == 2
+    assert layer_count(params, "other") == 0
+    assert not torch.equal(params["net.0.weight"], params["net.1.weight"])
+    assert not params["net.0.bias"].any()
+    assert params["net.0.bias"].shape == (1, 1, 8)
+
+
+def test_as_many_gains_as_layers() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        init_mlp("net", keys(1), [4, 8, 2], [1.0])
+
+
+@pytest.mark.parametrize(("fan_in", "fan_out"), SHAPES)
+def test_linear_is_a_matrix_product_and_a_bias(fan_in: int, fan_out: int) -> None:
+    x, weight, bias = numbers(0, 3, 10, fan_in), numbers(1, 3, fan_in, fan_out), numbers(2, 3, 1, fan_out)
+    expected = torch.einsum("pbi,pio->pbo", x.double(), weight.double()) + bias.double()
+    torch.testing.assert_close(linear(x, weight, bias).double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("fan_in", "fan_out"), [(1, 1), (1, 3), (3, 1), (4, 5)])
+def test_linear_has_the_right_gradient(fan_in: int, fan_out: int) -> None:
+    shapes = ((2, 6, fan_in), (2, fan_in, fan_out), (2, 1, fan_out))
+    leaves = [numbers(seed, *shape, dtype=torch.float64).requires_grad_() for seed, shape in enumerate(shapes)]
+    assert torch.autograd.gradcheck(linear, leaves)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activate_last", [True, False])
+def test_mlp_is_the_torch_network_of_each_member(activation: str, activate_last: bool) -> None:
+    params = init_mlp("net", keys(3), [5, 7, 1], [1.5, 1.0])
+    params = {name: leaf + 0.1 * numbers(len(name), *leaf.shape) for name, leaf in params.items()}
+    x, modules = numbers(9, 3, 11, 5), {"tanh": "Tanh", "relu": "ReLU", "elu": "ELU", "silu": "SiLU"}
+    outputs = mlp(params, "net", x, activation, activate_last)
+    assert outputs.shape == (3, 11, 1)
+    for member in range(3):
+        activate = getattr(torch.nn, modules[activation])()
+        last = activate if activate_last else torch.nn.Identity()
+        module = torch.nn.Sequential(torch.nn.Linear(5, 7), activate, torch.nn.Linear(7, 1), last)
+        module.load_state_dict(
+            {
+                f"{2 * layer}.{kind}": params[f"net.{layer}.{kind}"][member].mT.squeeze(1 if kind == "bias" else ())
+                for layer in (0, 1)
+                for kind in ("weight", "bias")
+            }
+        )
+        torch.testing.assert_close(outputs[member], module(x[member]), atol=1e-6, rtol=1e-5)
+
+
+def forward_and_backward(params: Params, x: Tensor) -> list[Tensor]:
+    """Outputs, and the gradients of a loss of all of them."""
+    leaves = {name: leaf.clone().requires_grad_() for name, leaf in params.items()}
+    outputs = mlp(leaves, "net", x, "tanh")
+    return [outputs.detach(), *torch.autograd.grad(outputs.square().sum(), list(leaves.values()))]
+
+
+@pytest.mark.parametrize("sizes", [(4, 64, 64, 2), (4, 64, 1), (1, 16, 1), (3, 1, 1, 2), (8, 5)])
+@pytest.mark.parametrize("batch", [1, 8, 160])
+def test_a_member_has_the_same_bits_in_every_population(sizes: tuple[int, ...], batch: int) -> None:
+    """Forward and backward, at the first and the last place."""
+    members = max(POPULATIONS)
+    params = init_mlp("net", keys(members), sizes, [1.0] * (len(sizes) - 1))
+    x = uniform(keys(members)[:, None, None], torch.arange(batch * sizes[0]).view(1, batch, -1))
+    expected = forward_and_backward(params, x)
+    for size in POPULATIONS:
+        for start in {0, members - size}:
+            rows = slice(start, start + size)
+            result = forward_and_backward({name: leaf[rows] for name, leaf in params.items()}, x[rows])
+            assert all(torch.equal(a, b[rows]) for a, b in zip(result, expected, strict=True)), (size, start)
