@@ -1,7 +1,8 @@
 """Averages over the samples of a batch, one number for each member. Pure functions of tensors.
 
-Samples are ``(P, B)``; sums run along a contiguous row, so that a member's bits do not depend on P.
-A tensor of another rank or shape, which PyTorch would silently broadcast, is a ValueError.
+Samples are ``(P, B)``; those that are not valid may hold anything, NaN included, and get no gradient. Sums run
+along a contiguous row, so that a member's bits do not depend on P. A tensor of another rank or shape, which PyTorch
+would silently broadcast, is a ValueError.
 """
 
 import torch
@@ -9,10 +10,7 @@ from torch import Tensor
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
-    """Mean of ``x (P, B)`` over the samples where ``valid (P, B)``, ``(P,)``; 0 where there is none.
-
-    Invalid samples may hold anything, NaN included; the gradient of ``x`` is 0 there.
-    """
+    """Mean of ``x (P, B)`` over the samples where ``valid (P, B)``, ``(P,)``; 0 where there is none."""
     _check(x=x, valid=valid)
     return torch.where(valid, x, 0.0).contiguous().sum(1) / valid.sum(1).clamp(min=1)
 
@@ -26,17 +24,19 @@ def policy_gradient_loss(log_prob: Tensor, advantage: Tensor, valid: Tensor) -> 
 
     Args:
         log_prob: ``(P, B)``, in nats; the only argument that gradients flow to.
-        advantage: ``(P, B)``, finite.
+        advantage: ``(P, B)``.
         valid: ``(P, B)`` bool, samples that count.
     """
     _check(log_prob=log_prob, advantage=advantage, valid=valid)
-    return -masked_mean(log_prob * advantage.detach(), valid)
+    weight = torch.where(valid, advantage.detach(), 0.0)  # before the product: NaN times a gradient of 0 is NaN
+    return -masked_mean(log_prob * weight, valid)
 
 
 def value_loss(value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """``mean((V - target)^2)``, ``(P,)``, the target held fixed; all arguments ``(P, B)``."""
     _check(value=value, target=target, valid=valid)
-    return masked_mean((value - target.detach()).square(), valid)
+    error = torch.where(valid, value - target.detach(), 0.0)
+    return masked_mean(error.square(), valid)
 
 
 def explained_variance(value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
