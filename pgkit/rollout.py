@@ -13,7 +13,7 @@ from pgkit.envs.base import Environments, Transition
 from pgkit.optim.core import put_tree, take_tree
 from pgkit.policies import Policy
 from pgkit.seeding import stream_keys, uniform
-from pgkit.types import Params, Rollout
+from pgkit.types import Params, PgkitError, Rollout
 
 Rows = Tensor | None
 """Which members: int64 ``(p,)``, or None for all of them."""
@@ -109,7 +109,12 @@ class Collector:
         Members whose episodes are all over leave at the next boundary 32, 64, 128, ... with a piece padded to
         it, so a member's shapes, and with them its rounding, depend on its own episodes alone. Environments
         that are done idle: they are not stepped. Only the padding (``valid`` False) is computed in vain.
+
+        Raises:
+            PgkitError: the environments step all at once only, so that those that are done would go on.
         """
+        if not self.envs.info.can_step_subset:
+            raise PgkitError(f"environment {self.envs.info.name!r} steps all at once: it cannot give whole episodes")
         obs = self._begin_episodes(params)
         going = torch.arange(len(self.members), device=self.obs.device)
         running = torch.ones(obs.shape[:2], dtype=torch.bool, device=obs.device)
@@ -175,7 +180,7 @@ class Collector:
         if result.final_obs is not None:  # what follows an episode's end is the next one's beginning
             beginning = self.obs[going].flatten(0, 1)
             beginning[where] = result.obs
-            self.obs[going] = beginning.view_as(obs)
+            self.obs = merge(self.obs, going, beginning.view_as(obs))  # not in place: the record holds the old one
         terminated, truncated = flags.view(2, *running.shape)
         rollout = Rollout(obs, action, reward.view_as(terminated), terminated, truncated, running)
         return rollout, after.view_as(obs)
