@@ -13,10 +13,10 @@ tensor([0.9000, 0.8000, 0.7000])
 from pgkit.optim.chain import chain
 from pgkit.optim.combine import by_member, by_name, matches
 from pgkit.optim.core import Optimizer, Schedule, Transform, apply_updates, put_tree, take_tree
+from pgkit.optim.foreign import from_torch
 from pgkit.optim.measure import diagnostics, measure, snapshot
-from pgkit.optim.recipes import adam, momentum, nesterov, rmsprop, sgd
+from pgkit.optim.natural import fisher_vector_product
 from pgkit.optim.registry import Recipe, make, recipes, register
-from pgkit.optim.schedules import constant, linear
 from pgkit.optim.settings import describe, from_settings
 
 __all__ = [
@@ -24,26 +24,21 @@ __all__ = [
     "Recipe",
     "Schedule",
     "Transform",
-    "adam",
     "apply_updates",
     "by_member",
     "by_name",
     "chain",
-    "constant",
     "describe",
     "diagnostics",
+    "fisher_vector_product",
     "from_settings",
-    "linear",
+    "from_torch",
     "make",
     "matches",
     "measure",
-    "momentum",
-    "nesterov",
     "put_tree",
     "recipes",
     "register",
-    "rmsprop",
-    "sgd",
     "snapshot",
     "take_tree",
 ]

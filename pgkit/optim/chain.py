@@ -21,6 +21,7 @@ from pgkit.optim.core import (
     Transform,
     Vectors,
     own,
+    per_leaf,
     per_member,
 )
 from pgkit.types import Params, PgkitError
@@ -41,39 +42,27 @@ def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
     hyper: dict[str, Hyper] = _merged("hyperparameter", [part.hyper for part in transforms])
     slots: dict[str, float | str] = _merged("slot", [part.slots for part in transforms])
     vectors: dict[str, float] = _merged("vector", [part.vectors for part in transforms])
-    schedules = {name: value for name, value in hyper.items() if isinstance(value, Schedule)}
     stages = _stages(transforms)
 
     @torch.no_grad()
     def init(params: Params) -> State:
-        members, device = _population(params)
-
-        def vector(name: str, value: Any) -> Tensor:
-            return per_member(name, value, members, device)
-
-        return {
-            "hyper": {name: vector(name, getattr(value, "start", value)) for name, value in hyper.items()},
-            "schedules": {
-                name: {key: vector(f"{key} of {name}", value) for key, value in schedule.settings.items()}
-                | {"start": vector(name, schedule.start)}
-                for name, schedule in schedules.items()
-            },
-            "vectors": {name: vector(name, value) for name, value in vectors.items()},
-            "slots": {
-                slot: {name: _first(value, param) for name, param in params.items()} for slot, value in slots.items()
-            },
+        members, device = population(params)
+        state = first_hyper(hyper, members, device)
+        state["vectors"] = {name: per_member(name, value, members, device) for name, value in vectors.items()}
+        state["slots"] = {
+            slot: {name: first_slot(value, param, state["hyper"]) for name, param in params.items()}
+            for slot, value in slots.items()
         }
+        return state
 
     @torch.no_grad()
     def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
         updates = own(grads, params)
-        hyper_now, vectors_now = dict(state["hyper"]), dict(state["vectors"])
-        for name, schedule in schedules.items():
-            hyper_now[name] = schedule.rule(hyper_now[name], state["schedules"][name], signals)
+        now, vectors_now = next_hyper(hyper, state, signals), dict(state["vectors"])
         for stage in stages:
             survey = stage[0].survey
             seen: Signals = {**signals, **survey(updates)} if survey else signals
-            columns = _Columns([part.numbers(hyper_now, vectors_now, seen) for part in stage])
+            columns = _Columns([part.numbers(now, vectors_now, seen) for part in stage])
             for name, grad in updates.items():
                 for block, leaf, numbers in _blocks(name, grad, params[name], state["slots"], columns):
                     result = block
@@ -81,9 +70,62 @@ def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
                         result = part.step(result, leaf, c)
                     if result is not block:
                         block.copy_(result)
-        return updates, {**state, "hyper": hyper_now, "vectors": vectors_now}
+        return updates, {**state, "hyper": now, "vectors": vectors_now}
 
-    return Optimizer(init, update, transforms=transforms)
+    needs = frozenset().union(needs_of(hyper), *(part.needs for part in transforms))
+    return Optimizer(init, update, transforms=transforms, needs=needs)
+
+
+def first_hyper(hyper: Mapping[str, Hyper], members: int, device: torch.device) -> dict[str, Any]:
+    """The beginning of a state: ``"hyper"`` by name, ``"schedules"`` with the numbers of each schedule."""
+
+    def vector(name: str, value: Any) -> Tensor:
+        return per_member(name, value, members, device)
+
+    return {
+        "hyper": {name: vector(name, getattr(value, "start", value)) for name, value in hyper.items()},
+        "schedules": {
+            name: {key: vector(f"{key} of {name}", number) for key, number in value.settings.items()}
+            | {"start": vector(name, value.start)}
+            for name, value in hyper.items()
+            if isinstance(value, Schedule)
+        },
+    }
+
+
+def next_hyper(hyper: Mapping[str, Hyper], state: State, signals: Signals) -> Vectors:
+    """The hyperparameters ``(P,)`` of this update."""
+    now = dict(state["hyper"])
+    for name, rule in hyper.items():
+        if isinstance(rule, Schedule):
+            now[name] = rule.rule(now[name], state["schedules"][name], signals)
+    return now
+
+
+def needs_of(hyper: Mapping[str, Hyper]) -> frozenset[str]:
+    """The signals that the schedules among some hyperparameters read."""
+    return frozenset().union(*(value.needs for value in hyper.values() if isinstance(value, Schedule)))
+
+
+def first_slot(value: float | str, param: Tensor, hyper: Vectors) -> Tensor:
+    """The first value of a slot, see :class:`~pgkit.optim.core.Transform`."""
+    slot = torch.empty_like(param, memory_format=torch.contiguous_format)
+    if value == "param":
+        return slot.copy_(param)
+    return slot.copy_(per_leaf(hyper[value], param)) if isinstance(value, str) else slot.fill_(value)
+
+
+def population(params: Params) -> tuple[int, torch.device]:
+    """Number of members, and device, of parameters.
+
+    Raises:
+        PgkitError: the leaves do not agree.
+    """
+    members = {leaf.shape[0] if leaf.dim() else 0 for leaf in params.values()}
+    if len(members) != 1:
+        shapes = {name: tuple(leaf.shape) for name, leaf in params.items()}
+        raise PgkitError(f"every parameter needs the same leading axis of members, got {shapes}")
+    return members.pop(), next(iter(params.values())).device
 
 
 def _blocks(
@@ -148,20 +190,8 @@ def _sequence(parts: Sequence[Optimizer]) -> Optimizer:
         take=lambda state, members: [part.take(own, members) for part, own in zip(parts, state, strict=True)],
         dump=lambda state: [part.dump(own) for part, own in zip(parts, state, strict=True)],
         load=lambda data, params: [part.load(own, params) for part, own in zip(parts, data, strict=True)],
+        needs=frozenset().union(*(part.needs for part in parts)),
     )
-
-
-def _population(params: Params) -> tuple[int, torch.device]:
-    members = {leaf.shape[0] if leaf.dim() else 0 for leaf in params.values()}
-    if len(members) != 1:
-        shapes = {name: tuple(leaf.shape) for name, leaf in params.items()}
-        raise PgkitError(f"every parameter needs the same leading axis of members, got {shapes}")
-    return members.pop(), next(iter(params.values())).device
-
-
-def _first(value: float | str, param: Tensor) -> Tensor:
-    like = torch.empty_like(param, memory_format=torch.contiguous_format)
-    return like.copy_(param) if value == "param" else like.fill_(float(value))
 
 
 def _merged(kind: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -66,6 +66,7 @@ def by_member(optimizers: Sequence[Optimizer], kinds: Sequence[int]) -> Optimize
             state | {"states": [part.dump(own) for part, own in zip(optimizers, state["states"], strict=True)]}
         ),
         load=load,
+        needs=frozenset().union(*(part.needs for part in optimizers)),
     )
 
 
@@ -78,7 +79,8 @@ def _signal_of_members(value: Any, members: Tensor, params: Params) -> Any:
 
     def of_members(sub: Params) -> Params:
         full = {name: torch.zeros_like(params[name]) for name in sub}
-        return take_tree(value(put_tree(full, members, sub)), members)
+        images: Params = take_tree(value(put_tree(full, members, sub)), members)
+        return images
 
     return of_members
 
@@ -122,6 +124,7 @@ def by_name(groups: Groups) -> Optimizer:
         },
         dump=lambda state: {"groups": {label: groups[label][1].dump(own) for label, own in state["groups"].items()}},
         load=load,
+        needs=frozenset().union(*(optimizer.needs for _, optimizer in groups.values())),
     )
 
 

@@ -38,11 +38,13 @@ class Schedule:
         start: its first value.
         settings: the numbers of the rule by name.
         rule: ``rule(current, numbers, signals) -> (P,)``; ``numbers`` are the settings and ``start``.
+        needs: the signals that it reads.
     """
 
     start: Number
     settings: Mapping[str, Number]
     rule: Callable[[Tensor, Vectors, Signals], Tensor]
+    needs: frozenset[str] = frozenset()
 
 
 Hyper = Number | Schedule
@@ -78,9 +80,11 @@ class Transform:
         survey: ``survey(grads) -> {name: (P,)}`` looks at the gradients that come in, all leaves together; ``numbers``
             finds the result among its signals.
         hyper: the hyperparameters that it brings.
-        slots: the tensors like the parameters that it keeps, with their first value (``"param"``: the parameters).
+        slots: the tensors like the parameters that it keeps, with their first value: a number, the name of one of the
+            hyperparameters, or ``"param"`` for the parameters themselves.
         vectors: the numbers per member that it keeps, with their first value. They show in the diagnostics unless
-            their name begins with an underscore.
+            their name begins with ``_``; a reset of the step counter puts back those that begin with ``_step``.
+        needs: the signals that it reads.
     """
 
     step: Callable[[Tensor, Leaf, Columns], Tensor]
@@ -89,6 +93,7 @@ class Transform:
     hyper: Mapping[str, Hyper] = field(default_factory=dict)
     slots: Mapping[str, float | str] = field(default_factory=dict)
     vectors: Mapping[str, float] = field(default_factory=dict)
+    needs: frozenset[str] = frozenset()
 
 
 def map_tree(function: Callable[[Tensor], Any], tree: Any) -> Any:
@@ -130,6 +135,7 @@ class Optimizer:
         dump: ``dump(state)``: plain data and tensors for a checkpoint.
         load: ``load(data, params) -> state``, its inverse.
         transforms: what :func:`~pgkit.optim.chain.chain` made it of; empty for others.
+        needs: the signals without which ``update`` fails, such as ``"progress"``.
     """
 
     init: Callable[[Params], State]
@@ -138,6 +144,7 @@ class Optimizer:
     dump: Callable[[State], Any] = lambda state: state
     load: Callable[[Any, Params], State] = lambda data, params: data
     transforms: tuple[Transform, ...] = ()
+    needs: frozenset[str] = frozenset()
 
 
 @torch.no_grad()
@@ -191,13 +198,40 @@ def per_member(name: str, value: Number, members: int, device: torch.device) -> 
 
 def row_sum(leaf: Tensor) -> Tensor:
     """Sum over all but axis 0, ``(P, ...) -> (P,)``: the same bits for any P and any number of threads."""
-    pieces = leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:])).split(2**14, dim=1)
-    total = pieces[0].sum(1)
-    for piece in pieces[1:]:
-        total += piece.sum(1)
+    matrix = leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:]))
+    total = matrix[:, : 2**14].sum(1)
+    for first in range(2**14, matrix.shape[1], 2**14):
+        total += matrix[:, first : first + 2**14].sum(1)
     return total
 
 
 def inner(first: Params, second: Params) -> Tensor:
-    """Inner product of two Params per member, ``(P,)``."""
-    return torch.stack([row_sum(first[name] * second[name]) for name in first], 1).sum(1)
+    """Inner product of two Params per member, ``(P,)``, summed leaf by leaf in their order."""
+    terms = [row_sum(first[name] * second[name]) for name in first]
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def in_lanes(function: Callable[[Tensor], Tensor], vector: Tensor) -> Tensor:
+    """``function`` of each number ``(P,)``, the same bits at each place of any population.
+
+    Libraries compute ``exp`` or ``cos`` with vector code where a register can be filled and with scalar code for the
+    rest, which differ in the last bit. Here each number fills registers of its own.
+    """
+    return function(vector.unsqueeze(1).expand(-1, 16).contiguous())[:, 0]
+
+
+def signal(name: str, signals: Signals, like: Tensor) -> Tensor:
+    """The signal ``name`` as numbers ``(P,)`` like ``like``.
+
+    Raises:
+        PgkitError: the training loop did not send it, or its shape is wrong.
+    """
+    if name not in signals:
+        raise PgkitError(f"the optimizer needs the signal {name!r}: update(grads, state, params, {name}=...)")
+    value = signals[name]
+    if not isinstance(value, Tensor) or value.shape != like.shape:
+        raise PgkitError(f"the signal {name!r} must be a tensor of shape {tuple(like.shape)}, got {value!r}")
+    return value.to(like)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pgkit.optim.core import State, inner, map_tree
+from pgkit.optim.core import State, inner
 from pgkit.types import Params
 
 
@@ -48,7 +48,7 @@ def _of_kinds(kind: Tensor, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]
 
 def snapshot(grads: Params) -> Params:
     """A copy of gradients, for :func:`measure`: an update may write into the ones that it is given."""
-    return map_tree(torch.clone, grads)
+    return {name: grad.clone() for name, grad in grads.items()}
 
 
 @torch.no_grad()

@@ -5,7 +5,8 @@ from typing import Any
 
 from pgkit.optim.combine import by_member, by_name, matches
 from pgkit.optim.core import Optimizer
-from pgkit.optim.registry import AROUND, check_keys, find, make
+from pgkit.optim.hyperparameters import PerMember, check_keys
+from pgkit.optim.registry import AROUND, find, make
 from pgkit.optim.schedules import full_settings
 from pgkit.types import PgkitError
 
@@ -27,9 +28,10 @@ def from_settings(settings: Sequence[Settings]) -> Optimizer:
     structures = [_structure(table) for table in tables]
     distinct = list(dict.fromkeys(structures))
     kinds = [distinct.index(structure) for structure in structures]
-    optimizers = []
-    for kind in range(len(distinct)):
-        optimizers.append(_stacked([table for table, own in zip(tables, kinds, strict=True) if own == kind]))
+    optimizers = [
+        _stacked([table for table, own in zip(tables, kinds, strict=True) if own == kind])
+        for kind in range(len(distinct))
+    ]
     return optimizers[0] if len(optimizers) == 1 else by_member(optimizers, kinds)
 
 
@@ -89,7 +91,7 @@ def _stack(trees: Sequence[Any]) -> Any:
     first = trees[0]
     if isinstance(first, Mapping):
         return {key: _stack([tree[key] for tree in trees]) for key in first}
-    return list(trees) if _is_number(first) else first
+    return PerMember(trees) if _is_number(first) else first
 
 
 def _stacked(tables: Sequence[Mapping[str, Mapping[str, Any]]]) -> Optimizer:

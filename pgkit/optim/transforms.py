@@ -1,18 +1,28 @@
-"""The pieces that recipes are made of; each states its formula with g for what comes in and u for what goes out.
-
-A direction points uphill until the learning rate turns it into an update to be added.
-"""
+"""Transforms that any recipe may use; each states its formula with g for what comes in and u for what goes out."""
 
 import torch
 from torch import Tensor
 
-from pgkit.optim.core import Columns, Hyper, Leaf, Signals, Transform, Vectors, inner
+from pgkit.optim.chain import chain
+from pgkit.optim.core import (
+    Columns,
+    Hyper,
+    Leaf,
+    Optimizer,
+    Signals,
+    Transform,
+    Vectors,
+    inner,
+    per_leaf,
+    row_sum,
+    signal,
+)
 from pgkit.optim.hyperparameters import check
-from pgkit.types import Params
+from pgkit.types import Params, PgkitError
 
 
 def scale_by_rate(lr: Hyper) -> Transform:
-    """u = -lr g."""
+    """u = -lr g: turns what points uphill into an update to be added."""
     return Transform(
         step=lambda grad, leaf, c: grad.mul_(c["rate"]),
         numbers=lambda h, v, signals: {"rate": -h["lr"]},
@@ -25,6 +35,15 @@ def add_weight_decay(weight_decay: Hyper) -> Transform:
     return Transform(
         step=lambda grad, leaf, c: grad.add_(leaf.param * c["weight_decay"]),
         numbers=lambda h, v, signals: {"weight_decay": h["weight_decay"]},
+        hyper={"weight_decay": check("weight_decay", weight_decay, least=0.0)},
+    )
+
+
+def add_decoupled_weight_decay(weight_decay: Hyper) -> Transform:
+    """u = g - lr weight_decay p, behind the learning rate (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
+    return Transform(
+        step=lambda grad, leaf, c: grad.add_(leaf.param * c["shrink"]),
+        numbers=lambda h, v, signals: {"shrink": -h["lr"] * h["weight_decay"]},
         hyper={"weight_decay": check("weight_decay", weight_decay, least=0.0)},
     )
 
@@ -53,93 +72,116 @@ def clip_by_global_norm(max_grad_norm: Hyper) -> Transform:
     )
 
 
-def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Transform:
-    """b = momentum b + (1 - dampening) g, but b = g at the first step; u = b, or g + momentum b with Nesterov."""
-
-    def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
-        gain = torch.where(v["_first"] == 1, 1.0, 1 - h["dampening"])
-        v["_first"] = torch.zeros_like(v["_first"])
-        return {"momentum": h["momentum"], "gain": gain}
+def clip_by_layer_norm(max_layer_norm: Hyper) -> Transform:
+    """The same with the norm of each leaf for itself."""
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        b = leaf.slots["b"].mul_(c["momentum"]).add_(grad * c["gain"])
-        return grad.add_(b * c["momentum"]) if nesterov else grad.copy_(b)
+        norm = per_leaf(row_sum(grad.square()).sqrt(), grad)
+        return grad.mul_((c["max_layer_norm"] / (norm + 1e-6)).clamp(max=1.0))
+
+    return Transform(
+        step=step,
+        numbers=lambda h, v, signals: {"max_layer_norm": h["max_layer_norm"]},
+        hyper={"max_layer_norm": check("max_layer_norm", max_layer_norm, above=0.0)},
+    )
+
+
+def clip_by_value(max_grad_value: Hyper) -> Transform:
+    """u = g cut to [-max_grad_value, max_grad_value], element by element."""
+    return Transform(
+        step=lambda grad, leaf, c: grad.clamp_(-c["max_grad_value"], c["max_grad_value"]),
+        numbers=lambda h, v, signals: {"max_grad_value": h["max_grad_value"]},
+        hyper={"max_grad_value": check("max_grad_value", max_grad_value, above=0.0)},
+    )
+
+
+def centralize() -> Transform:
+    """u = g minus its mean over the inputs of each output, for weights ``(P, in, out)``; others pass.
+
+    Yong et al. 2020 (arXiv 2004.01461).
+    """
+
+    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
+        return grad.sub_(grad.sum(1, keepdim=True) / grad.shape[1]) if grad.dim() == 3 and grad.shape[1] > 1 else grad
+
+    return Transform(step=step)
+
+
+def lookahead(steps: Hyper, alpha: Hyper = 0.5) -> Transform:
+    """Every ``steps`` updates slow = slow + alpha (p + g - slow) and u = slow - p; else u = g. Last in a chain.
+
+    Zhang et al. 2019 (arXiv 1907.08610).
+    """
+
+    def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
+        v["_lookahead"] = v["_lookahead"] + 1
+        meet = v["_lookahead"] >= h["lookahead_steps"]
+        v["_lookahead"] = torch.where(meet, 0.0, v["_lookahead"])
+        return {"meet": meet.double(), "alpha": h["lookahead_alpha"]}
+
+    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
+        slow, meet = leaf.slots["slow"], c["meet"] != 0
+        target = slow + (leaf.param + grad - slow) * c["alpha"]
+        torch.where(meet, target, slow, out=slow)
+        return torch.where(meet, slow - leaf.param, grad, out=grad)
 
     return Transform(
         step=step,
         numbers=numbers,
         hyper={
-            "momentum": check("momentum", momentum, least=0.0, below=1.0),
-            "dampening": check("dampening", dampening, least=0.0, most=1.0),
+            "lookahead_steps": check("lookahead_steps", steps, least=1.0),
+            "lookahead_alpha": check("lookahead_alpha", alpha, above=0.0, most=1.0),
         },
-        slots={"b": 0.0},
-        vectors={"_first": 1.0},
+        slots={"slow": "param"},
+        vectors={"_lookahead": 0.0},
     )
 
 
-def scale_by_rms(alpha: Hyper, eps: Hyper, centered: bool = False) -> Transform:
-    """v = alpha v + (1 - alpha) g^2; u = g / (sqrt(v) + eps).
+def restart(optimizer: Optimizer, what: str, every: Hyper | str) -> Optimizer:
+    """A chain that forgets at chosen times: before an update, as if it were the first.
 
-    Centered: a = alpha a + (1 - alpha) g; u = g / (sqrt(v - a^2) + eps).
+    Args:
+        optimizer: a chain.
+        what: ``"moments"``: all that it keeps (Asadi et al. 2023, arXiv 2306.17833); ``"step"``: only how many steps
+            there were, so that bias corrections begin anew (Adam-Rel, Ellis et al. 2024, arXiv 2412.17113).
+        every: after that many updates, 0 for never; or ``"rollout"``, wherever the signal ``rollout_start`` is true:
+            at the first update of each rollout.
     """
+    if not optimizer.transforms:
+        raise PgkitError(f"reset_{what} is for recipes made of transforms; this optimizer is none")
+    vectors = {name: value for part in optimizer.transforms for name, value in part.vectors.items()}
+    slots = {name: value for part in optimizer.transforms for name, value in part.slots.items()}
+    if what == "step":
+        vectors, slots = {name: value for name, value in vectors.items() if name.startswith("_step")}, {}
+    count, key = f"_since_{what}_reset", f"reset_{what}"
 
-    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        v = leaf.slots["v"].mul_(c["alpha"]).add_((grad * c["gain"]).mul_(grad))
-        if centered:
-            a = leaf.slots["a"]
-            a.add_((grad - a).mul_(c["gain"]))
-            v = v - a.square()
-        return grad.div_(v.sqrt().add_(c["eps"]))
-
-    return Transform(
-        step=step,
-        numbers=lambda h, v, signals: {"alpha": h["alpha"], "gain": 1 - h["alpha"], "eps": h["eps"]},
-        hyper={"alpha": check("alpha", alpha, least=0.0, below=1.0), "eps": check("eps", eps, least=0.0)},
-        slots={"v": 0.0, "a": 0.0} if centered else {"v": 0.0},
-    )
-
-
-def adam_step(lr: Hyper, beta1: Hyper, beta2: Hyper, eps: Hyper) -> Transform:
-    """m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
-    u = -lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps).
-
-    The slots hold m / (1 - beta1) and v / (1 - beta2), and all factors are gathered into one: u = rate m / (sqrt(v) + eps').
-    That spares a third of the passes over memory.
-    """
+    def due(h: Vectors, v: Vectors, signals: Signals) -> Tensor:
+        if every == "rollout":
+            return signal("rollout_start", signals, next(iter(h.values()))) != 0
+        now = (v[count] >= h[key]) & (h[key] > 0)
+        v[count] = torch.where(now, 0.0, v[count]) + 1
+        return now
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
-        decay1, decay2 = decay_of_sum(v, "m", h["beta1"]), decay_of_sum(v, "v", h["beta2"])
-        v["_beta1_power"], v["_beta2_power"] = v["_beta1_power"] * h["beta1"], v["_beta2_power"] * h["beta2"]
-        root = (v["_v_unit"] / (1 - v["_beta2_power"])).sqrt()
-        rate = -h["lr"] * v["_m_unit"] / ((1 - v["_beta1_power"]) * root)
-        return {"decay1": decay1, "decay2": decay2, "rate": rate, "eps": h["eps"] / root}
+        now = due(h, v, signals)
+        for name, value in vectors.items():
+            v[name] = torch.where(now, value, v[name])
+        first = {f"first {name}": h[value] for name, value in slots.items() if value in h}
+        return {"now": now.double(), **first}
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        m, v = leaf.slots["m"], leaf.slots["v"]
-        m.mul_(c["decay1"]).add_(grad)
-        v.mul_(c["decay2"]).add_(grad.mul_(grad))
-        return torch.div(m, torch.sqrt(v, out=grad).add_(c["eps"]), out=grad).mul_(c["rate"])
+        now = c["now"] != 0
+        for name, value in slots.items():
+            slot = leaf.slots[name]
+            if isinstance(value, str):
+                torch.where(now, leaf.param if value == "param" else c[f"first {name}"], slot, out=slot)
+            else:
+                slot.masked_fill_(now, value)
+        return grad
 
-    return Transform(
-        step=step,
-        numbers=numbers,
-        hyper={
-            "lr": check("lr", lr, above=0.0),
-            "beta1": check("beta1", beta1, least=0.0, below=1.0),
-            "beta2": check("beta2", beta2, least=0.0, below=1.0),
-            "eps": check("eps", eps, least=0.0),
-        },
-        slots={"m": 0.0, "v": 0.0},
-        vectors={"_m_unit": 1.0, "_v_unit": 1.0, "_beta1_power": 1.0, "_beta2_power": 1.0},
-    )
-
-
-def decay_of_sum(v: Vectors, slot: str, beta: Tensor) -> Tensor:
-    """Decay of a slot that holds an average in units of 1 - beta, so that it is a plain sum: s = decay s + x.
-
-    It is beta itself as long as beta stays; the unit goes along in ``v``.
-    """
-    unit = 1 - beta
-    decay = beta * (v[f"_{slot}_unit"] / unit)
-    v[f"_{slot}_unit"] = unit
-    return decay
+    if every == "rollout":
+        return chain(Transform(step, numbers, needs=frozenset({"rollout_start"})), optimizer)
+    if isinstance(every, str):
+        raise PgkitError(f"{key} is {every!r}; it must be a number of updates, or 'rollout'")
+    hyper = {key: check(key, every, least=0.0)}
+    return chain(Transform(step, numbers, hyper=hyper, vectors={count: 0.0}), optimizer)

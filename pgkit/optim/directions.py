@@ -1,0 +1,283 @@
+"""The transforms that make an optimizer what it is; each states its formula, g for what comes in, u for what goes out.
+
+A direction points uphill until ``scale_by_rate``; those called ``..._step`` have the learning rate in them already.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from pgkit.optim.core import Columns, Hyper, Leaf, Signals, Transform, Vectors, in_lanes
+from pgkit.optim.hyperparameters import check
+
+
+def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Transform:
+    """b = momentum b + (1 - dampening) g, but b = g at the first step; u = b, or g + momentum b with Nesterov.
+
+    With momentum 0 there is no dampening, as in PyTorch.
+    """
+
+    def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
+        gain = torch.where((v["_first"] == 1) | (h["momentum"] == 0), 1.0, 1 - h["dampening"])
+        v["_first"] = torch.zeros_like(v["_first"])
+        return {"momentum": h["momentum"], "gain": gain}
+
+    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
+        b = leaf.slots["b"].mul_(c["momentum"]).add_(grad * c["gain"])
+        return grad.add_(b * c["momentum"]) if nesterov else grad.copy_(b)
+
+    return Transform(
+        step,
+        numbers,
+        hyper={
+            "momentum": decay("momentum", momentum),
+            "dampening": check("dampening", dampening, least=0.0, most=1.0),
+        },
+        slots={"b": 0.0},
+        vectors={"_first": 1.0},
+    )
+
+
+def scale_by_rms(alpha: Hyper, eps: Hyper, centered: bool = False, tensorflow: bool = False) -> Transform:
+    """v = alpha v + (1 - alpha) g^2 from 0; u = g / (sqrt(v) + eps). TensorFlow: v from 1; u = g / sqrt(v + eps).
+
+    Centered: a = alpha a + (1 - alpha) g from 0, and v - a^2 in place of v.
+    """
+
+    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
+        v = average_square(leaf.slots["v"], grad, c["alpha"], c["gain"])
+        if centered:
+            a = average(leaf.slots["a"], grad, c["alpha"], c["gain"])
+            v = (v - a.square()).clamp_(min=0.0)
+        return grad.div_(torch.sqrt(v + c["eps"]) if tensorflow else v.sqrt().add_(c["eps"]))
+
+    slots: dict[str, float | str] = {"v": 1.0 if tensorflow else 0.0}
+    return Transform(
+        step,
+        lambda h, v, signals: {"alpha": h["alpha"], "gain": 1 - h["alpha"], "eps": h["eps"]},
+        hyper={"alpha": decay("alpha", alpha), "eps": check("eps", eps, least=0.0)},
+        slots=slots | {"a": 0.0} if centered else slots,
+    )
+
+
+def adagrad_step(lr: Hyper, lr_decay: Hyper, initial_accumulator_value: Hyper, eps: Hyper) -> Transform:
+    """s = s + g^2 from initial_accumulator_value; u = -lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)."""
+
+    def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
+        rate = -h["lr"] / (1 + v["_step"] * h["lr_decay"])
+        v["_step"] = v["_step"] + 1
+        return {"rate": rate, "eps": h["eps"]}
+
+    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
+        s = leaf.slots["s"].add_(grad.square())
+        return grad.mul_(c["rate"]).div_(s.sqrt().add_(c["eps"]))
+
+    initial = check("initial_accumulator_value", initial_accumulator_value, least=0.0)
+    return Transform(
+        step,
+        numbers,
+        hyper={
+            "lr": check("lr", lr, above=0.0),
+            "lr_decay": check("lr_decay", lr_decay, least=0.0),
+            "initial_accumulator_value": initial,
+            "eps": check("eps", eps, least=0.0),
+        },
+        slots={"s": "initial_accumulator_value"},
+        vectors={"_step": 0.0},
+    )
+
+
+def scale_by_adadelta(rho: Hyper, eps: Hyper) -> Transform:
+    """v = rho v + (1 - rho) g^2; u = g sqrt(d + eps) / sqrt(v + eps); d = rho d + (1 - rho) u^2."""
+
+    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
+        v, d = leaf.slots["v"], leaf.slots["d"]
+        average_square(v, grad, c["rho"], c["gain"])
+        grad.mul_(torch.sqrt(d + c["eps"]).div_(torch.sqrt(v + c["eps"])))
+        average_square(d, grad, c["rho"], c["gain"])
+        return grad
+
+    return Transform(
+        step,
+        lambda h, v, signals: {"rho": h["rho"], "gain": 1 - h["rho"], "eps": h["eps"]},
+        hyper={"rho": decay("rho", rho), "eps": check("eps", eps, above=0.0)},
+        slots={"v": 0.0, "d": 0.0},
+    )
+
+
+def adam_step(lr: Hyper, beta1: Hyper, beta2: Hyper, eps: Hyper, amsgrad: bool = False) -> Transform:
+    """m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
+    u = -lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps).
+
+    AMSGrad: the largest v so far in place of v. The slots hold m / (1 - beta1) and v / (1 - beta2), plain sums, and all
+    factors are gathered into one: u = rate m / (sqrt(v) + eps'). That spares a third of the passes over memory.
+    """
+
+    def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
+        power1, power2 = _powers(h, v)
+        unit = v["_v_unit"]
+        c = {"decay1": _decay_of_sum(v, "m", h["beta1"]), "decay2": _decay_of_sum(v, "v", h["beta2"])}
+        root = (v["_v_unit"] / (1 - power2)).sqrt()
+        c["rate"] = -h["lr"] * v["_m_unit"] / ((1 - power1) * root)
+        return {**c, "eps": h["eps"] / root, "unit": unit / v["_v_unit"]}
+
+    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
+        m, v = leaf.slots["m"], leaf.slots["v"]
+        m.mul_(c["decay1"]).add_(grad)
+        v.mul_(c["decay2"]).add_(grad.mul_(grad))
+        if amsgrad:
+            v = torch.maximum(leaf.slots["v_max"].mul_(c["unit"]), v, out=leaf.slots["v_max"])
+        return torch.div(m, torch.sqrt(v, out=grad).add_(c["eps"]), out=grad).mul_(c["rate"])
+
+    slots: dict[str, float | str] = {"m": 0.0, "v": 0.0}
+    return Transform(
+        step,
+        numbers,
+        hyper={"lr": check("lr", lr, above=0.0), **_adam_hyper(beta1, beta2, eps)},
+        slots=slots | {"v_max": 0.0} if amsgrad else slots,
+        vectors={"_m_unit": 1.0, "_v_unit": 1.0, **_POWERS},
+    )
+
+
+def scale_by_nadam(beta1: Hyper, beta2: Hyper, eps: Hyper, momentum_decay: Hyper) -> Transform:
+    """m, v as Adam's; mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2), M_t the product of mu_1 ... mu_t;
+    u = (mu_(t+1) m / (1 - M_(t+1)) + (1 - mu_t) g / (1 - M_t)) / (sqrt(v / (1 - beta2^t)) + eps).
+    """
+
+    def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
+        _, power2 = _powers(h, v)
+        fade = in_lanes(torch.exp, h["momentum_decay"] * math.log(0.96))
+        v["_step_fade"] = v["_step_fade"] * fade
+        mu, mu_next = (h["beta1"] * (1 - 0.5 * faded) for faded in (v["_step_fade"], v["_step_fade"] * fade))
+        v["_step_mu"] = v["_step_mu"] * mu
+        return {
+            **_averages(h),
+            "of_grad": (1 - mu) / (1 - v["_step_mu"]),
+            "of_m": mu_next / (1 - v["_step_mu"] * mu_next),
+            "scale": 1 / (1 - power2).sqrt(),
+            "eps": h["eps"],
+        }
+
+    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
+        m = average(leaf.slots["m"], grad, c["beta1"], c["gain1"])
+        v = average_square(leaf.slots["v"], grad, c["beta2"], c["gain2"])
+        grad.mul_(c["of_grad"]).add_(m * c["of_m"])
+        return grad.div_(v.sqrt().mul_(c["scale"]).add_(c["eps"]))
+
+    return Transform(
+        step,
+        numbers,
+        hyper={
+            **_adam_hyper(beta1, beta2, eps),
+            "momentum_decay": check("momentum_decay", momentum_decay, least=0.0),
+        },
+        slots={"m": 0.0, "v": 0.0},
+        vectors={**_POWERS, "_step_fade": 1.0, "_step_mu": 1.0},
+    )
+
+
+def scale_by_radam(beta1: Hyper, beta2: Hyper, eps: Hyper) -> Transform:
+    """m, v as Adam's; R = 2 / (1 - beta2) - 1; r = R - 2 t beta2^t / (1 - beta2^t);
+    u = m / (1 - beta1^t), if r > 5 times sqrt((r - 4)(r - 2) R (1 - beta2^t) / ((R - 4)(R - 2) r)) / (sqrt(v) + eps).
+    """
+
+    def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
+        power1, power2 = _powers(h, v)
+        v["_step"] = v["_step"] + 1
+        most = 2 / (1 - h["beta2"]) - 1
+        length = most - 2 * v["_step"] * power2 / (1 - power2)
+        ratio = (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
+        known = length > 5
+        rectified = torch.where(known, ratio * (1 - power2), 1.0).sqrt()
+        return {**_averages(h), "scale": rectified / (1 - power1), "known": known.double(), "eps": h["eps"]}
+
+    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
+        m = average(leaf.slots["m"], grad, c["beta1"], c["gain1"])
+        v = average_square(leaf.slots["v"], grad, c["beta2"], c["gain2"])
+        spread = torch.where(c["known"] != 0, v.sqrt().add_(c["eps"]), 1.0)
+        return torch.div(m, spread, out=grad).mul_(c["scale"])
+
+    return Transform(
+        step,
+        numbers,
+        hyper=_adam_hyper(beta1, beta2, eps),
+        slots={"m": 0.0, "v": 0.0},
+        vectors={**_POWERS, "_step": 0.0},
+    )
+
+
+def scale_by_adamax(beta1: Hyper, beta2: Hyper, eps: Hyper) -> Transform:
+    """m = beta1 m + (1 - beta1) g; n = max(beta2 n, |g| + eps); u = m / (1 - beta1^t) / n."""
+
+    def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
+        power1, _ = _powers(h, v)
+        return {**_averages(h), "scale": 1 / (1 - power1), "eps": h["eps"]}
+
+    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
+        m, n = average(leaf.slots["m"], grad, c["beta1"], c["gain1"]), leaf.slots["n"]
+        torch.maximum(n.mul_(c["beta2"]), grad.abs_().add_(c["eps"]), out=n)
+        return torch.div(m, n, out=grad).mul_(c["scale"])
+
+    return Transform(step, numbers, hyper=_adam_hyper(beta1, beta2, eps), slots={"m": 0.0, "n": 0.0}, vectors=_POWERS)
+
+
+def scale_by_lion(beta1: Hyper, beta2: Hyper) -> Transform:
+    """u = sign(beta1 m + (1 - beta1) g); m = beta2 m + (1 - beta2) g."""
+
+    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
+        m = leaf.slots["m"]
+        sign = (m * c["beta1"]).add_(grad * c["gain1"]).sign_()
+        average(m, grad, c["beta2"], c["gain2"])
+        return sign
+
+    return Transform(
+        step,
+        lambda h, v, signals: _averages(h),
+        hyper={"beta1": decay("beta1", beta1), "beta2": decay("beta2", beta2)},
+        slots={"m": 0.0},
+    )
+
+
+def average(slot: Tensor, grad: Tensor, beta: Tensor, gain: Tensor) -> Tensor:
+    """slot = beta slot + gain g, in place."""
+    return slot.mul_(beta).add_(grad * gain)
+
+
+def average_square(slot: Tensor, grad: Tensor, beta: Tensor, gain: Tensor) -> Tensor:
+    """slot = beta slot + gain g^2, in place."""
+    return slot.mul_(beta).add_((grad * gain).mul_(grad))
+
+
+def decay(name: str, value: Hyper) -> Hyper:
+    """A decay rate: at least 0, below 1."""
+    return check(name, value, least=0.0, below=1.0)
+
+
+_POWERS = {"_step_beta1": 1.0, "_step_beta2": 1.0}
+
+
+def _powers(h: Vectors, v: Vectors) -> tuple[Tensor, Tensor]:
+    """beta1^t and beta2^t, as running products: exact for betas that move, and the same bits at any place."""
+    for name in ("beta1", "beta2"):
+        v[f"_step_{name}"] = v[f"_step_{name}"] * h[name]
+    return v["_step_beta1"], v["_step_beta2"]
+
+
+def _averages(h: Vectors) -> Vectors:
+    return {"beta1": h["beta1"], "gain1": 1 - h["beta1"], "beta2": h["beta2"], "gain2": 1 - h["beta2"]}
+
+
+def _adam_hyper(beta1: Hyper, beta2: Hyper, eps: Hyper) -> dict[str, Hyper]:
+    return {"beta1": decay("beta1", beta1), "beta2": decay("beta2", beta2), "eps": check("eps", eps, least=0.0)}
+
+
+def _decay_of_sum(v: Vectors, slot: str, beta: Tensor) -> Tensor:
+    """Decay of a slot that holds an average in units of 1 - beta, so that it is a plain sum: s = decay s + x.
+
+    It is beta itself as long as beta stays; the unit is kept in ``v``.
+    """
+    unit = 1 - beta
+    ratio = v[f"_{slot}_unit"] / unit
+    v[f"_{slot}_unit"] = unit
+    return beta * ratio
