@@ -6,6 +6,7 @@ A checkpoint is what ``torch.save`` writes, followed by one line: format version
 
 import hashlib
 import io
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Any:
     """Read a tree back, its tensors on ``device``; no code from the file is run.
 
     Raises:
-        PgkitError: there is no such file, it is damaged, or a newer pgkit wrote it.
+        PgkitError: there is no such file, it is damaged, a newer pgkit wrote it, or it holds more than plain data.
     """
     try:
         content = Path(path).read_bytes()
@@ -60,7 +61,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> Any:
     payload = content[:-_TRAILER_SIZE]
     if hashlib.sha256(payload).hexdigest() != digest:
         raise PgkitError(f"checkpoint {path} is damaged: its checksum does not match")
-    return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+    try:
+        return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+    except pickle.UnpicklingError:
+        raise PgkitError(f"checkpoint {path} holds more than plain data and tensors, and is not loaded") from None
 
 
 def save_step(directory: Path, step: int, tree: Any, keep: int = 2) -> Path:

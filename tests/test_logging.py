@@ -1,0 +1,306 @@
+"""What is logged, read back: with TensorBoard's own readers, and from metrics.parquet."""
+
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboard import context
+from tensorboard.backend.event_processing import data_provider
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.plugins import base_plugin
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+
+from pgkit.logging import METRICS, Recorder, metrics, read_metrics
+from pgkit.types import PgkitError
+
+NAN, INF = math.nan, math.inf
+README = Path(__file__).parents[1] / "README.md"
+HPARAMS = {"name": "x", "optimizer.name": "sgd", "optimizer.lr": 0.1, "steps": 100, "policy.shared": True}
+
+
+def recorder(directory: Path, members: int = 1, **changes: Any) -> Recorder:
+    """A recorder of that many members, seeds from 0."""
+    hparams = [HPARAMS | {"seed": seed} | changes for seed in range(members)]
+    return Recorder(directory, [f"seed-{seed}" for seed in range(members)], 'name = "x"\n', hparams)
+
+
+def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of every curve of a TensorBoard run."""
+    events = EventAccumulator(str(directory), size_guidance={"scalars": 0})
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def hparams_tab(logdir: Path) -> tuple[Any, dict[str, Any]]:
+    """What TensorBoard's HParams tab shows: the columns, and the sessions by name."""
+    runs = EventMultiplexer()
+    runs.AddRunsFromDirectory(str(logdir))
+    runs.Reload()
+    provider = data_provider.MultiplexerDataProvider(runs, str(logdir))
+    backend = backend_context.Context(base_plugin.TBContext(data_provider=provider, logdir=str(logdir)))
+    request_context = context.RequestContext()
+    experiment = backend.experiment_from_metadata(
+        request_context,
+        "",
+        include_metrics=True,
+        hparams_run_to_tag_to_content=backend.hparams_metadata(request_context, ""),
+        data_provider_hparams=backend.hparams_from_data_provider(request_context, "", limit=0),
+    )
+    statuses = [api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE, api_pb2.STATUS_UNKNOWN]
+    request = api_pb2.ListSessionGroupsRequest(allowed_statuses=statuses, start_index=0, slice_size=100)
+    response = list_session_groups.Handler(request_context, backend, "", request).run()
+    return experiment, {group.sessions[0].name: group for group in response.session_groups}
+
+
+# --- TensorBoard: one member ---
+
+
+def test_one_member_writes_into_the_directory_itself(tmp_path: Path) -> None:
+    log = recorder(tmp_path)
+    log.log([10], {"loss/policy": [1.5], "eval/return_mean": [20.0]})
+    log.log([20], {"loss/policy": [0.5], "eval/return_mean": [NAN]})
+    assert scalars(tmp_path)["loss/policy"] == [(10, 1.5), (20, 0.5)], "readable before the run has ended"
+    log.close()
+    assert scalars(tmp_path) == {"loss/policy": [(10, 1.5), (20, 0.5)], "eval/return_mean": [(10, 20.0)]}
+    assert sorted(entry.name.split(".")[0] for entry in tmp_path.iterdir()) == ["events", "metrics"]
+
+
+def test_config_is_a_text_and_curves_carry_their_definitions(tmp_path: Path) -> None:
+    log = recorder(tmp_path)
+    log.log([10], {"policy/approx_kl": [0.01], "optimizer/critic/grad_norm": [1.0]})
+    log.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    (text,) = events.Tensors("config")
+    assert text.tensor_proto.string_val[0].decode() == '```toml\nname = "x"\n```'
+    described = {tag: events.SummaryMetadata(tag).summary_description for tag in events.Tags()["scalars"]}
+    by_tag = {metric.tag: metric.definition for metric in METRICS}
+    assert described["policy/approx_kl"] == by_tag["policy/approx_kl"]
+    assert described["optimizer/critic/grad_norm"] == by_tag["optimizer/<part>/<name>"]
+
+
+def test_non_finite_numbers_break_nothing(tmp_path: Path) -> None:
+    log = recorder(tmp_path, members=2)
+    for step in (10, 20, 30):
+        log.log([step, step], {"loss/policy": [INF, -INF], "loss/value": [NAN, NAN], "eval/return_mean": [NAN, 1.0]})
+    log.hparams([{"eval/return_mean": NAN}, {"eval/return_mean": INF}])
+    log.close()
+    assert scalars(tmp_path / "seed-0") == {"loss/policy": [(10, INF), (20, INF), (30, INF)]}
+    assert scalars(tmp_path / "seed-1")["eval/return_mean"][-1] == (30, INF)
+    assert "loss/value" not in scalars(tmp_path / "summary")
+    table = read_metrics(tmp_path / "metrics.parquet")
+    assert not table["value"].isna().any()
+    assert set(table[table.tag == "loss/policy"]["value"]) == {INF, -INF}
+    assert set(hparams_tab(tmp_path)[1]) == {"seed-0", "seed-1"}
+
+
+# --- TensorBoard: a population ---
+
+
+def test_members_have_a_run_each_and_their_median_another(tmp_path: Path) -> None:
+    log = recorder(tmp_path, members=5)
+    returns = np.array([[5.0, 1.0, 3.0, 2.0, 4.0], [50.0, 10.0, 30.0, 20.0, 40.0]])
+    for row, steps in zip(returns, ([10, 11, 12, 13, 14], [20, 21, 22, 23, 24]), strict=True):
+        log.log(steps, {"eval/return_mean": row})
+    log.close()
+    for member in range(5):
+        expected = [(10 + member, returns[0, member]), (20 + member, returns[1, member])]
+        assert scalars(tmp_path / f"seed-{member}") == {"eval/return_mean": expected}
+    found = scalars(tmp_path / "summary")
+    assert found["eval/return_mean"] == [(12, 3.0), (22, 30.0)]
+    assert found["spread/eval/return_mean/p10"] == [(12, pytest.approx(1.4)), (22, pytest.approx(14.0))]
+    assert found["spread/eval/return_mean/p90"] == [(12, pytest.approx(4.6)), (22, pytest.approx(46.0))]
+
+
+def test_summary_waits_for_more_than_half_and_keeps_those_that_left(tmp_path: Path) -> None:
+    log = recorder(tmp_path, members=3)
+    log.log([10, 0, 0], {"eval/return_mean": [1.0, NAN, NAN]})
+    assert "eval/return_mean" not in scalars(tmp_path / "summary")
+    log.log([0, 10, 10], {"eval/return_mean": [NAN, 2.0, 6.0]})
+    assert scalars(tmp_path / "summary")["eval/return_mean"] == [(10, 2.0)]
+    log.log([0, 20, 20], {"eval/return_mean": [NAN, 8.0, 9.0]})  # member 0 has failed: its latest number counts
+    assert scalars(tmp_path / "summary")["eval/return_mean"] == [(10, 2.0), (20, 8.0)]
+    log.log([0, 30, 0], {"eval/return_mean": [NAN, 10.0, NAN]})
+    log.close()
+    assert scalars(tmp_path / "summary")["eval/return_mean"][2:] == [(20, 9.0)], "what is left comes at the end"
+
+
+def test_summary_has_charts_with_bands(tmp_path: Path) -> None:
+    recorder(tmp_path, members=2).close()
+    events = EventAccumulator(str(tmp_path / "summary"))
+    events.Reload()
+    layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    series = {chart.title: chart.margin.series[0] for chart in layout.category[0].chart}
+    assert series["eval/return_mean"].value == "eval/return_mean"
+    assert series["eval/return_mean"].lower == "spread/eval/return_mean/p10"
+
+
+# --- TensorBoard: hyperparameters ---
+
+
+def test_hparams_tab_is_filled(tmp_path: Path) -> None:
+    many = recorder(tmp_path / "many", members=2)
+    one = recorder(tmp_path / "one", **{"optimizer.name": "adam", "optimizer.beta1": 0.9})
+    many.log([10, 12], {"loss/policy": [1.0, 2.0], "eval/return_mean": [0.0, 0.0]})
+    one.log([30], {"loss/policy": [3.0]})
+    many.hparams([{"eval/return_mean": 100.0}, {"eval/return_mean": 200.0}])
+    one.hparams([{"eval/return_mean": 300.0}])
+    many.close(), one.close()
+    experiment, sessions = hparams_tab(tmp_path)
+    assert {info.name for info in experiment.hparam_infos} == {*HPARAMS, "seed", "optimizer.beta1"}
+    assert {info.name for info in experiment.hparam_infos if info.differs} == {"seed", "optimizer.name"}
+    assert {info.name.tag for info in experiment.metric_infos} == {"eval/return_mean", "loss/policy"}
+    values = {run: {v.name.tag: v.value for v in group.metric_values} for run, group in sessions.items()}
+    assert values == {
+        "many/seed-0": {"eval/return_mean": 100.0, "loss/policy": 1.0},
+        "many/seed-1": {"eval/return_mean": 200.0, "loss/policy": 2.0},
+        "one": {"eval/return_mean": 300.0, "loss/policy": 3.0},
+    }
+    chosen = sessions["one"].hparams
+    assert chosen["optimizer.name"].string_value == "adam"
+    assert chosen["optimizer.lr"].number_value == 0.1
+    assert chosen["policy.shared"].HasField("bool_value")
+    assert scalars(tmp_path / "many" / "seed-1")["eval/return_mean"] == [(12, 0.0), (12, 200.0)]
+
+
+def test_hparams_tab_tells_how_a_run_ended(tmp_path: Path) -> None:
+    status = {}
+    for name in ("running", "broken", "good"):
+        log = recorder(tmp_path / name)
+        log.log([10], {"eval/return_mean": [1.0]})
+        if name == "good":
+            log.hparams([{"eval/return_mean": 1.0}])
+        if name != "running":
+            log.close()
+        status[name] = log
+    sessions = hparams_tab(tmp_path)[1]
+    assert sessions["running"].sessions[0].status == api_pb2.STATUS_UNKNOWN
+    assert sessions["broken"].sessions[0].status == api_pb2.STATUS_FAILURE
+    assert sessions["good"].sessions[0].status == api_pb2.STATUS_SUCCESS
+    status["running"].close()
+
+
+# --- metrics.parquet ---
+
+
+def test_parquet_holds_every_number(tmp_path: Path) -> None:
+    log = recorder(tmp_path, members=2)
+    log.log([10, 12], {"loss/policy": [1.0, NAN], "loss/value": [0.1, 1 / 3]})
+    log.flush()
+    assert len(read_metrics(tmp_path / "metrics.parquet")) == 3
+    log.log([20, 22], {"loss/policy": [2.0, 3.0]})
+    assert len(read_metrics(tmp_path / "metrics.parquet")) == 3
+    log.close()
+    table = read_metrics(tmp_path / "metrics.parquet")
+    assert list(table.columns) == ["member", "label", "step", "tag", "value", "wall_time"]
+    rows = list(zip(table.member, table.label, table.step, table.tag, table.value, strict=True))
+    assert rows == [
+        (0, "seed-0", 10, "loss/policy", 1.0),
+        (0, "seed-0", 10, "loss/value", 0.1),
+        (1, "seed-1", 12, "loss/value", 1 / 3),
+        (0, "seed-0", 20, "loss/policy", 2.0),
+        (1, "seed-1", 22, "loss/policy", 3.0),
+    ]
+    assert table.wall_time.is_monotonic_increasing
+
+
+def test_nothing_logged_is_an_empty_table(tmp_path: Path) -> None:
+    recorder(tmp_path).close()
+    assert len(read_metrics(tmp_path / "metrics.parquet")) == 0
+
+
+def test_unreadable_parquet_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.parquet"
+    with pytest.raises(PgkitError, match=r"cannot read .*metrics\.parquet: no such file$"):
+        read_metrics(path)
+    path.write_bytes(b"not a table")
+    with pytest.raises(PgkitError, match=r"^cannot read .*metrics\.parquet: [^\n]+$"):
+        read_metrics(path)
+
+
+# --- resuming ---
+
+
+def test_resume_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    log = recorder(tmp_path, members=2)
+    for step in (10, 20, 30):
+        log.log([step, step + 5], {"loss/policy": [step, step]})
+    log.close()
+    labels, hparams = ["seed-0", "seed-1"], [HPARAMS | {"seed": seed} for seed in range(2)]
+    log = Recorder(tmp_path, labels, "", hparams, resume_at=[20, 15])
+    log.log([30, 25], {"loss/policy": [-1.0, -2.0]})
+    log.close()
+    table = read_metrics(tmp_path / "metrics.parquet")
+    curves = [list(zip(table.step[table.member == m], table.value[table.member == m], strict=True)) for m in range(2)]
+    assert curves == [[(10, 10.0), (20, 20.0), (30, -1.0)], [(15, 10.0), (25, -2.0)]]
+    assert scalars(tmp_path / "seed-0")["loss/policy"] == [(10, 10.0), (20, 20.0), (30, -1.0)]
+    assert scalars(tmp_path / "seed-1")["loss/policy"] == [(15, 10.0), (25, -2.0)]
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize("tag", ["loss/polcy", "loss", "optimizer", "optimizer/a/b/c", "train/", "eval/return_mean/x"])
+def test_unknown_tag_is_refused_before_anything_is_logged(tmp_path: Path, tag: str) -> None:
+    log = recorder(tmp_path)
+    with pytest.raises(PgkitError, match=re.escape(repr(tag))):
+        log.log([10], {"loss/policy": [1.0], tag: [1.0]})
+    log.close()
+    assert scalars(tmp_path) == {}
+    assert len(read_metrics(tmp_path / "metrics.parquet")) == 0
+
+
+@pytest.mark.parametrize(
+    ("steps", "values"),
+    [([10], {"loss/policy": [1.0, 2.0]}), ([10, 20], {"loss/policy": [1.0]}), ([10, 20], {"loss/policy": 1.0})],
+)
+def test_wrong_shapes_are_refused(tmp_path: Path, steps: Sequence[int], values: Mapping[str, Any]) -> None:
+    log = recorder(tmp_path, members=2)
+    with pytest.raises(ValueError, match="has shape"):
+        log.log(steps, values)
+    log.close()
+
+
+@pytest.mark.parametrize(("labels", "hparams"), [([], []), (["a", "a"], [{}, {}]), (["a", "b"], [{}])])
+def test_labels_are_one_for_each_member(tmp_path: Path, labels: list[str], hparams: list[dict[str, float]]) -> None:
+    with pytest.raises(ValueError, match="labels"):
+        Recorder(tmp_path / "run", labels, "", hparams)
+    assert not (tmp_path / "run").exists()
+
+
+# --- the table of metrics ---
+
+
+def test_table_lists_each_tag_once_with_definition_and_unit() -> None:
+    tags = [metric.tag for metric in METRICS]
+    assert len(tags) == len(set(tags)) > 10
+    assert all(metric.definition and metric.unit for metric in METRICS)
+    assert [metrics.find(metric.tag.replace("<", "").replace(">", "")) for metric in METRICS] == list(METRICS)
+
+
+def test_readme_shows_the_table() -> None:
+    assert metrics.markdown() in README.read_text(encoding="utf-8"), "paste what `python -m pgkit.logging` prints"
+
+
+def test_table_is_printed_as_markdown() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "pgkit.logging"], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout == metrics.markdown()
+    assert {line.count("|") - 2 * line.count(r"\|") + line.count(r"\|") for line in printed.stdout.splitlines()} == {4}
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, pgkit.logging; print(sorted({'tensorboard', 'pandas', 'pyarrow', 'torch'} & sys.modules.keys()))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(re.findall(r"\w+", printed.stdout)) <= {"torch"}
