@@ -18,6 +18,9 @@ from pgkit.types import Rollout
 
 Array = NDArray[np.float64]
 
+THETA = np.random.default_rng(3).normal(scale=0.4, size=(4, 2))
+WRONG = np.random.default_rng(4).normal(scale=3.0, size=4)  # a critic that knows nothing
+
 
 class Mdp(NamedTuple):
     """S states and, with index S, the end; A actions. Everything is chosen so that no two numbers are alike."""
@@ -203,3 +206,39 @@ def expected_gradient(theta: Array, population: Population, advantage: Tensor) -
     loss = policy_gradient_loss(log_prob, weight * valid.sum(1, keepdim=True) / count, valid)
     (gradient,) = torch.autograd.grad(-(population.probability * loss).sum(), leaf)
     return gradient.numpy()
+
+
+def theta_of(mdp: Mdp) -> Array:
+    """The parameters at which everything is compared."""
+    return THETA[: len(mdp.start)].copy()
+
+
+def policy_of(mdp: Mdp) -> Array:
+    return softmax(theta_of(mdp))
+
+
+def whole_episodes(mdp: Mdp, count: int = 1) -> Population:
+    """Rollouts as long as the longest episode of a ladder."""
+    return jointly(enumerate_strips(mdp, policy_of(mdp), len(mdp.start)), count)
+
+
+def exact(mdp: Mdp, steps: int, gamma: float, discounted: bool) -> Array:
+    """The gradient of the discounted return, or (not discounted) the sum over visits of grad log pi * Q."""
+    policy = policy_of(mdp)
+    clocks = occupancy(mdp, policy, steps).sum(0)
+    factors = gamma ** np.arange(steps) if discounted else np.ones(steps)
+    return gradient_of(policy, factors @ clocks, true_values(mdp, policy, gamma)[1])
+
+
+def assert_unbiased(estimate: Array, truth: Array) -> None:
+    np.testing.assert_allclose(estimate, truth, rtol=0, atol=1e-10)
+    assert np.abs(truth).max() > 0.01  # or equality would say nothing
+
+
+def assert_biased(estimate: Array, truth: Array) -> None:
+    assert np.abs(truth).max() > 0.01
+    assert np.abs(estimate - truth).max() > 0.01 * np.abs(truth).max()
+
+
+def cosine(a: Array, b: Array) -> float:
+    return float((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))

@@ -84,8 +84,8 @@ FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_member_gets_the_bits_that_it_gets_alone(name: str, size: tuple[int, int]):
     generator = torch.Generator().manual_seed(5)
-    x, y = torch.randn(2, *size[::-1], generator=generator).mT.unbind(0)  # columns, not rows, lie together
-    valid = torch.rand(size, generator=generator) < 0.8
+    x, y = torch.randn(2, *size[::-1], generator=generator).mT.unbind(0)  # columns, not rows, lie together,
+    valid = (torch.rand(size[::-1], generator=generator) < 0.8).mT  # as in a batch of one environment per member
     together = FUNCTIONS[name](x, y, valid)
     for k in range(size[0]):
         alone = FUNCTIONS[name](x[k : k + 1].clone(), y[k : k + 1].clone(), valid[k : k + 1].clone())

@@ -5,57 +5,29 @@ Those that claim to be unbiased are; those that do not are shown not to be, so t
 
 from collections.abc import Callable
 from math import comb
-from types import ModuleType
-from typing import Literal
 
 import numpy as np
 import pytest
 import tabular
 import torch
-from pgkit.agents import actor_critic, reinforce
-from tabular import Array, Mdp, Population
+from tabular import (
+    WRONG,
+    Array,
+    Mdp,
+    Population,
+    assert_biased,
+    assert_unbiased,
+    cosine,
+    exact,
+    policy_of,
+    theta_of,
+    whole_episodes,
+)
 from torch import Tensor
 
 from pgkit import returns
-from pgkit.policies import Policy, categorical
 
-THETA = np.random.default_rng(3).normal(scale=0.4, size=(4, 2))
-WRONG = np.random.default_rng(4).normal(scale=3.0, size=4)  # a critic that knows nothing
 GAMMAS = [0.8, 1.0]
-
-
-def theta_of(mdp: Mdp) -> Array:
-    return THETA[: len(mdp.start)].copy()
-
-
-def policy_of(mdp: Mdp) -> Array:
-    return tabular.softmax(theta_of(mdp))
-
-
-def whole_episodes(mdp: Mdp, count: int = 1) -> Population:
-    return tabular.jointly(tabular.enumerate_strips(mdp, policy_of(mdp), len(mdp.start)), count)
-
-
-def exact(mdp: Mdp, steps: int, gamma: float, discounted: bool) -> Array:
-    """The gradient of the discounted return, or (not discounted) the sum over visits of grad log pi * Q."""
-    policy = policy_of(mdp)
-    clocks = tabular.occupancy(mdp, policy, steps).sum(0)
-    factors = gamma ** np.arange(steps) if discounted else np.ones(steps)
-    return tabular.gradient_of(policy, factors @ clocks, tabular.true_values(mdp, policy, gamma)[1])
-
-
-def relative_error(estimate: Array, truth: Array) -> float:
-    assert np.abs(truth).max() > 0.01
-    return float(np.abs(estimate - truth).max() / np.abs(truth).max())
-
-
-def assert_unbiased(estimate: Array, truth: Array) -> None:
-    np.testing.assert_allclose(estimate, truth, rtol=0, atol=1e-10)
-    assert np.abs(truth).max() > 0.01  # or equality would say nothing
-
-
-def assert_biased(estimate: Array, truth: Array) -> None:
-    assert relative_error(estimate, truth) > 0.01
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
@@ -239,10 +211,6 @@ def test_the_mean_turns_the_gradient_when_lengths_differ():
     assert cosine(estimate, exact(mdp, 3, gamma, discounted=False)) < 0.999
 
 
-def cosine(a: Array, b: Array) -> float:
-    return float((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))
-
-
 def test_a_mean_over_samples_turns_the_gradient_when_lengths_differ():
     mdp, gamma = tabular.ladder(), 0.8
     population = whole_episodes(mdp)
@@ -321,47 +289,3 @@ def test_with_nothing_behind_it_the_time_limit_is_part_of_the_task(whole: bool, 
         weight = weight * returns.discount_from_start(population.ends, gamma, torch.float64)
     estimate = tabular.expected_gradient(theta_of(mdp), population, weight)
     assert_unbiased(estimate, time_limited_gradient(mdp, gamma, horizon))
-
-
-def agent_gradient(agent: ModuleType, config: object, mdp: Mdp, population: Population, critic: Array) -> Array:
-    """The expectation of minus the gradient that an agent's own code computes, with a linear policy on one-hot states.
-
-    Every member holds the same parameters, and one of all the things that can happen.
-    """
-    size, states = len(population.probability), len(mdp.start)
-    policy = Policy(states, categorical(2), hidden=(), critic_hidden=())
-    params = {
-        "actor.0.weight": torch.from_numpy(theta_of(mdp)).expand(size, -1, -1).clone().requires_grad_(),
-        "actor.0.bias": torch.zeros(size, 1, 2, dtype=torch.float64),
-        "critic.0.weight": torch.from_numpy(critic).view(1, states, 1).expand(size, -1, -1),
-        "critic.0.bias": torch.zeros(size, 1, 1, dtype=torch.float64),
-    }
-    with torch.no_grad():
-        batch = agent.targets(policy, params, tabular.as_rollout(population, states), config)
-    loss, _ = agent.loss(policy, params, batch, config)
-    (gradient,) = torch.autograd.grad(loss.sum(), params["actor.0.weight"])
-    return -(gradient * population.probability[:, None, None]).sum(0).numpy()
-
-
-@pytest.mark.parametrize("baseline", ["none", "leave_one_out", "value"])
-@pytest.mark.parametrize("whole", [False, True], ids=["reward-to-go", "full"])
-def test_reinforce(whole: bool, baseline: Literal["none", "leave_one_out", "value"]):
-    mdp, kind = tabular.ladder(), "full" if whole else "reward_to_go"
-    config = reinforce.Config(gamma=0.8, returns=kind, baseline=baseline, average="episode")
-    population = whole_episodes(mdp, 2)
-    truth = exact(mdp, 3, 0.8, discounted=whole)
-    assert_unbiased(agent_gradient(reinforce, config, mdp, population, WRONG[:3]), truth)
-    biased = config.model_copy(update={"average": "step"})
-    assert cosine(agent_gradient(reinforce, biased, mdp, population, WRONG[:3]), truth) < 0.999
-
-
-@pytest.mark.parametrize("lam", [0.0, 0.6, 1.0])
-def test_actor_critic_with_the_true_critic(lam: float):
-    mdp, steps, gamma = tabular.loop(ending=False), 4, 0.8  # every row is a step: a mean over samples has no bias
-    policy = policy_of(mdp)
-    population = tabular.jointly(tabular.enumerate_strips(mdp, policy, steps))
-    value, q_values = tabular.true_values(mdp, policy, gamma)
-    truth = tabular.gradient_of(policy, tabular.occupancy(mdp, policy, steps).sum((0, 1)) / steps, q_values)
-    config = actor_critic.Config(gamma=gamma, lam=lam)
-    assert_unbiased(agent_gradient(actor_critic, config, mdp, population, value), truth)
-    assert_biased(agent_gradient(actor_critic, config, mdp, population, WRONG[:2]), truth)
