@@ -10,11 +10,11 @@
 tensor([0.9000, 0.8000, 0.7000])
 """
 
-from pgkit.optim.chain import chain
 from pgkit.optim.combine import by_member, by_name, matches
+from pgkit.optim.compose import chain
 from pgkit.optim.core import Optimizer, Schedule, Transform, apply_updates, put_tree, take_tree
 from pgkit.optim.foreign import from_torch
-from pgkit.optim.measure import diagnostics, measure, snapshot
+from pgkit.optim.measures import diagnostics, measure, snapshot
 from pgkit.optim.natural import fisher_vector_product
 from pgkit.optim.registry import Recipe, make, recipes, register
 from pgkit.optim.settings import describe, from_settings

@@ -1,7 +1,7 @@
 """Optimizers as pure functions on stacked parameters, and the pieces that they are made of.
 
-An :class:`Optimizer` acts on ``Params``. A :class:`Transform` is a piece of one; :func:`pgkit.optim.chain.chain` joins
-transforms into an optimizer.
+An :class:`Optimizer` acts on ``Params``. A :class:`Transform` is a piece of one; :func:`pgkit.optim.compose.chain`
+joins transforms into an optimizer.
 """
 
 import math
@@ -134,7 +134,7 @@ class Optimizer:
         take: ``take(state, members) -> state`` of those members (int64 ``(M,)``), in that order.
         dump: ``dump(state)``: plain data and tensors for a checkpoint.
         load: ``load(data, params) -> state``, its inverse.
-        transforms: what :func:`~pgkit.optim.chain.chain` made it of; empty for others.
+        transforms: what :func:`~pgkit.optim.compose.chain` made it of; empty for others.
         needs: the signals without which ``update`` fails, such as ``"progress"``.
     """
 

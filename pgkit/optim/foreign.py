@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgkit.optim.chain import first_hyper, needs_of, next_hyper, population
+from pgkit.optim.compose import first_hyper, needs_of, next_hyper, population
 from pgkit.optim.core import Hyper, Optimizer, Schedule, State, own, take_tree
 from pgkit.optim.hyperparameters import PerMember, check_keys, numbers_of, suggest
 from pgkit.types import Params, PgkitError

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgkit.optim.chain import first_hyper, needs_of, next_hyper, population
+from pgkit.optim.compose import first_hyper, needs_of, next_hyper, population
 from pgkit.optim.core import Hyper, Optimizer, Schedule, State, inner, per_leaf
 from pgkit.optim.hyperparameters import check, numbers_of
 from pgkit.types import Params, PgkitError

@@ -7,7 +7,7 @@ formula says otherwise.
 
 from pgkit.optim import directions as d
 from pgkit.optim import transforms as t
-from pgkit.optim.chain import chain
+from pgkit.optim.compose import chain
 from pgkit.optim.core import Hyper, Optimizer, Transform
 from pgkit.optim.hyperparameters import flag, is_zero
 

@@ -8,7 +8,7 @@ from typing import Any
 from pgkit.optim import natural
 from pgkit.optim import recipes as named
 from pgkit.optim import transforms as t
-from pgkit.optim.chain import chain
+from pgkit.optim.compose import chain
 from pgkit.optim.core import Optimizer, Schedule
 from pgkit.optim.foreign import foreign_recipe
 from pgkit.optim.hyperparameters import check_keys, flag, numbers_of, suggest

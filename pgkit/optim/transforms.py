@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pgkit.optim.chain import chain
+from pgkit.optim.compose import chain
 from pgkit.optim.core import (
     Columns,
     Hyper,

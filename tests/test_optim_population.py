@@ -1,0 +1,288 @@
+"""A member of a population gets the bits that it gets alone, whatever its neighbours."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pgkit.optim import Optimizer, apply_updates, from_settings, put_tree, recipes, take_tree
+from pgkit.optim.core import in_lanes, inner, own, row_sum
+from pgkit.types import Params, PgkitError
+
+Table = Mapping[str, Any]
+SHAPES = {
+    "actor.0.weight": (3, 37),
+    "actor.0.bias": (1, 37),
+    "actor.1.weight": (37, 2),
+    "actor.1.bias": (1, 2),
+    "critic.0.weight": (37, 1),
+    "critic.0.bias": (1, 1),
+    "actor.log_std": (5,),
+}
+STEPS = 12
+CHAINS = [name for name in recipes() if name != "npg"]
+
+
+def random_params(members: int, seed: int) -> Params:
+    random = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(members, *shape, generator=random) for name, shape in SHAPES.items()}
+
+
+def gradients(members: int) -> list[Params]:
+    return [random_params(members, 100 + step) for step in range(STEPS)]
+
+
+def fisher(vector: Params) -> Params:
+    """A linear map with a matrix of each leaf's size, the same for all members."""
+    return {name: leaf * (1 + torch.arange(leaf[0].numel()).view(leaf.shape[1:]) % 7) for name, leaf in vector.items()}
+
+
+def signals(step: int, members: Tensor) -> dict[str, Any]:
+    """What a training loop sends; different for each member of the whole population."""
+    return {
+        "progress": torch.full((len(members),), step / STEPS, dtype=torch.float64) * (1 - 0.01 * members),
+        "kl": 0.005 * (1.0 + (members + step) % 5),
+        "rollout_start": (members + step) % 3 == 0,
+        "fisher_vector_product": fisher,
+    }
+
+
+def train(optimizer: Optimizer, members: Tensor, size: int) -> Params:
+    """Parameters of those members of a population of that size after all steps."""
+    params = take_tree(random_params(size, 0), members)
+    state = optimizer.init(params)
+    for step, grads in enumerate(gradients(size)):
+        updates, state = optimizer.update(take_tree(grads, members), state, params, **signals(step, members))
+        params = apply_updates(params, updates)
+    return params
+
+
+def assert_alone_is_together(tables: Sequence[Table]) -> None:
+    size = len(tables)
+    together = train(from_settings(tables), torch.arange(size), size)
+    start = random_params(size, 0)
+    for k, table in enumerate(tables):
+        alone = train(from_settings([table]), torch.tensor([k]), size)
+        for name, leaf in alone.items():
+            assert torch.equal(leaf[0], together[name][k]), (k, name, table)
+            assert leaf.isfinite().all()
+            assert not torch.equal(leaf[0], start[name][k])
+
+
+def varied(recipe: str, size: int) -> list[Table]:
+    """Tables of one recipe in which every number differs between members."""
+    numbers = {
+        key: value
+        for key, value in recipes()[recipe].defaults.items()
+        if isinstance(value, float) and not isinstance(value, bool)
+    }
+    low = {"momentum": 0.3, "weight_decay": 1e-3, "dampening": 0.1, "initial_accumulator_value": 0.1, "lr_decay": 0.1}
+    return [
+        {"name": recipe, **{key: (value or low[key]) * (1 - 0.03 * k) for key, value in numbers.items()}}
+        for k in range(size)
+    ]
+
+
+@pytest.mark.parametrize("recipe", CHAINS)
+def test_alone_is_together(recipe: str) -> None:
+    assert_alone_is_together(varied(recipe, 5))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"max_grad_norm": 0.5},
+        {"max_layer_norm": 0.5, "max_grad_value": 0.1},
+        {"centralize": True},
+        {"reset_moments": 5},
+        {"reset_step": "rollout"},
+        {"reset_moments": "rollout", "reset_step": 2},
+        {"lookahead_steps": 3},
+        {"schedule": {"lr": {"kind": "cosine", "warmup": 0.2}, "beta1": {"kind": "linear", "end": 0.5}}},
+        {"schedule": {"lr": {"kind": "exponential", "end": 1e-5}, "beta2": "constant"}},
+        {"schedule": {"lr": {"kind": "step", "every": 0.3}, "eps": {"kind": "warmup"}}},
+        {"schedule": {"lr": {"kind": "kl", "target": 0.01}}, "max_grad_norm": 1.0},
+        {"groups": {"*.bias": {"lr": 0.5}}, "critic": {"name": "rmsprop", "lr": 0.01}},
+        {"critic": {"lr": 0.3, "schedule": {"lr": "linear"}}, "max_grad_norm": 2.0},
+    ],
+    ids=str,
+)
+def test_alone_is_together_with_all_that_can_be_around(extra: Table) -> None:
+    assert_alone_is_together([{**table, **extra} for table in varied("amsgrad", 4)])
+
+
+def test_alone_is_together_with_every_recipe_in_one_population() -> None:
+    tables = [table for name in CHAINS for table in varied(name, 2)]
+    assert_alone_is_together(tables[::2] + tables[1::2])
+
+
+def test_alone_is_together_for_npg() -> None:
+    critic = {"critic": {"name": "adam"}}
+    assert_alone_is_together([{**table, **critic} for table in varied("npg", 4)] + [varied("sgd", 1)[0]])
+
+
+def test_alone_is_together_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgkit.optim.compose.BLOCK", 150)
+    assert_alone_is_together([{**table, "max_grad_norm": 1.0, "centralize": True} for table in varied("adamw", 7)])
+
+
+@pytest.mark.parametrize("recipe", ["adam"])
+def test_alone_is_together_with_two_threads(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves of a size that PyTorch splits between threads."""
+    monkeypatch.setitem(SHAPES, "actor.0.weight", (150, 300))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    assert_alone_is_together([{**table, "max_grad_norm": 1.0} for table in varied(recipe, 3)])
+    torch.set_num_threads(before)
+
+
+def test_schedules_end_in_the_same_bits_at_every_place() -> None:
+    """exp and cos have vector and scalar code that differ in the last bit."""
+    values = torch.rand(67, dtype=torch.float64) * 3
+    for function in (torch.exp, torch.cos, torch.log, lambda x: torch.pow(0.96, x)):
+        together = in_lanes(function, values)
+        assert torch.equal(together, torch.cat([in_lanes(function, value[None]) for value in values]))
+        torch.testing.assert_close(together, function(values), rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 7, 16, 33, 100, 4096, 16385, 50_000])
+def test_row_sums_have_the_same_bits_at_every_place(width: int) -> None:
+    matrix = torch.randn(9, width)
+    together = row_sum(matrix)
+    assert torch.equal(together, torch.cat([row_sum(row[None].clone()) for row in matrix]))
+    torch.testing.assert_close(together, matrix.double().sum(1).float(), rtol=1e-4, atol=1e-3)
+
+
+def test_inner_product() -> None:
+    first, second = random_params(3, 0), random_params(3, 1)
+    expected = sum((first[name].double() * second[name].double()).flatten(1).sum(1) for name in first)
+    torch.testing.assert_close(inner(first, second).double(), expected, rtol=1e-5, atol=1e-4)
+
+
+MIXED: list[Table] = [
+    {"name": "adam", "lr": 0.01, "max_grad_norm": 1.0},
+    {"name": "sgd", "lr": 0.1, "critic": {"name": "adam"}},
+    {"name": "adam", "lr": 0.02, "max_grad_norm": 2.0},
+    {"name": "torch.optim:RMSprop", "lr": 0.01},
+    {"name": "momentum", "lookahead_steps": 2},
+    {"name": "rmsprop", "groups": {"*.bias": {"lr": 1e-3}}},
+]
+
+
+@pytest.mark.parametrize("members", [[4, 0, 3], [5, 2, 1, 0], [3], [1, 1, 2]])
+def test_members_taken_in_the_middle_go_on_as_if_nothing_had_happened(members: list[int]) -> None:
+    """Also through a checkpoint in between."""
+    size, half, rows = len(MIXED), STEPS // 2, torch.tensor(members)
+    optimizer = from_settings(MIXED)
+    whole = train(optimizer, torch.arange(size), size)
+    params = random_params(size, 0)
+    state = optimizer.init(params)
+    for step, grads in enumerate(gradients(size)):
+        now = torch.arange(size)
+        if step >= half:
+            grads, now = take_tree(grads, rows), rows
+        if step == half:
+            data = optimizer.dump(optimizer.take(state, rows))
+            params = take_tree(params, rows)
+            state = optimizer.load(data, params)
+        updates, state = optimizer.update(grads, state, params, **signals(step, now))
+        params = apply_updates(params, updates)
+    for name, leaf in params.items():
+        assert torch.equal(leaf, whole[name][rows])
+
+
+def test_a_checkpoint_holds_plain_data(tmp_path: Any) -> None:
+    optimizer, params = from_settings(MIXED), random_params(len(MIXED), 0)
+    grads = gradients(len(MIXED))
+    _, state = optimizer.update(grads[0], optimizer.init(params), params)
+    torch.save(optimizer.dump(state), tmp_path / "state.pt")
+    loaded = optimizer.load(torch.load(tmp_path / "state.pt", weights_only=True), params)
+    again, _ = optimizer.update({name: leaf.clone() for name, leaf in grads[1].items()}, loaded, params)
+    updates, _ = optimizer.update(grads[1], state, params)
+    assert all(torch.equal(updates[name], again[name]) for name in params)
+
+
+def test_nobody_left() -> None:
+    optimizer, params, nobody = from_settings(MIXED), random_params(len(MIXED), 0), torch.zeros(0, dtype=torch.int64)
+    state = optimizer.take(optimizer.init(params), nobody)
+    none = take_tree(params, nobody)
+    updates, _ = optimizer.update(none, state, none)
+    assert {leaf.shape[0] for leaf in updates.values()} == {0}
+
+
+def test_a_broken_member_leaves_the_others_alone() -> None:
+    tables = [{"name": "adam", "max_grad_norm": 1.0}] * 3
+    healthy = train(from_settings(tables), torch.arange(3), 3)
+    optimizer, params = from_settings(tables), random_params(3, 0)
+    state, alive = optimizer.init(params), torch.tensor([True, False, True])
+    before = take_tree(params, torch.tensor([1]))
+    for grads in gradients(3):
+        grads["actor.0.weight"][1] = torch.nan
+        updates, state = optimizer.update(grads, state, params)
+        params = apply_updates(params, updates, alive)
+    for name, leaf in params.items():
+        assert torch.equal(leaf[[0, 2]], healthy[name][[0, 2]])
+        assert torch.equal(leaf[[1]], before[name])
+
+
+def test_parameters_are_never_written_into() -> None:
+    for table in [*MIXED, {"name": "adamw"}, {"name": "npg", "critic": {"name": "lion"}}]:
+        optimizer, params = from_settings([table]), random_params(1, 0)
+        before = {name: leaf.clone() for name, leaf in params.items()}
+        updates, _ = optimizer.update(
+            random_params(1, 1), optimizer.init(params), params, **signals(0, torch.arange(1))
+        )
+        apply_updates(params, updates)
+        assert all(torch.equal(params[name], before[name]) for name in params)
+
+
+def test_gradients_that_share_memory_are_copied() -> None:
+    params = {"a": torch.ones(2, 3), "b": torch.ones(2, 3), "c": torch.ones(2, 3), "d": torch.ones(2, 3)}
+    shared = torch.full((2, 3), 2.0)
+    grads = {"a": shared, "b": shared, "c": torch.tensor(2.0).expand(2, 3), "d": params["d"] * 2}
+    owned = own({**grads, "d": params["d"]}, params)
+    assert len({leaf.data_ptr() for leaf in (*owned.values(), params["d"])}) == 5
+    optimizer = from_settings([{"name": "sgd", "lr": 1.0}] * 2)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    assert all(torch.equal(leaf, torch.full((2, 3), -2.0)) for leaf in updates.values())
+
+
+def test_updates_keep_what_autograd_needs() -> None:
+    params = {"a": torch.ones(2, 3, requires_grad=True), "b": torch.ones(2, 3)}
+    moved = apply_updates(params, {"a": torch.ones(2, 3), "b": torch.ones(2, 3)})
+    assert (moved["a"].requires_grad, moved["b"].requires_grad) == (True, False)
+    assert moved["a"].is_leaf
+
+
+@pytest.mark.parametrize(
+    ("grads", "message"),
+    [
+        ({"a": torch.ones(2, 3)}, "gradients are of ['a'], parameters are ['a', 'b']"),
+        ({"a": torch.ones(2, 3), "b": torch.ones(2)}, "the gradient of b is torch.float32 (2,), the parameter"),
+        ({"a": torch.ones(2, 3), "b": torch.ones(2, 3).double()}, "the gradient of b is torch.float64 (2, 3)"),
+    ],
+)
+def test_gradients_that_do_not_fit_are_refused(grads: Params, message: str) -> None:
+    params = {"a": torch.ones(2, 3), "b": torch.ones(2, 3)}
+    optimizer = from_settings([{"name": "sgd"}] * 2)
+    with pytest.raises(PgkitError) as error:
+        optimizer.update(grads, optimizer.init(params), params)
+    assert message in str(error.value)
+
+
+def test_parameters_of_different_populations_are_refused() -> None:
+    with pytest.raises(PgkitError, match="same leading axis"):
+        from_settings([{"name": "sgd"}]).init({"a": torch.ones(2, 3), "b": torch.ones(3, 3)})
+
+
+def test_put_tree_is_the_inverse_of_take_tree() -> None:
+    tree = {"a": [torch.arange(6.0).view(3, 2), 7], "b": (torch.arange(3),)}
+    members = torch.tensor([2, 0])
+    doubled = take_tree(tree, members)
+    doubled["a"][0] *= 2
+    merged = put_tree(tree, members, doubled)
+    assert torch.equal(merged["a"][0], torch.tensor([[0.0, 2.0], [2.0, 3.0], [8.0, 10.0]]))
+    assert torch.equal(merged["b"][0], tree["b"][0])
+    assert merged["a"][1] == 7
