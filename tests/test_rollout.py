@@ -241,6 +241,16 @@ def test_whole_episodes_come_in_pieces_of_doubling_length(backend: str) -> None:
     assert (acting.statistics.episodes == 4).all()
 
 
+@pytest.mark.parametrize(("limit", "padded"), [(31, 32), (32, 32), (33, 64), (64, 64), (70, 128)])
+def test_members_that_end_together_are_one_piece(limit: int, padded: int) -> None:
+    acting = collector(make_envs("probes:ProbeEndless-v0", 4, max_episode_steps=limit), range(4), 2)
+    ((rows, rollout),) = acting.episodes(params_of(acting))
+    assert rows is not None
+    assert rows.tolist() == [0, 1]
+    assert len(rollout.valid) == padded
+    assert acting.statistics.lengths.tolist() == acting.statistics.env_steps.tolist() == [2 * limit] * 2
+
+
 @pytest.mark.parametrize("env_id", [COUNTING, "CartPole-v1"])
 def test_finished_environments_are_not_stepped(env_id: str) -> None:
     envs = Recorded(make_envs(env_id, 6, backend="gymnasium"))
