@@ -8,8 +8,6 @@ from pgkit.networks import ACTIVATIONS, init_mlp, layer_count, linear, mlp
 from pgkit.seeding import stream_keys, uniform
 from pgkit.types import Params
 
-torch.set_num_threads(1)  # as training does: with more, sums are split differently for different P
-
 POPULATIONS = (1, 2, 5, 64)
 SHAPES = [(1, 1), (1, 2), (2, 1), (3, 1), (1, 64), (4, 64), (64, 64), (64, 1), (65, 3)]
 

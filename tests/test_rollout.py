@@ -16,8 +16,6 @@ from pgkit.policies import Policy, head_for
 from pgkit.rollout import Collector, Piece, Scaling
 from pgkit.types import PgkitError, Rollout
 
-torch.set_num_threads(1)  # as training does: with more, sums are split differently for different P
-
 COUNTING = "probe_envs:ProbeCounting-v0"
 Step = tuple[tuple[int, int, int], tuple[int, int, int], float, bool, bool]
 
