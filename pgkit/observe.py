@@ -233,7 +233,6 @@ class Observer:
             row = evaluation_row(episodes.returns, episodes.lengths)
             numbers = {f"eval/{name}": number for name, number in row.items()}
             self._record.rows({snapshot.member: (snapshot.env_steps, numbers)})
-            self._bar.note(f"evaluation {row['return_mean']:.1f}")
 
     def _log(self, population: Population, metrics: Mapping[str, Tensor]) -> None:
         """One row of each member that is due: what the update did, and the episodes since its last row."""
@@ -252,6 +251,8 @@ class Observer:
                 values["train/episode_length"] = lengths / episodes if episodes else float("nan")
                 values["time/env_steps_per_second"] = sum(s[0] for s in statistics) / elapsed
                 rows[member] = (counts[0], values)
+                if episodes:
+                    self._bar.note(f"return {returns / episodes:.1f}")
         self._record.rows(rows)
 
 

@@ -99,4 +99,3 @@ def find(tag: str) -> Metric:
 def _pattern(tag: str) -> str:
     """A regular expression for a tag; a word may hold anything but a slash."""
     return re.sub(r"<\w+>", "[^/]+", re.escape(tag))
-

@@ -1,0 +1,57 @@
+"""Draw the README's learning curves from the runs of ``scripts/results.py``: every seed, median, 10-90 % band.
+
+python scripts/plot_learning.py                   # runs/results-* -> scripts/figures/learning.png, optimizers.png
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from pgkit.logging import read_metrics
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+FIGURES = Path(__file__).parent / "figures"
+LEARNING = ("cartpole-reinforce", "cartpole-actor-critic", "lunarlander-reinforce", "lunarlander-actor-critic")
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
+
+
+def draw_row(axes: Axes, name: str, solved: float) -> None:
+    """The evaluation returns of one row of the results table."""
+    rows = read_metrics(Path("runs") / f"results-{name}" / "metrics.parquet")
+    rows = rows[rows["tag"] == "eval/return_mean"]
+    curves = [(seed["step"].to_numpy(), seed["value"].to_numpy()) for _, seed in rows.groupby("label")]
+    steps = np.linspace(0, min(steps[-1] for steps, _ in curves), 101)
+    returns = np.array([np.interp(steps, *curve) for curve in curves])
+    for steps_of_seed, values in curves:
+        axes.plot(steps_of_seed, values, color="tab:blue", alpha=0.35, linewidth=0.8)
+    low, median, high = np.quantile(returns, [0.1, 0.5, 0.9], axis=0)
+    axes.fill_between(steps, low, high, color="tab:blue", alpha=0.15, linewidth=0)
+    axes.plot(steps, median, color="tab:blue", linewidth=2.2)
+    axes.axhline(solved, color="tab:red", linestyle="--", linewidth=1)
+    axes.set_title(f"{name} ({len(curves)} seeds)")
+    axes.grid(alpha=0.25)
+    axes.xaxis.set_major_formatter(lambda steps, _: f"{steps / 1e6:g}M")
+
+
+def draw(names: Sequence[str], columns: int, path: Path) -> None:
+    """A panel for each row."""
+    figure, panels = plt.subplots(
+        len(names) // columns, columns, figsize=(4.6 * columns, 3.2 * len(names) // columns), layout="constrained"
+    )
+    for axes, name in zip(np.ravel(panels), names, strict=True):
+        draw_row(axes, name, 200 if name.startswith("lunar") else 475)
+    figure.supxlabel("environment steps of each run")
+    figure.supylabel("mean return of the evaluation episodes")
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=110)
+    print(path)
+
+
+if __name__ == "__main__":
+    draw(LEARNING, 2, FIGURES / "learning.png")
+    draw(OPTIMIZERS, 4, FIGURES / "optimizers.png")
