@@ -1,7 +1,7 @@
 """Watching a training run: log rows, evaluations, checkpoints, progress bar. Nothing here changes what is learnt."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,20 +23,42 @@ from pgkit.types import Params
 EVALUATED_AT_ONCE = 16  # members whose evaluation environments exist side by side
 
 
+class Evaluation(NamedTuple):
+    """One evaluation while training.
+
+    Attributes:
+        member: position in the list of configurations.
+        point: which of the member's evaluations, counted from 0.
+        env_steps: of the member's training so far.
+        episodes: returns and lengths ``(E,)``.
+    """
+
+    member: int
+    point: int
+    env_steps: float
+    episodes: Episodes
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """What came out.
 
     Attributes:
         table: one row for each member, in the order of the configurations: seed, status, steps, final evaluation.
+        evaluations: those while training, in the order in which they were played.
+        final: the episodes of the final evaluation, returns and lengths ``(P, E)``.
         params: leaves ``(P, ...)``, in the same order.
+        obs_stats: of the observation normaliser, leaves ``(P, ...)``.
         parts: the members as they left the population, with optimizer states and all.
         directory: where the run is recorded, if it is.
         wall_seconds: from the first rollout to the last update, evaluations included.
     """
 
     table: list[dict[str, Any]]
+    evaluations: list[Evaluation]
+    final: Episodes
     params: Params
+    obs_stats: dict[str, Tensor]
     parts: list[Population]
     directory: Path | None
     wall_seconds: float
@@ -102,8 +124,8 @@ class Evaluator:
         params, obs_stats, steps = select(whole, here)
         self.waiting.append(Snapshot(int(population.members[row]), point, float(steps), params, obs_stats))
 
-    def play_waiting(self) -> list[tuple[Snapshot, Episodes]]:
-        """Play all that wait; returns and lengths ``(E,)`` of each."""
+    def play_waiting(self) -> list[Evaluation]:
+        """Play all that wait."""
         waiting, self.waiting = self.waiting, []
         if not waiting:
             return []
@@ -111,7 +133,8 @@ class Evaluator:
         params, obs_stats = join([(snapshot.params, snapshot.obs_stats) for snapshot in waiting], order)
         players = [Player(self.configs[snapshot.member].seed, snapshot.point) for snapshot in waiting]
         played = self.play(params, obs_stats, players, self.settings.episodes, "evaluation")
-        return [(s, Episodes(*rows)) for s, *rows in zip(waiting, played.returns, played.lengths, strict=True)]
+        rows = zip(waiting, played.returns, played.lengths, strict=True)
+        return [Evaluation(s.member, s.point, s.env_steps, Episodes(*episodes)) for s, *episodes in rows]
 
     def play(
         self, params: Params, obs_stats: dict[str, Tensor], players: Sequence[Player], episodes: int, stream: str
@@ -148,11 +171,14 @@ class Observer:
         directory: Path | None,
         progress: bool,
         overwrite: bool,
+        on_steps: Callable[[float], None] | None,
     ) -> None:
         first, size = configs[0], len(configs)
         if directory is not None:
             create_run_directory(directory, overwrite)
         self.configs, self.directory, self.parts = configs, directory, [population]
+        self._evaluations: list[Evaluation] = []
+        self._on_steps = on_steps
         self.wants_diagnosis = False
         self._to_log: set[int] = set()
         self._log_marks = Marks(size, first.steps_per_log, first.steps_per_log)
@@ -191,6 +217,8 @@ class Observer:
         if self._checkpoint_marks.due([0], [done / len(self.configs)]):
             self._record.checkpoint(self.parts)
         self._bar.show(done)
+        if self._on_steps is not None:
+            self._on_steps(done)
 
     def keep(self, leaving: Population, staying: Population) -> None:
         """Some members are done: they have used their budget, or diverged."""
@@ -216,7 +244,7 @@ class Observer:
             | evaluation_row(episodes.returns[k], episodes.lengths[k])
             for k, config in enumerate(self.configs)
         ]
-        result = TrainResult(table, params, parts, self.directory, wall)
+        result = TrainResult(table, self._evaluations, episodes, params, obs_stats, parts, self.directory, wall)
         self._record.result(table, result.summary, wall)
         return result
 
@@ -229,10 +257,11 @@ class Observer:
             self._play_waiting()
 
     def _play_waiting(self) -> None:
-        for snapshot, episodes in self._evaluator.play_waiting():
-            row = evaluation_row(episodes.returns, episodes.lengths)
+        for evaluation in self._evaluator.play_waiting():
+            self._evaluations.append(evaluation)
+            row = evaluation_row(*evaluation.episodes)
             numbers = {f"eval/{name}": number for name, number in row.items()}
-            self._record.rows({snapshot.member: (snapshot.env_steps, numbers)})
+            self._record.rows({evaluation.member: (evaluation.env_steps, numbers)})
 
     def _log(self, population: Population, metrics: Mapping[str, Tensor]) -> None:
         """One row of each member that is due: what the update did, and the episodes since its last row."""

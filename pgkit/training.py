@@ -1,6 +1,6 @@
 """The training loop: one, for every agent, optimizer and population size."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +16,11 @@ from pgkit.types import Batch, Params
 
 
 def train(
-    configs: Sequence[TrainConfig], directory: Path | None = None, progress: bool = False, overwrite: bool = False
+    configs: Sequence[TrainConfig],
+    directory: Path | None = None,
+    progress: bool = False,
+    overwrite: bool = False,
+    on_steps: Callable[[float], None] | None = None,
 ) -> TrainResult:
     """Train one member for each configuration, all at once; each gets the bits that it would get alone.
 
@@ -26,12 +30,13 @@ def train(
         directory: where the run is recorded; None records nothing.
         progress: show a progress bar.
         overwrite: replace a run that is already there.
+        on_steps: called after each update with the environment steps of all members so far.
 
     Raises:
         PgkitError: the configurations do not fit together, or cannot run here.
     """
     population = build(configs)
-    with Observer(population, configs, directory, progress, overwrite) as observer:
+    with Observer(population, configs, directory, progress, overwrite, on_steps) as observer:
         while population.size:
             metrics = update(population, diagnose=observer.wants_diagnosis)
             observer.see(population, metrics)
