@@ -61,7 +61,10 @@ def test_one_step_from_the_same_state():
 
 @pytest.mark.parametrize(("limit", "steps"), [(None, 1100), (7, 100)])
 def test_whole_episodes_with_the_time_limit(limit, steps):
-    """Side by side with ``gymnasium.make``, put to the same state at every start and left alone in between."""
+    """Side by side with ``gymnasium.make``, put to the same state before every step.
+
+    Left alone, an unstable pole multiplies differences in the last bit of a sine, which vary with the processor.
+    """
     count = 12
     ours = CartPole(count, limit or 500)
     theirs = [gymnasium.make("CartPole-v1", max_episode_steps=limit) for _ in range(count)]
@@ -69,11 +72,10 @@ def test_whole_episodes_with_the_time_limit(limit, steps):
         env.reset(seed=0)
     obs = ours.reset(range(count))
     random = torch.Generator().manual_seed(0)
-    starting, over = np.ones(count, dtype=bool), np.zeros(count, dtype=bool)
+    over = np.zeros(count, dtype=bool)
     seen = np.zeros(2, dtype=int)
     for _ in range(steps):
-        for k in np.flatnonzero(starting):
-            theirs[k].unwrapped.state = states_of(ours)[k]
+        before = states_of(ours)
         action = torch.randint(2, (count,), generator=random)
         action[:6] = balancing(obs)[:6]
         result = ours.step(action)
@@ -82,14 +84,14 @@ def test_whole_episodes_with_the_time_limit(limit, steps):
             if not result.valid[k]:
                 env.reset()
                 continue
+            env.unwrapped.state = before[k]
             true, reward, terminated, truncated, _ = env.step(int(action[k]))
             assert (reward, terminated, truncated) == tuple(
                 field[k].item() for field in (result.reward, result.terminated, result.truncated)
             )
-            np.testing.assert_allclose(states_of(ours)[k], env.unwrapped.state, rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(states_of(ours)[k], env.unwrapped.state, rtol=1e-13, atol=1e-14)
             np.testing.assert_allclose(result.obs[k].numpy(), true, rtol=1e-6, atol=1e-7)
             seen += [terminated, truncated]
-        starting = ~result.valid.numpy()
         over = (result.terminated | result.truncated).numpy()
         obs = result.obs
     assert seen[1] >= (6 if limit is None else 100)
