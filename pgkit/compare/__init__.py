@@ -1,0 +1,1 @@
+"""Which optimizer is more stable, and for which learning rates: comparisons with honest statistics."""

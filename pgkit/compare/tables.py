@@ -1,0 +1,159 @@
+"""An analysed comparison as plain data: what figures, the report and TensorBoard are made from."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from pgkit.explain import show
+from pgkit.types import PgkitError
+
+CASE = ("environment", "agent")
+"""What is never pooled, but for the measures across environments."""
+ARM = (*CASE, "optimizer")
+SETTING = (*ARM, "lr")
+
+TIERS_WITH_CLAIMS = ("standard", "publication")
+"""The quick tier explores: it ranks nothing."""
+
+FEW_SEEDS = 10
+"""Below this number of runs an interval would be a pretence: minimum, median and maximum are shown instead."""
+
+
+def _with_limits(*names: str) -> tuple[str, ...]:
+    """Columns of estimates, each followed by the limits of its confidence interval."""
+    return tuple(column for name in names for column in (name, f"{name}_low", f"{name}_high"))
+
+
+class Schema(NamedTuple):
+    """The columns of a table, in their order.
+
+    Attributes:
+        keys: what says which row it is; no two rows agree in all of them.
+        columns: the rest.
+    """
+
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Keys first."""
+        return (*self.keys, *self.columns)
+
+
+_RUN = ("stage", *SETTING, "seed")
+_OF_ARM = (
+    *("lr", "n", "mean", "median", "sd", "t_low", "t_high", "bca_low", "bca_high", "skew"),
+    *("tolerance_low", "tolerance_high", "tolerance_confidence", "final", "greedy"),
+    *("failures", "failure_rate", "failure_low", "failure_high"),
+    *("collapses", "collapse_rate", "collapse_low", "collapse_high"),
+    *("solved", "solved_rate", "solved_low", "solved_high"),
+    *("steps_mean", "steps_median", "dt", "srt", "lrt", "max_drawdown", "worst_drawdown", "retention"),
+    *("dr", "rr", "df", "rf", "p_best", "mean_rank"),
+)
+_OF_RUN = (
+    *("failure", "failed_at", "env_steps", "auc", "final", "best", "greedy", "dt", "srt", "lrt", "max_drawdown"),
+    *("retention", "collapsed", "solved", "steps_to_threshold", "df", "rf"),
+)
+_OF_PAIR = (
+    *("difference", "low", "high", "p", "p_holm", "improvement", "improvement_low", "improvement_high"),
+    *("verdict", "second_best_verdict", "flips"),
+)
+
+SCHEMAS: Mapping[str, Schema] = {
+    "runs": Schema(_RUN, _OF_RUN),
+    "curves": Schema((*_RUN, "point"), ("env_steps", "return_mean", "score")),
+    "sensitivity": Schema(SETTING, ("n", "mean", "failure_rate", "chosen_share", "in_set", "selected")),
+    "selection": Schema(ARM, ("lr", "second_lr", "edge", "runs", "env_steps")),
+    "arms": Schema(ARM, _OF_ARM),
+    "neighbours": Schema((*SETTING, "offset"), ("n", "mean", "minimum", "failure_rate")),
+    "pairs": Schema((*CASE, "first", "second"), _OF_PAIR),
+    "rates": Schema(ARM, _with_limits("width", "area", "times_sqrt10", "over_sqrt10", "safe_ratio")),
+    "expected_best": Schema((*ARM, "k"), ("value", "low", "high")),
+    "across": Schema(("agent", "optimizer", "without"), _with_limits("iqm", "mean", "optimality_gap", "phi")),
+    "profiles": Schema(("agent", "optimizer", "tau"), ("share", "low", "high")),
+    "baselines": Schema(("environment", "policy"), ("episodes", "return_mean", "return_sd", "score")),
+}
+"""Every table by name, as README.md describes them."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything that a report says.
+
+    Attributes:
+        plan: plain data as in ``plan.json``: name, question, tier, metric, arms {label: settings}, agents,
+            environments {id: {random_return, reference_return, threshold}}, learning_rates, tuning_seeds,
+            evaluation_seeds, neighbour_seeds, rope, failure_below, evaluation {points, episodes, final_episodes},
+            cases [{environment, agent, config (resolved TOML)}], held_equal {name: value}, hash.
+        tables: by the names of :data:`SCHEMAS`.
+        facts: planned, finished, failed, missing (numbers of runs), deviations [str], formulas {label: text},
+            provenance (plain data as in ``provenance.json``), not_varied [str], wall_seconds.
+    """
+
+    plan: Mapping[str, Any]
+    tables: Mapping[str, pd.DataFrame]
+    facts: Mapping[str, Any]
+
+    @property
+    def claims(self) -> bool:
+        """Whether the tier allows to say which arm is better."""
+        return self.plan["tier"] in TIERS_WITH_CLAIMS
+
+    @property
+    def cases(self) -> list[tuple[str, str]]:
+        """(environment, agent) of each case, in the order of the plan."""
+        return [(case["environment"], case["agent"]) for case in self.plan["cases"]]
+
+    @property
+    def labels(self) -> list[str]:
+        """The arms, in the order of the plan."""
+        return list(self.plan["arms"])
+
+    def of(self, table: str, case: tuple[str, str]) -> pd.DataFrame:
+        """The rows of a case."""
+        frame = self.tables[table]
+        environment, agent = case
+        return frame[(frame["environment"] == environment) & (frame["agent"] == agent)]
+
+
+def make_table(name: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A table of that name, columns in the order of its schema.
+
+    Raises:
+        PgkitError: see :func:`check_table`.
+    """
+    rows = list(rows)
+    table = pd.DataFrame(rows, columns=None if rows else list(SCHEMAS[name].all))
+    check_table(name, table)
+    return table[list(SCHEMAS[name].all)]
+
+
+def check_tables(tables: Mapping[str, pd.DataFrame]) -> None:
+    """Check that all tables are there, each with the columns of its schema, and no key twice.
+
+    Raises:
+        PgkitError: the first mistake.
+    """
+    for name in SCHEMAS:
+        if name not in tables:
+            raise PgkitError(f"table {name!r} is missing")
+        check_table(name, tables[name])
+
+
+def check_table(name: str, table: pd.DataFrame) -> None:
+    """Check one table; the order of columns is free.
+
+    Raises:
+        PgkitError: a column is missing or unknown, or a key comes twice.
+    """
+    wanted, found = set(SCHEMAS[name].all), set(table.columns)
+    for words, columns in (("lacks the columns", wanted - found), ("has unknown columns", found - wanted)):
+        if columns:
+            raise PgkitError(f"table {name!r} {words} {', '.join(sorted(map(str, columns)))}")
+    keys = list(SCHEMAS[name].keys)
+    twice = table.duplicated(keys)
+    if twice.any():
+        raise PgkitError(f"table {name!r} has this row twice: {show(table.loc[twice, keys].iloc[0].to_dict())}")
