@@ -1,36 +1,31 @@
 """What one update did, measured on its own batch: for log rows, not on the path of every update."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from pgkit import optim
-from pgkit.losses import explained_variance, masked_mean
+from pgkit.losses import explained_variance
 from pgkit.policies import Policy
-from pgkit.rollout import Rows, join, select
-from pgkit.types import Batch, Params
+from pgkit.rollout import join_pieces, select
+from pgkit.signals import Batches, kl_of_update
+from pgkit.types import Params
 
 NETWORKS = ("actor", "critic")
 
 
 @torch.no_grad()
-def of_policy(
-    policy: Policy, batches: Sequence[tuple[Rows, Batch]], before: Params, after: Params
-) -> dict[str, Tensor]:
+def of_policy(policy: Policy, batches: Batches, before: Params, after: Params) -> dict[str, Tensor]:
     """How far the policy moved on the batch, and how well the critic had predicted its targets; ``(P,)`` each."""
-    parts = []
-    for rows, batch in batches:
-        old, new = select(before, rows), select(after, rows)
-        kl = policy.head.kl(policy.outputs(old, batch.obs), policy.outputs(new, batch.obs))
-        value = policy.value(old, batch.obs)
-        parts.append(
-            {
-                "policy/approx_kl": masked_mean(kl, batch.valid),
-                "value/explained_variance": explained_variance(value, batch.target, batch.valid),
-            }
-        )
-    return parts[0] if batches[0][0] is None else join(parts, [rows for rows, _ in batches if rows is not None])
+    explained = [
+        explained_variance(policy.value(select(before, rows), batch.obs), batch.target, batch.valid)
+        for rows, batch in batches
+    ]
+    return {
+        "policy/approx_kl": kl_of_update(policy, batches, before, after),
+        "value/explained_variance": join_pieces(explained, [rows for rows, _ in batches]),
+    }
 
 
 def of_optimizer(grads: Params, updates: Params, params: Params, state: object) -> dict[str, Tensor]:

@@ -68,7 +68,10 @@ def _value(text: str) -> Any:
 
 def _put(table: Table, path: Path, value: Any) -> None:
     for depth, part in enumerate(path[:-1], start=1):
-        table = table.setdefault(part, {})
+        inner = table.setdefault(part, {})
+        if isinstance(inner, str) and "schedule" in path[: depth - 1]:  # a schedule's name is short for its table
+            inner = table[part] = {"kind": inner}
+        table = inner
         if not isinstance(table, dict):
             raise PgkitError(f"unknown key {'.'.join(path)!r}: {'.'.join(path[:depth])} is no table")
     table[path[-1]] = value

@@ -36,6 +36,7 @@ class Population:
         params: leaves ``(P, ...)``.
         opt_state: the optimizer's state.
         alive: bool ``(P,)``, False from the first non-finite loss or update on: parameters stay what they were.
+        kl: ``(P,)`` divergence of each policy over its last update, if the optimizer needs it; NaN until known.
         updates: how many there were.
     """
 
@@ -50,6 +51,7 @@ class Population:
     params: Params
     opt_state: Any
     alive: Tensor
+    kl: Tensor
     updates: int = 0
 
     @property
@@ -83,6 +85,7 @@ class Population:
             params=take_tree(self.params, rows),
             opt_state=self.optimizer.take(self.opt_state, rows),
             alive=self.alive[rows],
+            kl=self.kl[rows],
         )
 
 
@@ -119,6 +122,7 @@ def build(configs: Sequence[TrainConfig]) -> Population:
         params=params,
         opt_state=optimizer.init(params),
         alive=torch.ones(len(seeds), dtype=torch.bool, device=device),
+        kl=torch.full((len(seeds),), torch.nan, device=device),
     )
 
 

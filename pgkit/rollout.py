@@ -255,6 +255,11 @@ def join(parts: Sequence[Any], rows: Sequence[Tensor]) -> Any:
     return _cat(parts, torch.cat(list(rows)).argsort())
 
 
+def join_pieces(parts: Sequence[Any], rows: Sequence[Rows]) -> Any:
+    """The same, where a single part may hold all rows (None)."""
+    return parts[0] if rows[0] is None else join(parts, [own for own in rows if own is not None])
+
+
 def _cat(parts: Sequence[Any], order: Tensor) -> Any:
     if isinstance(parts[0], Tensor):
         return torch.cat(list(parts))[order]

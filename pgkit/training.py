@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pgkit import diagnosis, optim
+from pgkit import diagnosis, optim, signals
 from pgkit.config import TrainConfig
 from pgkit.observe import Observer, TrainResult
 from pgkit.optim.core import apply_updates
 from pgkit.population import Population, build, take_config
-from pgkit.rollout import Piece, Rows, join, select
+from pgkit.rollout import Piece, join_pieces, select
+from pgkit.signals import Batches
 from pgkit.types import Batch, Params
 
 
@@ -50,12 +51,15 @@ def update(population: Population, diagnose: bool = False) -> dict[str, Tensor]:
     batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
     loss, grads, metrics = gradient(population, batches)
     raw = optim.snapshot(grads) if diagnose else {}  # the optimizer may write into the gradients
-    updates, population.opt_state = population.optimizer.update(grads, population.opt_state, before, progress=progress)
+    sent = signals.gather(population, progress, batches)
+    updates, population.opt_state = population.optimizer.update(grads, population.opt_state, before, **sent)
     population.alive = population.alive & loss.isfinite() & all_finite(updates)
     if diagnose:
         metrics |= diagnosis.of_optimizer(raw, updates, before, population.opt_state)
     population.params = apply_updates(before, updates, population.alive)
     population.updates += 1
+    if "kl" in population.optimizer.needs:
+        population.kl = signals.kl_of_update(population.policy, batches, before, population.params)
     if diagnose:
         metrics |= diagnosis.of_policy(population.policy, batches, before, population.params)
     return metrics
@@ -68,7 +72,7 @@ def targets(population: Population, piece: Piece) -> Batch:
     return population.agent.targets(population.policy, params, piece.rollout, config)
 
 
-def gradient(population: Population, batches: Sequence[tuple[Rows, Batch]]) -> tuple[Tensor, Params, dict[str, Tensor]]:
+def gradient(population: Population, batches: Batches) -> tuple[Tensor, Params, dict[str, Tensor]]:
     """Loss ``(P,)``, its gradient and the agent's metrics ``(P,)``, from batches of some members each.
 
     Members share no number, so the gradient of the sum of their losses is each member's own gradient.
@@ -81,7 +85,7 @@ def gradient(population: Population, batches: Sequence[tuple[Rows, Batch]]) -> t
         grads = torch.autograd.grad(loss.sum(), list(leaves.values()), materialize_grads=True)
         detached = {tag: metric.detach() for tag, metric in metrics.items()}
         parts.append((loss.detach(), dict(zip(leaves, grads, strict=True)), detached))
-    return parts[0] if batches[0][0] is None else join(parts, [rows for rows, _ in batches if rows is not None])
+    return join_pieces(parts, [rows for rows, _ in batches])
 
 
 def all_finite(updates: Params) -> Tensor:

@@ -16,7 +16,7 @@ LAYERS = (
     ("rollout", "evaluate"),
     ("agents",),
     ("registry", "overrides", "config"),
-    ("population", "diagnosis", "record", "observe", "training", "runs"),
+    ("population", "signals", "diagnosis", "record", "observe", "training", "runs"),
     ("compare",),
     ("cli", "__main__", "__init__"),
 )

@@ -34,9 +34,15 @@ def gradients(members: int) -> list[Params]:
     return [random_params(members, 100 + step) for step in range(STEPS)]
 
 
-def fisher(vector: Params) -> Params:
-    """A linear map with a matrix of each leaf's size, the same for all members."""
-    return {name: leaf * (1 + torch.arange(leaf[0].numel()).view(leaf.shape[1:]) % 7) for name, leaf in vector.items()}
+class Diagonal:
+    """A linear map, the same for all members."""
+
+    def __call__(self, vector: Params) -> Params:
+        scale = {name: 1 + torch.arange(leaf[0].numel()).view(leaf.shape[1:]) % 7 for name, leaf in vector.items()}
+        return {name: leaf * scale[name] for name, leaf in vector.items()}
+
+    def take(self, members: Tensor) -> "Diagonal":
+        return self
 
 
 def signals(step: int, members: Tensor) -> dict[str, Any]:
@@ -45,7 +51,7 @@ def signals(step: int, members: Tensor) -> dict[str, Any]:
         "progress": torch.full((len(members),), step / STEPS, dtype=torch.float64) * (1 - 0.01 * members),
         "kl": 0.005 * (1.0 + (members + step) % 5),
         "rollout_start": (members + step) % 3 == 0,
-        "fisher_vector_product": fisher,
+        "fisher_vector_product": Diagonal(),
     }
 
 

@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgkit.optim.core import Optimizer, State, own, put_tree, take_tree
+from pgkit.optim.core import Optimizer, State, own, take_tree
 from pgkit.types import Params, PgkitError
 
 
 def by_member(optimizers: Sequence[Optimizer], kinds: Sequence[int]) -> Optimizer:
     """Member k is updated by ``optimizers[kinds[k]]``, which sees only its own members, in their order.
 
-    Hyperparameters of ``optimizers[j]`` that are one per member have one value for each member of kind j.
+    Hyperparameters of ``optimizers[j]`` that are one per member have one value for each member of kind j. Signals that
+    are no tensors ``(P,)`` have a method ``take(members)``.
     """
     if set(kinds) != set(range(len(optimizers))):
         raise PgkitError(f"by_member: kinds must use each of 0 ... {len(optimizers) - 1}, got {sorted(set(kinds))}")
@@ -38,7 +39,7 @@ def by_member(optimizers: Sequence[Optimizer], kinds: Sequence[int]) -> Optimize
         for part, own_state, members in zip(optimizers, state["states"], _members(state["kind"]), strict=True):
             if len(members):
                 sub_grads, sub_params = take_tree(updates, members), take_tree(params, members)
-                sub_signals = {name: _signal_of_members(value, members, params) for name, value in signals.items()}
+                sub_signals = {name: _of_members(value, members) for name, value in signals.items()}
                 sub, own_state = part.update(sub_grads, own_state, sub_params, **sub_signals)
                 for name, leaf in sub.items():
                     updates[name].index_copy_(0, members.to(leaf.device), leaf)
@@ -70,19 +71,9 @@ def by_member(optimizers: Sequence[Optimizer], kinds: Sequence[int]) -> Optimize
     )
 
 
-def _signal_of_members(value: Any, members: Tensor, params: Params) -> Any:
-    """A tensor gives its rows; a linear map of Params acts on those members, the others being zero."""
-    if isinstance(value, Tensor):
-        return value.index_select(0, members.to(value.device))
-    if not callable(value):
-        return value
-
-    def of_members(sub: Params) -> Params:
-        full = {name: torch.zeros_like(params[name]) for name in sub}
-        images: Params = take_tree(value(put_tree(full, members, sub)), members)
-        return images
-
-    return of_members
+def _of_members(signal: Any, members: Tensor) -> Any:
+    """A tensor ``(P,)`` gives its rows, anything else what its own ``take`` says."""
+    return signal.index_select(0, members.to(signal.device)) if isinstance(signal, Tensor) else signal.take(members)
 
 
 Groups = Mapping[str, tuple[Callable[[str], bool], Optimizer]]

@@ -24,7 +24,8 @@ Columns = Mapping[str, Tensor]
 """Numbers per member as ``(R, 1, ...)`` of the parameters' dtype, ready to be multiplied with a leaf ``(R, ...)``."""
 
 Signals = Mapping[str, Any]
-"""What the training loop tells an optimizer beside the gradients, such as ``progress`` ``(P,)``."""
+"""What the training loop tells an optimizer beside the gradients: tensors ``(P,)`` such as ``progress``, or objects
+with a method ``take(members)`` such as ``fisher_vector_product``."""
 
 Number = float | Sequence[float] | Tensor
 """One number for all members, or one per member."""

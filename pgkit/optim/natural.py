@@ -20,7 +20,9 @@ def npg(lr: Hyper = 1.0, max_kl: Hyper = 0.01, damping: Hyper = 1e-3, cg_iterati
 
     F is the Fisher matrix of the policy. With lr 1 the policy moves by a KL divergence of max_kl, to second order; it
     grows with lr^2. The training loop sends ``fisher_vector_product``, see :func:`fisher_vector_product`. For the
-    policy only: a critic has no distribution and takes another recipe.
+    policy only: a critic has no distribution and takes another recipe. A trunk that both share counts as the policy's:
+    its gradient is that of the whole loss, and what the critic wants and the policy does not feel is paid out of max_kl
+    by way of damping, so that the policy moves less.
 
     Source: Kakade 2001; step size as in Schulman et al. 2015 (arXiv 1502.05477), without the line search.
     """
@@ -50,7 +52,7 @@ def npg(lr: Hyper = 1.0, max_kl: Hyper = 0.01, damping: Hyper = 1e-3, cg_iterati
     @torch.no_grad()
     def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
         if "fisher_vector_product" not in signals:
-            raise PgkitError("npg needs the signal 'fisher_vector_product': a function of Params, see pgkit.optim")
+            raise PgkitError("npg needs the signal 'fisher_vector_product': a function of Params, see pgkit.signals")
         now = next_hyper(hyper, state, signals)
 
         def product(vector: Params) -> Params:
