@@ -1,7 +1,7 @@
 """The directory of a run: what is written while it trains, and how it is read again.
 
-``config.toml`` is the resolved configuration with all seeds. Members that differ in more than their seed each have a
-``config.toml`` of their own in ``<label>/``.
+``config.toml`` is the resolved configuration with all seeds, ``optimizer.toml`` the effective settings of the optimizer
+for each group of parameters. Members that differ in more than their seed each have their own in ``<label>/``.
 """
 
 import json
@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from torch import Tensor
 
-from pgkit import checkpoint, provenance
+from pgkit import checkpoint, optim, provenance
 from pgkit.config import TrainConfig, load_config, population, to_table, to_toml
 from pgkit.logging import Recorder
 from pgkit.population import Population
@@ -34,12 +35,17 @@ class Record:
         seeds = [config.seed for config in configs]
         text = to_toml(first.model_copy(update={"seeds": tuple(seeds)}) if alike and len(seeds) > 1 else first)
         (directory / "config.toml").write_text(text, encoding="utf-8")
-        if not alike:
-            for name, config in zip(names, configs, strict=True):
+        effective = [optimizer_toml(config) for config in configs]
+        if alike:
+            (directory / "optimizer.toml").write_text(effective[0], encoding="utf-8")
+        else:
+            for name, config, settings in zip(names, configs, effective, strict=True):
                 (directory / name).mkdir()
                 (directory / name / "config.toml").write_text(to_toml(config), encoding="utf-8")
+                (directory / name / "optimizer.toml").write_text(settings, encoding="utf-8")
         self._stopwatch = provenance.write(directory / "provenance.json", seeds)
         self._recorder = Recorder(directory, names, text, [hparams(config) for config in configs])
+        self._recorder.texts("optimizer", effective)
 
     def rows(self, rows: Mapping[int, tuple[float, Mapping[str, float]]]) -> None:
         """Log rows of some members: (environment steps, number by tag) by member."""
@@ -84,6 +90,17 @@ def labels(configs: Sequence[TrainConfig]) -> list[str]:
     return [f"{index:04d}-seed-{seed}" for index, seed in enumerate(seeds)]
 
 
+def optimizer_toml(config: TrainConfig) -> str:
+    """The effective settings of each group of parameters as TOML, defaults filled in; what is off is left out."""
+    return tomli_w.dumps(_given(optim.describe(config.optimizer)))
+
+
+def _given(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table without what is None."""
+    given = {key: value for key, value in table.items() if value is not None}
+    return {key: _given(value) if isinstance(value, Mapping) else value for key, value in given.items()}
+
+
 def hparams(config: TrainConfig) -> dict[str, bool | float | str]:
     """The settings of a run, flat by dotted key, for TensorBoard's HParams tab."""
     return dict(_flat(to_table(config), ""))
@@ -106,6 +123,7 @@ def dumped(part: Population) -> dict[str, Any]:
         "params": part.params,
         "opt_state": part.optimizer.dump(part.opt_state),
         "alive": part.alive,
+        "kl": part.kl,
         "obs_stats": part.collector.obs_stats,
         "return_stats": part.collector.return_stats,
         "statistics": dict(part.collector.statistics._asdict()),

@@ -200,6 +200,7 @@ def test_what_is_in_the_directory_of_a_run(run: Run) -> None:
     directory = place(run)
     assert {path.name for path in directory.iterdir()} == {
         "config.toml",
+        "optimizer.toml",
         "provenance.json",
         "result.json",
         "metrics.parquet",

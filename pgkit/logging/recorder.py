@@ -57,11 +57,17 @@ class Recorder:
         self._rows = Rows(path, labels, kept)
         self._summary = Summary(directory / "summary", size, firsts) if size > 1 else None
         for writer, chosen in zip(self._writers, hparams, strict=True):
-            writer.text("config", f"```toml\n{config_text.strip()}\n```")
+            writer.text("config", _toml_block(config_text))
             writer.hyperparameters(chosen)
             writer.flush()
         self._last = np.zeros(size, np.int64)  # the step of each member's last row
         self._finished = False
+
+    def texts(self, tag: str, tomls: Sequence[str]) -> None:
+        """Show a piece of TOML for each member in TensorBoard's Text tab."""
+        for writer, toml in zip(self._writers, tomls, strict=True):
+            writer.text(tag, _toml_block(toml))
+            writer.flush()
 
     def log(self, steps: Sequence[float] | Array, values: Mapping[str, Sequence[float] | Array]) -> None:
         """One row of each member.
@@ -120,6 +126,10 @@ class Recorder:
         for writer in self._writers:
             writer.session_end(self._finished)
             writer.close()
+
+
+def _toml_block(text: str) -> str:
+    return f"```toml\n{text.strip()}\n```"
 
 
 class Summary:

@@ -1,0 +1,168 @@
+"""Optimizers in the training loop: signals that reach them, groups from a configuration, what a run says of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pgkit import optim, signals
+from pgkit.config import TrainConfig, parse_config
+from pgkit.optim import apply_updates, take_tree
+from pgkit.optim.core import put_tree
+from pgkit.population import build
+from pgkit.training import gradient, targets, train, update
+
+NPG = {"name": "npg", "critic": {"name": "adam", "lr": 0.01}}
+KL = {"name": "adam", "lr": 0.01, "schedule": {"lr": {"kind": "kl", "target": 1e-3}}}
+RESET = {"name": "adam", "lr": 0.01, "reset_step": "rollout"}
+AGENTS = ("actor-critic", "reinforce")
+
+
+def config(agent: str, optimizer: Mapping[str, Any], **changes: Any) -> TrainConfig:
+    """Five updates or so on CartPole, its episodes of very different lengths."""
+    table = {
+        "name": "short",
+        "steps": 500,
+        "envs_per_member": 3,
+        "env": {"id": "CartPole-v1", "backend": "pgkit"},
+        "agent": {"name": agent},
+        "policy": {"hidden": [16]},
+        "optimizer": optimizer,
+        "evaluation": {"points": 0, "final_episodes": 2},
+    }
+    return parse_config(table | ({"rollout_steps": 30} if agent == "actor-critic" else {}) | changes)
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_alone_is_together_with_every_signal(agent: str) -> None:
+    tables = [NPG, KL, RESET, {**NPG, "max_kl": 0.1}, KL, {"name": "adam", "schedule": {"lr": "linear"}}]
+    configs = [config(agent, table, seed=k) for k, table in enumerate(tables)]
+    together = train(configs)
+    initial = build(configs).params
+    for k, own in enumerate(configs):
+        alone = train([own])
+        assert alone.table[0] == together.table[k]
+        for name, leaf in alone.params.items():
+            assert torch.equal(leaf[0], together.params[name][k]), (name, own.optimizer)
+            assert not torch.equal(leaf[0], initial[name][k])
+
+
+def test_episodes_come_in_several_pieces() -> None:
+    """Or the test above has shown less than it seems to."""
+    population = build([config("reinforce", NPG, seed=k, steps=10_000) for k in range(6)])
+    assert max(len(population.collect()) for _ in range(8)) > 1
+
+
+@pytest.mark.parametrize("optimizer", [NPG, KL, RESET])
+def test_only_what_is_needed_is_sent(optimizer: Mapping[str, Any]) -> None:
+    population = build([config("actor-critic", optimizer)])
+    batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
+    sent = signals.gather(population, population.progress, batches)
+    assert sent.keys() == population.optimizer.needs
+    assert len(sent) == 1
+
+
+def test_the_kl_schedule_hears_the_last_update() -> None:
+    """Its lr goes up while the policy moves too little, by one factor an update from the second on."""
+    population = build([config("actor-critic", {**KL, "lr": 1e-5, "schedule": {"lr": {"kind": "kl", "target": 1.0}}})])
+    assert population.kl.isnan().all()
+    rates = []
+    for _ in range(3):
+        metrics = update(population, diagnose=True)
+        rates.append(metrics["optimizer/lr"].item())
+        torch.testing.assert_close(population.kl, metrics["policy/approx_kl"])
+    assert rates == pytest.approx([1e-5, 1.5e-5, 2.25e-5])
+
+
+def test_a_member_that_is_taken_keeps_its_kl() -> None:
+    population = build([config("actor-critic", KL, seed=k) for k in range(3)])
+    update(population)
+    assert torch.equal(population.take(torch.tensor([2, 0])).kl, population.kl[[2, 0]])
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("members", [[0, 1, 2, 3], [3, 1], [2]])
+def test_the_fisher_matrix_of_some_members(agent: str, members: list[int]) -> None:
+    """It does to them what the whole does, and nothing to the others; whatever the pieces."""
+    population = build([config(agent, NPG, seed=k) for k in range(4)])
+    batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
+    rows = torch.tensor(members)
+    whole = signals.Fisher(population.policy, population.params, batches)
+    random = torch.Generator().manual_seed(0)
+    vector = {
+        name: torch.randn(leaf.shape, generator=random)
+        for name, leaf in population.params.items()
+        if name.startswith("actor.")
+    }
+    sub = take_tree(vector, rows)
+    image = whole.take(rows)(sub)
+    full = whole(put_tree({name: torch.zeros_like(leaf) for name, leaf in vector.items()}, rows, sub))
+    for name, leaf in full.items():
+        assert torch.equal(leaf[rows], image[name])
+        others = [k for k in range(4) if k not in members]
+        assert not leaf[others].any()
+        assert image[name].any()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_natural_gradient_moves_the_policy_by_what_was_asked(shared: bool) -> None:
+    """Within 20 %; in a shared trunk, damping may make it less."""
+    asked = torch.tensor([1e-5, 1e-4, 1e-3, 1e-2])
+    tables = [{**NPG, "max_kl": kl} for kl in asked.tolist()]
+    policy = {"hidden": [16], "shared": shared}
+    population = build([config("actor-critic", table, policy=policy, seed=3, rollout_steps=100) for table in tables])
+    last = "actor.0.weight" if shared else "actor.1.weight"  # initially so small that all actions are equally likely
+    population.params[last] = population.params[last] * 20
+    before = population.params
+    batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
+    _, grads, _ = gradient(population, batches)
+    sent = signals.gather(population, population.progress, batches)
+    updates, _ = population.optimizer.update(grads, population.opt_state, before, **sent)
+    assert all(leaf.any() for leaf in updates.values())
+    kl = signals.kl_of_update(population.policy, batches, before, apply_updates(before, updates))
+    assert (kl < 1.2 * asked).all()
+    assert (kl > 0.8 * asked).all() != shared
+
+
+def test_groups_by_name_pattern_from_a_configuration() -> None:
+    """Biases of both networks hardly move at a rate of nearly nothing; weights do."""
+    table = {"name": "adam", "lr": 0.01, "groups": {"*.bias": {"lr": 1e-30}}, "critic": {"lr": 0.1}}
+    chosen = config("actor-critic", table, seed=5)
+    initial, result = build([chosen]).params, train([chosen])
+    for name, leaf in result.params.items():
+        distance = (leaf - initial[name]).abs().max().item()
+        assert distance < 1e-28 if name.endswith(".bias") else distance > 1e-3, name
+    labels = list(optim.describe(table))
+    assert labels == ["critic *.bias", "critic", "main *.bias", "main"]
+
+
+def test_actor_and_critic_may_have_optimizers_of_different_kinds() -> None:
+    table = {"name": "sgd", "lr": 0.1, "critic": {"name": "torch.optim:Adam", "lr": 0.01}}
+    population = build([config("actor-critic", table)])
+    metrics = update(population, diagnose=True)
+    assert metrics["optimizer/main/lr"] == 0.1
+    assert metrics["optimizer/critic/lr"] == 0.01
+    assert metrics["optimizer/actor/update_cosine"].item() == pytest.approx(1.0, abs=1e-5)
+    assert metrics["optimizer/critic/update_cosine"].item() < 0.99
+
+
+def test_effective_settings_are_written_and_shown(tmp_path: Path) -> None:
+    """As TOML beside the configuration, and in TensorBoard's Text tab: read back from the event file."""
+    import tomllib
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    table = {"name": "adam", "lr": 0.02, "schedule": {"lr": "linear"}, "critic": {"lr": 0.03}}
+    train([config("actor-critic", table)], tmp_path / "run")
+    written = tomllib.loads((tmp_path / "run" / "optimizer.toml").read_text())
+    assert written["main"]["lr"] == 0.02
+    assert written["critic"]["lr"] == 0.03
+    assert written["main"]["beta2"] == 0.999
+    assert written["main"]["schedule"]["lr"] == {"kind": "linear", "end": 0.0, "warmup": 0.0}
+    accumulator = EventAccumulator(str(tmp_path / "run"))
+    accumulator.Reload()
+    (event,) = accumulator.Tensors("optimizer")
+    shown = event.tensor_proto.string_val[0].decode()
+    assert tomllib.loads(shown.removeprefix("```toml\n").removesuffix("\n```")) == written
