@@ -1,0 +1,97 @@
+"""Train CartPole with every recipe at several rates, all members in one population, and print the table as Markdown.
+
+    python scripts/recipes.py                                            # the README's table
+    python scripts/recipes.py --seeds 3 --each-side 2 steps=150_000      # a look at a wider range of rates
+    python scripts/recipes.py --only npg sgd -- optimizer.max_grad_norm=1.0
+
+The rates of a recipe are half decades around the one in RATES; clipping and schedule are those of the configuration.
+"""
+
+import argparse
+from statistics import median
+from typing import NamedTuple
+
+import pgkit
+
+CONFIG = "cartpole-actor-critic"
+RATES = {
+    "sgd": 0.3,
+    "momentum": 0.03,
+    "nesterov": 0.03,
+    "rmsprop": 3e-3,
+    "rmsprop_tf": 3e-3,
+    "adagrad": 0.03,
+    "adadelta": 1.0,
+    "adam": 3e-3,
+    "amsgrad": 3e-3,
+    "adamw": 3e-3,
+    "nadam": 3e-3,
+    "radam": 3e-3,
+    "adamax": 3e-3,
+    "lion": 3e-4,
+    "npg": 1.0,
+}
+"""The rate in the middle, by recipe."""
+
+CRITIC = {"npg": ["optimizer.critic.name=adam", "optimizer.critic.lr=1e-2"]}
+"""Where actor and critic do not share recipe and rate."""
+
+
+class Arm(NamedTuple):
+    """A recipe at one rate, and the final mean return of each seed."""
+
+    recipe: str
+    rate: float
+    returns: list[float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="settings of the configuration, such as steps=150_000")
+    parser.add_argument("--only", nargs="+", choices=RATES, default=list(RATES), help="these recipes")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=200)
+    parser.add_argument("--each-side", type=int, default=1, help="half decades below and above the middle")
+    arguments = parser.parse_args()
+    shared = [*arguments.overrides, "evaluation.points=0", f"seed={arguments.first_seed}", f"seeds={arguments.seeds}"]
+    arms = train(arguments.only, arguments.each_side, shared)
+    print(table([[arm for arm in arms if arm.recipe == recipe] for recipe in arguments.only]))
+
+
+def train(recipes: list[str], each_side: int, shared: list[str]) -> list[Arm]:
+    """Every recipe at every rate with every seed, as one population."""
+    choices = [(recipe, rate) for recipe in recipes for rate in rates(RATES[recipe], each_side)]
+    members = [
+        member
+        for recipe, rate in choices
+        for member in pgkit.population(pgkit.load_config(CONFIG, [*shared, *settings(recipe, rate)]))
+    ]
+    returns = [row["return_mean"] for row in pgkit.train(members, progress=True).table]
+    seeds = len(members) // len(choices)
+    return [Arm(*choice, returns[k * seeds : (k + 1) * seeds]) for k, choice in enumerate(choices)]
+
+
+def rates(middle: float, each_side: int) -> list[float]:
+    """Half decades, two digits each."""
+    return [float(f"{middle * 10 ** (step / 2):.1e}") for step in range(-each_side, each_side + 1)]
+
+
+def settings(recipe: str, rate: float) -> list[str]:
+    """What a recipe changes in the configuration."""
+    actor = [f"optimizer.name={recipe}", f"optimizer.lr={rate}"]
+    return [*actor, *CRITIC.get(recipe, [f"optimizer.critic.lr={rate}"])]
+
+
+def table(by_recipe: list[list[Arm]]) -> str:
+    """One line for each recipe: its best rate, and what the others gave."""
+    lines = ["| recipe | best rate | median | min - max | median at the other rates |", "|---|---|---|---|---|"]
+    for arms in by_recipe:
+        best = max(arms, key=lambda arm: median(arm.returns))
+        others = ", ".join(f"{arm.rate:g}: {median(arm.returns):.0f}" for arm in arms if arm is not best)
+        spread = f"{min(best.returns):.0f} - {max(best.returns):.0f}"
+        lines.append(f"| `{best.recipe}` | {best.rate:g} | {median(best.returns):.0f} | {spread} | {others} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
