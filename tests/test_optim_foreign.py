@@ -1,0 +1,233 @@
+"""The adapter for anyone's ``torch.optim.Optimizer``: the same numbers as separate instances on plain modules."""
+
+import re
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pgkit.optim import (
+    Optimizer,
+    Recipe,
+    apply_updates,
+    diagnostics,
+    from_settings,
+    from_torch,
+    make,
+    recipes,
+    register,
+    take_tree,
+)
+from pgkit.optim import registry as optim_registry
+from pgkit.optim.core import Hyper
+from pgkit.optim.recipes import momentum
+from pgkit.types import Params, PgkitError
+
+SIZES = (5, 7, 3)
+STEPS = 20
+
+
+class Whitened(torch.optim.Optimizer):
+    """Not element-wise, in the manner of SOAP and Shampoo: the step of a weight is that of all its entries together.
+
+    W = W - lr (G G^T + eps 1)^(-1/2) G for matrices ``(out, in)``, with momentum; others follow the gradient's sign.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 0.1, momentum: float = 0.5, eps: float = 1e-4) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                buffer = self.state[p].setdefault("buffer", torch.zeros_like(p))
+                buffer.mul_(group["momentum"]).add_(p.grad)
+                if p.dim() == 2:
+                    values, vectors = torch.linalg.eigh(buffer @ buffer.T + group["eps"] * torch.eye(len(p)))
+                    p.sub_(group["lr"] * (vectors * values.rsqrt()) @ vectors.T @ buffer)
+                else:
+                    p.sub_(group["lr"] * buffer.sign())
+
+
+class NeedsClosure(torch.optim.Optimizer):
+    """As LBFGS: the loss has to be evaluated again."""
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 0.1) -> None:
+        super().__init__(params, {"lr": lr})
+
+    def step(self, closure: Callable[[], float]) -> float:  # type: ignore[override]
+        return closure()
+
+
+def modules(members: int) -> list[nn.Sequential]:
+    """One module for each member, as torch users write them."""
+    torch.manual_seed(0)
+    layers = [[nn.Linear(a, b) for a, b in pairwise(SIZES)] for _ in range(members)]
+    return [nn.Sequential(*own) for own in layers]
+
+
+def stacked(models: list[nn.Sequential], of: Callable[[nn.Parameter], Tensor]) -> Params:
+    """``of`` each parameter, stacked as pgkit holds them: weights ``(P, in, out)``, biases ``(P, 1, out)``."""
+    params = {}
+    for layer in range(len(SIZES) - 1):
+        weights, biases = zip(*((of(model[layer].weight), of(model[layer].bias)) for model in models), strict=True)
+        params[f"actor.{layer}.weight"] = torch.stack(weights).mT.contiguous()
+        params[f"actor.{layer}.bias"] = torch.stack(biases).unsqueeze(1)
+    return params
+
+
+def copy_of(parameter: nn.Parameter) -> Tensor:
+    return parameter.detach().clone()
+
+
+def gradient_of(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    assert parameter.grad.any()
+    return parameter.grad.clone()
+
+
+def backward(model: nn.Sequential, step: int) -> None:
+    """A gradient that depends on the parameters, so that errors would add up."""
+    x = torch.randn(16, SIZES[0], generator=torch.Generator().manual_seed(step))
+    model.zero_grad()
+    torch.sin(model(x)).square().mean().backward()
+
+
+OPTIMIZERS: list[tuple[type[torch.optim.Optimizer], list[dict[str, Any]]]] = [
+    (torch.optim.Adam, [{"lr": rate, "betas": (0.8, 0.99)} for rate in (1e-4, 1e-2, 1.0)]),
+    (torch.optim.SGD, [{"lr": rate, "momentum": 0.9, "nesterov": True} for rate in (0.1, 0.2, 0.3)]),
+    (torch.optim.Rprop, [{"lr": rate} for rate in (0.01, 0.02, 0.03)]),
+    (torch.optim.Adafactor, [{"lr": rate} for rate in (0.01, 0.02, 0.03)]),
+    (Whitened, [{"lr": rate, "momentum": 0.1 * rate} for rate in (0.1, 0.2, 0.3)]),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), OPTIMIZERS, ids=[kind.__name__ for kind, _ in OPTIMIZERS])
+def test_adapter_equals_separate_instances(kind: type[torch.optim.Optimizer], options: list[dict[str, Any]]) -> None:
+    models = modules(len(options))
+    references = [kind(model.parameters(), **own) for model, own in zip(models, options, strict=True)]
+    varied = {key for own in options for key in own if len({repr(o[key]) for o in options}) > 1}
+    optimizer = from_torch(
+        kind, **{key: torch.tensor([o[key] for o in options], dtype=torch.float64) for key in varied},
+        **{key: value for key, value in options[0].items() if key not in varied},
+    )  # fmt: skip
+    params = stacked(models, copy_of)
+    state = optimizer.init(params)
+    for step in range(STEPS):
+        for model in models:
+            backward(model, step)
+        updates, state = optimizer.update(stacked(models, gradient_of), state, params)
+        params = apply_updates(params, updates)
+        for reference in references:
+            reference.step()
+        for name, expected in stacked(models, copy_of).items():
+            torch.testing.assert_close(params[name], expected, rtol=1e-6, atol=1e-7)
+        params = stacked(models, copy_of)  # p + (new - p) is new but for the last bit: compare steps
+
+
+def test_muon_is_not_element_wise_and_works() -> None:
+    """``torch.optim.Muon`` takes matrices only; biases are another group's."""
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no Muon")
+    table = {"name": "torch.optim:Muon", "lr": 0.02, "groups": {"*.bias": {"name": "sgd", "lr": 0.1}}}
+    tables = [{**table, "lr": 0.02 * (k + 1)} for k in range(3)]
+    models = modules(3)
+    weights = [[model[layer].weight for layer in range(2)] for model in models]
+    references = [torch.optim.Muon(own, lr=t["lr"]) for own, t in zip(weights, tables, strict=True)]
+    optimizer = from_settings(tables)
+    params = stacked(models, copy_of)
+    state = optimizer.init(params)
+    for step in range(5):
+        for model in models:
+            backward(model, step)
+        updates, state = optimizer.update(stacked(models, gradient_of), state, stacked(models, copy_of))
+        before = stacked(models, copy_of)
+        for reference in references:
+            reference.step()
+        for name, expected in stacked(models, copy_of).items():
+            if name.endswith("weight"):
+                torch.testing.assert_close(updates[name], expected - before[name], rtol=1e-4, atol=1e-6)
+            else:
+                assert updates[name].any()
+
+
+def test_adapter_in_pieces_is_the_adapter_in_one() -> None:
+    """Members taken in the middle keep their instances' state."""
+    optimizer = from_torch(Whitened, lr=torch.tensor([0.1, 0.2, 0.3]))
+    models = modules(3)
+    backward_all = [backward(model, 0) for model in models]
+    assert backward_all == [None] * 3
+    params, grads = stacked(models, copy_of), stacked(models, gradient_of)
+    _, state = optimizer.update(take_tree(grads, torch.arange(3)), optimizer.init(params), params)
+    rows = torch.tensor([2, 0])
+    part = optimizer.take(state, rows)
+    some, _ = optimizer.update(take_tree(grads, rows), part, take_tree(params, rows))
+    whole, _ = optimizer.update(grads, state, params)
+    for name, leaf in some.items():
+        assert torch.equal(leaf, whole[name][rows])
+
+
+def test_adapter_follows_a_schedule() -> None:
+    table = {"name": "torch.optim:SGD", "lr": 0.4, "schedule": {"lr": {"kind": "linear", "end": 0.2}}}
+    optimizer, params = from_settings([table]), {"w": torch.zeros(1, 3)}
+    state = optimizer.init(params)
+    for progress, rate in ((0.0, 0.4), (0.5, 0.3), (1.0, 0.2)):
+        signal = torch.full((1,), progress, dtype=torch.float64)
+        updates, state = optimizer.update({"w": torch.ones(1, 3)}, state, params, progress=signal)
+        torch.testing.assert_close(updates["w"], torch.full((1, 3), -rate))
+        torch.testing.assert_close(diagnostics(state)["lr"], torch.tensor([rate], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("torch.optim:LBFGS", {}, "'torch.optim:LBFGS' needs a closure that evaluates the loss again"),
+        ("torch.optim:Adm", {}, "torch.optim has no 'Adm' (did you mean 'Adam'?)"),
+        ("torch.optim:Adam", {"lrr": 1.0}, "unknown key 'lrr' (did you mean 'lr'?)"),
+        ("torch.optim:Adam", {"lr": -1.0}, "Invalid learning rate"),
+        ("torch.optim:SparseAdam", {}, "cannot make a step here"),
+        ("no_such_module:Adam", {}, "cannot import 'no_such_module'"),
+        ("torch.nn:Linear", {}, "is no subclass of torch.optim.Optimizer"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(PgkitError, match=re.escape(message)) as error:
+        make(name, **options).init({"w": torch.ones(2, 3)})
+    assert "\n" not in str(error.value)
+
+
+def test_a_closure_is_refused_for_a_class_too() -> None:
+    with pytest.raises(PgkitError, match="needs a closure"):
+        from_torch(NeedsClosure)
+
+
+@pytest.fixture
+def clean_registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
+    """What is registered here is forgotten afterwards."""
+    copy = recipes()
+    monkeypatch.setattr(optim_registry, "_REGISTRY", copy)
+    return copy
+
+
+def heavy(lr: Hyper = 0.1) -> Optimizer:
+    """b = 0.99 b + g; p = p - lr b.
+
+    Source: nobody.
+    """
+    return momentum(lr, 0.99)
+
+
+def test_a_recipe_of_the_users_own_registers_in_one_line(clean_registry: dict[str, Recipe]) -> None:
+    register("heavy", heavy)
+    assert recipes()["heavy"] == Recipe("heavy", heavy, "b = 0.99 b + g; p = p - lr b.", "nobody.", {"lr": 0.1})
+    tables = [{"name": "heavy", "lr": rate, "max_grad_norm": 1e3} for rate in (0.5, 0.25)]
+    optimizer, params = from_settings(tables), {"w": torch.ones(2, 3)}
+    updates, state = optimizer.update({"w": torch.ones(2, 3)}, optimizer.init(params), params)
+    torch.testing.assert_close(updates["w"][:, 0], torch.tensor([-0.5, -0.25]))
+    updates, state = optimizer.update({"w": torch.ones(2, 3)}, state, params)
+    torch.testing.assert_close(updates["w"][:, 0], torch.tensor([-0.995, -0.4975]))
+    with pytest.raises(PgkitError, match="there is a recipe 'heavy' already"):
+        register("heavy", heavy)

@@ -1,0 +1,150 @@
+"""Natural gradient, against the Fisher matrix written out."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from pgkit.optim import apply_updates, diagnostics, fisher_vector_product, make
+from pgkit.optim.core import inner
+from pgkit.optim.natural import conjugate_gradients
+from pgkit.policies import Policy, categorical, gaussian
+from pgkit.types import Params, PgkitError
+
+DAMPING = 1e-3
+HEADS = {"categorical": categorical(3), "gaussian": gaussian(2)}
+
+
+def policy_of(head: str) -> Policy:
+    """About 30 parameters."""
+    return Policy(obs_dim=3, head=HEADS[head], hidden=(4,))
+
+
+def parameters(policy: Policy, members: int) -> Params:
+    """Of the actor, float64, away from the initial near-uniform policy."""
+    params = policy.init(range(members))
+    random = torch.Generator().manual_seed(1)
+    return {
+        name: leaf.double() + 0.5 * torch.randn(leaf.shape, generator=random, dtype=torch.float64)
+        for name, leaf in params.items()
+        if name.startswith("actor.")
+    }
+
+
+def observations(members: int, samples: int = 40) -> Tensor:
+    return torch.randn(members, samples, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+def kl_from(policy: Policy, params: Params, obs: Tensor, other: Params) -> Tensor:
+    """Mean over states of KL(params || other), ``(P,)``."""
+    return policy.head.kl(policy.outputs(params, obs), policy.outputs(other, obs)).mean(1)
+
+
+def flat(tree: Params, k: int) -> Tensor:
+    return torch.cat([leaf[k].flatten() for leaf in tree.values()])
+
+
+def dense_fisher(policy: Policy, params: Params, obs: Tensor, k: int) -> Tensor:
+    """E[J^T M J], M the Fisher matrix of the head in its outputs, J the outputs' derivative; no second derivative."""
+    own = {name: leaf[k : k + 1] for name, leaf in params.items()}
+    names, sizes = list(own), [leaf.numel() for leaf in own.values()]
+
+    def outputs(vector: Tensor) -> Tensor:
+        leaves = zip(names, vector.split(sizes), strict=True)
+        return policy.outputs({name: part.view(own[name].shape) for name, part in leaves}, obs[k : k + 1])[0]
+
+    jacobian = torch.autograd.functional.jacobian(outputs, flat(own, 0))  # (B, L, K)
+    out = outputs(flat(own, 0))
+    if policy.head.name == "categorical":
+        p = torch.softmax(out, -1)
+        metric = torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
+    else:
+        log_std = out.chunk(2, -1)[1]
+        metric = torch.diag_embed(torch.cat([(-2 * log_std).exp(), torch.full_like(log_std, 2.0)], -1))
+    return torch.einsum("bik,bij,bjl->kl", jacobian, metric, jacobian) / len(out)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_fisher_vector_product_equals_the_dense_matrix(head: str) -> None:
+    policy, obs = policy_of(head), observations(3)
+    params = parameters(policy, 3)
+    at = {name: leaf.clone() for name, leaf in params.items()}
+    product = fisher_vector_product(lambda moved: kl_from(policy, at, obs, moved), params)
+    vector = {name: torch.randn_like(leaf) for name, leaf in params.items()}
+    image = product(vector)
+    for k in range(3):
+        expected = dense_fisher(policy, params, obs, k) @ flat(vector, k)
+        torch.testing.assert_close(flat(image, k), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_step_equals_the_dense_one(head: str) -> None:
+    """-sqrt(2 max_kl / x F x) x with x = (F + damping)^-1 g, to 1e-5; each member with its own numbers."""
+    policy, obs, max_kl = policy_of(head), observations(3), [1e-4, 1e-3, 1e-2]
+    params = parameters(policy, 3)
+    at = {name: leaf.clone() for name, leaf in params.items()}
+    product = fisher_vector_product(lambda moved: kl_from(policy, at, obs, moved), params)
+    grads = {name: torch.randn_like(leaf) for name, leaf in params.items()}
+    optimizer = make("npg", max_kl=max_kl, damping=DAMPING, cg_iterations=100)
+    updates, state = optimizer.update(grads, optimizer.init(params), params, fisher_vector_product=product)
+    for k in range(3):
+        damped = dense_fisher(policy, params, obs, k)
+        damped += DAMPING * torch.eye(len(damped), dtype=torch.float64)
+        x = torch.linalg.solve(damped, flat(grads, k))
+        step = -(2 * max_kl[k] / (x @ damped @ x)).sqrt() * x
+        assert (flat(updates, k) - step).norm() <= 1e-5 * step.norm()
+    torch.testing.assert_close(diagnostics(state)["expected_kl"], torch.tensor(max_kl, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("max_kl", [1e-4, 1e-3])
+def test_measured_kl_is_what_was_asked(head: str, max_kl: float) -> None:
+    """Within 20 % with the defaults, along a policy gradient."""
+    policy, obs = policy_of(head), observations(4, 400)
+    params = {name: leaf.requires_grad_() for name, leaf in parameters(policy, 4).items()}
+    outputs = policy.outputs(params, obs)
+    noise = torch.rand(4, 400, policy.head.noise, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    action = policy.head.sample(outputs.detach(), noise)
+    advantage = obs[..., 0] * (action if policy.head.name == "categorical" else action[..., 0])
+    loss = -(policy.head.log_prob(outputs, action) * advantage).mean(1)
+    grads = dict(zip(params, torch.autograd.grad(loss.sum(), list(params.values())), strict=True))
+    at = {name: leaf.detach().clone() for name, leaf in params.items()}
+    product = fisher_vector_product(lambda moved: kl_from(policy, at, obs, moved), at)
+    optimizer = make("npg", max_kl=max_kl)
+    updates, _ = optimizer.update(grads, optimizer.init(at), at, fisher_vector_product=product)
+    measured = kl_from(policy, at, obs, apply_updates(at, updates))
+    torch.testing.assert_close(measured, torch.full_like(measured, max_kl), rtol=0.2, atol=0)
+
+
+def test_conjugate_gradients_stop_where_they_are_told() -> None:
+    """After n iterations the residual is orthogonal to all before; members differ in how many they make."""
+    random = torch.Generator().manual_seed(0)
+    root = torch.randn(2, 6, 6, dtype=torch.float64, generator=random)
+    matrix = root @ root.mT + torch.eye(6, dtype=torch.float64)
+    target = {"x": torch.randn(2, 6, dtype=torch.float64, generator=random)}
+
+    def product(vector: Params) -> Params:
+        return {"x": (matrix @ vector["x"].unsqueeze(-1)).squeeze(-1)}
+
+    solution = conjugate_gradients(product, target, torch.tensor([6, 1]), most=6)
+    exact = torch.linalg.solve(matrix, target["x"])
+    torch.testing.assert_close(solution["x"][0], exact[0], rtol=1e-6, atol=1e-8)
+    first = inner(target, target) / inner(target, product(target))
+    torch.testing.assert_close(solution["x"][1], first[1] * target["x"][1])
+
+
+def test_a_gradient_of_zero_is_a_step_of_zero() -> None:
+    params = {"actor.0.weight": torch.ones(2, 3)}
+    optimizer = make("npg")
+    zero = {"actor.0.weight": torch.zeros(2, 3)}
+    updates, _ = optimizer.update(zero, optimizer.init(params), params, fisher_vector_product=lambda v: v)
+    assert torch.equal(updates["actor.0.weight"], torch.zeros(2, 3))
+
+
+def test_what_npg_cannot_do_is_told() -> None:
+    with pytest.raises(
+        PgkitError, match=r"npg is for the policy, not for 'critic.0.weight': set optimizer.critic.name"
+    ):
+        make("npg").init({"actor.0.weight": torch.ones(1, 3), "critic.0.weight": torch.ones(1, 3)})
+    params = {"actor.0.weight": torch.ones(1, 3)}
+    with pytest.raises(PgkitError, match="npg needs the signal 'fisher_vector_product'"):
+        make("npg").update(params, make("npg").init(params), params)
