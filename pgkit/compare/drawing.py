@@ -1,0 +1,210 @@
+"""What all figures of a comparison share: a look for each arm, panels, ticks, labels, and files of fixed bytes."""
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+INK, FAINT, GRID = "#222222", "#6b6b6b", "#e4e4e4"
+WIDTH = 5.4
+"""Inches: at this width a figure's letters are as large as those of the page around it."""
+DPI = 160
+
+SETTINGS: Mapping[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.edgecolor": FAINT,
+    "axes.linewidth": 0.7,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "text.color": INK,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "pgkit",
+}
+
+
+class Look(NamedTuple):
+    """How an arm is drawn, in every figure: told apart by colour, in grey by brightness, marker and dashes."""
+
+    color: str
+    marker: str
+    dashes: str | tuple[float, tuple[float, ...]]
+
+
+_COLORS = ("#0072b2", "#c77700", "#009e73", "#7a1f4e", "#56a0d3", "#d55e00", "#555555", "#b5629a")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = (
+    "solid",
+    (0, (5, 1.5)),
+    (0, (1.2, 1.2)),
+    (0, (5, 1.5, 1.2, 1.5)),
+    (0, (2.5, 1)),
+)
+
+
+def looks(labels: Sequence[str]) -> dict[str, Look]:
+    """A look for each arm: no two of the first 280 agree in everything."""
+    return {
+        label: Look(_COLORS[k % len(_COLORS)], _MARKERS[k % len(_MARKERS)], _DASHES[k % len(_DASHES)])
+        for k, label in enumerate(labels)
+    }
+
+
+def arms_in(labels: Sequence[str] | None, column: Any) -> list[str]:
+    """The arms to draw: those given, or those of a table's column in their order there."""
+    return list(labels) if labels is not None else list(dict.fromkeys(column))
+
+
+@contextmanager
+def settings() -> Iterator[None]:
+    """Matplotlib's settings inside; outside they stay what they were. Also a decorator."""
+    with mpl.rc_context(dict(SETTINGS)):
+        yield
+
+
+@settings()
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure, sizes in inches, that no window and no global state knows."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+@settings()
+def panel(axes: Axes | None, height: float = 3.0) -> Axes:
+    """The axes that are given, or those of a new figure."""
+    if axes is not None:
+        return axes
+    return new_figure(height).add_subplot()
+
+
+def short_number(value: float, _: object = None) -> str:
+    """A count as people say it: 500k, 1.5M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def rate(value: float, _: object = None) -> str:
+    """A learning rate as people write it: 3e-3, 0.1."""
+    if 0.1 <= value < 1000:
+        return f"{value:.3g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def percent(value: float, _: object = None) -> str:
+    """A share: 5 %."""
+    return f"{100 * value:.3g} %"
+
+
+def rate_axis(axes: Axes) -> None:
+    """A logarithmic axis of learning rates."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=12))
+    axes.xaxis.set_major_formatter(rate)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", which="minor", length=2, color=GRID)
+    axes.set_xlabel("learning rate (log scale)")
+
+
+def steps_axis(axes: Axes) -> None:
+    """An axis of environment steps."""
+    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_formatter(short_number)
+    axes.set_xlabel("environment steps")
+    axes.margins(x=0)
+
+
+def label_at_right(axes: Axes, labels: Sequence[tuple[str, float, str]], gap: float = 0.075) -> None:
+    """Name lines at their right ends: (text, height in data units, colour), moved apart where they would overlap.
+
+    Args:
+        gap: least distance between two labels, as a share of the panel's height.
+    """
+    low, high = axes.get_ylim()
+    named = sorted((((y - low) / (high - low), text, color) for text, y, color in labels if np.isfinite(y)))
+    places = [max(place, k * gap) for k, place in enumerate(spread([place for place, _, _ in named], gap))]
+    for place, (_, text, color) in zip(places, named, strict=True):
+        axes.text(1.015, place, text, color=color, transform=axes.transAxes, va="center", fontweight="bold")
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """Ascending places moved apart to at least ``gap``, each cluster kept where its middle was."""
+    clusters: list[tuple[float, int]] = []  # middle, how many
+    for place in places:
+        middle, size = place, 1
+        while clusters and clusters[-1][0] + gap * (clusters[-1][1] + size) / 2 > middle:
+            before, count = clusters.pop()
+            middle, size = (before * count + middle * size) / (count + size), count + size
+        clusters.append((middle, size))
+    return [middle + gap * (k - (size - 1) / 2) for middle, size in clusters for k in range(size)]
+
+
+def key_of_arms(figure: Figure, arms: Mapping[str, Look]) -> None:
+    """One line above all panels that says which look is which arm."""
+    lines = [
+        Line2D([], [], color=look.color, marker=look.marker, linestyle=look.dashes, markersize=5, label=label)
+        for label, look in arms.items()
+    ]
+    figure.legend(handles=lines, loc="outside upper left", ncols=min(len(lines), 5), handlelength=2.8)
+
+
+def settle(figure: Figure) -> Figure:
+    """Compute the layout once, not again for every file."""
+    with settings():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    with settings():
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def svg(figure: Figure, name: str) -> str:
+    """The figure as SVG text without prolog, ids starting with ``name``; equal figures give equal bytes."""
+    buffer = io.StringIO()
+    with settings():
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    return re.sub(r"\d+\.\d{3,}", _two_decimals, text)
+
+
+def _two_decimals(number: re.Match[str]) -> str:
+    """Hundredths of a point are finer than any screen."""
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")

@@ -1,0 +1,118 @@
+"""The figures of a comparison. Every ``draw_...`` takes tables and matplotlib axes (or makes some), and returns axes:
+
+>>> from pgkit.compare.figures import draw_expected_best
+>>> import pandas as pd
+>>> rows = [{"optimizer": "sgd", "k": k, "value": k / 3, "low": 0.0, "high": 1.0} for k in (1, 2, 3)]
+>>> draw_expected_best(pd.DataFrame(rows)).get_xlabel()
+'learning rates tried (k)'
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pgkit.compare.drawing import key_of_arms, looks, new_figure, settings, settle
+from pgkit.compare.figures_pairs import (
+    FEW_ENVIRONMENTS,
+    draw_expected_best,
+    draw_improvement,
+    draw_pairs,
+    draw_profiles,
+)
+from pgkit.compare.figures_runs import (
+    draw_drawdowns,
+    draw_failures,
+    draw_learning,
+    draw_scores,
+    draw_sensitivity,
+)
+from pgkit.compare.tables import Analysis
+
+__all__ = [
+    "draw_across",
+    "draw_all",
+    "draw_drawdowns",
+    "draw_expected_best",
+    "draw_failures",
+    "draw_improvement",
+    "draw_learning",
+    "draw_pairs",
+    "draw_profiles",
+    "draw_scores",
+    "draw_sensitivity",
+]
+
+CAPTIONS: Mapping[str, str] = {
+    "sensitivity": "Each dot is a tuning run, each line an arm's mean; the outlined mark is the selected rate, dotted "
+    "lines are the ends of the grid. Below: the share of runs that failed. Nothing here is an arm's performance.",
+    "learning": "Evaluation at the selected rate on fresh seeds. Top: median and 10-90 % band of each arm. "
+    "Below: every run of one arm (thin), its median (bold), the other arms' medians in grey.",
+    "scores": "Each mark is one evaluation run: the normalised area under its learning curve.",
+    "pairs": "Difference of mean scores with Welch's 95 % interval. A verdict needs the whole interval outside the "
+    "band (better, worse) or inside it (equivalent); all else is unresolved.",
+    "improvement": "The probability that a run of the first arm scores higher than a run of the second.",
+    "drawdowns": "For each arm the evaluation seed that fell deepest: best score so far minus the present one.",
+    "expected_best": "The score to expect after trying k learning rates of the grid at random, on tuning seeds.",
+    "profiles": "The share of evaluation runs above each score, with bootstrap bands.",
+}
+"""What each figure shows, in a sentence or two."""
+
+
+@settings()
+def draw_all(analysis: Analysis, case: tuple[str, str]) -> dict[str, Figure]:
+    """All figures of a case (environment, agent), by the names of :data:`CAPTIONS`; those without data are left out."""
+    tables = {name: analysis.of(name, case) for name in ("runs", "arms", "pairs", "expected_best")}
+    labels, claims = analysis.labels, analysis.claims
+    figures = {}
+    if len(analysis.of("sensitivity", case)):
+        figures["sensitivity"] = _sensitivity(analysis, case)
+    if len(tables["arms"]):
+        figures["learning"] = _learning(analysis, case)
+        figures["scores"] = draw_scores(tables["runs"], tables["arms"], labels).figure
+    if len(tables["pairs"]):
+        figures["pairs"] = draw_pairs(tables["pairs"], analysis.plan["rope"], claims).figure
+        figures["improvement"] = draw_improvement(tables["pairs"], claims).figure
+    if len(tables["arms"]):
+        figures["drawdowns"] = draw_drawdowns(analysis.of("curves", case), labels).figure
+    if len(tables["expected_best"]):
+        figures["expected_best"] = draw_expected_best(tables["expected_best"], labels).figure
+    return {name: settle(figure) for name, figure in figures.items()}
+
+
+@settings()
+def draw_across(analysis: Analysis, agent: str) -> dict[str, Figure]:
+    """The figures of an agent across environments; none if there are fewer than three."""
+    profiles = analysis.tables["profiles"]
+    profiles = profiles[profiles["agent"] == agent]
+    if len(analysis.plan["environments"]) < FEW_ENVIRONMENTS or profiles.empty:
+        return {}
+    return {"profiles": settle(draw_profiles(profiles, analysis.labels).figure)}
+
+
+def _sensitivity(analysis: Analysis, case: tuple[str, str]) -> Figure:
+    """Scores above, failures below, one axis of learning rates."""
+    figure = new_figure(4.2)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    sensitivity = analysis.of("sensitivity", case)
+    draw_sensitivity(analysis.of("runs", case), sensitivity, analysis.labels, above).set_xlabel("")
+    draw_failures(sensitivity, analysis.labels, below)
+    key_of_arms(figure, looks(analysis.labels))
+    return figure
+
+
+def _learning(analysis: Analysis, case: tuple[str, str]) -> Figure:
+    """All arms above; below a small panel for each arm with all of its runs."""
+    labels, curves, scale = analysis.labels, analysis.of("curves", case), analysis.plan["environments"][case[0]]
+    rows = -(-len(labels) // 2)
+    figure = new_figure(2.7 + 1.6 * rows)
+    above, below = figure.subfigures(2, 1, height_ratios=(2.7, 1.6 * rows))
+    draw_learning(curves, scale, labels, axes=above.add_subplot())
+    panels = np.ravel(below.subplots(rows, 2, sharex=True, sharey=True, squeeze=False))
+    for arm, axes in zip(labels, panels, strict=False):
+        draw_learning(curves, scale, labels, [arm], axes)
+        axes.set_title(arm, color=looks(labels)[arm].color)
+        axes.label_outer()
+    for axes in panels[len(labels) :]:
+        axes.set_axis_off()
+    return figure

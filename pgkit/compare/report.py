@@ -1,0 +1,212 @@
+"""The report of a comparison: one HTML page that needs nothing else, a Markdown summary, figures and tables as files.
+
+Equal analyses give equal bytes.
+"""
+
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from pgkit.compare import views, words
+from pgkit.compare.drawing import png, rate, short_number, svg
+from pgkit.compare.figures import CAPTIONS, draw_across, draw_all
+from pgkit.compare.tables import Analysis, check_tables
+from pgkit.compare.views import View
+from pgkit.files import replace_file, write_text
+
+RANKINGS = ("p_best", "mean_rank")
+"""Columns that rank: not for tiers without claims."""
+
+
+class Drawing(NamedTuple):
+    """A figure, drawn.
+
+    Attributes:
+        name: of its files, and of its place in the page.
+        kind: what it shows, a key of :data:`pgkit.compare.figures.CAPTIONS`.
+        where: case or agent that it is about.
+        svg: as text, to be put into a page.
+        png: as bytes.
+    """
+
+    name: str
+    kind: str
+    where: str
+    svg: str
+    png: bytes
+
+    @property
+    def caption(self) -> str:
+        """What it shows, for readers and for those who cannot see it."""
+        return CAPTIONS[self.kind]
+
+
+class Grid(NamedTuple):
+    """A table of the page: a view, and what is in it."""
+
+    view: View
+    case: str
+    rows: list[list[views.Cell]]
+
+
+def write_report(analysis: Analysis, directory: Path) -> Path:
+    """Write ``report.html``, ``summary.md``, ``figures/`` and ``tables/``.
+
+    Returns:
+        The page.
+
+    Raises:
+        PgkitError: a table breaks its schema, or the system refuses to write.
+    """
+    check_tables(analysis.tables)
+    for name, table in analysis.tables.items():
+        write_table(table, directory / "tables" / name)
+    drawings = draw(analysis)
+    for drawing in drawings:
+        replace_file(directory / "figures" / f"{drawing.name}.png", _writer(drawing.png))
+        write_text(directory / "figures" / f"{drawing.name}.svg", f"{drawing.svg.rstrip()}\n")
+    write_text(directory / "summary.md", summary(analysis))
+    write_text(directory / "report.html", page(analysis, drawings))
+    return directory / "report.html"
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write ``<path>.csv`` and ``<path>.parquet``."""
+    write_text(path.with_name(f"{path.name}.csv"), table.to_csv(index=False, lineterminator="\n"))
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    replace_file(path.with_name(f"{path.name}.parquet"), _writer(buffer.getvalue()))
+
+
+def draw(analysis: Analysis) -> list[Drawing]:
+    """All figures, in the order in which the page shows them."""
+    drawn = [(words.case_name(case), draw_all(analysis, case)) for case in analysis.cases]
+    drawn += [(agent, draw_across(analysis, agent)) for agent in analysis.plan["agents"]]
+    return [
+        Drawing(name := slug(f"{where}-{kind}"), kind, where, svg(figure, name), png(figure))
+        for where, figures in drawn
+        for kind, figure in figures.items()
+    ]
+
+
+def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
+    """The report as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"steps": short_number, "rate": rate, "seeds": words.seeds, "slug": slug, "exact": exact}
+    environment.filters |= {"svg": Markup, "duration": duration}
+    across = [drawing for drawing in drawings if drawing.kind == "profiles"]
+    return environment.get_template("report.html.j2").render(
+        plan=analysis.plan,
+        facts=analysis.facts,
+        claims=analysis.claims,
+        answers=words.answers(analysis),
+        introduction=words.introduction(analysis),
+        state_of_runs=words.state_of_runs(analysis),
+        cases=[_case(analysis, case, drawings) for case in analysis.cases],
+        across=across,
+        across_tables=[_grid(analysis, views.ACROSS, analysis.tables["across"], "across")] if across else [],
+        baselines=_grid(analysis, views.BASELINES, analysis.tables["baselines"], "baselines"),
+        held=list(flatten(analysis.plan["held_equal"])),
+        provenance=list(flatten(analysis.facts["provenance"])),
+        tables=sorted(analysis.tables),
+    )
+
+
+def summary(analysis: Analysis) -> str:
+    """The report in short, as Markdown."""
+    lines = [f"# {analysis.plan['name']}", "", f"*{analysis.plan['question']}*", ""]
+    for answer in words.answers(analysis):
+        lines += [f"**{answer.case}.** {answer.text} {answer.sure}", ""]
+    lines += [words.introduction(analysis), ""]
+    for case in analysis.cases:
+        lines += [f"## {words.case_name(case)}", ""]
+        for view in (views.ARMS_IN_SHORT, views.PAIRS if analysis.claims else views.PAIRS_EXPLORATORY):
+            lines += [f"{view.caption}:", "", *markdown(_grid(analysis, view, analysis.of(view.table, case), "")), ""]
+        lines += [f"- {remark}" for remark in words.remarks(analysis, case)]
+        lines += [f"- Tuning cost: {words.tuning_cost(analysis.of('selection', case))}.", ""]
+    plan, facts = analysis.plan, analysis.facts
+    lines += ["## How", "", f"- Tier: {plan['tier']}; metric: {plan['metric']}"]
+    lines += [f"- Runs: {words.state_of_runs(analysis)}; wall time {duration(facts['wall_seconds'])}"]
+    lines += [f"- Tuning seeds: {words.seeds(plan['tuning_seeds'])}"]
+    lines += [f"- Evaluation seeds: {words.seeds(plan['evaluation_seeds'])}"]
+    lines += [f"- Plan: `{plan['hash']}`; deviations: {words.joined(facts['deviations']) or 'none'}"]
+    return "\n".join([*lines, ""])
+
+
+def markdown(grid: Grid) -> list[str]:
+    """The lines of a table."""
+    headers = [column.header for column in grid.view.columns]
+    rows = [headers, ["---"] * len(headers), *([cell.text for cell in row] for row in grid.rows)]
+    escaped = [[text.replace("|", "\\|") for text in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in escaped]
+
+
+def _case(analysis: Analysis, case: tuple[str, str], drawings: Sequence[Drawing]) -> dict[str, Any]:
+    """What the page says about a case."""
+    name, pairs = words.case_name(case), views.PAIRS if analysis.claims else views.PAIRS_EXPLORATORY
+    config = next(entry for entry in analysis.plan["cases"] if (entry["environment"], entry["agent"]) == case)["config"]
+    chosen = (views.ARMS_IN_SHORT, pairs, views.RATES, *views.DETAILS)
+    grids = [_grid(analysis, view, analysis.of(view.table, case), slug(name)) for view in chosen]
+    return {
+        "name": name,
+        "remarks": words.remarks(analysis, case),
+        "tuning_cost": words.tuning_cost(analysis.of("selection", case)),
+        "drawings": [drawing for drawing in drawings if drawing.where == name],
+        "tables": [grid for grid in grids if grid.view.open and grid.rows],
+        "details": [grid for grid in grids if not grid.view.open and grid.rows],
+        "config": config,
+    }
+
+
+def _grid(analysis: Analysis, view: View, rows: pd.DataFrame, case: str) -> Grid:
+    """A view of these rows; nothing in it ranks arms if the tier allows no claims."""
+    if not analysis.claims:
+        columns = tuple(column for column in view.columns if column.name not in RANKINGS)
+        view = View(view.table, view.caption, columns, view.open, view.rows)
+    return Grid(view, case, views.cells(view, rows))
+
+
+def exact(values: Sequence[Any]) -> str:
+    """The values behind a cell, every digit, as JSON."""
+    plain = [value.item() if hasattr(value, "item") else value for value in values]
+    return json.dumps(plain)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 1 h 12 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, value as text) of nested plain data."""
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
+
+
+def slug(text: str) -> str:
+    """A text as part of a file's name or of an id."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _writer(content: bytes) -> Any:
+    return lambda file: file.write(content)
