@@ -63,10 +63,15 @@ class EvaluationConfig(Model):
     deterministic: bool = False
 
 
+Name = Annotated[
+    str, Field(pattern=r"^\w[\w .,=+-]*$", description="letters, digits and any of _ . , = + - inside")
+]
+
+
 class TrainConfig(Model):
     """Everything that decides what ``pgkit train`` does. Derived values are properties."""
 
-    name: str = Field(pattern=r"^\w[\w .,=+-]*$", description="letters, digits and any of _ . , = + - inside")
+    name: Name
     """Output goes to ``runs/<name>``; default: the name of the configuration file."""
     seed: int = Field(default=0, ge=0)
     seeds: int | tuple[int, ...] | None = None
@@ -115,13 +120,7 @@ class TrainConfig(Model):
     @field_validator("seeds", mode="before")
     @classmethod
     def _seeds(cls, value: Any) -> int | tuple[int, ...] | None:
-        if value is None or (type(value) is int and value >= 1):
-            return value
-        valid = isinstance(value, list | tuple) and all(type(seed) is int and seed >= 0 for seed in value)
-        if valid and 0 < len(value) == len(set(value)):
-            return tuple(value)
-        allowed = "a count of at least 1 or a list of different whole numbers >= 0"
-        raise PgkitError(f"seeds must be {allowed}, got {show(value)}")
+        return check_seeds("seeds", value)
 
     @field_validator("agent")
     @classmethod
@@ -154,6 +153,21 @@ class TrainConfig(Model):
         return table
 
 
+def check_seeds(key: str, value: Any) -> int | tuple[int, ...] | None:
+    """A count of seeds, or a list of them; None stays.
+
+    Raises:
+        PgkitError: it is neither.
+    """
+    if value is None or (type(value) is int and value >= 1):
+        return value
+    valid = isinstance(value, list | tuple) and all(type(seed) is int and seed >= 0 for seed in value)
+    if valid and 0 < len(value) == len(set(value)):
+        return tuple(value)
+    allowed = "a count of at least 1 or a list of different whole numbers >= 0"
+    raise PgkitError(f"{key} must be {allowed}, got {show(value)}")
+
+
 def parse_config(table: Mapping[str, Any], source: str = "config") -> TrainConfig:
     """Validates a table as read from TOML; ``source`` is what errors call it.
 
@@ -182,6 +196,19 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Trai
 
 def read_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainConfig, list[str]]:
     """As :func:`load_config`, with one line for each setting of the file that an override made void."""
+    read = read_table(name_or_path)
+    if registry.is_comparison(read):
+        raise PgkitError(f"{name_or_path} is a comparison: pgkit compare {name_or_path}")
+    table, notes = apply_overrides(read, overrides)
+    return parse_config(table, str(name_or_path)), notes
+
+
+def read_table(name_or_path: str | Path) -> dict[str, Any]:
+    """What the file of that path, or else the shipped configuration of that name, says; ``name`` is the file's.
+
+    Raises:
+        PgkitError: there is none, or it cannot be read.
+    """
     file = registry.find_config(name_or_path)
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -189,8 +216,7 @@ def read_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tupl
         raise PgkitError(f"{name_or_path} is not valid TOML: {error}") from None
     except OSError as error:
         raise PgkitError(f"{name_or_path} cannot be read: {error.strerror}") from None
-    table, notes = apply_overrides({"name": file.name.removesuffix(".toml")} | table, overrides)
-    return parse_config(table, str(name_or_path)), notes
+    return {"name": file.name.removesuffix(".toml")} | table
 
 
 def to_table(config: TrainConfig) -> dict[str, Any]:

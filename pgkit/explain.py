@@ -17,6 +17,7 @@ _TYPES = {
     "bool_type": "true or false",
     "string_type": "a text",
     "tuple_type": "a list",
+    "too_short": "a list with at least one entry",
     "dict_type": "a table",
     "model_type": "a table",
 }

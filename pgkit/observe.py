@@ -78,17 +78,20 @@ def spread(returns: Sequence[float]) -> dict[str, float]:
 
 
 class Marks:
-    """Evenly spaced points on every member's way, at multiples of ``spacing`` environment steps from ``first`` on."""
+    """Evenly spaced points on every member's way, at multiples of ``spacing`` environment steps from ``first`` on.
 
-    def __init__(self, members: int, spacing: float, first: float) -> None:
-        self.spacing, self.first = spacing, first
+    There are ``most`` of them, so that a last rollout longer than the spacing passes none beyond the budget.
+    """
+
+    def __init__(self, members: int, spacing: float, first: float, most: float = float("inf")) -> None:
+        self.spacing, self.first, self.most = spacing, first, most
         self.passed = [0] * members
 
     def due(self, members: Sequence[int], env_steps: Sequence[float]) -> list[int]:
         """Rows of the members that have passed a mark since they were asked last."""
         rows = []
         for row, (member, steps) in enumerate(zip(members, env_steps, strict=True)):
-            count = int((steps - self.first) // self.spacing) + 1
+            count = int(min((steps - self.first) // self.spacing + 1, self.most))
             if count > self.passed[member]:
                 self.passed[member] = count
                 rows.append(row)
@@ -182,7 +185,8 @@ class Observer:
         self.wants_diagnosis = False
         self._to_log: set[int] = set()
         self._log_marks = Marks(size, first.steps_per_log, first.steps_per_log)
-        self._evaluation_marks = Marks(size, first.steps / max(1, first.evaluation.points), 0)
+        points = first.evaluation.points
+        self._evaluation_marks = Marks(size, first.steps / max(1, points), 0, most=points + 1)
         self._checkpoint_marks = Marks(1, first.steps / max(1, first.checkpoint_points), 1)
         self._counts = [[0.0] * 4] * size  # statistics of each member at its last log row
         self._evaluator = Evaluator(population, configs)

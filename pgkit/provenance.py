@@ -1,5 +1,7 @@
 """Where a run came from: ``provenance.json``."""
 
+import hashlib
+import importlib
 import json
 import os
 import platform
@@ -73,6 +75,19 @@ def git_state(root: Path) -> dict[str, Any] | None:
     commit = _git(root, "rev-parse", "HEAD")
     changes = _git(root, "status", "--porcelain", "--untracked-files=no")
     return None if commit is None or changes is None else {"commit": commit, "changed": bool(changes)}
+
+
+def code_digest() -> str:
+    """SHA-256 (16 digits) of the code that decides numbers: all of pgkit but the command line and comparisons."""
+    root = Path(__file__).resolve().parent
+    agents = Path(str(importlib.import_module("pgkit.agents").__file__)).parent
+    files = {f"pgkit/{path.relative_to(root)}": path for path in root.rglob("*.py")}
+    files |= {f"pgkit/agents/{path.name}": path for path in agents.glob("*.py")}
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        if not name.startswith(("pgkit/compare/", "pgkit/stats/", "pgkit/cli.py")):
+            digest.update(name.encode() + b"\0" + files[name].read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def cpu_seconds() -> float:

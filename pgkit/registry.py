@@ -75,6 +75,11 @@ def shipped_configs() -> dict[str, Traversable]:
     return {entry.name.removesuffix(".toml"): entry for entry in sorted(found, key=lambda entry: entry.name)}
 
 
+def is_comparison(table: Mapping[str, Any]) -> bool:
+    """Whether a configuration is one of ``pgkit compare``, not of ``pgkit train``."""
+    return "environments" in table
+
+
 def find_config(name_or_path: str | Path) -> Path | Traversable:
     """The configuration file of that path, or else the shipped one of that name.
 
@@ -163,8 +168,14 @@ def _config_rows() -> list[Row]:
     rows = []
     for name, file in shipped_configs().items():
         table = tomllib.loads(file.read_text(encoding="utf-8"))
-        parts = {"environment": table["env"]["id"], "agent": table["agent"]["name"], "steps": f"{table['steps']:,}"}
-        rows.append({"name": name, **parts, "optimizer": table["optimizer"]["name"]})
+        comparison = is_comparison(table)
+        what = (
+            (table["environments"], table["agents"], table["optimizers"])
+            if comparison
+            else ([table["env"]["id"]], [table["agent"]["name"]], [table["optimizer"]["name"]])
+        )
+        columns = zip(("environment", "agent", "optimizer"), map(", ".join, what), strict=True)
+        rows.append({"name": name, "command": "compare" if comparison else "train", **dict(columns)})
     return rows
 
 

@@ -318,12 +318,18 @@ def test_agents_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 # --- shipped configurations ---
 
-SHIPPED = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.toml"))
+FILES = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.toml"))
+SHIPPED = [name for name in FILES if not name.startswith("compare-")]
 
 
 def test_every_config_of_the_repository_is_shipped() -> None:
     assert len(SHIPPED) >= 4
-    assert sorted(registry.shipped_configs()) == SHIPPED
+    assert sorted(registry.shipped_configs()) == FILES
+
+
+def test_a_comparison_is_not_trained() -> None:
+    with pytest.raises(PgkitError, match="compare-cartpole is a comparison: pgkit compare compare-cartpole"):
+        load_config("compare-cartpole")
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -103,7 +103,7 @@ def _sensitivity(analysis: Analysis, case: tuple[str, str]) -> Figure:
 
 def _learning(analysis: Analysis, case: tuple[str, str]) -> Figure:
     """All arms above; below a small panel for each arm with all of its runs."""
-    labels, curves, scale = analysis.labels, analysis.of("curves", case), analysis.plan["environments"][case[0]]
+    labels, curves, scale = analysis.labels, analysis.of("curves", case), analysis.scale(case[0])
     rows = -(-len(labels) // 2)
     figure = new_figure(2.7 + 1.6 * rows)
     above, below = figure.subfigures(2, 1, height_ratios=(2.7, 1.6 * rows))

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from pgkit.compare.drawing import FAINT, INK, Look, arms_in, label_at_right, looks, panel, percent, settings
+from pgkit.compare.figures_runs import Array
 
 VERDICTS: Mapping[str, Look] = {
     "better": Look("#1b6ca8", ">", "solid"),
@@ -105,7 +105,7 @@ def draw_profiles(profiles: pd.DataFrame, labels: Sequence[str] | None = None, a
 
 
 def _forest(
-    axes: Axes, pairs: pd.DataFrame, words: str, limits: tuple[np.ndarray, np.ndarray, np.ndarray], claims: bool
+    axes: Axes, pairs: pd.DataFrame, words: str, limits: tuple[Array, Array, Array], claims: bool
 ) -> None:
     """Rows of a point with an interval, named at the left, and with their verdicts at the right."""
     for row, (pair, middle, low, high) in enumerate(zip(pairs.itertuples(), *limits, strict=True)):
@@ -116,7 +116,8 @@ def _forest(
         axes.plot([low, high], [row, row], color=color, linewidth=1.7, solid_capstyle="butt")
         axes.scatter([middle], [row], s=34, marker=look.marker, color=face, edgecolors=color, linewidths=1.4, zorder=4)
         if claims:
-            text = f"{verdict}{' (flips)' if pair.flips else ''}"
+            winner = {"better": f"{pair.first} better", "worse": f"{pair.second} better"}.get(verdict, verdict)
+            text = f"{winner}{' (flips)' if pair.flips else ''}"
             axes.text(1.015, row, text, color=color, transform=axes.get_yaxis_transform(), va="center")
     names = [
         words.format(first=pair.first, second=pair.second).replace(" - ", " \u2212 ") for pair in pairs.itertuples()

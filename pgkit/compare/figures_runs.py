@@ -22,6 +22,8 @@ from pgkit.compare.drawing import (
 )
 from pgkit.compare.tables import FEW_SEEDS
 
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
 
 @settings()
 def draw_sensitivity(
@@ -87,7 +89,8 @@ def draw_learning(
 
     Args:
         curves: table ``curves`` of one case; its evaluation runs are drawn.
-        scale: the environment's ``reference_return`` and ``threshold``, drawn as lines.
+        scale: the environment's ``reference_return`` and ``threshold``, drawn as lines, and its ``random_return``, which
+            stands for the evaluations of runs that have diverged.
         labels: all arms, in their order, which decides their looks; by default those of the table.
         every_run: arms to draw run by run; the others then are medians in the background.
         axes: where to draw; None for a new figure.
@@ -96,7 +99,7 @@ def draw_learning(
     evaluation = curves[curves["stage"] == "evaluation"]
     ends = []
     for arm, look in looks(arms_in(labels, evaluation["optimizer"])).items():
-        steps, returns = curves_of(evaluation[evaluation["optimizer"] == arm], "return_mean")
+        steps, returns = curves_of(evaluation[evaluation["optimizer"] == arm], "return_mean", scale["random_return"])
         if len(steps):
             _draw_arm(axes, steps, returns, look, background=bool(every_run) and arm not in every_run)
             axes.lines[-1].set_label(arm)
@@ -165,7 +168,7 @@ def draw_drawdowns(curves: pd.DataFrame, labels: Sequence[str] | None = None, ax
     evaluation = curves[curves["stage"] == "evaluation"]
     ends = []
     for arm, look in looks(arms_in(labels, evaluation["optimizer"])).items():
-        steps, score = curves_of(evaluation[evaluation["optimizer"] == arm], "score")
+        steps, score = curves_of(evaluation[evaluation["optimizer"] == arm], "score", 0.0)
         if len(steps):
             drawdown = np.maximum.accumulate(score, axis=1) - score
             worst = drawdown[drawdown.max(1).argmax()]
@@ -181,21 +184,23 @@ def draw_drawdowns(curves: pd.DataFrame, labels: Sequence[str] | None = None, ax
     return axes
 
 
-def curves_of(curves: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """The curves of a setting as arrays: env steps ``(K,)``, and ``(n, K)`` of a column; what is missing is 0.
+def curves_of(curves: pd.DataFrame, column: str, floor: float) -> tuple[Array, Array]:
+    """The curves of a setting's runs as arrays: env steps ``(K,)``, and ``(n, K)`` of a column.
 
-    A diverged run has no evaluations after its failure; its score there is 0, the floor.
+    Args:
+        curves: rows of the table ``curves`` of one setting and stage.
+        column: ``score`` or ``return_mean``.
+        floor: what stands where a diverged run has no evaluations, so that it does not drop out of the picture.
     """
     table = curves.pivot(index="seed", columns="point", values=[column, "env_steps"])
     if table.empty:
         return np.empty(0), np.empty((0, 0))
-    steps = table["env_steps"].max(axis=0).to_numpy(dtype=float)
-    return steps, table[column].to_numpy(dtype=float)
+    return table["env_steps"].max(axis=0).to_numpy(dtype=float), table[column].fillna(floor).to_numpy(dtype=float)
 
 
-def _draw_arm(axes: Axes, steps: np.ndarray, returns: np.ndarray, look: Look, background: bool) -> None:
+def _draw_arm(axes: Axes, steps: Array, returns: Array, look: Look, background: bool) -> None:
     """A median with its band, or a faint median only."""
-    low, median, high = np.nanquantile(returns, [0.1, 0.5, 0.9], axis=0)
+    low, median, high = np.quantile(returns, [0.1, 0.5, 0.9], axis=0)
     if background:
         axes.plot(steps, median, color="#c4c4c4", linewidth=1.0, zorder=1.5)
         return
@@ -203,7 +208,7 @@ def _draw_arm(axes: Axes, steps: np.ndarray, returns: np.ndarray, look: Look, ba
     axes.plot(steps, median, color=look.color, linestyle=look.dashes, linewidth=2.0, zorder=3)
 
 
-def _draw_runs(axes: Axes, steps: np.ndarray, returns: np.ndarray, look: Look) -> None:
+def _draw_runs(axes: Axes, steps: Array, returns: Array, look: Look) -> None:
     """Every run as a thin line, all in one collection."""
     lines = [np.column_stack([steps, run]) for run in returns]
     axes.add_collection(LineCollection(lines, colors=look.color, linewidths=0.5, alpha=0.5, zorder=2))

@@ -112,6 +112,15 @@ class Analysis:
         """The arms, in the order of the plan."""
         return list(self.plan["arms"])
 
+    def scale(self, environment: str) -> dict[str, float]:
+        """``random_return`` (declared, or else measured), ``reference_return`` and ``threshold``."""
+        scale = dict(self.plan["environments"][environment])
+        if scale["random_return"] is None:
+            rows = self.tables["baselines"]
+            rows = rows[(rows["environment"] == environment) & (rows["policy"] == "random")]
+            scale["random_return"] = float(rows["return_mean"].iloc[0])
+        return scale
+
     def of(self, table: str, case: tuple[str, str]) -> pd.DataFrame:
         """The rows of a case."""
         frame = self.tables[table]

@@ -15,6 +15,11 @@ def number(value: float) -> str:
     return f"{value:.3f}".replace("-", "\u2212")
 
 
+def reward(value: float) -> str:
+    """A return, in the environment's units."""
+    return f"{value:.1f}".replace("-", "\u2212")
+
+
 def word(value: object) -> str:
     """A text or a truth value."""
     return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
@@ -46,6 +51,11 @@ class Column(NamedTuple):
     def names(self) -> tuple[str, ...]:
         """All columns of the stored table that are in it."""
         return (self.name, *self.limits)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds words, which stand at the left of their column."""
+        return self.show is word
 
 
 @dataclass(frozen=True)
@@ -305,7 +315,7 @@ BASELINES = View(
         Column("environment", "environment", word),
         Column("policy", "policy", word),
         Column("episodes", "episodes", whole),
-        *(Column("return_mean", "mean return"), Column("return_sd", "sd"), Column("score", "score")),
+        *(Column("return_mean", "mean return", reward), Column("return_sd", "sd", reward), Column("score", "score")),
     ),
     open=True,
 )

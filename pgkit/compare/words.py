@@ -91,12 +91,12 @@ def _sureness(analysis: Analysis, case: tuple[str, str], arms: pd.DataFrame) -> 
     resolved = len(pairs) - counts["unresolved"]
     top = str(arms["p_best"].idxmax())
     flips = int(pairs["flips"].sum())
-    change = f"{flips} would change" if flips else "none changes"
+    change = f"{flips} of these verdicts would change" if flips else "no verdict changes"
     return (
         f"{resolved} of {len(pairs)} pairs are resolved ({counts['equivalent']} as equivalent within "
         f"{analysis.plan['rope']:g}, {counts['unresolved']} unresolved), with {_counts(arms['n'])} runs per optimizer. "
         f"{top} has the highest mean in {percent(arms.loc[top, 'p_best'])} of bootstrap resamples. "
-        f"With each optimizer's second-best learning rate {change} of the verdicts."
+        f"With each optimizer's second-best learning rate {change}."
     )
 
 
@@ -140,10 +140,12 @@ def _of_selection(selection: pd.DataFrame, sensitivity: pd.DataFrame) -> Iterato
                 f"Edge optimum: the best rate of {row.optimizer}, {rate(row.lr)}, is at the {end} end of the grid; "
                 "its true best may lie beyond, and it may be better than shown."
             )
-    for arm, rows in sensitivity[sensitivity["in_set"].astype(bool)].groupby("optimizer", sort=False):
+    in_set = sensitivity[sensitivity["in_set"].astype(bool)].sort_values("chosen_share", ascending=False)
+    for arm in selection["optimizer"]:
+        rows = in_set[in_set["optimizer"] == arm]
         if len(rows) > 1:
-            shares = joined(f"{rate(row.lr)} ({percent(row.chosen_share)})" for row in rows.itertuples())
-            yield f"The selection for {arm} is uncertain: other tuning seeds could have chosen {shares}."
+            shares = joined(f"{rate(row.lr)} in {percent(row.chosen_share)}" for row in rows.itertuples())
+            yield f"The selection for {arm} is uncertain: resampled tuning seeds choose {shares}."
 
 
 def _flips(pairs: pd.DataFrame) -> Iterator[str]:

@@ -1,0 +1,195 @@
+"""Where chunks of runs are trained: processes on this machine, or a Ray cluster. Both give the same bits."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple, Protocol
+
+from pgkit.compare.work import Row, run_chunk
+from pgkit.config import TrainConfig
+from pgkit.types import PgkitError
+
+SECONDS_BETWEEN_SIGNS = 0.5
+
+
+class Event(NamedTuple):
+    """What an executor tells of a chunk.
+
+    Attributes:
+        chunk: its number.
+        kind: "steps" (environment steps so far), "done" (with its rows) or "failed" (with the reason).
+        content: as the kind says.
+    """
+
+    chunk: int
+    kind: str
+    content: Any
+
+
+class Executor(Protocol):
+    """Trains chunks, several at a time.
+
+    Attributes:
+        workers: how many at a time.
+    """
+
+    workers: int
+
+    def start(self, chunk: int, configs: Sequence[TrainConfig]) -> None:
+        """Begin to train a chunk; at most ``workers`` may be under way."""
+
+    def events(self, timeout: float) -> list[Event]:
+        """What has happened, after at most so many seconds."""
+
+    def close(self) -> None:
+        """End everything that is under way."""
+
+
+class LocalExecutor:
+    """A process of its own for every chunk, with one thread: a crash costs that chunk and nothing else."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["pgkit.compare.work"])
+        self._running: dict[int, tuple[multiprocessing.process.BaseProcess, Connection]] = {}
+
+    def start(self, chunk: int, configs: Sequence[TrainConfig]) -> None:
+        here, there = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_work, args=(there, list(configs)), daemon=True)
+        with _environment(OMP_NUM_THREADS="1"):
+            process.start()
+        there.close()
+        self._running[chunk] = (process, here)
+
+    def events(self, timeout: float) -> list[Event]:
+        ready = wait([connection for _, connection in self._running.values()], timeout)
+        found = []
+        for chunk, (process, connection) in list(self._running.items()):
+            while connection in ready and chunk in self._running and connection.poll():
+                event = self._receive(chunk, process, connection)
+                found.append(event)
+                if event.kind != "steps":
+                    self._end(chunk)
+        return found
+
+    def close(self) -> None:
+        for process, _ in self._running.values():
+            process.kill()
+        for chunk in list(self._running):
+            self._end(chunk)
+
+    def pids(self) -> list[int]:
+        """The processes under way."""
+        return [process.pid for process, _ in self._running.values() if process.pid]
+
+    def _receive(self, chunk: int, process: Any, connection: Connection) -> Event:
+        try:
+            return Event(chunk, *connection.recv())
+        except (EOFError, OSError):
+            process.join()
+            return Event(chunk, "failed", f"its process ended unexpectedly (exit code {process.exitcode})")
+
+    def _end(self, chunk: int) -> None:
+        process, connection = self._running.pop(chunk)
+        process.join()
+        connection.close()
+
+
+def _work(connection: Connection, configs: Sequence[TrainConfig]) -> None:
+    """The life of a worker process: it dies with its parent, whose pipe breaks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    last = time.monotonic()
+
+    def on_steps(steps: float) -> None:
+        nonlocal last
+        if time.monotonic() - last > SECONDS_BETWEEN_SIGNS:
+            last = time.monotonic()
+            connection.send(("steps", steps))
+
+    try:
+        connection.send(("done", run_chunk(configs, on_steps)))
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        connection.send(("failed", _reason(error)))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, PgkitError):
+        return str(error)
+    return " ".join(traceback.format_exception_only(error)[-1].split())
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Any:
+    """Set environment variables for the processes that are started inside."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+class RayExecutor:
+    """Tasks of one core each on a Ray cluster.
+
+    Args:
+        workers: how many at a time.
+        address: of the cluster; None starts one on this machine.
+
+    Raises:
+        PgkitError: Ray is not installed, or there is no cluster at the address.
+    """
+
+    def __init__(self, workers: int, address: str | None = None) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise PgkitError("--executor ray needs the package ray: pip install 'pgkit-rl[ray]'") from None
+        self.workers = workers
+        self._ray = ray
+        options: dict[str, Any] = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
+        try:
+            ray.init(**options, configure_logging=False, log_to_driver=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise PgkitError(f"cannot reach a Ray cluster at {address}: {' '.join(str(error).split())}") from None
+        variables = {"env_vars": {"OMP_NUM_THREADS": "1"}}
+        self._remote: Callable[..., Any] = ray.remote(num_cpus=1, max_retries=0, runtime_env=variables)(
+            _ray_work
+        ).remote
+        self._running: dict[Any, int] = {}
+
+    def start(self, chunk: int, configs: Sequence[TrainConfig]) -> None:
+        self._running[self._remote(list(configs))] = chunk
+
+    def events(self, timeout: float) -> list[Event]:
+        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
+        return [self._receive(reference) for reference in ready]
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+    def _receive(self, reference: Any) -> Event:
+        chunk = self._running.pop(reference)
+        try:
+            return Event(chunk, "done", self._ray.get(reference))
+        except self._ray.exceptions.RayTaskError as error:
+            return Event(chunk, "failed", _reason(error.cause))
+        except self._ray.exceptions.RayError as error:
+            return Event(chunk, "failed", _reason(error))
+
+
+def _ray_work(configs: Sequence[TrainConfig]) -> list[Row]:
+    return run_chunk(configs)

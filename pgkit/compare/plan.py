@@ -1,0 +1,356 @@
+"""What a comparison will run: declared, validated, resolved and hashed before anything does."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import tomli_w
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core.core_schema import ValidationInfo
+
+from pgkit import optim, registry
+from pgkit.config import Model, Name, TrainConfig, check_seeds, parse_config, read_table, to_table
+from pgkit.explain import explain, show, unknown
+from pgkit.optim.registry import AROUND
+from pgkit.overrides import apply_overrides
+from pgkit.types import PgkitError
+
+FORMAT = 1
+"""Version of plans and stored results; it grows when an older pgkit could not read what is written."""
+
+EVALUATION = {"points": 50, "episodes": 20, "final_episodes": 100}
+"""51 evaluations (0, 2, ..., 100 % of the budget), 20 episodes each, and 100 of the final policy."""
+
+EXTENSIONS = 2
+"""How often the grid may be extended at each end, by two points each time."""
+
+
+class Tier(NamedTuple):
+    """How much is run.
+
+    Attributes:
+        rates: the common grid of learning rates, half-decades.
+        tuning: how many tuning seeds.
+        evaluation: how many evaluation seeds.
+        neighbours: how many of those for the settings beside the selected one.
+    """
+
+    rates: tuple[float, ...]
+    tuning: int
+    evaluation: int
+    neighbours: int
+
+
+def half_decades(low: int, high: int) -> tuple[float, ...]:
+    """10^(low / 2) ... 10^(high / 2), three significant digits."""
+    return tuple(float(f"{10 ** (exponent / 2):.3g}") for exponent in range(low, high + 1))
+
+
+TIERS = {
+    "quick": Tier(half_decades(-6, 0), 3, 10, 0),
+    "standard": Tier(half_decades(-10, 0), 5, 20, 5),
+    "publication": Tier(half_decades(-10, 0), 10, 50, 10),
+}
+
+
+class EnvironmentScore(Model):
+    """``[environments.<id>]``: the ends of the scale of scores, and settings of training there."""
+
+    reference_return: float
+    """The return that scores 1."""
+    random_return: float | None = None
+    """The return that scores 0; None: measured, the random policy's."""
+    threshold: float
+    """The return that counts as solved."""
+    train: dict[str, Any] = Field(default={})
+    """Training settings of every agent, as in a training configuration."""
+    agents: dict[str, dict[str, Any]] = Field(default={})
+    """Training settings by agent."""
+
+
+class ComparisonConfig(Model):
+    """The keys that only a comparison has; all others are those of a training configuration, equal for all runs."""
+
+    name: Name
+    question: str = Field(min_length=1)
+    tier: Literal["quick", "standard", "publication"] = "quick"
+    agents: tuple[str, ...] = Field(min_length=1, strict=False)
+    optimizers: tuple[str | dict[str, Any], ...] = Field(min_length=1, strict=False)
+    """Names, or tables with ``name``, hyperparameters other than ``lr``, and a ``label`` if a name comes twice."""
+    environments: dict[str, EnvironmentScore] = Field(min_length=1)
+    optimizer: dict[str, Any] = Field(default={})
+    """What all arms have around them: clipping, schedules, the critic's optimizer."""
+    learning_rates: tuple[float, ...] | None = Field(default=None, strict=False)
+    tuning_seeds: int | tuple[int, ...] | None = None
+    evaluation_seeds: int | tuple[int, ...] | None = None
+    rope: float = Field(default=0.05, ge=0)
+    """Differences of mean scores below this are of no practical interest."""
+    failure_below: float = Field(default=0.1, ge=0)
+    """A run whose final score is lower has failed."""
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _learning_rates(cls, rates: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if rates is not None and not (rates and rates[0] > 0 and all(a < b for a, b in pairwise(rates))):
+            raise PgkitError(f"learning_rates must be at least one number > 0, ascending, got {show(list(rates))}")
+        return rates
+
+    @field_validator("tuning_seeds", "evaluation_seeds", mode="before")
+    @classmethod
+    def _seeds(cls, value: Any, info: ValidationInfo) -> int | tuple[int, ...] | None:
+        return check_seeds(str(info.field_name), value)
+
+
+class Case(NamedTuple):
+    """An environment and an agent, and the training configuration that its runs share.
+
+    Attributes:
+        environment: the environment's id.
+        agent: the agent's name.
+        config: of the first arm's first run; runs differ from it in optimizer and seed.
+    """
+
+    environment: str
+    agent: str
+    config: TrainConfig
+
+
+class Run(NamedTuple):
+    """One run, by what makes it different from others."""
+
+    stage: str
+    environment: str
+    agent: str
+    optimizer: str
+    lr: float
+    seed: int
+
+
+KEYS = Run._fields
+"""Columns that say which run a row of stored results belongs to."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A resolved comparison.
+
+    Attributes:
+        config: as declared.
+        arms: the optimizer's settings, defaults filled in, by label; ``lr`` is left out.
+        around: the rest of every run's ``[optimizer]`` table.
+        cases: environments x agents.
+        rates: the common grid, ascending.
+        tuning_seeds: seeds of the runs that select settings.
+        evaluation_seeds: fresh seeds, of the runs that are quoted.
+        neighbours: how many of the evaluation seeds the settings beside the selected one get.
+    """
+
+    config: ComparisonConfig
+    arms: Mapping[str, Mapping[str, Any]]
+    around: Mapping[str, Any]
+    cases: tuple[Case, ...]
+    rates: tuple[float, ...]
+    tuning_seeds: tuple[int, ...]
+    evaluation_seeds: tuple[int, ...]
+    neighbours: int
+
+    @property
+    def neighbour_seeds(self) -> tuple[int, ...]:
+        """The seeds of the settings beside the selected one."""
+        return self.evaluation_seeds[: self.neighbours]
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of everything that decides numbers; the name and the question do not."""
+        content = {key: value for key, value in self._content().items() if key not in ("name", "question")}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data, as in ``plan.json``."""
+        return {"format": FORMAT, "hash": self.hash, **self._content()}
+
+    def train_config(self, run: Run) -> TrainConfig:
+        """The training configuration of a run."""
+        case = next(case for case in self.cases if (case.environment, case.agent) == (run.environment, run.agent))
+        optimizer = {**self.around, **self.arms[run.optimizer], "lr": run.lr}
+        return case.config.model_copy(update={"seed": run.seed, "optimizer": optimizer})
+
+    def _content(self) -> dict[str, Any]:
+        config = self.config
+        environments = {
+            name: environment.model_dump(include={"reference_return", "random_return", "threshold"})
+            for name, environment in config.environments.items()
+        }
+        first = to_table(self.cases[0].config)
+        held = {"network": first["policy"], "clipping, schedule, critic": self.around}
+        held |= {key: first[key] for key in ("envs_per_member", "device")} | {"threads": 1, "dtype": "float32"}
+        return {
+            "name": config.name,
+            "question": config.question,
+            "tier": config.tier,
+            "track": "lr only: everything else at documented defaults",
+            "metric": "normalised area under the learning curve, actions sampled",
+            "selection": "mean of the metric over tuning seeds",
+            "agents": list(config.agents),
+            "arms": {label: dict(settings) for label, settings in self.arms.items()},
+            "environments": environments,
+            "learning_rates": list(self.rates),
+            "extensions": EXTENSIONS,
+            "tuning_seeds": list(self.tuning_seeds),
+            "evaluation_seeds": list(self.evaluation_seeds),
+            "neighbour_seeds": list(self.neighbour_seeds),
+            "rope": config.rope,
+            "failure_below": config.failure_below,
+            "evaluation": first["evaluation"],
+            "held_equal": held,
+            "cases": [
+                {"environment": case.environment, "agent": case.agent, "config": _without_arm(case.config)}
+                for case in self.cases
+            ],
+        }
+
+
+def _without_arm(config: TrainConfig) -> str:
+    """As TOML, without what differs between runs."""
+    return tomli_w.dumps({key: value for key, value in to_table(config).items() if key not in ("seed", "optimizer")})
+
+
+def read_plan(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Plan:
+    """The plan of the comparison file of that path, or else the shipped one of that name.
+
+    Raises:
+        PgkitError: one line for the first mistake.
+    """
+    own = [word for word in overrides if _first_key(word) in ComparisonConfig.model_fields]
+    of_training = [word for word in overrides if word not in own]
+    table, _ = apply_overrides(read_table(name_or_path), own)
+    return make_plan(table, apply_overrides({}, of_training)[0], str(name_or_path))
+
+
+def make_plan(table: Mapping[str, Any], last: Mapping[str, Any] | None = None, source: str = "comparison") -> Plan:
+    """The plan of a table as read from TOML.
+
+    Args:
+        table: the comparison.
+        last: training settings that go before those of the table.
+        source: what errors call it.
+
+    Raises:
+        PgkitError: one line for the first mistake.
+    """
+    own = {key: value for key, value in table.items() if key in ComparisonConfig.model_fields}
+    base = {key: value for key, value in table.items() if key not in own}
+    if not registry.is_comparison(table):
+        raise PgkitError(f"{source} is no comparison (it has no table 'environments'): pgkit train {source}")
+    _check_training_keys(base, source)
+    _check_training_keys(last or {}, "the command line")
+    try:
+        config = ComparisonConfig.model_validate(own)
+    except ValidationError as error:
+        raise PgkitError(f"{source}: {explain(error, ComparisonConfig)}") from None
+    tier = TIERS[config.tier]
+    tuning = _seed_list(config.tuning_seeds, tier.tuning, start=0)
+    evaluation = _seed_list(config.evaluation_seeds, tier.evaluation, start=1000)
+    if common := sorted(set(tuning) & set(evaluation)):
+        raise PgkitError(f"tuning_seeds and evaluation_seeds must not overlap, both have {show(common)}")
+    arms, around = _arms(config.optimizers), _around(config.optimizer)
+    rates = config.learning_rates or tier.rates
+    first = {**around, **next(iter(arms.values())), "lr": rates[0]}
+    cases = tuple(
+        Case(environment, agent, _case_config(config, environment, agent, base, last or {}, first))
+        for environment in config.environments
+        for agent in config.agents
+    )
+    plan = Plan(config, arms, around, cases, rates, tuning, evaluation, tier.neighbours)
+    for label, settings in arms.items():
+        _check_arm(cases[0].config, label, {**around, **settings, "lr": rates[0]})
+    return plan
+
+
+def _first_key(word: str) -> str:
+    return word.partition("=")[0].partition(".")[0].strip()
+
+
+TRAINING_KEYS = tuple(key for key in TrainConfig.model_fields if key not in ("name", "seed", "seeds", "optimizer"))
+"""The settings of training that a comparison may have at its top."""
+
+
+def _check_training_keys(table: Mapping[str, Any], source: str) -> None:
+    for key in table:
+        if key not in TRAINING_KEYS:
+            raise PgkitError(f"{source}: {unknown('key', key, {*ComparisonConfig.model_fields, *TRAINING_KEYS})}")
+
+
+def _seed_list(declared: int | tuple[int, ...] | None, count: int, start: int) -> tuple[int, ...]:
+    if isinstance(declared, tuple):
+        return declared
+    return tuple(range(start, start + (count if declared is None else declared)))
+
+
+def _arms(declared: Sequence[str | Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Settings by label, defaults filled in."""
+    arms: dict[str, dict[str, Any]] = {}
+    for entry in declared:
+        settings = {"name": entry} if isinstance(entry, str) else dict(entry)
+        label = settings.pop("label", None) or str(settings.get("name", "")).rpartition(":")[2]
+        if label in arms:
+            raise PgkitError(f"optimizers: {label!r} comes twice; give one of them another label")
+        if "lr" in settings:
+            raise PgkitError(f"optimizers: {label!r} has an lr, which the comparison varies: use learning_rates")
+        full = optim.describe(settings)["main"]
+        if "lr" not in full:
+            raise PgkitError(f"optimizers: {label!r} has no hyperparameter lr that could be varied")
+        own = [key for key in full if key in settings or key not in (*AROUND, "schedule", "lr")]
+        arms[label] = {key: full[key] for key in own if full[key] is not None}
+    return arms
+
+
+def _around(declared: Mapping[str, Any]) -> dict[str, Any]:
+    """The table around every arm, the critic's optimizer in full: it must not inherit anything from an arm."""
+    for key in ("name", "lr"):
+        if key in declared:
+            raise PgkitError(f"optimizer.{key} is what a comparison varies: use optimizers and learning_rates")
+    around = {key: value for key, value in declared.items() if key != "critic"}
+    if "critic" not in declared:
+        return around
+    full = optim.describe({**around, **declared["critic"]})["main"]
+    return {**around, "critic": {key: value for key, value in full.items() if value is not None}}
+
+
+def _case_config(
+    config: ComparisonConfig,
+    environment: str,
+    agent: str,
+    base: Mapping[str, Any],
+    last: Mapping[str, Any],
+    optimizer: Mapping[str, Any],
+) -> TrainConfig:
+    own = config.environments[environment]
+    table: dict[str, Any] = {"evaluation": EVALUATION}
+    for part in (base, own.train, own.agents.get(agent, {}), last):
+        table = merged(table, part)
+    table = merged(table, {"name": config.name, "env": {"id": environment}, "agent": {"name": agent}})
+    table = {**table, "optimizer": optimizer}
+    table.setdefault("log_interval", table.get("steps"))  # nobody reads log rows of a comparison's runs
+    return parse_config(table, f"{environment}, {agent}")
+
+
+def _check_arm(config: TrainConfig, label: str, optimizer: Mapping[str, Any]) -> None:
+    try:
+        parse_config({**to_table(config), "optimizer": optimizer})
+    except PgkitError as error:
+        raise PgkitError(f"optimizers, {label!r}: {error}") from None
+
+
+def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """``first`` with the entries of ``second`` put in, tables into tables."""
+    result = dict(first)
+    for key, value in second.items():
+        inner = result.get(key)
+        result[key] = merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return result
