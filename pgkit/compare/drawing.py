@@ -12,13 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 INK, FAINT, GRID = "#222222", "#6b6b6b", "#e4e4e4"
 WIDTH = 5.4
 """Inches: at this width a figure's letters are as large as those of the page around it."""
 DPI = 160
 
-SETTINGS: Mapping[str, Any] = {
+SETTINGS: Mapping[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
     "font.size": 8.5,
@@ -48,18 +49,21 @@ SETTINGS: Mapping[str, Any] = {
 }
 
 
+SOLID: tuple[float, tuple[float, ...]] = (0, ())
+
+
 class Look(NamedTuple):
     """How an arm is drawn, in every figure: told apart by colour, in grey by brightness, marker and dashes."""
 
     color: str
     marker: str
-    dashes: str | tuple[float, tuple[float, ...]]
+    dashes: tuple[float, tuple[float, ...]]
 
 
 _COLORS = ("#0072b2", "#c77700", "#009e73", "#7a1f4e", "#56a0d3", "#d55e00", "#555555", "#b5629a")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = (
-    "solid",
+_DASHES = (
+    SOLID,
     (0, (5, 1.5)),
     (0, (1.2, 1.2)),
     (0, (5, 1.5, 1.2, 1.5)),
@@ -126,8 +130,6 @@ def percent(value: float, _: object = None) -> str:
 
 def rate_axis(axes: Axes) -> None:
     """A logarithmic axis of learning rates."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(numticks=12))
     axes.xaxis.set_major_formatter(rate)

@@ -10,6 +10,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pgkit.compare.drawing import key_of_arms, looks, new_figure, settings, settle
@@ -69,14 +70,14 @@ def draw_all(analysis: Analysis, case: tuple[str, str]) -> dict[str, Figure]:
         figures["sensitivity"] = _sensitivity(analysis, case)
     if len(tables["arms"]):
         figures["learning"] = _learning(analysis, case)
-        figures["scores"] = draw_scores(tables["runs"], tables["arms"], labels).figure
+        figures["scores"] = _around(draw_scores(tables["runs"], tables["arms"], labels))
     if len(tables["pairs"]):
-        figures["pairs"] = draw_pairs(tables["pairs"], analysis.plan["rope"], claims).figure
-        figures["improvement"] = draw_improvement(tables["pairs"], claims).figure
+        figures["pairs"] = _around(draw_pairs(tables["pairs"], analysis.plan["rope"], claims))
+        figures["improvement"] = _around(draw_improvement(tables["pairs"], claims))
     if len(tables["arms"]):
-        figures["drawdowns"] = draw_drawdowns(analysis.of("curves", case), labels).figure
+        figures["drawdowns"] = _around(draw_drawdowns(analysis.of("curves", case), labels))
     if len(tables["expected_best"]):
-        figures["expected_best"] = draw_expected_best(tables["expected_best"], labels).figure
+        figures["expected_best"] = _around(draw_expected_best(tables["expected_best"], labels))
     return {name: settle(figure) for name, figure in figures.items()}
 
 
@@ -87,7 +88,14 @@ def draw_across(analysis: Analysis, agent: str) -> dict[str, Figure]:
     profiles = profiles[profiles["agent"] == agent]
     if len(analysis.plan["environments"]) < FEW_ENVIRONMENTS or profiles.empty:
         return {}
-    return {"profiles": settle(draw_profiles(profiles, analysis.labels).figure)}
+    return {"profiles": settle(_around(draw_profiles(profiles, analysis.labels)))}
+
+
+def _around(axes: Axes) -> Figure:
+    """The figure that axes are in."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure
 
 
 def _sensitivity(analysis: Analysis, case: tuple[str, str]) -> Figure:
@@ -106,7 +114,7 @@ def _learning(analysis: Analysis, case: tuple[str, str]) -> Figure:
     labels, curves, scale = analysis.labels, analysis.of("curves", case), analysis.scale(case[0])
     rows = -(-len(labels) // 2)
     figure = new_figure(2.7 + 1.6 * rows)
-    above, below = figure.subfigures(2, 1, height_ratios=(2.7, 1.6 * rows))
+    above, below = np.ravel(figure.subfigures(2, 1, squeeze=False, height_ratios=(2.7, 1.6 * rows)))
     draw_learning(curves, scale, labels, axes=above.add_subplot())
     panels = np.ravel(below.subplots(rows, 2, sharex=True, sharey=True, squeeze=False))
     for arm, axes in zip(labels, panels, strict=False):

@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from pgkit.compare.drawing import FAINT, INK, Look, arms_in, label_at_right, looks, panel, percent, settings
+from pgkit.compare.drawing import FAINT, INK, SOLID, Look, arms_in, label_at_right, looks, panel, percent, settings
 from pgkit.compare.figures_runs import Array
 
 VERDICTS: Mapping[str, Look] = {
-    "better": Look("#1b6ca8", ">", "solid"),
-    "worse": Look("#b3400e", "<", "solid"),
-    "equivalent": Look("#3f7d3f", "s", "solid"),
-    "unresolved": Look("#8a8a8a", "o", "solid"),
+    "better": Look("#1b6ca8", ">", SOLID),
+    "worse": Look("#b3400e", "<", SOLID),
+    "equivalent": Look("#3f7d3f", "s", SOLID),
+    "unresolved": Look("#8a8a8a", "o", SOLID),
 }
 """How the verdicts of pairs look; without claims everything is drawn as unresolved."""
 
@@ -77,7 +78,7 @@ def draw_expected_best(
     axes = panel(axes)
     _bands(axes, expected_best, "k", "value", labels)
     axes.set_xlim(1, max(float(expected_best["k"].max()), 1.01))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("learning rates tried (k)")
     axes.set_ylabel("expected best score")
     axes.set_title("What tuning buys: best of k learning rates")

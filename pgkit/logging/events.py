@@ -6,6 +6,7 @@ the scalars that TensorBoard's HParams tab is to show beside them.
 
 import os
 import socket
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -60,6 +61,16 @@ class EventWriter:
     def text(self, tag: str, markdown: str) -> None:
         """Show a text in TensorBoard's Text tab."""
         self._plugin(tag, "text", b"", markdown.encode())
+
+    def image(self, tag: str, png: bytes) -> None:
+        """Show a picture (PNG) in TensorBoard's Images tab."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        summary = Summary()
+        image = summary.value.add(tag=tag).image
+        image.width, image.height = struct.unpack(">II", png[16:24])  # of the header, which is always the first chunk
+        image.encoded_image_string = png
+        self._summary(summary)
 
     def hyperparameters(self, hyperparameters: Mapping[str, Hyperparameter]) -> None:
         """Enter the run into TensorBoard's HParams tab.

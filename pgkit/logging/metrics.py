@@ -73,6 +73,17 @@ METRICS: tuple[Metric, ...] = (
         "any of the optimizer/ metrics for one network (actor, critic, trunk) or one group of parameters",
         "-",
     ),
+    Metric(
+        "compare/score",
+        "mean over a setting's runs of the normalised area under their learning curves; comparisons",
+        "-",
+    ),
+    Metric("compare/failure_rate", "share of a setting's runs that failed; comparisons", "-"),
+    Metric(
+        "compare/steps_to_threshold",
+        "median over a setting's runs of the steps to the threshold; missing where half never got there; comparisons",
+        "env steps",
+    ),
 )
 
 
