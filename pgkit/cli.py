@@ -93,6 +93,56 @@ def evaluate(
         _print_result(result.table, result.summary, f"{directory}: {episodes} episodes per seed, {actions} actions")
 
 
+@app.command()
+def compare(
+    comparison: Annotated[
+        str, typer.Argument(metavar="NAME", help="A shipped comparison, or the path of a TOML file.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as tier=standard steps=100_000.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes, one thread each; all cores.")] = None,
+    executor: Annotated[Literal["local", "ray"], typer.Option(help="Where runs are trained.")] = "local",
+    ray_address: Annotated[str | None, typer.Option(help="Of a Ray cluster; one is started here otherwise.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory; comparisons/<name> unless given.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and what it costs; write nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")] = False,
+) -> None:
+    """Compare optimizers: which one, over which learning rates, how stable. Stopped, the same command continues.
+
+    For example: pgkit compare compare-cartpole tier=standard 'optimizers=["sgd","adam"]'
+    """
+    with _one_line_errors():
+        import os
+
+        from pgkit.compare import api
+
+        if ray_address and executor != "ray":
+            _fail("--ray-address is for --executor ray")
+        cores = workers or len(os.sched_getaffinity(0))
+        if dry_run:
+            plan, cost = api.dry_run(comparison, overrides or (), cores)
+            _print_plan(plan, cost, cores)
+            return
+        analysis = api.compare(comparison, overrides or (), out, cores, executor, ray_address, progress=not quiet)
+        directory = out or api.COMPARISONS / analysis.plan["name"]
+        typer.echo((directory / "summary.md").read_text(encoding="utf-8"))
+        typer.echo(f"written to {directory} (open {directory / 'report.html'})")
+
+
+@app.command()
+def report(
+    comparisons: Annotated[list[Path], typer.Argument(metavar="DIRECTORY", help="Directories of comparisons.")],
+) -> None:
+    """Build the reports of stored comparisons again, complete or not."""
+    with _one_line_errors():
+        from pgkit.compare import api
+
+        for directory in comparisons:
+            api.report(directory)
+            typer.echo(f"written to {directory} (open {directory / 'report.html'})")
+
+
 @app.command(name="list")
 def list_(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="agents, optimizers, configs or envs.")],
@@ -128,6 +178,20 @@ def _one_line_errors() -> Iterator[None]:
             raise
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
+
+
+def _fail(message: str) -> None:
+    from pgkit.types import PgkitError
+
+    raise PgkitError(message)
+
+
+def _print_plan(plan: Any, cost: Sequence[Mapping[str, Any]], workers: int) -> None:
+    """What a comparison would run, and for how long."""
+    arms, rates = ", ".join(plan.arms), ", ".join(f"{rate:g}" for rate in plan.rates)
+    _console().print(f"{plan.config.name}, {plan.config.tier} tier: {arms} at learning rates {rates}")
+    _console().print(f"tuning seeds {len(plan.tuning_seeds)}, evaluation seeds {len(plan.evaluation_seeds)}")
+    _print_table(cost, f"Runs and their cost on {workers} workers, without extensions of the grid")
 
 
 def _check_here(config: "TrainConfig") -> str:

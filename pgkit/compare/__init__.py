@@ -1,1 +1,36 @@
-"""Which optimizer is more stable, and for which learning rates: comparisons with honest statistics."""
+"""Comparisons of optimizers, from a plan to a report: see README.md beside this file.
+
+>>> from pgkit import compare
+>>> analysis = compare.load("comparisons/compare-cartpole")  # doctest: +SKIP
+>>> analysis.tables["arms"][["agent", "optimizer", "mean", "failure_rate"]]  # doctest: +SKIP
+
+Names are imported when they are first used, so that ``import pgkit`` stays light.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pgkit.compare import figures
+    from pgkit.compare.api import compare, load, report
+    from pgkit.compare.plan import Plan, read_plan
+    from pgkit.compare.tables import Analysis
+
+_HOME = {
+    "Analysis": "tables",
+    "Plan": "plan",
+    "compare": "api",
+    "load": "api",
+    "read_plan": "plan",
+    "report": "api",
+}
+
+__all__ = ["Analysis", "Plan", "compare", "figures", "load", "read_plan", "report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"pgkit.compare.{_HOME[name]}"), name)
+    if name == "figures":
+        return import_module("pgkit.compare.figures")
+    raise AttributeError(f"module 'pgkit.compare' has no attribute {name!r}")

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -18,32 +18,16 @@ from pgkit.compare.executors import Executor
 from pgkit.compare.plan import Plan, Run
 from pgkit.compare.results import LOCK, Store
 from pgkit.compare.stages import Stage, stages
+from pgkit.config import TrainConfig
+from pgkit.envs.make import find_spec
 from pgkit.types import PgkitError
 
 TRIES = 2
 """Of a chunk whose process crashes."""
 
-Sizes = dict[tuple[str, str], int]
-
 
 class Unfinished(PgkitError):
     """Some runs could not be run; the others were."""
-
-
-class Forecast(NamedTuple):
-    """What the rest of a stage costs.
-
-    Attributes:
-        runs: how many.
-        env_steps: of training.
-        evaluation_steps: of evaluation, at most: episodes at their time limit.
-        seconds: wall time, at most.
-    """
-
-    runs: int
-    env_steps: int
-    evaluation_steps: int
-    seconds: float
 
 
 def execute(plan: Plan, store: Store, executor: Executor, display: Display) -> None:
@@ -68,22 +52,42 @@ def execute(plan: Plan, store: Store, executor: Executor, display: Display) -> N
             store.add_session({**session, "wall_seconds": round(time.perf_counter() - started, 3)})
 
 
-def forecast(plan: Plan, runs: Sequence[Run], workers: int, sizes: dict[tuple[str, str], Measured]) -> Forecast:
-    """What these runs cost with so many workers."""
-    steps = evaluation = 0
-    seconds = 0.0
-    for run in runs:
-        config = plan.train_config(run)
-        episodes = config.evaluation.episodes * (config.evaluation.points + 1) + 2 * config.evaluation.final_episodes
-        at_most = episodes * (config.env.max_episode_steps or _time_limit(config.env.id))
-        steps, evaluation = steps + config.steps, evaluation + at_most
-        speed = sizes[run.environment, run.agent].steps_per_second
-        seconds += (config.steps + at_most / EVALUATION_SPEED_UP) / speed / workers
-    return Forecast(len(runs), steps, evaluation, seconds)
+def forecast(plan: Plan, workers: int) -> list[dict[str, Any]]:
+    """What a plan costs here, a row for each stage and case: runs, environment steps, hours of wall time at most.
+
+    The best rates of tuning are not known yet, and extensions of the grid are not counted; evaluation episodes count
+    with the time limit's length.
+    """
+    settings = {"tuning": len(plan.rates), "evaluation": 1, "neighbour": 2}
+    seeds = {"tuning": plan.tuning_seeds, "evaluation": plan.evaluation_seeds, "neighbour": plan.neighbour_seeds}
+    rows = []
+    for case in plan.cases:
+        some = [
+            Run("tuning", case.environment, case.agent, arm, rate, seed)
+            for arm in plan.arms
+            for rate in plan.rates
+            for seed in plan.tuning_seeds
+        ]
+        speed = measure(plan, some, workers).steps_per_second
+        for stage, of_stage in seeds.items():
+            runs = len(plan.arms) * settings[stage] * len(of_stage)
+            steps, evaluation = runs * case.config.steps, runs * _evaluation_steps(case.config)
+            seconds = (steps + evaluation / EVALUATION_SPEED_UP) / speed / workers
+            costs = {"env_steps": steps, "evaluation_steps_at_most": evaluation, "minutes_at_most": seconds / 60}
+            rows.append({"stage": stage, "environment": case.environment, "agent": case.agent, "runs": runs, **costs})
+    total = {key: sum(row[key] for row in rows) for key in ("runs", *costs)}
+    return [*rows, {"stage": "all", "environment": "", "agent": "", **total}]
+
+
+def _evaluation_steps(config: TrainConfig) -> int:
+    """Environment steps of the evaluations of a run, if every episode lasts until the time limit."""
+    settings = config.evaluation
+    episodes = settings.episodes * (settings.points + 1) + 2 * settings.final_episodes
+    return episodes * (config.env.max_episode_steps or find_spec(config.env.id).max_episode_steps or 1000)
 
 
 EVALUATION_SPEED_UP = 2.0
-"""An evaluation step costs about half a training step: no gradient, no update."""
+"""A forecast takes an evaluation step for half a training step: it has no gradient and no update."""
 
 
 def measured(plan: Plan, runs: Sequence[Run], workers: int) -> dict[tuple[str, str], Measured]:
@@ -92,12 +96,6 @@ def measured(plan: Plan, runs: Sequence[Run], workers: int) -> dict[tuple[str, s
     for run in runs:
         cases.setdefault((run.environment, run.agent), []).append(run)
     return {case: measure(plan, of_case, workers) for case, of_case in cases.items()}
-
-
-def _time_limit(env_id: str) -> int:
-    from pgkit.envs.make import find_spec
-
-    return find_spec(env_id).max_episode_steps or 1000
 
 
 def _baselines(plan: Plan, store: Store) -> pd.DataFrame:

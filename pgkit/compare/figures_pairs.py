@@ -39,7 +39,7 @@ def draw_pairs(pairs: pd.DataFrame, rope: float, claims: bool = True, axes: Axes
     limits = (pairs["difference"].to_numpy(), pairs["low"].to_numpy(), pairs["high"].to_numpy())
     _forest(axes, pairs, "{first} - {second}", limits, claims)
     axes.set_xlabel(f"difference of mean scores; band: within {rope:g} it does not matter")
-    axes.set_title("Differences between optimizers" + ("" if claims else " (exploratory: no verdicts)"))
+    axes.set_title("Differences between optimizers" if claims else "Differences (exploratory: no verdicts)")
     return axes
 
 
@@ -105,9 +105,7 @@ def draw_profiles(profiles: pd.DataFrame, labels: Sequence[str] | None = None, a
     return axes
 
 
-def _forest(
-    axes: Axes, pairs: pd.DataFrame, words: str, limits: tuple[Array, Array, Array], claims: bool
-) -> None:
+def _forest(axes: Axes, pairs: pd.DataFrame, words: str, limits: tuple[Array, Array, Array], claims: bool) -> None:
     """Rows of a point with an interval, named at the left, and with their verdicts at the right."""
     for row, (pair, middle, low, high) in enumerate(zip(pairs.itertuples(), *limits, strict=True)):
         verdict = str(pair.verdict) if claims else "unresolved"

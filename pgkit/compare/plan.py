@@ -148,6 +148,7 @@ class Plan:
         tuning_seeds: seeds of the runs that select settings.
         evaluation_seeds: fresh seeds, of the runs that are quoted.
         neighbours: how many of the evaluation seeds the settings beside the selected one get.
+        declared: the arguments of :func:`make_plan` that it was made of.
     """
 
     config: ComparisonConfig
@@ -158,6 +159,7 @@ class Plan:
     tuning_seeds: tuple[int, ...]
     evaluation_seeds: tuple[int, ...]
     neighbours: int
+    declared: Mapping[str, Any]
 
     @property
     def neighbour_seeds(self) -> tuple[int, ...]:
@@ -172,7 +174,7 @@ class Plan:
 
     def as_data(self) -> dict[str, Any]:
         """Plain data, as in ``plan.json``."""
-        return {"format": FORMAT, "hash": self.hash, **self._content()}
+        return {"format": FORMAT, "hash": self.hash, **self._content(), "declared": dict(self.declared)}
 
     def train_config(self, run: Run) -> TrainConfig:
         """The training configuration of a run."""
@@ -266,9 +268,24 @@ def make_plan(table: Mapping[str, Any], last: Mapping[str, Any] | None = None, s
         for environment in config.environments
         for agent in config.agents
     )
-    plan = Plan(config, arms, around, cases, rates, tuning, evaluation, tier.neighbours)
+    declared = {"table": dict(table), "last": dict(last or {})}
+    plan = Plan(config, arms, around, cases, rates, tuning, evaluation, tier.neighbours, declared)
     for label, settings in arms.items():
         _check_arm(cases[0].config, label, {**around, **settings, "lr": rates[0]})
+    return plan
+
+
+def stored_plan(stored: Mapping[str, Any], source: str) -> Plan:
+    """The plan that ``plan.json`` holds.
+
+    Raises:
+        PgkitError: this pgkit makes another plan of what was declared then.
+    """
+    if stored.get("format") != FORMAT:
+        raise PgkitError(f"{source} has format {stored.get('format')}; this pgkit reads format {FORMAT} only")
+    plan = make_plan(**stored["declared"], source=source)
+    if plan.hash != stored["hash"]:
+        raise PgkitError(f"{source} was made by another version of pgkit, which resolved it differently")
     return plan
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from pgkit import provenance
-from pgkit.compare.plan import FORMAT, KEYS, Plan, Run
+from pgkit.compare.plan import FORMAT, KEYS, Plan, Run, stored_plan
 from pgkit.compare.work import Row
 from pgkit.files import replace_file, write_text
 from pgkit.types import PgkitError
@@ -51,15 +51,26 @@ class Store:
         if not (self.directory / "plan.json").is_file():
             raise PgkitError(f"{self.directory} holds no comparison (no plan.json): --out chooses another place")
         stored = read_json(self.directory / "plan.json")
-        check_format(stored, self.directory)
-        if stored["hash"] != plan.hash:
-            key = next(k for k, value in plan.as_data().items() if k != "hash" and stored.get(k) != value)
+        if stored.get("format") != FORMAT or stored["hash"] != plan.hash:
+            ignored = ("hash", "name", "question", "declared")
+            key = next((k for k, v in plan.as_data().items() if k not in ignored and stored.get(k) != v), "hash")
             raise PgkitError(
                 f"{self.directory} holds the results of another plan (they differ in {key!r}): "
                 "name=... or --out chooses another place"
             )
         check_same_origin(read_json(self.directory / "provenance.json")["origin"], origin(), str(self.directory))
         return True
+
+    def plan(self) -> Plan:
+        """The plan of the comparison that is there.
+
+        Raises:
+            PgkitError: there is none, or it cannot be read.
+        """
+        path = self.directory / "plan.json"
+        if not path.is_file():
+            raise PgkitError(f"{self.directory} holds no comparison (no plan.json)")
+        return stored_plan(read_json(path), str(path))
 
     def begin(self, plan: Plan) -> None:
         """Write plan and provenance, unless they are there.
@@ -143,14 +154,6 @@ def read_json(path: Path) -> dict[str, Any]:
         raise PgkitError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise PgkitError(f"{path} is damaged: {error}") from None
-
-
-def check_format(stored: Mapping[str, Any], directory: Path) -> None:
-    """That this pgkit reads the format of a stored plan."""
-    if stored.get("format") != FORMAT:
-        raise PgkitError(
-            f"{directory} has results of format {stored.get('format')}; this pgkit reads format {FORMAT} only"
-        )
 
 
 def origin() -> dict[str, Any]:

@@ -1,0 +1,317 @@
+"""From stored runs to everything that a report says: tables of statistics, by the functions of :mod:`pgkit.stats`."""
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pgkit import optim
+from pgkit.compare import across
+from pgkit.compare.checks import Scale
+from pgkit.compare.plan import TIERS, Plan
+from pgkit.compare.scores import score_curves, score_runs
+from pgkit.compare.stages import Tuned, stages, tuned
+from pgkit.compare.tables import SCHEMAS, Analysis, make_table
+from pgkit.stats import curves, intervals, pairs, ranking
+from pgkit.stats import sensitivity as s
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+Row = dict[str, Any]
+Case = tuple[str, str]
+
+ROOT_SEED = 20_000
+"""Of all resampling; a generator's key beside it is where it is used, never a name."""
+
+
+def analyse(
+    plan: Plan,
+    scale: Mapping[str, Scale],
+    baselines: pd.DataFrame,
+    stored: pd.DataFrame,
+    provenance: Mapping[str, Any],
+) -> Analysis:
+    """Everything that a report says; the same arguments give the same numbers to the last bit.
+
+    Args:
+        plan: of the comparison.
+        scale: of each environment.
+        baselines: the stupid policies' returns.
+        stored: raw results of runs, complete or not: stages that have not begun leave their tables empty.
+        provenance: plain data as in ``provenance.json``.
+    """
+    runs = score_runs(plan, scale, stored)
+    found = tuned(plan, scale, stored)
+    evaluated = runs[runs["stage"] == "evaluation"]
+    rows: dict[str, list[Row]] = {name: [] for name in SCHEMAS}
+    for index, (case, of_case) in enumerate(found.items()):
+        _add_tuning(plan, rows, case, of_case, runs, index)
+        scores = _scores(plan, evaluated, case)
+        if all(len(of_arm) for of_arm in scores.values()):
+            _add_evaluation(plan, scale[case[0]], rows, case, of_case, runs, stored, index)
+            rows["pairs"] += _pairs(plan, case, of_case, runs, index)
+    for agent in plan.config.agents:
+        across.add(plan, rows, agent, evaluated, found)
+    rows["baselines"] = [
+        {**row, "score": scale[str(row["environment"])].score(float(row["return_mean"]))}
+        for row in baselines.to_dict("records")
+    ]
+    tables = {name: make_table(name, rows[name]) for name in SCHEMAS if name not in ("runs", "curves")}
+    tables |= {"runs": runs, "curves": score_curves(plan, scale, stored)}
+    return Analysis(plan.as_data(), tables, _facts(plan, scale, stored, runs, provenance))
+
+
+def generator(*key: int) -> np.random.Generator:
+    """The random numbers of one place in the analysis."""
+    return np.random.default_rng([ROOT_SEED, *key])
+
+
+def _of_case(frame: pd.DataFrame, case: Case) -> pd.DataFrame:
+    return frame[(frame["environment"] == case[0]) & (frame["agent"] == case[1])]
+
+
+def _scores(plan: Plan, runs: pd.DataFrame, case: Case) -> dict[str, Array]:
+    """Scores ``(n,)`` of each arm's runs in a case."""
+    of_case = _of_case(runs, case)
+    return {arm: of_case.loc[of_case["optimizer"] == arm, "auc"].to_numpy(dtype=float) for arm in plan.arms}
+
+
+def _add_tuning(
+    plan: Plan, rows: dict[str, list[Row]], case: Case, found: Tuned, runs: pd.DataFrame, index: int
+) -> None:
+    """The tables of the tuning stage."""
+    tuning = _of_case(runs[runs["stage"] == "tuning"], case)
+    rates = np.array(found.rates)
+    for number, (arm, scores) in enumerate(found.scores.items()):
+        of_arm = tuning[tuning["optimizer"] == arm]
+        keys = {"environment": case[0], "agent": case[1], "optimizer": arm}
+        failed = (of_arm["failure"] != "").groupby(of_arm["lr"]).mean().reindex(rates).to_numpy()
+        second = found.second[arm]
+        rows["selection"].append(
+            {
+                **keys,
+                "lr": rates[found.selected[arm]],
+                "second_lr": np.nan if second is None else rates[second],
+                "edge": found.edges[arm],
+                "runs": len(of_arm),
+                "env_steps": int(of_arm["env_steps"].sum()),
+            }
+        )
+        for r, rate in enumerate(rates.tolist()):
+            share = float(found.shares[arm][r])
+            rows["sensitivity"].append(
+                {
+                    **keys,
+                    "lr": rate,
+                    "n": len(scores),
+                    "mean": float(scores[:, r].mean()),
+                    "failure_rate": float(failed[r]),
+                    "chosen_share": share,
+                    "in_set": share >= s.IN_SET,
+                    "selected": r == found.selected[arm],
+                }
+            )
+        rows["rates"].append({**keys, **_rate_measures(scores, rates, failed > 0, (0, index, number))})
+        rows["expected_best"] += [{**keys, **row} for row in _expected_best(scores, (1, index, number))]
+
+
+def _rate_measures(scores: Array, rates: Array, failed: Any, key: tuple[int, ...]) -> Row:
+    """Sensitivity to the learning rate, each measure with its interval over seeds."""
+    measures = {
+        "width": lambda means: s.width(means, rates),
+        "area": lambda means: s.area(means, rates),
+        "times_sqrt10": lambda means: s.beside(means, rates, 0.5),
+        "over_sqrt10": lambda means: s.beside(means, rates, -0.5),
+        "safe_ratio": lambda means: s.safe_ratio(means, rates, failed),
+    }
+    row: Row = {}
+    for name, measure in measures.items():
+        low, high = s.interval(measure, scores, generator(*key))
+        row |= {name: float(measure(scores.mean(0))), f"{name}_low": low, f"{name}_high": high}
+    return row
+
+
+def _expected_best(scores: Array, key: tuple[int, ...]) -> Iterator[Row]:
+    best = s.expected_best(scores.mean(0))
+    for k in range(1, len(best) + 1):
+        low, high = s.interval(lambda means, k=k: s.expected_best(means)[..., k - 1], scores, generator(*key))
+        yield {"k": k, "value": float(best[k - 1]), "low": low, "high": high}
+
+
+def _add_evaluation(
+    plan: Plan,
+    scale: Scale,
+    rows: dict[str, list[Row]],
+    case: Case,
+    found: Tuned,
+    runs: pd.DataFrame,
+    stored: pd.DataFrame,
+    index: int,
+) -> None:
+    """The tables ``arms`` and ``neighbours``."""
+    evaluated, beside = (_of_case(runs[runs["stage"] == stage], case) for stage in ("evaluation", "neighbour"))
+    shares = ranking.rank_shares(list(_scores(plan, evaluated, case).values()), generator(2, index))
+    mean_ranks = ranking.mean_rank(shares)
+    budget = next(c.config.steps for c in plan.cases if (c.environment, c.agent) == case)
+    for number, arm in enumerate(plan.arms):
+        keys = {"environment": case[0], "agent": case[1], "optimizer": arm}
+        of_arm = evaluated[evaluated["optimizer"] == arm]
+        curve = score_curves(plan, {case[0]: scale}, stored.loc[of_arm.index])
+        matrix = curve.pivot(index="seed", columns="point", values="score").to_numpy()
+        rank = {"p_best": float(shares[number, 0]), "mean_rank": float(mean_ranks[number])}
+        rows["arms"].append({**keys, **_of_arm(of_arm, matrix, budget, generator(3, index, number)), **rank})
+        for rate, of_rate in beside[beside["optimizer"] == arm].groupby("lr"):
+            offset = found.rates.index(float(rate)) - found.selected[arm]  # type: ignore[arg-type]
+            rows["neighbours"].append(
+                {
+                    **keys,
+                    "lr": rate,
+                    "offset": offset if abs(offset) == 1 else 0,
+                    "n": len(of_rate),
+                    "mean": float(of_rate["auc"].mean()),
+                    "minimum": float(of_rate["auc"].min()),
+                    "failure_rate": float((of_rate["failure"] != "").mean()),
+                }
+            )
+
+
+def _of_arm(runs: pd.DataFrame, scores: Array, budget: int, rng: np.random.Generator) -> Row:
+    """Statistics of an arm's evaluation runs; ``scores (n, K)`` are their curves."""
+    x, n = runs["auc"].to_numpy(dtype=float), len(runs)
+    t_low, t_high = intervals.t_interval(x)
+    bca_low, bca_high = intervals.bca_interval(x, rng)
+    row: Row = {
+        "lr": float(runs["lr"].iloc[0]),
+        "n": n,
+        "mean": float(x.mean()),
+        "median": float(np.median(x)),
+        "sd": float(x.std(ddof=1)) if n > 1 else np.nan,
+        "t_low": t_low,
+        "t_high": t_high,
+        "bca_low": bca_low,
+        "bca_high": bca_high,
+        "skew": intervals.skew(x),
+        "tolerance_low": float(x.min()),
+        "tolerance_high": float(x.max()),
+        "tolerance_confidence": intervals.tolerance_confidence(n),
+        "steps_mean": intervals.restricted_mean(runs["steps_to_threshold"].to_numpy(dtype=float), budget),
+        "steps_median": intervals.kaplan_meier_median(runs["steps_to_threshold"].to_numpy(dtype=float)),
+        "worst_drawdown": float(runs["max_drawdown"].max()),
+        "dr": float(curves.dispersion_across_runs(scores).mean()),
+        "rr": float(curves.risk_across_runs(scores).mean()),
+    }
+    events = {"failure": runs["failure"] != "", "collapse": runs["collapsed"], "solved": runs["solved"]}
+    for name, count_name in (("failure", "failures"), ("collapse", "collapses"), ("solved", "solved")):
+        count = int(events[name].sum())
+        low, high = intervals.wilson_interval(count, n)
+        row |= {count_name: count, f"{name}_rate": count / n, f"{name}_low": low, f"{name}_high": high}
+    means = ("final", "greedy", "dt", "srt", "lrt", "max_drawdown", "retention", "df", "rf")
+    return row | {name: float(runs[name].mean()) for name in means}
+
+
+def _pairs(plan: Plan, case: Case, found: Tuned, runs: pd.DataFrame, index: int) -> list[Row]:
+    """Every pair of arms, with the verdict, and whether the second-best settings would tell otherwise."""
+    scores = _scores(plan, runs[runs["stage"] == "evaluation"], case)
+    second = _second_best(case, found, runs)
+    rows = []
+    for number, (first, other) in enumerate(combinations(plan.arms, 2)):
+        a, b = scores[first], scores[other]
+        low, high = pairs.welch_interval(a, b)
+        better_low, better_high = pairs.improvement_interval(a, b, generator(4, index, number))
+        verdict = pairs.verdict((low, high), plan.config.rope)
+        alternative = (second.get(first, a), second.get(other, b))
+        has_second = first in second or other in second
+        rows.append(
+            {
+                "environment": case[0],
+                "agent": case[1],
+                "first": first,
+                "second": other,
+                "difference": float(a.mean() - b.mean()),
+                "low": low,
+                "high": high,
+                "p": pairs.permutation_test(a, b, generator(5, index, number)),
+                "improvement": pairs.improvement(a, b),
+                "improvement_low": better_low,
+                "improvement_high": better_high,
+                "verdict": verdict,
+                "second_best_verdict": pairs.verdict(pairs.welch_interval(*alternative), plan.config.rope)
+                if has_second
+                else "",
+                "flips": has_second and _flips(verdict, alternative, plan.config.rope),
+            }
+        )
+    adjusted = pairs.holm([row["p"] for row in rows])
+    return [{**row, "p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+
+
+def _second_best(case: Case, found: Tuned, runs: pd.DataFrame) -> dict[str, Array]:
+    """Scores of each arm's second-best setting on evaluation seeds, where it has one that was run."""
+    beside = _of_case(runs[runs["stage"] == "neighbour"], case)
+    scores = {}
+    for arm, second in found.second.items():
+        if second is not None:
+            chosen = beside[(beside["optimizer"] == arm) & (beside["lr"] == found.rates[second])]
+            scores[arm] = chosen["auc"].to_numpy(dtype=float)
+    return {arm: x for arm, x in scores.items() if len(x)}
+
+
+def _flips(verdict: str, alternative: tuple[Array, Array], rope: float) -> bool:
+    """Whether the difference of the second-best settings contradicts a verdict (few seeds: by its point estimate)."""
+    difference = float(alternative[0].mean() - alternative[1].mean())
+    contradicted = {"better": difference <= rope, "worse": difference >= -rope, "equivalent": abs(difference) > rope}
+    return contradicted.get(verdict, False)
+
+
+NOT_VARIED = (
+    "network architecture and initialisation",
+    "batch: environments and steps per update",
+    "discount and advantage estimation",
+    "gradient clipping and the learning rate's schedule",
+    "hyperparameters of the optimizers other than the learning rate (at their documented defaults)",
+    "the critic's optimizer",
+)
+
+
+def _facts(
+    plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame, runs: pd.DataFrame, provenance: Mapping[str, Any]
+) -> Row:
+    known = stages(plan, scale, stored)
+    missing = sum(len(stage.todo) for stage in known)
+    only = [f"the environment (only {plan.cases[0].environment})"] if len(plan.config.environments) == 1 else []
+    return {
+        "planned": sum(len(stage.runs) for stage in known),
+        "finished": len(runs),
+        "failed": int((runs["failure"] != "").sum()),
+        "missing": missing,
+        "deviations": _deviations(plan, missing, known[-1].name),
+        "formulas": {label: _formula(str(settings["name"])) for label, settings in plan.arms.items()},
+        "provenance": dict(provenance),
+        "not_varied": [*only, *NOT_VARIED],
+        "wall_seconds": sum(session["wall_seconds"] for session in provenance.get("sessions", [])),
+    }
+
+
+def _deviations(plan: Plan, missing: int, stage: str) -> list[str]:
+    """Where the comparison is not what its tier says."""
+    tier, name = TIERS[plan.config.tier], plan.config.tier
+    pairs_of = (
+        ("learning rates", list(plan.rates) == list(tier.rates), len(plan.rates), len(tier.rates)),
+        ("tuning seeds", len(plan.tuning_seeds) == tier.tuning, len(plan.tuning_seeds), tier.tuning),
+        (
+            "evaluation seeds",
+            len(plan.evaluation_seeds) == tier.evaluation,
+            len(plan.evaluation_seeds),
+            tier.evaluation,
+        ),
+    )
+    found = [
+        f"{what}: {own} of its own, not the {name} tier's {tiers}" for what, same, own, tiers in pairs_of if not same
+    ]
+    return found + ([f"incomplete: {missing} runs of the {stage} stage are missing"] if missing else [])
+
+
+def _formula(name: str) -> str:
+    recipe = optim.registry.find(name)
+    return f"{recipe.formula}\n\nSource: {recipe.source}"

@@ -1,0 +1,94 @@
+"""Comparisons from Python: run one, load one, look at it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pgkit.compare.analysis import analyse
+from pgkit.compare.checks import scales
+from pgkit.compare.display import Display
+from pgkit.compare.execute import execute, forecast
+from pgkit.compare.executors import Executor, LocalExecutor, RayExecutor
+from pgkit.compare.plan import Plan, read_plan
+from pgkit.compare.report import draw, write_report
+from pgkit.compare.results import Store, read_json
+from pgkit.compare.tables import Analysis
+from pgkit.compare.tensorboard import write_tensorboard
+from pgkit.types import PgkitError
+
+COMPARISONS = Path("comparisons")
+"""Where comparisons go below the working directory."""
+
+
+def compare(
+    name_or_path: str | Path,
+    overrides: Sequence[str] = (),
+    directory: Path | None = None,
+    workers: int = 2,
+    executor: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
+    progress: bool = False,
+) -> Analysis:
+    """Run a comparison, or what is missing of it, and write its report.
+
+    Args:
+        name_or_path: a shipped comparison, or the path of a TOML file.
+        overrides: ``"tier=standard"`` and the like.
+        directory: of the comparison; ``comparisons/<name>`` unless given.
+        workers: populations that train at the same time, one core each.
+        executor: processes on this machine, or Ray.
+        ray_address: of a Ray cluster; None starts one on this machine.
+        progress: show it.
+
+    Raises:
+        PgkitError: a mistake in the comparison, results of another one in the directory, or runs that crashed.
+    """
+    plan = read_plan(name_or_path, overrides)
+    directory = directory or COMPARISONS / plan.config.name
+    store = Store(directory)
+    store.check(plan)
+    with Display(progress) as display:
+        execute(plan, store, make_executor(executor, workers, ray_address), display)
+    return report(directory)
+
+
+def dry_run(name_or_path: str | Path, overrides: Sequence[str], workers: int) -> tuple[Plan, list[dict[str, Any]]]:
+    """The plan, and a row of cost for each stage and case, measured here; writes nothing.
+
+    Raises:
+        PgkitError: a mistake in the comparison.
+    """
+    plan = read_plan(name_or_path, overrides)
+    return plan, forecast(plan, workers)
+
+
+def make_executor(kind: str, workers: int, ray_address: str | None = None) -> Executor:
+    """The executor of that kind."""
+    return RayExecutor(workers, ray_address) if kind == "ray" else LocalExecutor(workers)
+
+
+def load(directory: Path | str) -> Analysis:
+    """The analysis of what a comparison has stored, complete or not.
+
+    Raises:
+        PgkitError: no comparison is there, or it cannot be read.
+    """
+    store = Store(Path(directory))
+    plan, baselines = store.plan(), store.baselines()
+    if baselines is None:
+        raise PgkitError(f"{directory} has no results yet")
+    return analyse(
+        plan, scales(plan, baselines), baselines, store.load(), read_json(store.directory / "provenance.json")
+    )
+
+
+def report(directory: Path) -> Analysis:
+    """Analyse a stored comparison again, and write its report, figures, tables and TensorBoard runs.
+
+    Raises:
+        PgkitError: as :func:`load`, or the system refuses to write.
+    """
+    analysis = load(directory)
+    write_report(analysis, directory)
+    write_tensorboard(analysis, directory / "tensorboard", draw(analysis))
+    return analysis
