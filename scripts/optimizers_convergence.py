@@ -1,0 +1,189 @@
+"""How every recipe walks on three landscapes: a table, and a picture of the paths for each landscape.
+
+    python scripts/optimizers_convergence.py      # prints the table, writes pgkit/optim/figures/*.png
+
+On the quadratic and in Rosenbrock's valley each recipe walks once for every rate of a grid, all rates as one population,
+and the rate that is the first to stay at the goal is shown. On the saddle, whose gradient is noisy, every recipe has the
+rate that makes its first step equally long. ``npg`` takes the Fisher matrix of a Gaussian policy with unit variance, whose
+mean is the point: it is 1.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgkit.optim import apply_updates, make, recipes
+
+FIGURES = Path(__file__).parents[1] / "pgkit" / "optim" / "figures"
+RATES = torch.logspace(-4, 2, 37, dtype=torch.float64)
+FIRST_STEP = 0.05
+
+
+class Landscape(NamedTuple):
+    """Where to walk.
+
+    Attributes:
+        height: of points ``(..., 2)``.
+        start: the first point.
+        steps: at most.
+        goal: whether points ``(..., 2)`` of these heights are at the goal.
+        noise: standard deviation of each number of the gradient.
+        view: left, right, bottom, top of the picture.
+    """
+
+    height: Callable[[Tensor], Tensor]
+    start: tuple[float, float]
+    steps: int
+    goal: Callable[[Tensor, Tensor], Tensor]
+    noise: float
+    view: tuple[float, float, float, float]
+
+
+LANDSCAPES = {
+    "quadratic": Landscape(
+        lambda p: ((p[..., 0] - 1) ** 2 + 20 * (p[..., 1] - 0.5) ** 2) / 2,
+        start=(-3.0, 2.0),
+        steps=500,
+        goal=lambda p, height: height < 1e-3,
+        noise=0.0,
+        view=(-4.0, 4.0, -1.7, 2.7),
+    ),
+    "rosenbrock": Landscape(
+        lambda p: (1 - p[..., 0]) ** 2 + 100 * (p[..., 1] - p[..., 0] ** 2) ** 2,
+        start=(-1.2, 1.0),
+        steps=2000,
+        goal=lambda p, height: height < 1e-2,
+        noise=0.0,
+        view=(-1.9, 1.6, -0.8, 2.4),
+    ),
+    "saddle": Landscape(
+        lambda p: p[..., 0] ** 2 - p[..., 1] ** 2,
+        start=(-1.0, 0.0),
+        steps=500,
+        goal=lambda p, height: p[..., 1].abs() > 1,
+        noise=0.1,
+        view=(-1.3, 0.7, -1.1, 1.1),
+    ),
+}
+
+
+class Walk(NamedTuple):
+    """The path of a recipe at one rate, ``(steps + 1, 2)``, and after how many steps it is at the goal for good."""
+
+    rate: float
+    path: np.ndarray[Any, Any]
+    arrived: int | None
+
+
+class Identity:
+    """The Fisher matrix of a mean, for ``npg``."""
+
+    def __call__(self, vector: dict[str, Tensor]) -> dict[str, Tensor]:
+        return vector
+
+
+def main() -> None:
+    walks = {name: {recipe: walk(name, recipe) for recipe in recipes()} for name in LANDSCAPES}
+    FIGURES.mkdir(exist_ok=True)
+    for name, by_recipe in walks.items():
+        draw(name, by_recipe)
+    print(table(walks))
+
+
+def walk(name: str, recipe: str) -> Walk:
+    """The walk to be shown."""
+    landscape = LANDSCAPES[name]
+    rates = rate_of_first_step(landscape, recipe) if landscape.noise else RATES
+    paths = walk_all(landscape, recipe, rates)
+    there = landscape.goal(paths, landscape.height(paths))
+    to_come = there.flip(0).cummin(0).values.flip(0)  # there now, and at every later step
+    steps = to_come.int().argmax(0).double()
+    steps[~to_come[9 * landscape.steps // 10]] = math.inf  # there by the end, but perhaps only in passing
+    final = landscape.height(paths[-1]).nan_to_num(math.inf, math.inf)
+    best = int(steps.argmin() if steps.isfinite().any() else final.argmin())
+    here = None if steps[best].isinf() else int(steps[best])
+    return Walk(rates[best].item(), paths[:, best].numpy(), here)
+
+
+def walk_all(landscape: Landscape, recipe: str, rates: Tensor) -> Tensor:
+    """Paths ``(steps + 1, P, 2)``, a rate for each of P walkers; all feel the same noise."""
+    optimizer = make(recipe, lr=rates)
+    params = {"point": torch.tensor(landscape.start, dtype=torch.float64).repeat(len(rates), 1)}
+    state, path = optimizer.init(params), [params["point"]]
+    random = torch.Generator().manual_seed(0)
+    for _ in range(landscape.steps):
+        noise = landscape.noise * torch.randn(2, generator=random, dtype=torch.float64)
+        grads = {"point": slope(landscape.height, params["point"]) + noise}
+        updates, state = optimizer.update(grads, state, params, fisher_vector_product=Identity())
+        params = apply_updates(params, updates)
+        path.append(params["point"].clone())
+    return torch.stack(path)
+
+
+def slope(height: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
+    point = point.detach().requires_grad_()
+    return torch.autograd.grad(height(point).sum(), point)[0]
+
+
+def rate_of_first_step(landscape: Landscape, recipe: str) -> Tensor:
+    """The rate ``(1,)`` with which the first step is as long as all others'."""
+    first = walk_all(landscape._replace(steps=1), recipe, torch.ones(1, dtype=torch.float64))
+    return FIRST_STEP / (first[1] - first[0]).norm(dim=-1)
+
+
+def table(walks: dict[str, dict[str, Walk]]) -> str:
+    """Steps to the goal, and the rate, by recipe and landscape."""
+    lines = ["| recipe | quadratic | Rosenbrock | saddle |", "|---|---|---|---|"]
+    for recipe in next(iter(walks.values())):
+        cells = [cell(LANDSCAPES[name], by_recipe[recipe]) for name, by_recipe in walks.items()]
+        lines.append(f"| `{recipe}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cell(landscape: Landscape, shown: Walk) -> str:
+    steps = f"> {landscape.steps}" if shown.arrived is None else f"{shown.arrived}"
+    return f"{steps} ({shown.rate:.2g})"
+
+
+def draw(name: str, walks: dict[str, Walk]) -> None:
+    """A panel for each recipe: contours, the path until the goal, its start and end."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    landscape, (left, right, bottom, top) = LANDSCAPES[name], LANDSCAPES[name].view
+    x, y = torch.meshgrid(torch.linspace(left, right, 200), torch.linspace(bottom, top, 200), indexing="xy")
+    height = landscape.height(torch.stack([x, y], -1))
+    levels = torch.quantile(height.flatten(), torch.linspace(0, 1, 11)).unique()
+    figure, panels = plt.subplots(3, 5, figsize=(13, 8.2), dpi=80, sharex=True, sharey=True, layout="constrained")
+    for axes, (recipe, shown) in zip(panels.flat, walks.items(), strict=True):
+        axes.contourf(x, y, height, levels, cmap="Blues_r", alpha=0.55)
+        axes.contour(x, y, height, levels, colors="white", linewidths=0.5)
+        path = shown.path[: None if shown.arrived is None else shown.arrived + 1]
+        axes.plot(*path.T, color="#c1121f", linewidth=1.2, marker=".", markersize=2.5, markeredgewidth=0)
+        axes.plot(*path[0], "o", color="white", markeredgecolor="#333333", markersize=5)
+        axes.plot(*path[-1], "*", color="#ffb703", markeredgecolor="#333333", markeredgewidth=0.6, markersize=11)
+        axes.set_title(f"{recipe}: {cell(landscape, shown)}", fontsize=10)
+        axes.set(xlim=(left, right), ylim=(bottom, top))
+        axes.locator_params(nbins=4)
+        axes.tick_params(labelsize=7, length=2, color="#999999", labelcolor="#666666")
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    figure.suptitle(f"{name}: steps to the goal (learning rate)", fontsize=12)
+    figure.canvas.draw()
+    picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
+    picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+        FIGURES / f"{name}.png", optimize=True
+    )
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
