@@ -1,6 +1,6 @@
 """Train CartPole with every recipe at several rates, all members in one population, and print the table as Markdown.
 
-    python scripts/recipes.py                                            # the README's table
+    python scripts/recipes.py steps=300_000                              # the README's table
     python scripts/recipes.py --seeds 3 --each-side 2 steps=150_000      # a look at a wider range of rates
     python scripts/recipes.py --only npg sgd -- optimizer.max_grad_norm=1.0
 
@@ -15,23 +15,23 @@ import pgkit
 
 CONFIG = "cartpole-actor-critic"
 RATES = {
-    "sgd": 0.3,
-    "momentum": 0.03,
+    "sgd": 1.0,
+    "momentum": 0.1,
     "nesterov": 0.03,
     "rmsprop": 3e-3,
-    "rmsprop_tf": 3e-3,
-    "adagrad": 0.03,
-    "adadelta": 1.0,
-    "adam": 3e-3,
-    "amsgrad": 3e-3,
-    "adamw": 3e-3,
-    "nadam": 3e-3,
-    "radam": 3e-3,
-    "adamax": 3e-3,
-    "lion": 3e-4,
-    "npg": 1.0,
+    "rmsprop_tf": 0.02,
+    "adagrad": 0.1,
+    "adadelta": 5.0,
+    "adam": 5e-3,
+    "amsgrad": 5e-3,
+    "adamw": 5e-3,
+    "nadam": 0.01,
+    "radam": 0.02,
+    "adamax": 0.02,
+    "lion": 5e-4,
+    "npg": 0.3,
 }
-"""The rate in the middle, by recipe."""
+"""The rate in the middle, by recipe; chosen on seeds 20 and 21 with 150,000 steps."""
 
 CRITIC = {"npg": ["optimizer.critic.name=adam", "optimizer.critic.lr=1e-2"]}
 """Where actor and critic do not share recipe and rate."""
