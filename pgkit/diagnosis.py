@@ -12,7 +12,7 @@ from pgkit.rollout import join_pieces, select
 from pgkit.signals import Batches, kl_of_update
 from pgkit.types import Params
 
-NETWORKS = ("actor", "critic")
+NETWORKS = ("actor", "critic", "trunk")
 
 
 @torch.no_grad()

@@ -148,6 +148,21 @@ def test_actor_and_critic_may_have_optimizers_of_different_kinds() -> None:
     assert metrics["optimizer/critic/update_cosine"].item() < 0.99
 
 
+def test_what_an_optimizer_does_is_measured_for_each_network() -> None:
+    """A shared trunk too; the update's norm is that of the parameters' change."""
+    chosen = config("actor-critic", {"name": "adam", "lr": 0.01, "max_grad_norm": 0.5}, policy={"shared": True})
+    population = build([chosen])
+    before = population.params
+    metrics = update(population, diagnose=True)
+    moved = torch.cat([(population.params[name] - leaf).flatten() for name, leaf in before.items()])
+    torch.testing.assert_close(metrics["optimizer/update_norm"][0], moved.norm(), rtol=1e-4, atol=0)
+    names = ("grad_norm", "update_norm", "update_ratio", "update_cosine")
+    wanted = [f"optimizer/{network}/{name}" for network in ("actor", "critic", "trunk") for name in names]
+    wanted += [f"optimizer/{name}" for name in (*names, "m_norm", "v_norm", "clip_fraction", "lr", "beta1")]
+    assert [tag for tag in wanted if tag not in metrics] == []
+    assert all(metrics[tag].shape == (1,) for tag in wanted)
+
+
 def test_effective_settings_are_written_and_shown(tmp_path: Path) -> None:
     """As TOML beside the configuration, and in TensorBoard's Text tab: read back from the event file."""
     import tomllib
