@@ -2,10 +2,10 @@
 
     python scripts/optimizers_convergence.py      # prints the table, writes pgkit/optim/figures/*.png
 
-On the quadratic and in Rosenbrock's valley each recipe walks once for every rate of a grid, all rates as one population,
-and the rate that is the first to stay at the goal is shown. On the saddle, whose gradient is noisy, every recipe has the
-rate that makes its first step equally long. ``npg`` takes the Fisher matrix of a Gaussian policy with unit variance, whose
-mean is the point: it is 1.
+On the quadratic and in Rosenbrock's valley each recipe walks once for every rate of a grid, all rates as one
+population, and the rate that is the first to stay at the goal is shown. On the saddle, whose gradient is noisy, every
+recipe has the rate that makes its first step equally long. ``npg`` takes the Fisher matrix of a Gaussian policy with
+unit variance, whose mean is the point: it is 1.
 """
 
 import math

@@ -140,6 +140,14 @@ def test_override_values(text: str, value: Any) -> None:
     assert notes == []
 
 
+def test_the_name_of_a_schedule_is_short_for_its_table() -> None:
+    given = {"optimizer": {"schedule": {"lr": "linear", "eps": "cosine"}}}
+    table, _ = apply_overrides(given, ["optimizer.schedule.lr.end=0.1", "optimizer.schedule.eps.kind=kl"])
+    assert table["optimizer"]["schedule"] == {"lr": {"kind": "linear", "end": 0.1}, "eps": {"kind": "kl"}}
+    with pytest.raises(PgkitError, match="optimizer.name is no table"):
+        apply_overrides({"optimizer": {"name": "sgd"}}, ["optimizer.name.kind=kl"])
+
+
 def test_override_keys_nest_quote_and_repeat() -> None:
     given = {"optimizer": {"name": "adam", "lr": 1}}
     table, _ = apply_overrides(
