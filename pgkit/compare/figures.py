@@ -50,14 +50,16 @@ CAPTIONS: Mapping[str, str] = {
     "learning": "Evaluation at the selected rate on fresh seeds. Top: median and 10-90 % band of each arm. "
     "Below: every run of one arm (thin), its median (bold), the other arms' medians in grey.",
     "scores": "Each mark is one evaluation run: the normalised area under its learning curve.",
-    "pairs": "Difference of mean scores with Welch's 95 % interval. A verdict needs the whole interval outside the "
-    "band (better, worse) or inside it (equivalent); all else is unresolved.",
+    "pairs": "Difference of mean scores with Welch's 95 % interval, and the band of differences that do not matter.",
     "improvement": "The probability that a run of the first arm scores higher than a run of the second.",
     "drawdowns": "For each arm the evaluation seed that fell deepest: best score so far minus the present one.",
     "expected_best": "The score to expect after trying k learning rates of the grid at random, on tuning seeds.",
     "profiles": "The share of evaluation runs above each score, with bootstrap bands.",
 }
 """What each figure shows, in a sentence or two."""
+
+RULE = "A verdict needs the whole interval outside the band, or inside it (equivalent); all else is unresolved."
+"""What is added to the caption of pairs where there are verdicts."""
 
 
 @settings()

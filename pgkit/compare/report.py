@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from pgkit.compare import views, words
 from pgkit.compare.drawing import png, rate, short_number, svg
-from pgkit.compare.figures import CAPTIONS, draw_across, draw_all
+from pgkit.compare.figures import CAPTIONS, RULE, draw_across, draw_all
 from pgkit.compare.tables import Analysis, check_tables
 from pgkit.compare.views import View
 from pgkit.files import replace_file, write_text
@@ -32,6 +32,7 @@ class Drawing(NamedTuple):
         name: of its files, and of its place in the page.
         kind: what it shows, a key of :data:`pgkit.compare.figures.CAPTIONS`.
         where: case or agent that it is about.
+        caption: what it shows, for readers and for those who cannot see it.
         svg: as text, to be put into a page.
         png: as bytes.
     """
@@ -39,13 +40,9 @@ class Drawing(NamedTuple):
     name: str
     kind: str
     where: str
+    caption: str
     svg: str
     png: bytes
-
-    @property
-    def caption(self) -> str:
-        """What it shows, for readers and for those who cannot see it."""
-        return CAPTIONS[self.kind]
 
 
 class Grid(NamedTuple):
@@ -87,10 +84,11 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 def draw(analysis: Analysis) -> list[Drawing]:
     """All figures, in the order in which the page shows them."""
+    captions = {**CAPTIONS, "pairs": f"{CAPTIONS['pairs']} {RULE}"} if analysis.claims else CAPTIONS
     drawn = [(words.case_name(case), draw_all(analysis, case)) for case in analysis.cases]
     drawn += [(agent, draw_across(analysis, agent)) for agent in analysis.plan["agents"]]
     return [
-        Drawing(name := slug(f"{where}-{kind}"), kind, where, svg(figure, name), png(figure))
+        Drawing(name := slug(f"{where}-{kind}"), kind, where, captions[kind], svg(figure, name), png(figure))
         for where, figures in drawn
         for kind, figure in figures.items()
     ]

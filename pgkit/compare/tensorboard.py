@@ -70,8 +70,8 @@ def _write_setting(
     writer = EventWriter(directory)
     writer.hyperparameters(setting)
     for step, numbers in zip(steps, np.quantile(returns, [0.5, 0.1, 0.9], axis=0).T, strict=True):
-        writer.scalars(int(step), dict(zip(BAND, numbers.tolist(), strict=True)), now)
-    writer.scalars(int(steps[-1]), final, now)
+        writer.scalars(round(step), dict(zip(BAND, numbers.tolist(), strict=True)), now)
+    writer.scalars(round(steps[-1]), final, now)
     writer.session_end(success=True)
     writer.close()
 

@@ -103,7 +103,7 @@ def _sureness(analysis: Analysis, case: tuple[str, str], arms: pd.DataFrame) -> 
 def _exploration(analysis: Analysis, case: tuple[str, str]) -> tuple[str, str]:
     arms = analysis.of("arms", case).set_index("optimizer")
     text = f"Mean scores, in the order of the plan: {_means(arms)}."
-    sure = f"With {_counts(arms['n'])} runs per optimizer this shows where to look, not which one is better."
+    sure = f"With {_counts(arms['n'])} runs per optimizer this shows where to look next; it ranks nothing."
     return text, sure
 
 
