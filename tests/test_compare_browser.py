@@ -150,7 +150,9 @@ def test_shown_numbers_are_the_exact_ones_rounded(browser: Browser, report: Path
     opened = browser.new_page()
     opened.goto(report.as_uri())
     cells = opened.locator("table[data-table=arms]").first.locator("tbody td:nth-child(4)")
-    for shown, values in zip(cells.all_inner_texts(), cells.evaluate_all("c => c.map(x => x.dataset.exact)"), strict=True):
+    for shown, values in zip(
+        cells.all_inner_texts(), cells.evaluate_all("c => c.map(x => x.dataset.exact)"), strict=True
+    ):
         mean, low, high = json.loads(values)
         assert shown == f"{mean:.3f} [{low:.3f}, {high:.3f}]"
     opened.close()

@@ -236,7 +236,14 @@ def test_axes_that_are_given_are_drawn_on(analysis: Analysis) -> None:
 
 
 def test_numbers_are_written_for_people() -> None:
-    assert [short_number(value) for value in (0, 12, 1000, 500_000, 1.5e6, 2e9)] == ["0", "12", "1k", "500k", "1.5M", "2G"]
+    assert [short_number(value) for value in (0, 12, 1000, 500_000, 1.5e6, 2e9)] == [
+        "0",
+        "12",
+        "1k",
+        "500k",
+        "1.5M",
+        "2G",
+    ]
     assert [rate(value) for value in (1e-5, 3.16e-3, 0.01, 0.1, 1, 10)] == ["1e-5", "3.16e-3", "1e-2", "0.1", "1", "10"]
     assert [percent(value) for value in (0.0, 0.05, 0.125, 1.0)] == ["0 %", "5 %", "12.5 %", "100 %"]
 

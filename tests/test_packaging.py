@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FOLDERS = {"pgkit": "pgkit", "agents": "pgkit/agents", "configs": "pgkit/configs"}
-SHIPPED = (".py", ".toml", ".md", ".typed", ".html", ".css", ".js")
+SHIPPED = (".py", ".toml", ".md", ".typed", ".j2")
 
 
 def shipped() -> set[str]:

@@ -89,8 +89,8 @@ def draw_learning(
 
     Args:
         curves: table ``curves`` of one case; its evaluation runs are drawn.
-        scale: the environment's ``reference_return`` and ``threshold``, drawn as lines, and its ``random_return``, which
-            stands for the evaluations of runs that have diverged.
+        scale: the environment's ``reference_return`` and ``threshold``, drawn as lines, and its ``random_return``,
+            which stands for the evaluations of runs that have diverged.
         labels: all arms, in their order, which decides their looks; by default those of the table.
         every_run: arms to draw run by run; the others then are medians in the background.
         axes: where to draw; None for a new figure.

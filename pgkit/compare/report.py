@@ -53,8 +53,13 @@ class Grid(NamedTuple):
     rows: list[list[views.Cell]]
 
 
-def write_report(analysis: Analysis, directory: Path) -> Path:
+def write_report(analysis: Analysis, directory: Path, drawings: Sequence[Drawing] | None = None) -> Path:
     """Write ``report.html``, ``summary.md``, ``figures/`` and ``tables/``.
+
+    Args:
+        analysis: what to report.
+        directory: created when missing.
+        drawings: of :func:`draw`, when they are there already.
 
     Returns:
         The page.
@@ -65,7 +70,7 @@ def write_report(analysis: Analysis, directory: Path) -> Path:
     check_tables(analysis.tables)
     for name, table in analysis.tables.items():
         write_table(table, directory / "tables" / name)
-    drawings = draw(analysis)
+    drawings = draw(analysis) if drawings is None else drawings
     for drawing in drawings:
         replace_file(directory / "figures" / f"{drawing.name}.png", _writer(drawing.png))
         write_text(directory / "figures" / f"{drawing.name}.svg", f"{drawing.svg.rstrip()}\n")

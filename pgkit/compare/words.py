@@ -90,13 +90,15 @@ def _sureness(analysis: Analysis, case: tuple[str, str], arms: pd.DataFrame) -> 
     counts = {verdict: int((pairs["verdict"] == verdict).sum()) for verdict in ("equivalent", "unresolved")}
     resolved = len(pairs) - counts["unresolved"]
     top = str(arms["p_best"].idxmax())
-    flips = int(pairs["flips"].sum())
-    change = f"{flips} of these verdicts would change" if flips else "no verdict changes"
+    tested, flips = int((pairs["second_best_verdict"] != "").sum()), int(pairs["flips"].sum())
+    change = f"{flips} of {tested} verdicts change" if flips else f"none of {tested} verdicts changes"
+    second = (
+        f"With second-best learning rates {change}." if tested else "Second-best learning rates were not evaluated."
+    )
     return (
         f"{resolved} of {len(pairs)} pairs are resolved ({counts['equivalent']} as equivalent within "
         f"{analysis.plan['rope']:g}, {counts['unresolved']} unresolved), with {_counts(arms['n'])} runs per optimizer. "
-        f"{top} has the highest mean in {percent(arms.loc[top, 'p_best'])} of bootstrap resamples. "
-        f"With each optimizer's second-best learning rate {change}."
+        f"{top} has the highest mean in {percent(arms.loc[top, 'p_best'])} of bootstrap resamples. {second}"
     )
 
 
