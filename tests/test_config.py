@@ -144,7 +144,7 @@ def test_the_name_of_a_schedule_is_short_for_its_table() -> None:
     given = {"optimizer": {"schedule": {"lr": "linear", "eps": "cosine"}}}
     table, _ = apply_overrides(given, ["optimizer.schedule.lr.end=0.1", "optimizer.schedule.eps.kind=kl"])
     assert table["optimizer"]["schedule"] == {"lr": {"kind": "linear", "end": 0.1}, "eps": {"kind": "kl"}}
-    with pytest.raises(PgkitError, match="optimizer.name is no table"):
+    with pytest.raises(PgkitError, match=r"optimizer\.name is no table"):
         apply_overrides({"optimizer": {"name": "sgd"}}, ["optimizer.name.kind=kl"])
 
 
