@@ -1,145 +1,241 @@
-"""Measures of one learning curve, and of many at the same point: level, stability, failure.
+"""One number from a learning curve, for any number of runs at once.
 
-Curves are arrays ``(..., K)`` of K evaluations, evenly spaced over the budget; leading axes are runs. Scores are
-normalised, 0 the random policy and 1 the reference, so every measure is in units of that range and never of a run's
-own. Sources: Chan et al. 2019 (arXiv 1912.05663) for the measures of dispersion and risk; where the published code
-takes the lower tail of drawdowns, which are never negative, the upper tail is taken here, as their text means.
+Curves are *scores* ``(..., K)``: evaluations at K equally spaced points of the budget, the first before training, the
+last at its end. Scores are normalised, 0 the random policy and 1 the reference return, so every measure here is in
+units of the range between them, never of a run's own range. All functions raise ValueError when a score is not finite:
+:func:`apply_floor` comes first.
+
+The measures of risk and dispersion are those of Chan et al. 2019 ("Measuring the Reliability of Reinforcement Learning
+Algorithms", arXiv 1912.05663, section 4 and table 1), with two changes: nothing is divided by a run's own range, and
+the risk of drawdown is taken over its *upper* tail: a drawdown is never negative, and its lower tail is 0.
 """
 
-from typing import Any
+import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
+from pgkit.stats.samples import BoolArray, FloatArray, as_array
 
 ALPHA = 0.05
-"""Share of the tail in a conditional value at risk."""
+"""The share of values that a tail holds."""
 
-WINDOW = 5
-"""Evaluations in a running mean."""
+FAILURE_BELOW = 0.1
+"""A run whose final score is lower has failed."""
 
 
-def normalize(returns: Array, random: float, reference: float) -> Array:
-    """Scores ``(R - random) / (reference - random)``, not clipped.
+def normalize(returns: ArrayLike, random: float, reference: float) -> FloatArray:
+    """``(R - R_random) / (R_reference - R_random)``, not clipped; any shape. NaN stays NaN.
+
+    Args:
+        returns: undiscounted returns.
+        random: mean return of the random policy.
+        reference: the return that counts as solved, above ``random``.
 
     Raises:
-        ValueError: random and reference are the same.
+        ValueError: ``reference`` is not above ``random``, or either is not finite.
     """
-    if random == reference:
-        raise ValueError(f"random and reference are both {random}: they must differ")
+    if not (math.isfinite(random) and math.isfinite(reference) and reference > random):
+        raise ValueError(f"reference must be above random, both finite, got {reference} and {random}")
     return (np.asarray(returns, dtype=np.float64) - random) / (reference - random)
 
 
-def floor_failed(scores: Array) -> Array:
-    """Scores ``(..., K)`` with 0 from the first missing one (NaN) on: a failed run stays, at the floor."""
-    failed = np.logical_or.accumulate(np.isnan(scores), axis=-1)
-    return np.where(failed, 0.0, scores)
+def apply_floor(scores: ArrayLike, at: ArrayLike, failed_at: ArrayLike, floor: float = 0.0) -> FloatArray:
+    """Scores with ``floor`` from the point on at which a run failed, whatever stands there (NaN, too); ``(..., K)``.
 
-
-def auc(scores: Array) -> Array:
-    """Normalised area under the curve: the mean over its points, ``(..., K) -> (...)``."""
-    return scores.mean(-1)
-
-
-def final(scores: Array, share: float = 0.1) -> Array:
-    """Mean of the last 10 % of the points (at least one), ``(..., K) -> (...)``."""
-    return scores[..., -_points(scores, share) :].mean(-1)
-
-
-def cvar_low(x: Array, alpha: float = ALPHA) -> Array:
-    """Mean of the numbers at or below the alpha-quantile (linear interpolation) of the last axis."""
-    return _mean_where(x, x <= np.quantile(x, alpha, axis=-1, keepdims=True))
-
-
-def cvar_up(x: Array, alpha: float = ALPHA) -> Array:
-    """Mean of the numbers at or above the (1 - alpha)-quantile (linear interpolation) of the last axis."""
-    return _mean_where(x, x >= np.quantile(x, 1 - alpha, axis=-1, keepdims=True))
-
-
-def iqr(x: Array, axis: int = -1) -> Array:
-    """Interquartile range, by linear interpolation."""
-    high, low = np.quantile(x, [0.75, 0.25], axis=axis)
-    return high - low
-
-
-def dispersion_across_time(scores: Array) -> Array:
-    """DT: interquartile range of the first differences over the last half of training, ``(..., K) -> (...)``."""
-    return iqr(np.diff(scores[..., scores.shape[-1] // 2 :], axis=-1))
-
-
-def short_term_risk(scores: Array, alpha: float = ALPHA) -> Array:
-    """SRT: lower CVaR of the first differences: the worst drops from one evaluation to the next."""
-    return cvar_low(np.diff(scores, axis=-1), alpha)
-
-
-def drawdown(scores: Array) -> Array:
-    """Best so far minus now, ``(..., K) -> (..., K)``, never negative."""
-    return np.maximum.accumulate(scores, axis=-1) - scores
-
-
-def long_term_risk(scores: Array, alpha: float = ALPHA) -> Array:
-    """LRT: upper CVaR of the drawdown."""
-    return cvar_up(drawdown(scores), alpha)
-
-
-def max_drawdown(scores: Array) -> Array:
-    """The largest drawdown."""
-    return drawdown(scores).max(-1)
-
-
-def retention(scores: Array) -> Array:
-    """Final over best so far: 1 when nothing was lost; NaN when the best is not above 0."""
-    best = scores.max(-1)
-    return np.divide(final(scores), best, out=np.full(np.shape(best), np.nan), where=best > 0)
-
-
-def collapsed(scores: Array, depth: float = 0.5, share: float = 0.1) -> Array:
-    """bool: a drawdown of at least ``depth`` lasted longer than 10 % of the budget, ``(..., K) -> (...)``.
-
-    One that begins later than that before the end counts if it lasts to the end.
-    """
-    low = drawdown(scores) >= depth
-    length = min(_points(scores, share) + 1, scores.shape[-1])
-    runs = np.lib.stride_tricks.sliding_window_view(low, length, axis=-1).all(-1).any(-1)
-    return np.asarray(runs | low[..., -1])
-
-
-def steps_to_threshold(scores: Array, env_steps: Array, threshold: float, window: int = WINDOW) -> Array:
-    """Environment steps of the first point after which the running mean of 5 points stays at or above the threshold.
-
-    The running mean at a point is that of the 5 points that end there.
+    A run that fails therefore stays in every statistic. What it reached before counts.
 
     Args:
         scores: ``(..., K)``.
-        env_steps: of the points, broadcastable to ``(..., K)``.
-        threshold: in the units of the scores.
-        window: points of the running mean.
+        at: ``(K,)`` environment steps of the evaluations.
+        failed_at: ``(...)`` environment steps at which runs failed; NaN where they did not.
+        floor: the random policy's score.
+
+    Raises:
+        ValueError: shapes do not fit, or a score before the failure is not finite.
+    """
+    scores, at, failed_at = (np.asarray(x, dtype=np.float64) for x in (scores, at, failed_at))
+    if scores.ndim == 0 or at.shape != scores.shape[-1:] or failed_at.shape != scores.shape[:-1]:
+        shapes = f"{scores.shape}, {at.shape} and {failed_at.shape}"
+        raise ValueError(f"expected scores (..., K), at (K,) and failed_at (...), got {shapes}")
+    return as_array(np.where(at >= failed_at[..., None], floor, scores), "(..., K)", "scores")
+
+
+def auc(scores: ArrayLike) -> FloatArray:
+    """The area under the curve as the mean over its points, ``(..., K)`` to ``(...)``."""
+    return np.mean(as_array(scores, "(..., K)"), axis=-1)
+
+
+def best(scores: ArrayLike) -> FloatArray:
+    """The best point, ``(..., K)`` to ``(...)``; optimistic, because it is chosen after the fact."""
+    return np.max(as_array(scores, "(..., K)"), axis=-1)
+
+
+def final(scores: ArrayLike, share: float = 0.1) -> FloatArray:
+    """The mean over the last ``share`` of the points, rounded down, at least one; ``(..., K)`` to ``(...)``.
+
+    Five of 51 points.
+    """
+    array = as_array(scores, "(..., K)")
+    count = max(1, math.floor(share * array.shape[-1] + 1e-9))
+    return np.mean(array[..., -count:], axis=-1)
+
+
+def has_failed(scores: ArrayLike, diverged: ArrayLike, below: float = FAILURE_BELOW) -> BoolArray:
+    """Whether runs failed: they diverged, or their :func:`final` score lies below ``below``; ``(..., K)`` to ``(...)``.
+
+    Args:
+        scores: ``(..., K)``, with the floor of diverged runs.
+        diverged: ``(...)``, whether a loss, gradient or parameter became non-finite.
+        below: on the normalised scale.
+    """
+    return np.logical_or(np.asarray(diverged, dtype=bool), final(scores) < below)
+
+
+def retention(scores: ArrayLike, share: float = 0.1) -> FloatArray:
+    """:func:`final` over :func:`best`, ``(..., K)`` to ``(...)``: 1 when a run ends as good as it ever was.
+
+    NaN where the best is not above 0: a run that never beat the random policy has nothing to keep.
+    """
+    last, top = final(scores, share), best(scores)
+    return np.divide(last, top, out=np.full_like(top, np.nan), where=top > 0)
+
+
+def dispersion_across_time(scores: ArrayLike, share: float = 0.5) -> FloatArray:
+    """DT: the interquartile range of the differences ``s_k - s_{k-1}``, ``(..., K)`` to ``(...)``.
+
+    Differences take the trend out. Over the last ``share`` of them, rounded up, because learning itself is no lack of
+    stability; 1 is the whole run. 0 for a curve of one point.
+    """
+    differences = np.diff(as_array(scores, "(..., K)"), axis=-1)
+    count = math.ceil(share * differences.shape[-1] - 1e-9)
+    return _iqr(differences[..., differences.shape[-1] - count :])
+
+
+def short_term_risk(scores: ArrayLike, alpha: float = ALPHA) -> FloatArray:
+    """SRT: :func:`cvar_low` of the differences ``s_k - s_{k-1}``, the worst drops from one point to the next.
+
+    ``(..., K)`` to ``(...)``; negative where the curve drops. 0 for a curve of one point.
+    """
+    array = as_array(scores, "(..., K)")
+    return cvar_low(np.diff(array, axis=-1), alpha) if array.shape[-1] > 1 else np.zeros(array.shape[:-1])
+
+
+def drawdown(scores: ArrayLike) -> FloatArray:
+    """``max_{j <= k} s_j - s_k``, how far each point lies below the best so far; ``(..., K)``, never negative."""
+    array = as_array(scores, "(..., K)")
+    return np.maximum.accumulate(array, axis=-1) - array
+
+
+def long_term_risk(scores: ArrayLike, alpha: float = ALPHA) -> FloatArray:
+    """LRT: :func:`cvar_up` of the :func:`drawdown`, ``(..., K)`` to ``(...)``. Higher is worse."""
+    return cvar_up(drawdown(scores), alpha)
+
+
+def max_drawdown(scores: ArrayLike) -> FloatArray:
+    """The largest :func:`drawdown`, ``(..., K)`` to ``(...)``."""
+    return np.max(drawdown(scores), axis=-1)
+
+
+def has_collapsed(scores: ArrayLike, size: float = 0.5, within: float = 0.1) -> BoolArray:
+    """Whether a drawdown of at least ``size`` was not recovered from ``within`` a share of the budget.
+
+    Recovered is a run whose drawdown is below ``size`` again. With 51 points and a tenth of the budget, 5 steps between
+    points: six points in a row at ``size`` or more are a collapse. A fall too late for the time to recover to be over
+    is none; :func:`max_drawdown` and :func:`retention` show it.
+
+    Args:
+        scores: ``(..., K)``.
+        size: on the normalised scale, where 1 is the range from the random policy to the reference.
+        within: share of the budget.
 
     Returns:
-        ``(...)``, NaN (censored) where there is no such point.
+        ``(...)``.
     """
-    if scores.shape[-1] < window:
-        return np.full(scores.shape[:-1], np.nan)
-    means = np.lib.stride_tricks.sliding_window_view(scores, window, axis=-1).mean(-1)
-    stays = np.logical_and.accumulate((means >= threshold)[..., ::-1], axis=-1)[..., ::-1]
-    steps = np.broadcast_to(env_steps, scores.shape)[..., window - 1 :]
-    first = np.take_along_axis(steps, stays.argmax(-1)[..., None], axis=-1)[..., 0]
-    return np.where(stays.any(-1), first, np.nan)
+    down = drawdown(scores) >= size
+    count = math.ceil(within * (down.shape[-1] - 1) - 1e-9) + 1
+    if count > down.shape[-1]:
+        return np.zeros(down.shape[:-1], dtype=bool)
+    windows = np.lib.stride_tricks.sliding_window_view(down, count, axis=-1)
+    return np.asarray(windows.all(axis=-1).any(axis=-1))
 
 
-def dispersion_across_runs(scores: Array) -> Array:
-    """DR: interquartile range over runs at each point, ``(runs, K) -> (K,)``."""
-    return iqr(scores, axis=0)
+def steps_to_threshold(scores: ArrayLike, at: ArrayLike, threshold: float, window: int = 5) -> FloatArray:
+    """The environment steps of the first point from which on the running mean stays at or above ``threshold``.
+
+    The running mean at point k is over points ``k - window + 1 ... k``, so none exists before point ``window - 1``.
+    Once reached and lost again does not count.
+
+    Args:
+        scores: ``(..., K)``.
+        at: ``(K,)`` environment steps of the points.
+        threshold: on the scale of the scores.
+        window: points, at least 1.
+
+    Returns:
+        ``(...)``; NaN where a run never gets there, which means *later than the budget*, not missing: see
+        :func:`pgkit.stats.survival.restricted_mean` and :func:`pgkit.stats.survival.median_time`.
+
+    Raises:
+        ValueError: ``at`` does not have one entry a point, ``window`` is below 1, or a score is not finite.
+    """
+    array, steps = as_array(scores, "(..., K)"), as_array(at, "(K,)", "at")
+    if len(steps) != array.shape[-1] or window < 1:
+        raise ValueError(f"expected at ({array.shape[-1]},) and window >= 1, got {steps.shape} and {window}")
+    if window > len(steps):
+        return np.full(array.shape[:-1], np.nan)
+    running = np.mean(np.lib.stride_tricks.sliding_window_view(array, window, axis=-1), axis=-1)
+    below = running < threshold - 1e-12  # the mean of equal scores may round
+    first = np.where(below.any(axis=-1), below.shape[-1] - np.argmax(below[..., ::-1], axis=-1), 0)
+    return np.append(steps[window - 1 :], np.nan)[first]
 
 
-def risk_across_runs(scores: Array, alpha: float = ALPHA) -> Array:
-    """RR: lower CVaR over runs at each point, ``(runs, K) -> (K,)``."""
-    return cvar_low(np.moveaxis(scores, 0, -1), alpha)
+def dispersion_across_runs(scores: ArrayLike) -> FloatArray:
+    """DR: the interquartile range over runs at each point, ``(..., n, K)`` to ``(..., K)``."""
+    return _iqr(np.moveaxis(as_array(scores, "(..., n, K)"), -2, -1))
 
 
-def _points(scores: Array, share: float) -> int:
-    return max(1, round(share * scores.shape[-1]))
+def risk_across_runs(scores: ArrayLike, alpha: float = ALPHA) -> FloatArray:
+    """RR: :func:`cvar_low` over runs at each point, ``(..., n, K)`` to ``(..., K)``."""
+    return cvar_low(np.moveaxis(as_array(scores, "(..., n, K)"), -2, -1), alpha)
 
 
-def _mean_where(x: Array, where: Any) -> Array:
-    return np.asarray(np.where(where, x, 0.0).sum(-1) / where.sum(-1))
+def dispersion_of_final(episodes: ArrayLike) -> FloatArray:
+    """DF: the interquartile range over episodes of the final policy, ``(..., E)`` to ``(...)``."""
+    return _iqr(as_array(episodes, "(..., E)", "episodes"))
+
+
+def risk_of_final(episodes: ArrayLike, alpha: float = ALPHA) -> FloatArray:
+    """RF: :func:`cvar_low` over episodes of the final policy, ``(..., E)`` to ``(...)``."""
+    return cvar_low(as_array(episodes, "(..., E)", "episodes"), alpha)
+
+
+def cvar_low(values: ArrayLike, alpha: float = ALPHA) -> FloatArray:
+    """The mean of the values at or below their ``alpha``-quantile, ``(..., n)`` to ``(...)``; its low tail.
+
+    Conditional value at risk (expected shortfall), as Chan et al. 2019 use it. The quantile interpolates linearly
+    between order statistics, at ``alpha (n - 1)`` counted from 0, so the values meant are those at or below the order
+    statistic at the integer part of that.
+
+    Raises:
+        ValueError: ``alpha`` is not in [0, 1], or a value is not finite.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    array = np.sort(as_array(values, "(..., n)"), axis=-1)
+    rank = math.floor(alpha * (array.shape[-1] - 1) + 1e-9)  # a comparison with the quantile would hang on its last bit
+    tail = array <= array[..., rank, None]
+    return np.sum(np.where(tail, array, 0.0), axis=-1) / np.sum(tail, axis=-1)
+
+
+def cvar_up(values: ArrayLike, alpha: float = ALPHA) -> FloatArray:
+    """The mean of the values at or above their ``(1 - alpha)``-quantile: :func:`cvar_low` seen from above."""
+    return -cvar_low(-np.asarray(values, dtype=np.float64), alpha) + 0.0  # no negative zero
+
+
+def _iqr(array: FloatArray) -> FloatArray:
+    """Interquartile range over the last axis, 0 where it is empty."""
+    if not array.shape[-1]:
+        return np.zeros(array.shape[:-1])
+    low, high = np.quantile(array, [0.25, 0.75], axis=-1)
+    return high - low

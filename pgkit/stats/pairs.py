@@ -1,117 +1,179 @@
-"""Two arms: how large the difference is, how sure, and whether it matters."""
+"""Two arms in one environment: how far apart, how sure, and what may be said about it.
 
-from collections.abc import Sequence
-from itertools import combinations
+Values are one number a run, higher is better, ``(n,)`` of the first arm and ``(m,)`` of the second. Exchanging the arms
+mirrors every result. The functions of :mod:`pgkit.stats.paired` are for plans that say the comparison is paired.
+"""
+
+from functools import lru_cache
+from itertools import chain, combinations
 from math import comb
-from typing import Any, Literal
+from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, stats
 
-from pgkit.stats.intervals import LEVEL, NOTHING, Interval
+from pgkit.stats.samples import (
+    LEVEL,
+    Estimate,
+    FloatArray,
+    Rng,
+    Verdict,
+    as_sample,
+    batches,
+    check_share,
+    generator,
+)
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
-Verdict = Literal["better", "worse", "equivalent", "unresolved"]
-
-EXACT = 200_000
-"""Splits of the pooled runs up to which all are enumerated."""
+EXACT_LIMIT = 200_000
+"""Permutation tests enumerate when there are at most so many ways to split."""
 
 DRAWS = 100_000
-"""Random splits where there are more."""
+"""Random splits of a permutation test that cannot enumerate."""
 
-_BATCH = 10_000
+ROPE = 0.05
+"""The region of practical equivalence: a difference of normalised scores that nobody would care about."""
 
 
-def welch_interval(a: Array, b: Array, level: float = LEVEL) -> Interval:
-    """Welch's confidence interval of mean(a) - mean(b), unequal variances; NaN for a single run.
+class Difference(NamedTuple):
+    """A difference of means, first minus second, with interval and t test; NaN where there is none."""
 
-    Where neither varies, the interval is the difference itself.
+    value: float
+    low: float
+    high: float
+    t: float
+    df: float
+    p: float
+
+
+def welch(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Difference:
+    """Welch's interval and test of the difference of means, variances not assumed equal.
+
+    ``d -+ t_{df} se``, ``se^2 = s_1^2/n + s_2^2/m``, ``df = se^4 / (s_1^4/(n^2 (n-1)) + s_2^4/(m^2 (m-1)))``
+    (Welch 1947). The same as `scipy.stats.ttest_ind(equal_var=False)`, but for degenerate input: with one run in an
+    arm everything but ``value`` is NaN; with no variance in either, the interval is the point and p is 1 or 0.
+
+    Args:
+        first: ``(n,)``.
+        second: ``(m,)``.
+        level: confidence level in (0, 1).
     """
-    if min(len(a), len(b)) < 2:
-        return NOTHING
-    if np.ptp(a) == 0 and np.ptp(b) == 0:
-        return (float(a[0] - b[0]),) * 2
-    found = stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
-    return float(found.low), float(found.high)
+    check_share("level", level)
+    a, b = np.sort(as_sample(first, "first")), np.sort(as_sample(second, "second"))
+    difference = float(a.mean() - b.mean())
+    if min(len(a), len(b)) == 1:
+        return Difference(difference, *[float("nan")] * 5)
+    parts = np.array([np.var(x, ddof=1) / len(x) if np.ptp(x) else 0.0 for x in (a, b)])
+    variance = parts.sum()
+    if not variance:
+        return certain(difference)
+    df = float(variance**2 / np.sum(parts**2 / np.array([len(a) - 1, len(b) - 1])))
+    return from_error(difference, float(np.sqrt(variance)), df, level)
 
 
-def paired_interval(a: Array, b: Array, level: float = LEVEL) -> Interval:
-    """Student's interval of mean(a - b) of runs that share their seeds, in the same order."""
-    if len(a) < 2:
-        return NOTHING
-    if np.ptp(a - b) == 0:
-        return (float(a[0] - b[0]),) * 2
-    found = stats.ttest_rel(a, b).confidence_interval(level)
-    return float(found.low), float(found.high)
+def from_error(difference: float, error: float, df: float, level: float = LEVEL) -> Difference:
+    """Interval and two-sided test of a difference with a standard error and Student's t."""
+    t, half = difference / error, float(stats.t.ppf((1 + level) / 2, df)) * error
+    return Difference(difference, difference - half, difference + half, t, df, float(2 * stats.t.sf(abs(t), df)))
 
 
-def permutation_test(a: Array, b: Array, rng: np.random.Generator) -> float:
-    """Two-sided p-value of the difference of means if the labels meant nothing.
+def certain(difference: float) -> Difference:
+    """A difference of numbers that do not vary."""
+    t = float(np.sign(difference)) * np.inf if difference else 0.0
+    return Difference(difference, difference, difference, t, float("nan"), 0.0 if difference else 1.0)
 
-    Exact while C(n + m, n) <= 200,000; else from 100,000 random splits, p = (1 + b) / (1 + B) (Phipson and Smyth 2010).
-    Splits that differ from the observed one by rounding only count as equally extreme.
+
+def standardized_difference(first: ArrayLike, second: ArrayLike) -> float:
+    """``(mean_1 - mean_2) / sqrt((s_1^2 + s_2^2) / 2)``, Cohen's d with the variances averaged; NaN where it is x/0."""
+    a, b = np.sort(as_sample(first, "first")), np.sort(as_sample(second, "second"))
+    if min(len(a), len(b)) == 1 or not (np.ptp(a) or np.ptp(b)):
+        return float("nan")
+    return float((a.mean() - b.mean()) / np.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2))
+
+
+def permutation_test(
+    first: ArrayLike, second: ArrayLike, rng: Rng, draws: int = DRAWS, exact_limit: int = EXACT_LIMIT
+) -> float:
+    """The share of splits of all runs into n and m whose means differ at least as much as the arms' do (two-sided).
+
+    All ``C(n + m, n)`` splits while there are at most ``exact_limit``, else B random ones with
+    ``p = (1 + b) / (1 + B)``, which is valid for any B (Phipson and Smyth 2010). Tests whether the arms' runs have the
+    same distribution. 1 when all values are equal. With n = m no p is below ``2 / C(2n, n)``: .1 for three runs.
+
+    Args:
+        first: ``(n,)``.
+        second: ``(m,)``.
+        rng: generator or seed; not used when enumerating.
+        draws: B.
+        exact_limit: 0 always draws.
     """
-    pooled, n = np.concatenate([a, b]), len(a)
-    observed, slack = abs(a.mean() - b.mean()), 1e-12 * max(1.0, float(np.abs(pooled).max()))
-    if comb(len(pooled), n) <= EXACT:
-        chosen = np.array(list(combinations(range(len(pooled)), n)))
-        return float((_split_differences(pooled, chosen) >= observed - slack).mean())
-    extreme = 0
-    for _ in range(DRAWS // _BATCH):
-        chosen = rng.random((_BATCH, len(pooled))).argpartition(n, axis=1)[:, :n]
-        extreme += int((_split_differences(pooled, chosen) >= observed - slack).sum())
-    return (1 + extreme) / (1 + DRAWS)
+    a, b = np.sort(as_sample(first, "first")), np.sort(as_sample(second, "second"))
+    pool = np.sort(np.concatenate([a, b]))
+    pool -= pool.mean()
+    few = a if len(a) <= len(b) else b
+    size, total = len(few), len(pool)
+    slack = 1e-12 * float(np.sum(np.abs(pool)))  # splits that tie with the arms' may differ in the last bit
+    observed = abs(float(np.sum(np.sort(few) - np.concatenate([a, b]).mean()))) - slack
+    if comb(total, size) <= exact_limit:
+        return float(np.mean(np.abs(np.sum(pool[_splits(total, size)], axis=1)) >= observed))
+    source, extreme = generator(rng), 0
+    for count in batches(draws, total):
+        shuffled = source.permuted(np.broadcast_to(pool, (count, total)), axis=1)
+        extreme += int(np.sum(np.abs(np.sum(shuffled[:, :size], axis=1)) >= observed))
+    return (1 + extreme) / (1 + draws)
 
 
-def paired_permutation_test(a: Array, b: Array, rng: np.random.Generator) -> float:
-    """The same for runs that share their seeds: signs of the differences are flipped."""
-    found = stats.permutation_test(
-        (a, b), lambda x, y, axis: np.mean(x - y, axis=axis), permutation_type="samples", n_resamples=DRAWS, rng=rng
-    )
-    return float(found.pvalue)
+def probability_of_improvement(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Estimate:
+    """The probability that a run of the first arm beats one of the second, a tie counting half.
+
+    ``(1/nm) sum_ij [x_i > y_j] + [x_i = y_j] / 2``, the Mann-Whitney statistic over nm (Agarwal et al. 2021, arXiv
+    2108.13264, section 4.3). The interval is Newcombe's (2006, Statistics in Medicine 25, 559-573, method 5): the
+    theta with ``|theta - estimate| <= z sqrt(V(theta))``, ``V = theta (1 - theta) (1 + N ((1 - theta)/(2 - theta) +
+    theta/(1 + theta))) / nm``, ``N = (n + m)/2 - 1``. It has a width where one arm wins every time, which a bootstrap
+    has not.
+
+    Args:
+        first: ``(n,)``.
+        second: ``(m,)``.
+        level: confidence level in (0, 1).
+    """
+    check_share("level", level)
+    a, b = as_sample(first, "first"), as_sample(second, "second")
+    order = np.sort(b)
+    wins = np.searchsorted(order, a, "left") + np.searchsorted(order, a, "right")
+    value = float(np.sum(wins) / (2 * len(a) * len(b)))
+    return Estimate(value, *_newcombe(value, len(a), len(b), level))
 
 
-def _split_differences(pooled: Array, chosen: Any) -> Array:
-    """|mean of the chosen - mean of the others| of each row of indices."""
-    n, total = chosen.shape[1], pooled.sum()
-    first = pooled[chosen].sum(1)
-    return np.abs(first / n - (total - first) / (len(pooled) - n))
+def holm(p: ArrayLike) -> FloatArray:
+    """Holm's adjusted p-values (Holm 1979): ``max_{j <= i} min(1, (k - j + 1) p_(j))``; ``(k,)`` in the order given.
 
+    They bound the chance of any false claim among the k, whatever the dependence. NaN stays NaN and does not count.
 
-def improvement(a: Array, b: Array) -> float:
-    """Probability that a run of a scores higher than a run of b, ties counting half (Mann-Whitney U / n m)."""
-    difference = a[:, None] - b[None, :]
-    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
-
-
-def improvement_interval(
-    a: Array, b: Array, rng: np.random.Generator, level: float = LEVEL, resamples: int = 2000
-) -> Interval:
-    """Percentile bootstrap interval of :func:`improvement`, runs of both arms resampled (Agarwal et al. 2021)."""
-    order = ((a[:, None] > b[None, :]) + 0.5 * (a[:, None] == b[None, :])).astype(np.float64)
-    n, m = order.shape
-    rows = rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
-    columns = rng.multinomial(m, np.full(m, 1 / m), size=resamples) / m
-    low, high = np.quantile(np.einsum("rn,nm,rm->r", rows, order, columns, optimize=True), _ends(level))
-    return float(low), float(high)
-
-
-def holm(p: Sequence[float]) -> Array:
-    """Holm's adjusted p-values (Holm 1979): valid for all of them together."""
+    Raises:
+        ValueError: not ``(k,)``, or a value outside [0, 1].
+    """
     values = np.asarray(p, dtype=np.float64)
-    order = values.argsort(kind="stable")
-    stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
+    if values.ndim != 1 or ((values < 0) | (values > 1)).any():
+        raise ValueError(f"expected p-values (k,) in [0, 1], got shape {values.shape}")
+    result, known = np.full(values.shape, np.nan), np.flatnonzero(~np.isnan(values))
+    order = known[np.argsort(values[known], kind="stable")]
+    factors = len(known) - np.arange(len(known))
+    result[order] = np.maximum.accumulate(np.minimum(1.0, factors * values[order]))
+    return result
 
 
-def verdict(interval: Interval, rope: float) -> Verdict:
-    """What a confidence interval of a difference says against the region of practical equivalence [-rope, rope].
+def verdict(low: float, high: float, rope: float = ROPE) -> Verdict:
+    """What the interval of a difference, first minus second, allows to say.
 
-    "better" above it, "worse" below it, "equivalent" inside it, else (and without an interval) "unresolved".
+    *better*: all of it above the ROPE ``[-rope, rope]``; *worse*: all below; *equivalent*: all inside, ends included;
+    *unresolved*: anything else, and where there is no interval (NaN).
+
+    Raises:
+        ValueError: ``rope`` is negative, or ``low`` above ``high``.
     """
-    low, high = interval
+    if not rope >= 0 or low > high:
+        raise ValueError(f"expected rope >= 0 and low <= high, got {rope}, {low} and {high}")
     if low > rope:
         return "better"
     if high < -rope:
@@ -119,5 +181,23 @@ def verdict(interval: Interval, rope: float) -> Verdict:
     return "equivalent" if -rope <= low and high <= rope else "unresolved"
 
 
-def _ends(level: float) -> list[float]:
-    return [(1 - level) / 2, (1 + level) / 2]
+@lru_cache(maxsize=2)  # a comparison asks for the same sizes for each of its pairs
+def _splits(total: int, size: int) -> NDArray[np.int16]:
+    """All choices of ``size`` out of ``total``, ``(C(total, size), size)``."""
+    count = comb(total, size)
+    indices = chain.from_iterable(combinations(range(total), size))
+    return np.fromiter(indices, dtype=np.int16, count=count * size).reshape(count, size)
+
+
+def _newcombe(value: float, n: int, m: int, level: float) -> tuple[float, float]:
+    """The roots of ``(theta - value)^2 = z^2 V(theta)`` on either side of ``value``."""
+    z, more = float(stats.norm.ppf((1 + level) / 2)), (n + m) / 2 - 1
+
+    def excess(theta: float) -> float:
+        tails = (1 - theta) / (2 - theta) + theta / (1 + theta)
+        return float((theta - value) ** 2 - z * z * theta * (1 - theta) * (1 + more * tails) / (n * m))
+
+    inside = min(max(value, 1e-12), 1 - 1e-12)  # at 0 and 1 the variance vanishes: value itself is a root
+    low = optimize.brentq(excess, 0.0, inside, xtol=1e-12) if value > 0 else 0.0
+    high = optimize.brentq(excess, inside, 1.0, xtol=1e-12) if value < 1 else 1.0
+    return low, high

@@ -1,39 +1,65 @@
-"""Which arm is first, and how sure that is."""
+"""Which arm is best, and how sure that is, by bootstrap over runs."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
+from pgkit.stats.samples import FloatArray, Rng, as_sample, batches, generator
 
 RESAMPLES = 10_000
+DECIMALS = 12
+"""Means that agree to so many decimals tie: sums in another order differ in the last bits."""
 
 
-def rank_shares(scores: Sequence[Array], rng: np.random.Generator, resamples: int = RESAMPLES) -> Array:
-    """How often each arm has each rank by mean score, runs of every arm resampled: ``(arms, arms)``, rows sum to 1.
+class Ranking(NamedTuple):
+    """``p_best (A,)``, ``mean_rank (A,)`` with 1 the best, and ``probability (A, A)`` of arm a having rank r + 1."""
+
+    p_best: FloatArray
+    mean_rank: FloatArray
+    probability: FloatArray
+
+
+def rank_arms(scores: Sequence[ArrayLike], rng: Rng, resamples: int = RESAMPLES) -> Ranking:
+    """The probability of each rank, ``P(arm a has rank r)``, by drawing each arm's runs anew and ranking the means.
+
+    Agarwal et al. 2021 (arXiv 2108.13264, section 4.3) show ranks this way. k arms that tie share their k ranks
+    equally, so each row and each column of ``probability`` sums to 1. An arm with one run does not vary, and looks
+    surer than it is. Naming or ordering arms otherwise only moves the rows.
 
     Args:
-        scores: of each arm, ``(n_arm,)``.
-        rng: each arm draws from a child of its own, so that the others do not matter to it.
-        resamples: of the runs.
+        scores: for each of A arms ``(n_a,)``, higher is better; all runs of one environment.
+        rng: generator or seed.
+        resamples: at least 1.
 
-    Arms that tie share their ranks equally. Column 0 is P(rank = 1).
+    Raises:
+        ValueError: no arm, or an arm without runs.
     """
-    children = rng.spawn(len(scores))
-    means = np.stack([_means(x, child, resamples) for x, child in zip(scores, children, strict=True)], axis=1)
-    above = (means[:, None, :] > means[:, :, None]).sum(2)
-    tied = (means[:, None, :] == means[:, :, None]).sum(2)
-    ranks = np.arange(len(scores))
-    inside = (ranks >= above[..., None]) & (ranks < (above + tied)[..., None])
-    return (inside / tied[..., None]).mean(0)
+    if not scores:
+        raise ValueError("there is no arm to rank")
+    arms = [np.sort(as_sample(values, f"scores[{a}]")) for a, values in enumerate(scores)]
+    order = sorted(range(len(arms)), key=lambda a: (len(arms[a]), arms[a].tolist()))
+    means, source = np.empty((len(arms), resamples)), generator(rng)
+    for a in order:
+        means[a] = np.concatenate(
+            [
+                np.mean(arms[a][source.integers(0, len(arms[a]), (count, len(arms[a])))], axis=1)
+                for count in batches(resamples, len(arms[a]))
+            ]
+        )
+    probability = _rank_shares(np.round(means, DECIMALS))
+    return Ranking(probability[:, 0], probability @ np.arange(1, len(arms) + 1), probability)
 
 
-def mean_rank(shares: Array) -> Array:
-    """Expected rank of each arm, 1 the best."""
-    return shares @ np.arange(1, shares.shape[1] + 1)
-
-
-def _means(x: Array, rng: np.random.Generator, resamples: int) -> Array:
-    counts = rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=resamples)
-    return np.asarray(counts @ x / len(x))
+def _rank_shares(means: FloatArray) -> FloatArray:
+    """``(A, B)`` to ``(A, A)``: how often arm a has rank r, ties shared."""
+    count, ranks = len(means), np.arange(len(means))
+    shares = np.empty((count, count))
+    for a in range(count):
+        better = np.sum(means > means[a], axis=0)
+        tied = np.sum(means == means[a], axis=0)
+        for r in ranks:
+            has = (better <= r) & (r < better + tied)
+            shares[a, r] = np.mean(has / tied)
+    return shares
