@@ -6,7 +6,7 @@ units of the range between them, never of a run's own range. All functions raise
 :func:`apply_floor` comes first.
 
 The measures of risk and dispersion are those of Chan et al. 2019 ("Measuring the Reliability of Reinforcement Learning
-Algorithms", arXiv 1912.05663, section 4 and table 1), with two changes: nothing is divided by a run's own range, and
+Algorithms", arXiv 1912.05663, table 1), with two changes: nothing is divided by a run's own range, and
 the risk of drawdown is taken over its *upper* tail: a drawdown is never negative, and its lower tail is 0.
 """
 

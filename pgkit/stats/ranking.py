@@ -24,9 +24,8 @@ class Ranking(NamedTuple):
 def rank_arms(scores: Sequence[ArrayLike], rng: Rng, resamples: int = RESAMPLES) -> Ranking:
     """The probability of each rank, ``P(arm a has rank r)``, by drawing each arm's runs anew and ranking the means.
 
-    Agarwal et al. 2021 (arXiv 2108.13264, section 4.3) show ranks this way. k arms that tie share their k ranks
-    equally, so each row and each column of ``probability`` sums to 1. An arm with one run does not vary, and looks
-    surer than it is. Naming or ordering arms otherwise only moves the rows.
+    k arms that tie share their k ranks equally, so each row and each column of ``probability`` sums to 1. An arm with
+    one run does not vary, and looks surer than it is. Naming or ordering arms otherwise only moves the rows.
 
     Args:
         scores: for each of A arms ``(n_a,)``, higher is better; all runs of one environment.

@@ -182,7 +182,7 @@ def expected_best_intervals(
 def phi(scores: ArrayLike, rng: Rng, resamples: int = RESAMPLES, level: float = LEVEL) -> Estimate:
     """``mean_e max_lr s_e(lr) - max_lr mean_e s_e(lr)``: what tuning for each environment gains over one rate for all.
 
-    Adkins, Bowling and White 2024 (arXiv 2412.07165, section 3), here with the normalised score of this package, not
+    Adkins, Bowling and White 2024 (arXiv 2412.07165), here with the normalised score of this package, not
     their percentiles, and without other hyperparameters. Never negative, 0 when one rate is best everywhere. Seeds are
     drawn anew within each environment.
 
