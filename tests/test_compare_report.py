@@ -16,6 +16,7 @@ from pgkit.compare import words
 from pgkit.compare.report import duration, exact, flatten, slug, write_report
 from pgkit.compare.report import page as page_of
 from pgkit.compare.tables import SCHEMAS, Analysis, check_tables, make_table
+from pgkit.compare.views import p_value
 from pgkit.types import PgkitError
 
 CASE = ("CartPole-v1", "reinforce")
@@ -35,8 +36,12 @@ def report(analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a report that may make no claims."""
-    analysis = synthetic("quick", agents=("reinforce",), evaluation=10)
-    return write_report(analysis, tmp_path_factory.mktemp("quick")).parent
+    return write_report(exploratory(), tmp_path_factory.mktemp("quick")).parent
+
+
+def exploratory() -> Analysis:
+    """Of the quick tier, and of one agent."""
+    return synthetic("quick", agents=("reinforce",), evaluation=10)
 
 
 def changed(analysis: Analysis, **tables: pd.DataFrame) -> Analysis:
@@ -75,10 +80,10 @@ def test_a_winner_is_named_with_its_margin(analysis: Analysis) -> None:
 
 def test_no_winner_is_named_where_there_is_none(analysis: Analysis) -> None:
     nobody = words.answers(with_verdicts(analysis, {}))[0]
-    assert nobody.text.startswith("No optimizer is better than another: sgd ")
+    assert nobody.text.startswith("No optimizer was shown to be better than another. Mean scores: sgd ")
     some = words.answers(with_verdicts(analysis, {("sgd", "adam"): "worse", ("momentum", "adam"): "equivalent"}))[0]
-    assert some.text.startswith("No single optimizer is better than all others.")
-    assert "Nothing is better than momentum, rmsprop or adam; sgd is worse than adam." in some.text
+    assert some.text.startswith("No optimizer was shown to be better than all others.")
+    assert "None was shown to be better than momentum, rmsprop or adam; sgd is worse than adam." in some.text
     assert "(1 as equivalent within 0.05, 4 unresolved)" in some.sure
 
 
@@ -132,6 +137,10 @@ def test_words_are_joined_as_people_do() -> None:
     assert exact((0.1, math.nan, True, "x")) == '[0.1, NaN, true, "x"]'
 
 
+def test_small_p_values_are_never_shown_as_zero() -> None:
+    assert [p_value(p) for p in (0.0004, 0.001, 0.04, 1.0)] == ["< 0.001", "0.001", "0.040", "1.000"]
+
+
 # --- the quick tier ---
 
 
@@ -158,11 +167,11 @@ def test_everything_is_written(report: Path, analysis: Analysis) -> None:
         assert list(pd.read_csv(report / "tables" / f"{name}.csv").columns) == list(SCHEMAS[name].all)
 
 
-def test_equal_tables_give_equal_bytes(report: Path, tmp_path: Path) -> None:
-    write_report(synthetic(), tmp_path)
-    files = [path.relative_to(report) for path in sorted(report.rglob("*")) if path.is_file()]
+def test_equal_tables_give_equal_bytes(quick: Path, tmp_path: Path) -> None:
+    write_report(exploratory(), tmp_path)
+    files = [path.relative_to(quick) for path in sorted(quick.rglob("*")) if path.is_file()]
     assert files == [path.relative_to(tmp_path) for path in sorted(tmp_path.rglob("*")) if path.is_file()]
-    assert [name for name in files if (report / name).read_bytes() != (tmp_path / name).read_bytes()] == []
+    assert [name for name in files if (quick / name).read_bytes() != (tmp_path / name).read_bytes()] == []
 
 
 def test_a_table_that_breaks_its_schema_is_refused_before_anything_is_written(

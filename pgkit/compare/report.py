@@ -137,7 +137,12 @@ def summary(analysis: Analysis) -> str:
     for case in analysis.cases:
         lines += [f"## {words.case_name(case)}", ""]
         for view in (views.ARMS_IN_SHORT, views.PAIRS if analysis.claims else views.PAIRS_EXPLORATORY):
-            lines += [f"{view.caption}:", "", *markdown(_grid(analysis, view, analysis.of(view.table, case), "")), ""]
+            lines += [
+                f"### {view.caption}",
+                "",
+                *markdown(_grid(analysis, view, analysis.of(view.table, case), "")),
+                "",
+            ]
         lines += [f"- {remark}" for remark in words.remarks(analysis, case)]
         lines += [f"- Tuning cost: {words.tuning_cost(analysis.of('selection', case))}.", ""]
     plan, facts = analysis.plan, analysis.facts

@@ -15,6 +15,11 @@ def number(value: float) -> str:
     return f"{value:.3f}".replace("-", "\u2212")
 
 
+def p_value(value: float) -> str:
+    """A probability that is never zero."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def reward(value: float) -> str:
     """A return, in the environment's units."""
     return f"{value:.1f}".replace("-", "\u2212")
@@ -193,8 +198,8 @@ PAIRS = View(
         Column("second", "second", word),
         Column("verdict", "verdict", word),
         Column("difference", "difference", number, "of mean scores; Welch's 95 % interval", ("low", "high")),
-        Column("p", "p", number, "permutation test"),
-        Column("p_holm", "p, Holm", number, "corrected for the number of pairs"),
+        Column("p", "p", p_value, "permutation test"),
+        Column("p_holm", "p, Holm", p_value, "corrected for the number of pairs"),
         estimate("improvement", "P(first > second)", percent, "probability of improvement"),
         Column(
             "second_best_verdict", "with second-best rates", word, "the verdict with each arm's second-best setting"

@@ -77,10 +77,11 @@ def _verdict(analysis: Analysis, case: tuple[str, str]) -> tuple[str, str]:
             f"{_mean(arms.loc[arm])} ({arm})" for arm in others
         )
     elif not others:
-        text = f"No optimizer is better than another: {_means(arms)}"
+        text = f"No optimizer was shown to be better than another. Mean scores: {_means(arms)}"
     else:
         worse = joined(f"{arm} is worse than {joined(sorted(beaten[arm]))}" for arm in others)
-        text = f"No single optimizer is better than all others. Nothing is better than {joined(ahead, 'or')}; {worse}. "
+        text = "No optimizer was shown to be better than all others. "
+        text += f"None was shown to be better than {joined(ahead, 'or')}; {worse}. "
         text += f"Mean scores: {_means(arms)}"
     return text + ".", _sureness(analysis, case, arms)
 
