@@ -57,12 +57,12 @@ def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
 
     @torch.no_grad()
     def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
-        updates = own(grads, params)
+        updates, members = own(grads, params), len(next(iter(params.values())))
         now, vectors_now = next_hyper(hyper, state, signals), dict(state["vectors"])
         for stage in stages:
             survey = stage[0].survey
             seen: Signals = {**signals, **survey(updates)} if survey else signals
-            columns = _Columns([part.numbers(now, vectors_now, seen) for part in stage])
+            columns = _Columns([part.numbers(now, vectors_now, seen) for part in stage], members)
             for name, grad in updates.items():
                 for block, leaf, numbers in _blocks(name, grad, params[name], state["slots"], columns):
                     result = block
@@ -132,35 +132,33 @@ def _blocks(
     name: str, grad: Tensor, param: Tensor, slots: Mapping[str, Params], columns: "_Columns"
 ) -> Iterator[tuple[Tensor, Leaf, Sequence[Columns]]]:
     """Walk over the members of a leaf: gradient, the rest of the leaf, and the columns of each transform."""
-    numbers, own_slots = columns.like(grad), {slot: tensors[name] for slot, tensors in slots.items()}
-    members = grad.shape[0]
+    members, own_slots = grad.shape[0], [tensors[name] for tensors in slots.values()]
     height = max(1, BLOCK * members // max(1, grad.numel()))
+    numbers = columns.of_blocks(grad, height)
     if height >= members:
-        yield grad, Leaf(param, own_slots), numbers
+        yield grad, Leaf(param, dict(zip(slots, own_slots, strict=True))), numbers[0]
         return
-    for first in range(0, members, height):
-        here = slice(first, first + height)
-        leaf = Leaf(param[here], {slot: tensor[here] for slot, tensor in own_slots.items()})
-        yield grad[here], leaf, [{key: column[here] for key, column in part.items()} for part in numbers]
+    rows = zip(*(tensor.split(height) for tensor in (grad, param, *own_slots)), strict=True)
+    for (block, own_param, *parts), own_numbers in zip(rows, numbers, strict=True):
+        yield block, Leaf(own_param, dict(zip(slots, parts, strict=True))), own_numbers
 
 
 class _Columns:
-    """The numbers of the transforms of a stage, cast and shaped once for each kind of leaf."""
+    """The numbers of the transforms of a stage, cast, shaped and cut once for each kind of leaf."""
 
-    def __init__(self, numbers: Sequence[Vectors]):
+    def __init__(self, numbers: Sequence[Vectors], members: int):
         self.names = [list(part) for part in numbers]
         vectors = [vector for part in numbers for vector in part.values()]
-        self.table = torch.stack(vectors) if vectors else None
-        self.made: dict[tuple[torch.dtype, int], Sequence[Columns]] = {}
+        self.table = torch.stack(vectors) if vectors else torch.empty(0, members)
+        self.made: dict[tuple[torch.dtype, int, int], list[Sequence[Columns]]] = {}
 
-    def like(self, leaf: Tensor) -> Sequence[Columns]:
-        kind = leaf.dtype, leaf.dim()
+    def of_blocks(self, leaf: Tensor, height: int) -> list[Sequence[Columns]]:
+        """For each block of ``height`` members: the columns of each transform."""
+        kind = leaf.dtype, leaf.dim(), height
         if kind not in self.made:
-            columns: Iterator[Tensor] = iter(())
-            if self.table is not None:
-                shape = *self.table.shape, *[1] * (leaf.dim() - 1)
-                columns = iter(self.table.to(leaf.dtype).view(shape).unbind())
-            self.made[kind] = [{name: next(columns) for name in part} for part in self.names]
+            table = self.table.to(leaf.dtype).view(*self.table.shape, *[1] * (leaf.dim() - 1))
+            blocks = [iter(block.unbind()) for block in (table.split(height, 1) if height < len(leaf) else [table])]
+            self.made[kind] = [[{name: next(block) for name in part} for part in self.names] for block in blocks]
         return self.made[kind]
 
 
