@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pgkit import optim, signals
+from pgkit.checkpoint import latest
 from pgkit.config import TrainConfig, parse_config
 from pgkit.optim import apply_updates, take_tree
 from pgkit.optim.core import put_tree
@@ -181,3 +182,47 @@ def test_effective_settings_are_written_and_shown(tmp_path: Path) -> None:
     (event,) = accumulator.Tensors("optimizer")
     shown = event.tensor_proto.string_val[0].decode()
     assert tomllib.loads(shown.removeprefix("```toml\n").removesuffix("\n```")) == written
+
+
+OWN_OPTIMIZER = '''
+import torch
+
+
+class Normed(torch.optim.Optimizer):
+    """The gradient of each tensor over its norm: not element-wise."""
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                count = self.state[p].setdefault("count", torch.zeros(()))
+                count += 1
+                p -= group["lr"] / count.sqrt() * p.grad / (p.grad.norm() + 1e-8)
+'''
+
+
+def test_an_optimizer_of_ones_own_trains_a_population(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found in the working directory, each member alone as together, its state in the checkpoint."""
+    (tmp_path / "own_optimizer.py").write_text(OWN_OPTIMIZER)
+    monkeypatch.chdir(tmp_path)
+    tables = [{"name": "own_optimizer:Normed", "lr": rate} for rate in (0.01, 0.02)] + [{"name": "adam", "lr": 0.01}]
+    configs = [config("actor-critic", table, seed=k) for k, table in enumerate(tables)]
+    together = train(configs, tmp_path / "run")
+    for k, own in enumerate(configs):
+        alone = train([own])
+        assert all(torch.equal(leaf[0], together.params[name][k]) for name, leaf in alone.params.items())
+    saved = torch.load(latest(tmp_path / "run" / "checkpoints"), weights_only=True)
+    instances = [state for part in saved["parts"] for state in counts(part["opt_state"])]
+    assert len(instances) >= 2
+    assert all(count > 1 for count in instances)
+
+
+def counts(tree: Any) -> list[float]:
+    """The numbers called "count", wherever they are in the tree."""
+    if isinstance(tree, dict):
+        own = [float(tree["count"])] if "count" in tree else []
+        return own + [count for value in tree.values() for count in counts(value)]
+    return [count for value in tree for count in counts(value)] if isinstance(tree, list) else []
