@@ -13,6 +13,7 @@ import pytest
 from comparisons import PEAKS, synthetic
 
 from pgkit.compare import words
+from pgkit.compare.figures import draw_all
 from pgkit.compare.report import duration, exact, flatten, slug, write_report
 from pgkit.compare.report import page as page_of
 from pgkit.compare.tables import SCHEMAS, Analysis, check_tables, make_table
@@ -115,10 +116,17 @@ def test_remarks_say_what_a_quoted_number_needs(analysis: Analysis) -> None:
     assert "have a confidence of 60.8 % with 20 runs, not 95 %" in remarks
 
 
-def test_few_seeds_are_said() -> None:
-    analysis = synthetic(evaluation=5)
+def test_few_seeds_allow_neither_intervals_nor_verdicts() -> None:
+    analysis = synthetic(evaluation=5, agents=("reinforce",))
+    assert not analysis.claims
     assert any("no intervals" in remark for remark in words.remarks(analysis, CASE))
+    assert words.answers(analysis)[0].text.startswith("Mean scores, in the order of the plan: ")
     assert "[" not in words.answers(analysis)[0].text
+    html = page_of(analysis, [])
+    assert "no ranking claims" in html
+    shown = " ".join(re.findall(r'data-columns="([^"]*)"', html)).split()
+    assert {"t_low", "bca_low", "improvement", "verdict"}.isdisjoint(shown)
+    assert {"pairs", "improvement"}.isdisjoint(draw_all(analysis, CASE))
 
 
 def test_introduction_says_what_was_not_varied(analysis: Analysis) -> None:

@@ -64,7 +64,10 @@ RULE = "A verdict needs the whole interval outside the band, or inside it (equiv
 
 @settings()
 def draw_all(analysis: Analysis, case: tuple[str, str]) -> dict[str, Figure]:
-    """All figures of a case (environment, agent), by the names of :data:`CAPTIONS`; those without data are left out."""
+    """All figures of a case (environment, agent), by the names of :data:`CAPTIONS`; those without data are left out.
+
+    So are those that would show intervals of too few runs.
+    """
     tables = {name: analysis.of(name, case) for name in ("runs", "arms", "pairs", "expected_best")}
     labels, claims = analysis.labels, analysis.claims
     figures = {}
@@ -73,7 +76,7 @@ def draw_all(analysis: Analysis, case: tuple[str, str]) -> dict[str, Figure]:
     if len(tables["arms"]):
         figures["learning"] = _learning(analysis, case)
         figures["scores"] = _around(draw_scores(tables["runs"], tables["arms"], labels))
-    if len(tables["pairs"]):
+    if len(tables["pairs"]) and analysis.intervals:
         figures["pairs"] = _around(draw_pairs(tables["pairs"], analysis.plan["rope"], claims))
         figures["improvement"] = _around(draw_improvement(tables["pairs"], claims))
     if len(tables["arms"]):

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,10 @@ from pgkit.files import replace_file, write_text
 
 RANKINGS = ("p_best", "mean_rank")
 """Columns that rank: not for tiers without claims."""
+
+
+T, BCA = ("t_low", "t_high"), ("bca_low", "bca_high")
+"""Intervals over evaluation runs: not for few of them."""
 
 
 class Drawing(NamedTuple):
@@ -136,7 +141,7 @@ def summary(analysis: Analysis) -> str:
     lines += [words.introduction(analysis), ""]
     for case in analysis.cases:
         lines += [f"## {words.case_name(case)}", ""]
-        for view in (views.ARMS_IN_SHORT, views.PAIRS if analysis.claims else views.PAIRS_EXPLORATORY):
+        for view in _main_views(analysis):
             lines += [
                 f"### {view.caption}",
                 "",
@@ -164,9 +169,9 @@ def markdown(grid: Grid) -> list[str]:
 
 def _case(analysis: Analysis, case: tuple[str, str], drawings: Sequence[Drawing]) -> dict[str, Any]:
     """What the page says about a case."""
-    name, pairs = words.case_name(case), views.PAIRS if analysis.claims else views.PAIRS_EXPLORATORY
+    name = words.case_name(case)
     config = next(entry for entry in analysis.plan["cases"] if (entry["environment"], entry["agent"]) == case)["config"]
-    chosen = (views.ARMS_IN_SHORT, pairs, views.RATES, *views.DETAILS)
+    chosen = (*_main_views(analysis), views.RATES, *views.DETAILS)
     grids = [_grid(analysis, view, analysis.of(view.table, case), slug(name)) for view in chosen]
     return {
         "name": name,
@@ -179,12 +184,22 @@ def _case(analysis: Analysis, case: tuple[str, str], drawings: Sequence[Drawing]
     }
 
 
+def _main_views(analysis: Analysis) -> list[View]:
+    """The tables that everyone reads: arms and, unless there are too few runs for intervals, pairs."""
+    pairs = views.PAIRS if analysis.claims else views.PAIRS_EXPLORATORY
+    return [views.ARMS_IN_SHORT, *([pairs] if analysis.intervals else [])]
+
+
 def _grid(analysis: Analysis, view: View, rows: pd.DataFrame, case: str) -> Grid:
-    """A view of these rows; nothing in it ranks arms if the tier allows no claims."""
+    """A view of these rows, without what the tier or the number of runs does not allow: ranks, intervals of scores."""
+    columns = view.columns
     if not analysis.claims:
-        columns = tuple(column for column in view.columns if column.name not in RANKINGS)
-        view = View(view.table, view.caption, columns, view.open, view.rows)
-    return Grid(view, case, views.cells(view, rows))
+        columns = tuple(column for column in columns if column.name not in RANKINGS)
+    if not analysis.intervals:
+        kept = [column for column in columns if column.limits != BCA]
+        columns = tuple(column._replace(limits=()) if column.limits == T else column for column in kept)
+    shown = replace(view, columns=columns)
+    return Grid(shown, case, views.cells(shown, rows))
 
 
 def exact(values: Sequence[Any]) -> str:

@@ -98,9 +98,14 @@ class Analysis:
     facts: Mapping[str, Any]
 
     @property
+    def intervals(self) -> bool:
+        """Whether there are runs enough for confidence intervals of scores."""
+        return len(self.plan["evaluation_seeds"]) >= FEW_SEEDS
+
+    @property
     def claims(self) -> bool:
-        """Whether the tier allows to say which arm is better."""
-        return self.plan["tier"] in TIERS_WITH_CLAIMS
+        """Whether the tier, and the number of runs, allow to say which arm is better."""
+        return self.intervals and self.plan["tier"] in TIERS_WITH_CLAIMS
 
     @property
     def cases(self) -> list[tuple[str, str]]:
