@@ -165,7 +165,7 @@ def main() -> None:
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """A mistake of the user is one line and exit code 2; Ctrl-C is exit code 130."""
+    """A mistake of the user is one line and exit code 2; what could not be run 1; Ctrl-C 130."""
     try:
         yield
     except KeyboardInterrupt:
@@ -177,7 +177,7 @@ def _one_line_errors() -> Iterator[None]:
         if not isinstance(error, PgkitError):
             raise
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        raise typer.Exit(2) from None
+        raise typer.Exit(error.exit_code) from None
 
 
 def _fail(message: str) -> None:

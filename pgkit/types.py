@@ -30,6 +30,8 @@ Scalar = float | Tensor
 class PgkitError(ValueError):
     """A mistake of the user, told in one line: what, where, and what is allowed."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class Rollout:

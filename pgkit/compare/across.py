@@ -6,19 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pgkit import stats
 from pgkit.compare.plan import Plan
 from pgkit.compare.stages import Tuned
-from pgkit.stats import aggregate
-from pgkit.stats.sensitivity import phi, resample_means
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Row = dict[str, Any]
-
-STATISTICS = {
-    "iqm": aggregate.iqm,
-    "mean": lambda scores: float(scores.mean()),
-    "optimality_gap": aggregate.optimality_gap,
-}
 
 SEED = 30_000
 """Of all resampling here."""
@@ -29,7 +22,7 @@ def add(
 ) -> None:
     """Add an agent's rows to the tables ``across`` and ``profiles``, if there are environments enough."""
     environments = list(plan.config.environments)
-    if len(environments) < aggregate.FEWEST_ENVIRONMENTS or any((e, agent) not in found for e in environments):
+    if len(environments) < stats.MIN_ENVIRONMENTS or any((e, agent) not in found for e in environments):
         return
     for number, arm in enumerate(plan.arms):
         of_arm = evaluated[(evaluated["agent"] == agent) & (evaluated["optimizer"] == arm)]
@@ -38,31 +31,28 @@ def add(
             return
         scores, keys = table[environments].to_numpy(), {"agent": agent, "optimizer": arm}
         tuning = np.stack([_on_common_grid(plan, found[environment, agent], arm) for environment in environments])
-        everything = _across(scores, tuning, number)
-        rows["across"].append({**keys, "without": "", **everything})
-        for index, environment in enumerate(environments):
-            rest = [np.delete(part, index, axis=axis) for part, axis in ((scores, 1), (tuning, 0))]
-            rows["across"].append({**keys, "without": environment, **_across(rest[0], rest[1], number)})
-        low, high = aggregate.profile_band(scores, np.random.default_rng([SEED, 1, number]))
-        share = aggregate.profile(scores)
-        rows["profiles"] += [
-            {**keys, "tau": float(tau), "share": float(share[t]), "low": float(low[t]), "high": float(high[t])}
-            for t, tau in enumerate(aggregate.TAUS)
-        ]
+        for index, environment in enumerate(("", *environments), start=-1):
+            kept = [column for column in range(len(environments)) if column != index]
+            rows["across"].append({**keys, "without": environment, **_measures(scores[:, kept], tuning[kept], number)})
+        profile = stats.performance_profile(scores, np.random.default_rng([SEED, 2, number]))
+        rows["profiles"] += [{**keys, **dict(zip(profile._fields, row, strict=True))} for row in np.stack(profile).T]
 
 
-def _across(scores: Array, tuning: Array, number: int) -> Row:
-    """Every measure with its interval; ``scores (runs, environments)``, ``tuning (environments, S, R)``."""
+def _measures(scores: Array, tuning: Array, number: int) -> Row:
+    """Every measure with its interval; ``scores (n, E)``, ``tuning (E, L, S)``."""
+    found = stats.aggregates(scores, np.random.default_rng([SEED, 0, number]))
+    phi = stats.phi(tuning, np.random.default_rng([SEED, 1, number]))
+    return spread({"iqm": found.iqm, "mean": found.mean, "optimality_gap": found.optimality_gap, "phi": phi})
+
+
+def spread(estimates: Mapping[str, stats.Estimate]) -> Row:
+    """Columns ``name``, ``name_low`` and ``name_high`` of each estimate."""
     row: Row = {}
-    for name, statistic in STATISTICS.items():
-        low, high = aggregate.interval(statistic, scores, np.random.default_rng([SEED, 0, number]))
-        row |= {name: statistic(scores), f"{name}_low": low, f"{name}_high": high}
-    rng = np.random.default_rng([SEED, 2, number])
-    resampled = np.stack([resample_means(of_environment, 2000, rng) for of_environment in tuning], axis=1)
-    low, high = np.quantile([phi(means) for means in resampled], [0.025, 0.975])
-    return row | {"phi": phi(tuning.mean(1)), "phi_low": float(low), "phi_high": float(high)}
+    for name, (value, low, high) in estimates.items():
+        row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return row
 
 
 def _on_common_grid(plan: Plan, found: Tuned, arm: str) -> Array:
-    """Tuning scores ``(S, R)`` at the planned rates, which all environments have."""
-    return found.scores[arm][:, [found.rates.index(rate) for rate in plan.rates]]
+    """Tuning scores ``(L, S)`` at the planned rates, which all environments have."""
+    return found.scores[arm][[found.rates.index(rate) for rate in plan.rates]]

@@ -1,21 +1,19 @@
 """From stored runs to everything that a report says: tables of statistics, by the functions of :mod:`pgkit.stats`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pgkit import optim
+from pgkit import optim, stats
 from pgkit.compare import across
 from pgkit.compare.checks import Scale
 from pgkit.compare.plan import TIERS, Plan
-from pgkit.compare.scores import score_curves, score_runs
+from pgkit.compare.scores import curves_of, score_curves, score_runs
 from pgkit.compare.stages import Tuned, stages, tuned
 from pgkit.compare.tables import SCHEMAS, Analysis, make_table
-from pgkit.stats import curves, intervals, pairs, ranking
-from pgkit.stats import sensitivity as s
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Row = dict[str, Any]
@@ -62,7 +60,7 @@ def analyse(
     return Analysis(plan.as_data(), tables, _facts(plan, scale, stored, runs, provenance))
 
 
-def generator(*key: int) -> np.random.Generator:
+def seed(*key: int) -> np.random.Generator:
     """The random numbers of one place in the analysis."""
     return np.random.default_rng([ROOT_SEED, *key])
 
@@ -82,61 +80,30 @@ def _add_tuning(
 ) -> None:
     """The tables of the tuning stage."""
     tuning = _of_case(runs[runs["stage"] == "tuning"], case)
-    rates = np.array(found.rates)
     for number, (arm, scores) in enumerate(found.scores.items()):
-        of_arm = tuning[tuning["optimizer"] == arm]
+        of_arm, selection = tuning[tuning["optimizer"] == arm], found.selections[arm]
         keys = {"environment": case[0], "agent": case[1], "optimizer": arm}
-        failed = (of_arm["failure"] != "").groupby(of_arm["lr"]).mean().reindex(rates).to_numpy()
-        second = found.second[arm]
-        rows["selection"].append(
+        failed = of_arm.pivot(index="lr", columns="seed", values="failure").reindex(found.rates).to_numpy() != ""
+        chosen = {"lr": found.selected(arm), "second_lr": found.second(arm) or np.nan, "edge": found.edge(arm)}
+        cost = {"runs": len(of_arm), "env_steps": int(of_arm["env_steps"].sum())}
+        rows["selection"].append({**keys, **chosen, **cost})
+        rows["sensitivity"] += [
             {
                 **keys,
-                "lr": rates[found.selected[arm]],
-                "second_lr": np.nan if second is None else rates[second],
-                "edge": found.edges[arm],
-                "runs": len(of_arm),
-                "env_steps": int(of_arm["env_steps"].sum()),
+                "lr": rate,
+                "n": len(plan.tuning_seeds),
+                "mean": float(scores[r].mean()),
+                "failure_rate": float(failed[r].mean()),
+                "chosen_share": float(selection.chosen_share[r]),
+                "in_set": bool(selection.in_set[r]),
+                "selected": r == selection.best,
             }
-        )
-        for r, rate in enumerate(rates.tolist()):
-            share = float(found.shares[arm][r])
-            rows["sensitivity"].append(
-                {
-                    **keys,
-                    "lr": rate,
-                    "n": len(scores),
-                    "mean": float(scores[:, r].mean()),
-                    "failure_rate": float(failed[r]),
-                    "chosen_share": share,
-                    "in_set": share >= s.IN_SET,
-                    "selected": r == found.selected[arm],
-                }
-            )
-        rows["rates"].append({**keys, **_rate_measures(scores, rates, failed > 0, (0, index, number))})
-        rows["expected_best"] += [{**keys, **row} for row in _expected_best(scores, (1, index, number))]
-
-
-def _rate_measures(scores: Array, rates: Array, failed: Any, key: tuple[int, ...]) -> Row:
-    """Sensitivity to the learning rate, each measure with its interval over seeds."""
-    measures = {
-        "width": lambda means: s.width(means, rates),
-        "area": lambda means: s.area(means, rates),
-        "times_sqrt10": lambda means: s.beside(means, rates, 0.5),
-        "over_sqrt10": lambda means: s.beside(means, rates, -0.5),
-        "safe_ratio": lambda means: s.safe_ratio(means, rates, failed),
-    }
-    row: Row = {}
-    for name, measure in measures.items():
-        low, high = s.interval(measure, scores, generator(*key))
-        row |= {name: float(measure(scores.mean(0))), f"{name}_low": low, f"{name}_high": high}
-    return row
-
-
-def _expected_best(scores: Array, key: tuple[int, ...]) -> Iterator[Row]:
-    best = s.expected_best(scores.mean(0))
-    for k in range(1, len(best) + 1):
-        low, high = s.interval(lambda means, k=k: s.expected_best(means)[..., k - 1], scores, generator(*key))
-        yield {"k": k, "value": float(best[k - 1]), "low": low, "high": high}
+            for r, rate in enumerate(found.rates)
+        ]
+        measures = stats.rate_sensitivity(scores, failed, found.rates, seed(0, index, number))
+        rows["rates"].append({**keys, **across.spread(measures._asdict())})
+        best = stats.expected_best_intervals(scores, seed(1, index, number))
+        rows["expected_best"] += [{**keys, "k": k, **value._asdict()} for k, value in enumerate(best, start=1)]
 
 
 def _add_evaluation(
@@ -151,18 +118,16 @@ def _add_evaluation(
 ) -> None:
     """The tables ``arms`` and ``neighbours``."""
     evaluated, beside = (_of_case(runs[runs["stage"] == stage], case) for stage in ("evaluation", "neighbour"))
-    shares = ranking.rank_shares(list(_scores(plan, evaluated, case).values()), generator(2, index))
-    mean_ranks = ranking.mean_rank(shares)
+    ranks = stats.rank_arms(list(_scores(plan, evaluated, case).values()), seed(2, index))
     budget = next(c.config.steps for c in plan.cases if (c.environment, c.agent) == case)
     for number, arm in enumerate(plan.arms):
         keys = {"environment": case[0], "agent": case[1], "optimizer": arm}
         of_arm = evaluated[evaluated["optimizer"] == arm]
-        curve = score_curves(plan, {case[0]: scale}, stored.loc[of_arm.index])
-        matrix = curve.pivot(index="seed", columns="point", values="score").to_numpy()
-        rank = {"p_best": float(shares[number, 0]), "mean_rank": float(mean_ranks[number])}
-        rows["arms"].append({**keys, **_of_arm(of_arm, matrix, budget, generator(3, index, number)), **rank})
+        scores = curves_of(plan, scale, stored.loc[of_arm.index])
+        rank = {"p_best": float(ranks.p_best[number]), "mean_rank": float(ranks.mean_rank[number])}
+        rows["arms"].append({**keys, **_of_arm(of_arm, scores, budget, seed(3, index, number)), **rank})
         for rate, of_rate in beside[beside["optimizer"] == arm].groupby("lr"):
-            offset = found.rates.index(float(rate)) - found.selected[arm]  # type: ignore[arg-type]
+            offset = found.rates.index(rate) - found.selections[arm].best
             rows["neighbours"].append(
                 {
                     **keys,
@@ -179,8 +144,9 @@ def _add_evaluation(
 def _of_arm(runs: pd.DataFrame, scores: Array, budget: int, rng: np.random.Generator) -> Row:
     """Statistics of an arm's evaluation runs; ``scores (n, K)`` are their curves."""
     x, n = runs["auc"].to_numpy(dtype=float), len(runs)
-    t_low, t_high = intervals.t_interval(x)
-    bca_low, bca_high = intervals.bca_interval(x, rng)
+    steps = runs["steps_to_threshold"].to_numpy(dtype=float)
+    (t_low, t_high), (bca_low, bca_high) = stats.t_interval(x), stats.bca_interval(x, rng)
+    tolerance = stats.tolerance_interval(x)
     row: Row = {
         "lr": float(runs["lr"].iloc[0]),
         "n": n,
@@ -191,21 +157,21 @@ def _of_arm(runs: pd.DataFrame, scores: Array, budget: int, rng: np.random.Gener
         "t_high": t_high,
         "bca_low": bca_low,
         "bca_high": bca_high,
-        "skew": intervals.skew(x),
-        "tolerance_low": float(x.min()),
-        "tolerance_high": float(x.max()),
-        "tolerance_confidence": intervals.tolerance_confidence(n),
-        "steps_mean": intervals.restricted_mean(runs["steps_to_threshold"].to_numpy(dtype=float), budget),
-        "steps_median": intervals.kaplan_meier_median(runs["steps_to_threshold"].to_numpy(dtype=float)),
+        "skew": stats.skewness(x),
+        "tolerance_low": tolerance.low,
+        "tolerance_high": tolerance.high,
+        "tolerance_confidence": tolerance.confidence,
+        "steps_mean": stats.restricted_mean(steps, budget),
+        "steps_median": stats.median_time(steps, budget),
         "worst_drawdown": float(runs["max_drawdown"].max()),
-        "dr": float(curves.dispersion_across_runs(scores).mean()),
-        "rr": float(curves.risk_across_runs(scores).mean()),
+        "dr": float(stats.dispersion_across_runs(scores).mean()),
+        "rr": float(stats.risk_across_runs(scores).mean()),
     }
     events = {"failure": runs["failure"] != "", "collapse": runs["collapsed"], "solved": runs["solved"]}
     for name, count_name in (("failure", "failures"), ("collapse", "collapses"), ("solved", "solved")):
         count = int(events[name].sum())
-        low, high = intervals.wilson_interval(count, n)
-        row |= {count_name: count, f"{name}_rate": count / n, f"{name}_low": low, f"{name}_high": high}
+        rate = stats.wilson(count, n)
+        row |= {count_name: count, f"{name}_rate": rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
     means = ("final", "greedy", "dt", "srt", "lrt", "max_drawdown", "retention", "df", "rf")
     return row | {name: float(runs[name].mean()) for name in means}
 
@@ -216,44 +182,42 @@ def _pairs(plan: Plan, case: Case, found: Tuned, runs: pd.DataFrame, index: int)
     second = _second_best(case, found, runs)
     rows = []
     for number, (first, other) in enumerate(combinations(plan.arms, 2)):
-        a, b = scores[first], scores[other]
-        low, high = pairs.welch_interval(a, b)
-        better_low, better_high = pairs.improvement_interval(a, b, generator(4, index, number))
-        verdict = pairs.verdict((low, high), plan.config.rope)
-        alternative = (second.get(first, a), second.get(other, b))
-        has_second = first in second or other in second
+        a, b, rope = scores[first], scores[other], plan.config.rope
+        difference, better = stats.welch(a, b), stats.probability_of_improvement(a, b)
+        verdict = stats.verdict(difference.low, difference.high, rope)
+        seconds = (second.get(first, a), second.get(other, b)) if first in second or other in second else None
         rows.append(
             {
                 "environment": case[0],
                 "agent": case[1],
                 "first": first,
                 "second": other,
-                "difference": float(a.mean() - b.mean()),
-                "low": low,
-                "high": high,
-                "p": pairs.permutation_test(a, b, generator(5, index, number)),
-                "improvement": pairs.improvement(a, b),
-                "improvement_low": better_low,
-                "improvement_high": better_high,
+                "difference": difference.value,
+                "low": difference.low,
+                "high": difference.high,
+                "p": stats.permutation_test(a, b, seed(4, index, number)),
+                **across.spread({"improvement": better}),
                 "verdict": verdict,
-                "second_best_verdict": pairs.verdict(pairs.welch_interval(*alternative), plan.config.rope)
-                if has_second
-                else "",
-                "flips": has_second and _flips(verdict, alternative, plan.config.rope),
+                "second_best_verdict": "" if seconds is None else _verdict(seconds, rope),
+                "flips": seconds is not None and _flips(verdict, seconds, rope),
             }
         )
-    adjusted = pairs.holm([row["p"] for row in rows])
+    adjusted = stats.holm([row["p"] for row in rows]) if rows else []
     return [{**row, "p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+
+
+def _verdict(pair: tuple[Array, Array], rope: float) -> str:
+    difference = stats.welch(*pair)
+    return stats.verdict(difference.low, difference.high, rope)
 
 
 def _second_best(case: Case, found: Tuned, runs: pd.DataFrame) -> dict[str, Array]:
     """Scores of each arm's second-best setting on evaluation seeds, where it has one that was run."""
     beside = _of_case(runs[runs["stage"] == "neighbour"], case)
     scores = {}
-    for arm, second in found.second.items():
-        if second is not None:
-            chosen = beside[(beside["optimizer"] == arm) & (beside["lr"] == found.rates[second])]
-            scores[arm] = chosen["auc"].to_numpy(dtype=float)
+    for arm in found.selections:
+        chosen = beside[(beside["optimizer"] == arm) & (beside["lr"] == found.second(arm))]
+        scores[arm] = chosen["auc"].to_numpy(dtype=float)
     return {arm: x for arm, x in scores.items() if len(x)}
 
 

@@ -1,6 +1,7 @@
 """Comparisons from Python: run one, load one, look at it."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,10 +46,8 @@ def compare(
     """
     plan = read_plan(name_or_path, overrides)
     directory = directory or COMPARISONS / plan.config.name
-    store = Store(directory)
-    store.check(plan)
-    with Display(progress) as display:
-        execute(plan, store, make_executor(executor, workers, ray_address), display)
+    with Display(progress) as display, closing(make_executor(executor, workers, ray_address)) as where:
+        execute(plan, Store(directory), where, display)
     return report(directory)
 
 

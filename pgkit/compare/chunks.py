@@ -39,6 +39,17 @@ class Measured(NamedTuple):
     steps_per_second: float
 
 
+def check_here(plan: Plan) -> None:
+    """That this machine has the device and the environments, and that every arm can begin: builds one member of each.
+
+    Raises:
+        PgkitError: what is missing or does not fit together.
+    """
+    for case in plan.cases:
+        runs = [Run("tuning", case.environment, case.agent, arm, plan.rates[0], 0) for arm in plan.arms]
+        build([plan.train_config(run) for run in runs]).collector.envs.close()
+
+
 def measure(plan: Plan, runs: Sequence[Run], workers: int, seconds: float = 1.0) -> Measured:
     """Train populations of several sizes for a moment, made of runs of one case."""
     most = max(1, -(-len(runs) // workers))

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pgkit.compare.checks import Scale, measure_baselines, scales
-from pgkit.compare.chunks import Measured, cut, measure
+from pgkit.compare.chunks import check_here, cut, measure
 from pgkit.compare.display import Display
 from pgkit.compare.executors import Executor
 from pgkit.compare.plan import Plan, Run
@@ -27,7 +27,9 @@ TRIES = 2
 
 
 class Unfinished(PgkitError):
-    """Some runs could not be run; the others were."""
+    """Some runs could not be run; the others were. The same command tries again."""
+
+    exit_code = 1
 
 
 def execute(plan: Plan, store: Store, executor: Executor, display: Display) -> None:
@@ -38,6 +40,7 @@ def execute(plan: Plan, store: Store, executor: Executor, display: Display) -> N
         Unfinished: chunks that failed twice; everything else is done.
     """
     store.check(plan)
+    check_here(plan)
     with _locked(store):
         store.begin(plan)
         started = time.perf_counter()
@@ -47,7 +50,6 @@ def execute(plan: Plan, store: Store, executor: Executor, display: Display) -> N
                 if failures := _run_stage(plan, scale, store, executor, display, stage):
                     raise Unfinished("; ".join(dict.fromkeys(failures)))
         finally:
-            executor.close()
             session = {"command_line": list(sys.argv), "ended_at": datetime.now(UTC).isoformat(timespec="seconds")}
             store.add_session({**session, "wall_seconds": round(time.perf_counter() - started, 3)})
 
@@ -60,6 +62,7 @@ def forecast(plan: Plan, workers: int) -> list[dict[str, Any]]:
     """
     settings = {"tuning": len(plan.rates), "evaluation": 1, "neighbour": 2}
     seeds = {"tuning": plan.tuning_seeds, "evaluation": plan.evaluation_seeds, "neighbour": plan.neighbour_seeds}
+    check_here(plan)
     rows = []
     for case in plan.cases:
         some = [
@@ -90,14 +93,6 @@ EVALUATION_SPEED_UP = 2.0
 """A forecast takes an evaluation step for half a training step: it has no gradient and no update."""
 
 
-def measured(plan: Plan, runs: Sequence[Run], workers: int) -> dict[tuple[str, str], Measured]:
-    """What each case among these runs costs here."""
-    cases: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        cases.setdefault((run.environment, run.agent), []).append(run)
-    return {case: measure(plan, of_case, workers) for case, of_case in cases.items()}
-
-
 def _baselines(plan: Plan, store: Store) -> pd.DataFrame:
     found = store.baselines()
     if found is None:
@@ -111,8 +106,7 @@ def _run_stage(
 ) -> list[str]:
     """Run a stage's missing runs; returns the reasons of chunks that failed for good."""
     display.begin(stage, sum(plan.train_config(run).steps for run in stage.todo))
-    sizes = {case: cost.size for case, cost in measured(plan, stage.todo, executor.workers).items()}
-    chunks = dict(enumerate(cut(stage.todo, sizes)))
+    chunks = dict(enumerate(cut(stage.todo, _sizes(plan, stage.todo, executor.workers))))
     waiting, under_way, tries, failures = deque(chunks), set[int](), dict.fromkeys(chunks, 0), list[str]()
     while waiting or under_way:
         while waiting and len(under_way) < executor.workers:
@@ -137,6 +131,14 @@ def _run_stage(
                 display.say(failures[-1])
         display.refresh()
     return failures
+
+
+def _sizes(plan: Plan, runs: Sequence[Run], workers: int) -> dict[tuple[str, str], int]:
+    """Members of a population, case by case."""
+    cases: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        cases.setdefault((run.environment, run.agent), []).append(run)
+    return {case: measure(plan, of_case, workers).size for case, of_case in cases.items()}
 
 
 def _named(chunk: Sequence[Run]) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -160,6 +161,8 @@ class RayExecutor:
             raise PgkitError("--executor ray needs the package ray: pip install 'pgkit-rl[ray]'") from None
         self.workers = workers
         self._ray = ray
+        if address:
+            _check_reachable(address)
         options: dict[str, Any] = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
         try:
             ray.init(**options, configure_logging=False, log_to_driver=False)
@@ -189,6 +192,17 @@ class RayExecutor:
             return Event(chunk, "failed", _reason(error.cause))
         except self._ray.exceptions.RayError as error:
             return Event(chunk, "failed", _reason(error))
+
+
+def _check_reachable(address: str, timeout: float = 5.0) -> None:
+    """Ray itself waits for minutes for a cluster that is not there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host:
+        return  # "auto", or the name of a local cluster
+    try:
+        socket.create_connection((host, int(port)), timeout).close()
+    except (OSError, ValueError) as error:
+        raise PgkitError(f"cannot reach a Ray cluster at {address}: {error}") from None
 
 
 def _ray_work(configs: Sequence[TrainConfig]) -> list[Row]:

@@ -219,7 +219,9 @@ class Plan:
 
 def _without_arm(config: TrainConfig) -> str:
     """As TOML, without what differs between runs."""
-    return tomli_w.dumps({key: value for key, value in to_table(config).items() if key not in ("seed", "optimizer")})
+    return tomli_w.dumps(
+        {key: value for key, value in to_table(config).items() if key not in ("name", "seed", "optimizer")}
+    )
 
 
 def read_plan(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Plan:

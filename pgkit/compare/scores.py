@@ -17,7 +17,8 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 def score_runs(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> pd.DataFrame:
     """The table ``runs``, in the order of ``stored``."""
     parts = [
-        _score_environment(plan, scale[str(name)], rows) for name, rows in stored.groupby("environment", sort=False)
+        _score_case(plan, scale[str(name)], str(agent), rows)
+        for (name, agent), rows in stored.groupby(["environment", "agent"], sort=False)
     ]
     if not parts:
         return pd.DataFrame(columns=list(SCHEMAS["runs"].all))
@@ -26,57 +27,62 @@ def score_runs(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> 
 
 def score_curves(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> pd.DataFrame:
     """The table ``curves``: one row for each run and evaluation."""
-    parts = []
-    for name, rows in stored.groupby("environment", sort=False):
-        returns, scores, at = _arrays(plan, scale[str(name)], rows)
+    parts = [pd.DataFrame(columns=list(SCHEMAS["curves"].all))]
+    for (name, agent), rows in stored.groupby(["environment", "agent"], sort=False):
+        returns, scores, at = _arrays(plan, scale[str(name)], str(agent), rows)
         points = returns.shape[1]
         long = rows[list(KEYS)].loc[rows.index.repeat(points)].reset_index(drop=True)
-        long["point"] = np.tile(np.arange(points), len(rows))
-        long["env_steps"], long["return_mean"], long["score"] = at.ravel(), returns.ravel(), scores.ravel()
+        long["point"], long["env_steps"] = np.tile(np.arange(points), len(rows)), np.tile(at, len(rows))
+        long["return_mean"], long["score"] = returns.ravel(), scores.ravel()
         parts.append(long)
-    return pd.concat(parts, ignore_index=True)[list(SCHEMAS["curves"].all)]
+    return pd.concat(parts[1:] or parts, ignore_index=True)[list(SCHEMAS["curves"].all)]
 
 
-def _score_environment(plan: Plan, scale: Scale, rows: pd.DataFrame) -> pd.DataFrame:
-    _, scores, at = _arrays(plan, scale, rows)
-    episodes = [np.stack(rows[name].to_numpy()) for name in ("final", "greedy")]
-    sampled, greedy = (c.normalize(returns, scale.random, scale.reference) for returns in episodes)
+def curves_of(plan: Plan, scale: Scale, stored: pd.DataFrame) -> Array:
+    """Scores ``(runs, K)`` of the runs of one case."""
+    return _arrays(plan, scale, str(stored["agent"].iloc[0]), stored)[1]
+
+
+def _score_case(plan: Plan, scale: Scale, agent: str, rows: pd.DataFrame) -> pd.DataFrame:
+    _, scores, at = _arrays(plan, scale, agent, rows)
     diverged = rows["diverged"].to_numpy(dtype=bool)
-    sampled, greedy = (np.where(diverged[:, None], 0.0, returns) for returns in (sampled, greedy))
-    final = c.final(scores)
-    weak = final < plan.config.failure_below
-    threshold = scale.score(scale.threshold)
+    sampled, greedy = (
+        np.where(diverged[:, None], 0.0, c.normalize(np.stack(rows[name].to_numpy()), scale.random, scale.reference))
+        for name in ("final", "greedy")
+    )
+    threshold, failed = scale.score(scale.threshold), c.has_failed(scores, diverged, plan.config.failure_below)
+    below = f"below {100 * plan.config.failure_below:g} %"
     columns = {
-        "failure": np.where(diverged, "diverged", np.where(weak, f"below {plan.config.failure_below:.0%}", "")),
+        "failure": np.where(diverged, "diverged", np.where(failed, below, "")),
         "failed_at": np.where(diverged, rows["env_steps"].to_numpy(dtype=float), np.nan),
         "env_steps": rows["env_steps"].to_numpy(),
         "auc": c.auc(scores),
-        "final": final,
-        "best": scores.max(1),
+        "final": c.final(scores),
+        "best": c.best(scores),
         "greedy": greedy.mean(1),
         "dt": c.dispersion_across_time(scores),
         "srt": c.short_term_risk(scores),
         "lrt": c.long_term_risk(scores),
         "max_drawdown": c.max_drawdown(scores),
         "retention": c.retention(scores),
-        "collapsed": c.collapsed(scores),
+        "collapsed": c.has_collapsed(scores),
         "solved": sampled.mean(1) >= threshold,
         "steps_to_threshold": c.steps_to_threshold(scores, at, threshold),
-        "df": c.iqr(sampled),
-        "rf": c.cvar_low(sampled),
+        "df": c.dispersion_of_final(sampled),
+        "rf": c.risk_of_final(sampled),
     }
     return rows[list(KEYS)].assign(**columns)
 
 
-def _arrays(plan: Plan, scale: Scale, rows: pd.DataFrame) -> tuple[Array, Array, Array]:
-    """Returns, scores and nominal steps (0, 2, ..., 100 % of the budget) of the evaluations, ``(runs, K)`` each.
+def _arrays(plan: Plan, scale: Scale, agent: str, rows: pd.DataFrame) -> tuple[Array, Array, Array]:
+    """Returns and scores ``(runs, K)`` of the evaluations of one case, and their steps ``(K,)``: 0, 2, ..., 100 %.
 
     A diverged run has no returns from then on, and scores 0.
     """
     returns = np.stack(rows["returns"].to_numpy()).astype(np.float64)
-    steps = {(case.environment, case.agent): case.config.steps for case in plan.cases}
-    budget = np.array([steps[key] for key in rows[["environment", "agent"]].itertuples(index=False, name=None)])
-    points = returns.shape[1]
-    nominal = budget[:, None] * np.arange(points) / max(1, points - 1)
-    scores = c.floor_failed(c.normalize(returns, scale.random, scale.reference))
-    return returns, scores, nominal
+    case = (rows["environment"].iloc[0], agent)
+    budget = next(each.config.steps for each in plan.cases if (each.environment, each.agent) == case)
+    at = np.linspace(0, budget, returns.shape[1])
+    lost = np.isnan(returns)
+    failed_at = np.where(lost.any(1), at[lost.argmax(1)], np.nan)
+    return returns, c.apply_floor(c.normalize(returns, scale.random, scale.reference), at, failed_at), at

@@ -9,7 +9,7 @@ import pandas as pd
 from pgkit.compare.checks import Scale
 from pgkit.compare.plan import EXTENSIONS, KEYS, Plan, Run
 from pgkit.compare.scores import score_runs
-from pgkit.stats.sensitivity import IN_SET, select, selection_shares
+from pgkit.stats import Selection, select
 
 SELECTION_SEED = 0
 """Of the resamples that say how sure a selection is."""
@@ -37,20 +37,27 @@ class Tuned(NamedTuple):
     """What tuning found for one case.
 
     Attributes:
-        rates: the grid with its extensions, ascending.
-        scores: ``(S, R)`` per arm: seeds x rates.
-        selected: index of the selected rate per arm.
-        second: index of the second-best setting of the uncertainty set per arm; None if the set has one setting.
-        shares: ``(R,)`` per arm: how often each rate is selected when seeds are resampled.
-        edges: per arm, "" or the end of the grid ("low", "high") at which its best rate is.
+        rates: the grid with its extensions, ascending, ``(L,)``.
+        scores: ``(L, S)`` per arm: rates x seeds.
+        selections: which rate each arm selects, and how sure that is.
     """
 
     rates: tuple[float, ...]
     scores: dict[str, Array]
-    selected: dict[str, int]
-    second: dict[str, int | None]
-    shares: dict[str, Array]
-    edges: dict[str, str]
+    selections: dict[str, Selection]
+
+    def selected(self, arm: str) -> float:
+        """The arm's selected rate."""
+        return self.rates[self.selections[arm].best]
+
+    def second(self, arm: str) -> float | None:
+        """The second-best rate of the arm's uncertainty set, if that has several."""
+        index = self.selections[arm].second
+        return None if index is None else self.rates[index]
+
+    def edge(self, arm: str) -> str:
+        """The end of the grid at which the arm's selected rate is: "low", "high" or ""."""
+        return _edge(self.selections[arm].best, len(self.rates))
 
 
 def stages(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> list[Stage]:
@@ -80,7 +87,8 @@ def _tuned(plan: Plan, scores: Scores) -> dict[tuple[str, str], Tuned]:
         key = (case.environment, case.agent)
         rates, complete = _grid(plan, key, scores)
         if complete:
-            found[key] = _select(plan, key, rates, scores)
+            table = _table(plan, key, rates, scores)
+            found[key] = Tuned(rates, table, _select(table))
     return found
 
 
@@ -118,7 +126,7 @@ def _grid(plan: Plan, case: tuple[str, str], scores: Scores) -> tuple[tuple[floa
         table = _table(plan, case, rates, scores)
         if any(np.isnan(arm).any() for arm in table.values()):
             return rates, False
-        edges = set(_edges(table).values())
+        edges = {_edge(selection.best, len(rates)) for selection in _select(table).values()}
         more_low, more_high = ("low" in edges and low < EXTENSIONS), ("high" in edges and high < EXTENSIONS)
         if len(rates) < 2 or not (more_low or more_high):
             return rates, True
@@ -126,37 +134,26 @@ def _grid(plan: Plan, case: tuple[str, str], scores: Scores) -> tuple[tuple[floa
 
 
 def _table(plan: Plan, case: tuple[str, str], rates: Sequence[float], scores: Scores) -> dict[str, Array]:
-    """Scores ``(S, R)`` per arm; NaN where a run is missing."""
+    """Scores ``(L, S)`` per arm; NaN where a run is missing."""
     return {
-        arm: np.array([[scores.get((*case, arm, rate, seed), np.nan) for rate in rates] for seed in plan.tuning_seeds])
+        arm: np.array([[scores.get((*case, arm, rate, seed), np.nan) for seed in plan.tuning_seeds] for rate in rates])
         for arm in plan.arms
     }
 
 
-def _edges(table: Mapping[str, Array]) -> dict[str, str]:
-    """At which end of the grid each arm's best rate is."""
-    edges = {}
-    for arm, scores in table.items():
-        best, last = int(select(scores.mean(0))), scores.shape[1] - 1
-        edges[arm] = "" if last == 0 else "low" if best == 0 else "high" if best == last else ""
-    return edges
+def _edge(best: int, count: int) -> str:
+    if count == 1:
+        return ""
+    return "low" if best == 0 else "high" if best == count - 1 else ""
 
 
-def _select(plan: Plan, case: tuple[str, str], rates: tuple[float, ...], scores: Scores) -> Tuned:
-    table = _table(plan, case, rates, scores)
-    selected, second, shares = {}, {}, {}
-    for arm, of_arm in table.items():
-        means = of_arm.mean(0)
-        selected[arm] = int(select(means))
-        shares[arm] = selection_shares(of_arm, np.random.default_rng(SELECTION_SEED))
-        others = [int(r) for r in np.argsort(-means, kind="stable") if r != selected[arm] and shares[arm][r] >= IN_SET]
-        second[arm] = others[0] if others else None
-    return Tuned(rates, table, selected, second, shares, _edges(table))
+def _select(table: Mapping[str, Array]) -> dict[str, Selection]:
+    return {arm: select(scores, SELECTION_SEED) for arm, scores in table.items()}
 
 
 def _evaluation(plan: Plan, scores: Scores) -> list[Run]:
     return [
-        Run("evaluation", *case, arm, found.rates[found.selected[arm]], seed)
+        Run("evaluation", *case, arm, found.selected(arm), seed)
         for case, found in _tuned(plan, scores).items()
         for arm in plan.arms
         for seed in plan.evaluation_seeds
@@ -167,8 +164,8 @@ def _neighbours(plan: Plan, scores: Scores) -> list[Run]:
     """The rates beside the selected one, and the second-best setting, on the first evaluation seeds."""
     runs = []
     for case, found in _tuned(plan, scores).items():
-        for arm, best in found.selected.items():
-            beside = {best - 1, best + 1, found.second[arm]} - {None, -1, len(found.rates)}
+        for arm, (best, second, *_) in found.selections.items():
+            beside = {best - 1, best + 1, second} - {None, -1, len(found.rates)}
             runs += [
                 Run("neighbour", *case, arm, found.rates[index], seed)
                 for index in sorted(beside)

@@ -1,0 +1,147 @@
+"""Plans: what is declared, what is resolved, and every mistake in one line before anything runs."""
+
+from pathlib import Path
+
+import pytest
+from small_comparison import TOML, write_toml
+from typer.testing import CliRunner
+
+from pgkit import registry
+from pgkit.cli import app
+from pgkit.compare.plan import TIERS, Plan, Run, half_decades, read_plan, stored_plan
+from pgkit.compare.stages import extended
+from pgkit.types import PgkitError
+
+SHIPPED = [name for name in registry.shipped_configs() if name.startswith("compare-")]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return write_toml(tmp_path)
+
+
+def test_comparisons_are_shipped() -> None:
+    assert len(SHIPPED) >= 3
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_comparison_resolves(name: str) -> None:
+    plan = read_plan(name)
+    assert plan.config.name == name
+    assert len(plan.cases) == len(plan.config.environments) * len(plan.config.agents)
+    for case in plan.cases:
+        for arm in plan.arms:
+            config = plan.train_config(Run("tuning", case.environment, case.agent, arm, 0.01, 5))
+            assert (config.env.id, config.agent["name"], config.seed) == (case.environment, case.agent, 5)
+            assert (config.optimizer["name"], config.optimizer["lr"]) == (plan.arms[arm]["name"], 0.01)
+            assert config.evaluation.points == 50
+
+
+def test_tiers_are_those_of_the_protocol() -> None:
+    sizes = {name: (len(t.rates), t.tuning, t.evaluation, t.neighbours) for name, t in TIERS.items()}
+    assert sizes == {"quick": (7, 3, 10, 0), "standard": (11, 5, 20, 5), "publication": (11, 10, 50, 10)}
+    assert half_decades(-10, 0)[:3] == (1e-5, 3.16e-5, 1e-4)
+    assert half_decades(-10, 0)[-1] == 1.0
+
+
+def test_extensions_go_on_in_half_decades() -> None:
+    assert extended((1e-2, 3.16e-2, 1e-1), 2, 2) == (1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1, 0.316, 1.0)
+    assert extended((0.1,), 2, 2) == (0.1,)
+
+
+def test_overrides_of_training_go_before_the_file(small: Path) -> None:
+    plan = read_plan(small, ["steps=123", "rollout_steps=3", "env.max_episode_steps=9", 'agents=["actor-critic"]'])
+    (case,) = plan.cases
+    assert (case.config.steps, case.config.rollout_steps, case.config.env.max_episode_steps) == (123, 3, 9)
+
+
+def test_the_critic_inherits_nothing_from_an_arm(small: Path) -> None:
+    plan = read_plan(small)
+    config = plan.train_config(Run("tuning", "CartPole-v1", "reinforce", "fast adam", 0.1, 0))
+    assert config.optimizer["beta2"] == 0.9
+    assert (config.optimizer["critic"]["beta2"], config.optimizer["critic"]["lr"]) == (0.999, 0.01)
+
+
+def test_settings_of_an_arm_are_kept(small: Path) -> None:
+    plan = read_plan(small, ['optimizers=[{name="adam", max_grad_norm=0.1}, {name="torch.optim:RMSprop"}]'])
+    assert list(plan.arms) == ["adam", "RMSprop"]
+    assert plan.arms["adam"]["max_grad_norm"] == 0.1
+
+
+def test_the_hash_is_that_of_what_decides_numbers(small: Path) -> None:
+    plan = read_plan(small)
+    assert read_plan(small).hash == plan.hash
+    assert read_plan(small, ["name=other", 'question="Another?"']).hash == plan.hash
+    changes = ("steps=601", "rope=0.1", "tuning_seeds=3", "learning_rates=[0.1]", "optimizer.max_grad_norm=1.0")
+    assert len({plan.hash, *(read_plan(small, [change]).hash for change in changes)}) == len(changes) + 1
+
+
+def test_a_stored_plan_is_the_plan(small: Path) -> None:
+    plan: Plan = read_plan(small, ["steps=700"])
+    again = stored_plan(plan.as_data(), "plan.json")
+    assert again.as_data() == plan.as_data()
+    with pytest.raises(PgkitError, match="made by another version of pgkit"):
+        stored_plan({**plan.as_data(), "hash": "0"}, "plan.json")
+    with pytest.raises(PgkitError, match="has format 99; this pgkit reads format 1 only"):
+        stored_plan({**plan.as_data(), "format": 99}, "plan.json")
+
+
+MISTAKES = {
+    "unknown key": ("stepz=1", "unknown key 'stepz', did you mean 'steps'?"),
+    "seed": ("seed=1", "unknown key 'seed'"),
+    "steps": ("steps=0", "steps must be greater than or equal to 1, got 0"),
+    "no optimizer": ("optimizers=[]", "optimizers must be a list with at least one entry"),
+    "unknown optimizer": ('optimizers=["adm"]', "unknown optimizer 'adm' (did you mean 'adam'?)"),
+    "twice": ('optimizers=["adam","adam"]', "'adam' comes twice"),
+    "unknown hyperparameter": ('optimizers=[{name="adam",beta3=1.0}]', "unknown key 'beta3'"),
+    "lr of an arm": ('optimizers=[{name="adam",lr=1.0}]', "use learning_rates"),
+    "closure": ('optimizers=["torch.optim:LBFGS"]', "needs a closure"),
+    "empty grid": ("learning_rates=[]", "learning_rates must be at least one number > 0, ascending"),
+    "grid of zero": ("learning_rates=[0.0]", "ascending, got [0.0]"),
+    "descending grid": ("learning_rates=[1e-1,1e-2]", "ascending, got [0.1, 0.01]"),
+    "overlap": ("tuning_seeds=[70,1]", "tuning_seeds and evaluation_seeds must not overlap, both have [70]"),
+    "no seeds": ("tuning_seeds=0", "tuning_seeds must be a count of at least 1"),
+    "tier": ("tier=slow", "tier must be 'quick', 'standard' or 'publication'"),
+    "lr": ("optimizer.lr=1.0", "optimizer.lr is what a comparison varies"),
+    "agent": ('agents=["x"]', "unknown agent 'x'"),
+    "environment": ("environments.X.threshold=3", "environments.X.reference_return is missing"),
+    "unknown environment": (
+        "environments.X={reference_return=1,threshold=1}",
+        "unknown environment 'X'",
+    ),
+    "device": ("device=cuda:7", "is not available"),
+    "critic of npg": ('optimizers=["npg"] optimizer={}', "npg is for the policy"),
+    "ray address": ("--ray-address x", "--ray-address is for --executor ray"),
+}
+
+
+@pytest.mark.parametrize("dry", ["", "--dry-run"])
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_one_line_and_writes_nothing(
+    mistake: str, dry: str, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, fragment = MISTAKES[mistake]
+    monkeypatch.chdir(small.parent)
+    result = CliRunner().invoke(app, ["compare", "small.toml", *words.split(" "), *dry.split()])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert fragment in result.stderr
+    assert [path.name for path in small.parent.iterdir()] == ["small.toml"]
+
+
+def test_what_is_no_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.toml").write_text(TOML.replace("[optimizer]", "[optimizer"))
+    (tmp_path / "other").mkdir()
+    for words, fragment in (
+        ("compare cartpole-reinforce", "is no comparison (it has no table 'environments')"),
+        ("compare broken.toml", "is not valid TOML"),
+        ("compare no-such-thing", "unknown config 'no-such-thing'"),
+        ("report other", "other holds no comparison (no plan.json)"),
+        ("report nowhere", "nowhere holds no comparison (no plan.json)"),
+    ):
+        result = CliRunner().invoke(app, words.split())
+        assert result.exit_code == 2
+        assert fragment in result.stderr
+        assert result.stderr.count("\n") == 1
