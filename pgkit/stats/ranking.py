@@ -35,7 +35,7 @@ def rank_arms(scores: Sequence[ArrayLike], rng: Rng, resamples: int = RESAMPLES)
     Raises:
         ValueError: no arm, or an arm without runs.
     """
-    if not scores:
+    if len(scores) == 0:
         raise ValueError("there is no arm to rank")
     arms = [np.sort(as_sample(values, f"scores[{a}]")) for a, values in enumerate(scores)]
     order = sorted(range(len(arms)), key=lambda a: (len(arms[a]), arms[a].tolist()))

@@ -21,8 +21,8 @@ LEVEL = 0.95
 MIN_EVALUATION_SEEDS = 10
 """With fewer runs no interval belongs in a report: show every run, the minimum, the median and the maximum."""
 
-BATCH_NUMBERS = 2_000_000
-"""At most so many numbers (16 MB) of resamples are held at once."""
+BATCH_NUMBERS = 500_000
+"""At most so many numbers (4 MB) of resamples are held at once."""
 
 
 class Interval(NamedTuple):
@@ -53,7 +53,7 @@ def as_array(values: ArrayLike, axes: str, name: str = "values") -> FloatArray:
     Raises:
         ValueError: another rank, an empty axis, or a number that is not finite.
     """
-    array = np.asarray(values, dtype=np.float64)
+    array = np.asarray(values, dtype=np.float64, order="C")  # in another order sums round differently
     rank, least = len(axes.strip("(,)").split(",")), axes.startswith("(...")
     wrong = array.ndim < rank - 1 if least else array.ndim != rank
     if wrong or array.ndim == 0 or 0 in array.shape:
