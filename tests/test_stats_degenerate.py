@@ -127,7 +127,7 @@ def test_a_single_rate():
     result = stats.rate_sensitivity([[0.4, 0.6]], [[False, True]], [1e-3], 0)
     assert result.width == result.area == (0, 0, 0)
     assert np.isnan([*result.times_sqrt10, *result.over_sqrt10]).all()
-    assert np.isnan(result.safe_ratio.value)
+    assert np.isnan(result.safe_ratio).all()  # resamples without the failing seed make no interval
     assert stats.expected_best([0.5]).tolist() == [0.5]
     chosen = stats.select([[0.4, 0.6]], 0)
     assert (chosen.best, chosen.second, chosen.in_set.tolist()) == (0, None, [True])

@@ -118,8 +118,8 @@ def permutation_test(
         return float(np.mean(np.abs(np.sum(pool[_splits(total, size)], axis=1)) >= observed))
     source, extreme = generator(rng), 0
     for count in batches(draws, total):
-        chosen = np.argpartition(source.random((count, total)), size - 1, axis=1)[:, :size]  # faster than shuffling
-        extreme += int(np.sum(np.abs(np.sum(pool[chosen], axis=1)) >= observed))
+        shuffled = source.permuted(np.broadcast_to(pool, (count, total)), axis=1)
+        extreme += int(np.sum(np.abs(np.sum(shuffled[:, :size], axis=1)) >= observed))
     return (1 + extreme) / (1 + draws)
 
 

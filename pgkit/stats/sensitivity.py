@@ -73,10 +73,7 @@ def rate_sensitivity(
         lambda s, bad: safe_ratio(s, bad, rates),
     )
     return Sensitivity(
-        *(
-            Estimate(float(measure(whole, any_lost)), *percentile_interval(measure(curves, losses), level))
-            for measure in measures
-        )
+        *(_estimate(float(measure(whole, any_lost)), measure(curves, losses), level) for measure in measures)
     )
 
 
@@ -202,6 +199,11 @@ def phi(scores: ArrayLike, rng: Rng, resamples: int = RESAMPLES, level: float = 
         return np.mean(np.max(s, axis=-1), axis=0) - np.max(np.mean(s, axis=0), axis=-1)
 
     return Estimate(float(value(array.mean(axis=2))), *percentile_interval(value(curves), level))
+
+
+def _estimate(value: float, resampled: FloatArray, level: float) -> Estimate:
+    """A measure with its interval; none where the measure itself does not exist."""
+    return Estimate(value, *((np.nan, np.nan) if np.isnan(value) else percentile_interval(resampled, level)))
 
 
 def _means(array: FloatArray, drawn: NDArray[np.int64]) -> FloatArray:
