@@ -88,6 +88,7 @@ def report(directory: Path) -> Analysis:
         PgkitError: as :func:`load`, or the system refuses to write.
     """
     analysis = load(directory)
-    write_report(analysis, directory)
-    write_tensorboard(analysis, directory / "tensorboard", draw(analysis))
+    drawings = draw(analysis)
+    write_report(analysis, directory, drawings)
+    write_tensorboard(analysis, directory / "tensorboard", drawings)
     return analysis
