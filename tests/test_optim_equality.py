@@ -159,7 +159,7 @@ def differences(case: Case, dtype: torch.dtype, guided: bool) -> dict[bool, floa
     return {decay: worst[decays == decay].max().item() for decay in decays.unique().tolist()}
 
 
-ULPS = {"adadelta": 32, "radam": 64}
+ULPS = {"adam": 10, "adadelta": 32, "radam": 64}
 """Where gradients cancel (in m, or in g + weight_decay p), the last bits of what is left decide about a large step."""
 
 RELATIVE = {"radam": 2e-11}

@@ -153,6 +153,15 @@ def test_schedules_end_in_the_same_bits_at_every_place() -> None:
         torch.testing.assert_close(together, function(values), rtol=1e-15, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fused_operations_round_alike_at_every_place(dtype: torch.dtype) -> None:
+    """Vector code, and the scalar code for what is left over."""
+    a, b, factor = (torch.randn(1003, dtype=dtype) for _ in range(3))
+    for function in (lambda x, y: torch.addcmul(x, y, factor[:1]), lambda x, y: torch.rsqrt(x.abs()).reciprocal_()):
+        one_by_one = torch.cat([function(a[k : k + 1], b[k : k + 1]) for k in range(len(a))])
+        assert torch.equal(function(a, b), one_by_one)
+
+
 @pytest.mark.parametrize("width", [1, 2, 3, 7, 16, 33, 100, 4096, 16385, 50_000])
 def test_row_sums_have_the_same_bits_at_every_place(width: int) -> None:
     matrix = torch.randn(9, width)

@@ -75,7 +75,8 @@ class Transform:
     Attributes:
         step: ``step(grad, leaf, c) -> grad`` for each leaf; may write into ``grad`` and the slots. To keep the bits of
             a member independent of its neighbours: correctly rounded operations only (``+ - * / sqrt``, comparisons),
-            because vector and scalar code may round others (``pow``, ``exp``, fused multiply-add) differently.
+            because vector and scalar code may round others (``pow``, ``exp``) differently. ``torch.addcmul`` passes:
+            whether it fuses depends on the processor, but is the same in both, which a test holds.
         numbers: ``numbers(hyper, vectors, signals) -> {name: (P,)}``, once per update: what ``step`` gets as columns.
             It may replace entries of ``vectors``; powers such as ``beta ** t`` are kept there as running products.
         survey: ``survey(grads) -> {name: (P,)}`` looks at the gradients that come in, all leaves together; ``numbers``
