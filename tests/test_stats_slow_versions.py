@@ -173,6 +173,36 @@ def test_drawn_permutations_agree_with_all():
         assert drawn == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 100_000))
         assert drawn != exact
     assert stats.permutation_test(first + 100, second, rng=0, draws=99, exact_limit=0) == 0.01
+    assert stats.paired_permutation_test(first + 100, second[:8], rng=0, draws=99, exact_limit=0) <= 0.03  # 2 in 2^8
+
+
+@many
+@given(samples(), samples(most=5), st.sampled_from([-1e6, 1e3, 1e8]))
+def test_permutation_test_does_not_hang_on_where_zero_is(first: list[float], second: list[float], shift: float):
+    a, b = np.array(first), np.array(second)
+    expected = stats.permutation_test(a, b, rng=0)
+    assert stats.permutation_test(a + shift, b + shift, rng=0) == expected
+    assert stats.permutation_test(a / 10, b / 10, rng=0) == expected
+    assert stats.permutation_test(-b, -a, rng=0) == expected
+
+
+def test_permutations_are_enumerated_up_to_the_limit():
+    first, second = [0, 1, 2, 3], [1, 2, 5, 4]
+    for test, ways in ((stats.permutation_test, 70), (stats.paired_permutation_test, 16)):
+        assert test(first, second, 0, 99, ways) == test(first, second, 1, 99, ways) == test(first, second, 0)
+        drawn = {test(first, second, seed, 99, ways - 1) for seed in range(5)}
+        assert len(drawn) > 1
+        assert all(100 * p == pytest.approx(round(100 * p)) for p in drawn)
+
+
+def test_tails_hold_a_twentieth():
+    values = np.arange(101.0)
+    assert (stats.cvar_low(values), stats.cvar_up(values)) == (2.5, 97.5)
+    assert (stats.risk_of_final(values), stats.dispersion_of_final(values)) == (2.5, 50)
+    assert stats.risk_across_runs(values[:, None]) == 2.5
+    steps = np.concatenate([[0.0], np.cumsum(values - 50)])
+    assert stats.short_term_risk(steps) == pytest.approx(2.5 - 50)
+    assert stats.long_term_risk(-values) == 97.5
 
 
 @many
