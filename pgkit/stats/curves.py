@@ -88,8 +88,14 @@ def has_failed(scores: ArrayLike, diverged: ArrayLike, below: float = FAILURE_BE
         scores: ``(..., K)``, with the floor of diverged runs.
         diverged: ``(...)``, whether a loss, gradient or parameter became non-finite.
         below: on the normalised scale.
+
+    Raises:
+        ValueError: shapes do not fit, or a score is not finite.
     """
-    return np.logical_or(np.asarray(diverged, dtype=bool), final(scores) < below)
+    last, lost = final(scores), np.asarray(diverged, dtype=bool)
+    if lost.shape != last.shape:
+        raise ValueError(f"expected diverged {last.shape}, got {lost.shape}")
+    return np.logical_or(lost, last < below)
 
 
 def retention(scores: ArrayLike, share: float = 0.1) -> FloatArray:

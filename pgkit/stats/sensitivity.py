@@ -138,9 +138,14 @@ def safe_ratio(curve: ArrayLike, any_failed: ArrayLike, rates: ArrayLike) -> Flo
 
     Returns:
         ``(...)``.
+
+    Raises:
+        ValueError: shapes do not fit.
     """
     s, decades = _curve(curve, rates)
     safe = ~np.asarray(any_failed, dtype=bool)
+    if safe.shape != s.shape:
+        raise ValueError(f"expected any_failed {s.shape}, got {safe.shape}")
     last = decades.size - 1 - np.argmax(safe[..., ::-1], axis=-1)
     ratio = 10.0 ** (decades[last] - decades[np.argmax(s, axis=-1)])
     return np.where(safe.any(axis=-1), ratio, np.nan)
