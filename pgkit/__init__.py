@@ -2,7 +2,7 @@
 
 >>> import pgkit
 >>> config = pgkit.load_config("cartpole-actor-critic", ["steps=2000", "seeds=2"])
->>> result = pgkit.train(pgkit.population(config))
+>>> result = pgkit.train(pgkit.members(config))
 >>> len(result.table)
 2
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgkit import losses, optim, returns
-    from pgkit.config import TrainConfig, load_config, parse_config, population, to_toml
+    from pgkit.config import TrainConfig, load_config, members, parse_config, to_toml
     from pgkit.envs import make_envs
     from pgkit.evaluate import play
     from pgkit.observe import TrainResult
@@ -36,9 +36,9 @@ _HOME = {
     "head_for": "policies",
     "load_config": "config",
     "make_envs": "envs",
+    "members": "config",
     "parse_config": "config",
     "play": "evaluate",
-    "population": "config",
     "to_toml": "config",
     "train": "training",
 }
@@ -58,10 +58,10 @@ __all__ = [
     "load_config",
     "losses",
     "make_envs",
+    "members",
     "optim",
     "parse_config",
     "play",
-    "population",
     "returns",
     "to_toml",
     "train",

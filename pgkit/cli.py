@@ -56,7 +56,7 @@ def train(
     For example: pgkit train cartpole-actor-critic optimizer.name=sgd optimizer.lr=0.05 seed=3
     """
     with _one_line_errors():
-        from pgkit.config import population, read_config
+        from pgkit.config import members, read_config
         from pgkit.rundir import RUNS, check_run_directory
 
         settings, notes = read_config(config, overrides or ())
@@ -67,7 +67,7 @@ def train(
             _print_header(settings, notes, directory, backend)
         from pgkit.training import train as run
 
-        result = run(population(settings), directory, progress=not quiet, overwrite=overwrite)
+        result = run(members(settings), directory, progress=not quiet, overwrite=overwrite)
         title = f"Final evaluation, {settings.evaluation.final_episodes} episodes per seed"
         _print_result(result.table, result.summary, title)
         typer.echo(f"written to {directory}")

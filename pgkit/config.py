@@ -63,9 +63,7 @@ class EvaluationConfig(Model):
     deterministic: bool = False
 
 
-Name = Annotated[
-    str, Field(pattern=r"^\w[\w .,=+-]*$", description="letters, digits and any of _ . , = + - inside")
-]
+Name = Annotated[str, Field(pattern=r"^\w[\w .,=+-]*$", description="letters, digits and any of _ . , = + - inside")]
 
 
 class TrainConfig(Model):
@@ -247,7 +245,7 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
-def population(config: TrainConfig) -> list[TrainConfig]:
+def members(config: TrainConfig) -> list[TrainConfig]:
     """One configuration per seed, in the order of ``seed_list``."""
     return [config.model_copy(update={"seed": seed, "seeds": None}) for seed in config.seed_list]
 

@@ -14,7 +14,7 @@ import tomli_w
 from torch import Tensor
 
 from pgkit import checkpoint, optim, provenance
-from pgkit.config import TrainConfig, load_config, population, to_table, to_toml
+from pgkit.config import TrainConfig, load_config, members, to_table, to_toml
 from pgkit.logging import Recorder
 from pgkit.population import Population
 from pgkit.rollout import join
@@ -138,7 +138,7 @@ def saved_members(directory: Path) -> tuple[list[TrainConfig], Params, dict[str,
         PgkitError: there is none, or it cannot be read.
     """
     saved = checkpoint.load_latest(directory / "checkpoints")
-    configs = population(load_config(directory / "config.toml"))
+    configs = members(load_config(directory / "config.toml"))
     own = [directory / label / "config.toml" for label in saved["labels"]]
     if own[0].exists():
         configs = [load_config(path) for path in own]

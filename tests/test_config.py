@@ -15,7 +15,6 @@ from pgkit.config import (
     check_population,
     load_config,
     parse_config,
-    population,
     read_config,
     resolve_device,
     stack_agent_config,
@@ -69,7 +68,7 @@ def test_seed_list(file: Path, seed: int, seeds: Any, expected: list[int]) -> No
     table = to_table(load_config(file)) | {"seed": seed} | ({} if seeds is None else {"seeds": seeds})
     config = parse_config(table)
     assert config.seed_list == expected
-    assert [(member.seed, member.seeds) for member in population(config)] == [(seed, None) for seed in expected]
+    assert [(member.seed, member.seeds) for member in members(config)] == [(seed, None) for seed in expected]
 
 
 def test_episodes_agent_has_no_rollout_steps(file: Path) -> None:
@@ -246,21 +245,21 @@ def test_another_agent_leaves_behind_what_it_does_not_have(file: Path) -> None:
 # --- populations ---
 
 
-def members(file: Path, *overrides: list[str]) -> list[TrainConfig]:
+def several(file: Path, *overrides: list[str]) -> list[TrainConfig]:
     return [load_config(file, words) for words in overrides]
 
 
 def test_agents_real_numbers_become_one_per_member(file: Path) -> None:
-    stacked = stack_agent_config(members(file, ["agent.gamma=0.9"], ["agent.gamma=1"], []))
+    stacked = stack_agent_config(several(file, ["agent.gamma=0.9"], ["agent.gamma=1"], []))
     assert stacked.gamma.dtype == torch.float32
     assert torch.equal(stacked.gamma, torch.tensor([0.9, 1.0, 0.99]))
-    alone = stack_agent_config(members(file, ["agent.gamma=0.9"]))
+    alone = stack_agent_config(several(file, ["agent.gamma=0.9"]))
     assert torch.equal(alone.gamma, stacked.gamma[:1])
     assert type(stacked.normalize_advantage) is bool
 
 
 def test_members_may_differ_in_name_seed_optimizer_and_real_numbers(file: Path) -> None:
-    check_population(members(file, ["name=a", "seed=1"], ["optimizer.lr=1.0"], ["agent.gamma=.5"], ["seeds=3"]))
+    check_population(several(file, ["name=a", "seed=1"], ["optimizer.lr=1.0"], ["agent.gamma=.5"], ["seeds=3"]))
 
 
 @pytest.mark.parametrize(
@@ -277,7 +276,7 @@ def test_members_may_differ_in_name_seed_optimizer_and_real_numbers(file: Path) 
 )
 def test_members_must_agree_in_the_rest(file: Path, override: str, key: str) -> None:
     with pytest.raises(PgkitError, match=f"must agree in {key}"):
-        check_population(members(file, [], [], [override]))
+        check_population(several(file, [], [], [override]))
 
 
 def test_an_empty_population_is_refused() -> None:
