@@ -14,6 +14,7 @@ from pgkit.config import (
     TrainConfig,
     check_population,
     load_config,
+    members,
     parse_config,
     read_config,
     resolve_device,
