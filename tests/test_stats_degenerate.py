@@ -23,6 +23,7 @@ def test_one_run_has_no_interval():
     assert same(stats.welch([3], [1, 2]), stats.Difference(1.5, NAN, NAN, NAN, NAN, NAN))
     assert same(stats.paired_difference([3], [1]), stats.Difference(2.0, NAN, NAN, NAN, NAN, NAN))
     assert np.isnan(stats.skewness([1, 2]))
+    assert stats.skewness([0, 0, 1]) == pytest.approx(np.sqrt(3))  # three are enough
     assert np.isnan(stats.standardized_difference([3], [1, 2]))
     assert stats.tolerance_interval([3]) == (3, 3, 0.9, pytest.approx(0))
     assert stats.permutation_test([3], [1], 0) == 1
@@ -171,6 +172,7 @@ def test_aggregates_without_resamples_have_no_interval():
         (lambda: stats.rate_sensitivity([[1, 2]], [[False, True]], [1], 0, 10, level=95), "level must be between"),
         (lambda: stats.wilson(11, 10), r"count must be in 0 \.\.\. n"),
         (lambda: stats.tolerance_confidence(0), "n must be at least 1"),
+        (lambda: stats.tolerance_interval([1, 2], content=90), "content must be between 0 and 1"),
         (lambda: stats.holm([0.5, 2]), r"in \[0, 1\]"),
         (lambda: stats.verdict(1, 0), "low <= high"),
         (lambda: stats.verdict(0, 1, rope=-1), "rope >= 0"),

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pgkit import stats
+from pgkit.stats import aggregate, curves, pairs, selection, sensitivity
 
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 
@@ -22,6 +23,16 @@ def normal(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
 def failing(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
     """Scores of an arm of which one run in five fails."""
     return np.where(rng.random(n) < 0.2, 0.0, normal(rng, n))
+
+
+def test_defaults_are_those_of_the_protocol():
+    assert (stats.LEVEL, stats.ROPE, stats.SKEW_LIMIT) == (0.95, 0.05, 1)
+    assert (stats.MIN_EVALUATION_SEEDS, stats.MIN_ENVIRONMENTS) == (10, 3)
+    assert (pairs.EXACT_LIMIT, pairs.DRAWS) == (200_000, 100_000)
+    assert (selection.RESAMPLES, selection.CHOSEN, sensitivity.NEAR_BEST) == (1_000, 0.05, 0.9)
+    assert (aggregate.RESAMPLES, aggregate.PROFILE_RESAMPLES) == (50_000, 2_000)
+    assert (len(aggregate.TAUS), aggregate.TAUS[0], aggregate.TAUS[-1]) == (121, 0, 1.2)
+    assert (curves.ALPHA, curves.FAILURE_BELOW) == (0.05, 0.1)
 
 
 @pytest.mark.parametrize("draw", [normal, failing])
