@@ -32,6 +32,8 @@ def compare(
 ) -> Analysis:
     """Run a comparison, or what is missing of it, and write its report.
 
+    In a script, call it below ``if __name__ == "__main__":``, because worker processes import the script.
+
     Args:
         name_or_path: a shipped comparison, or the path of a TOML file.
         overrides: ``"tier=standard"`` and the like.
