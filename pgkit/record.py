@@ -95,10 +95,13 @@ def optimizer_toml(config: TrainConfig) -> str:
     return tomli_w.dumps(_given(optim.describe(config.optimizer)))
 
 
-def _given(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The table without what is None."""
-    given = {key: value for key, value in table.items() if value is not None}
-    return {key: _given(value) if isinstance(value, Mapping) else value for key, value in given.items()}
+def _given(tree: Any) -> Any:
+    """The tables without what is None, which TOML does not know; in a list it is a text."""
+    if isinstance(tree, Mapping):
+        return {key: _given(value) for key, value in tree.items() if value is not None}
+    if isinstance(tree, list | tuple):
+        return [_given("none" if value is None else value) for value in tree]
+    return tree
 
 
 def hparams(config: TrainConfig) -> dict[str, bool | float | str]:

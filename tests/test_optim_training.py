@@ -171,12 +171,14 @@ def test_effective_settings_are_written_and_shown(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     table = {"name": "adam", "lr": 0.02, "schedule": {"lr": "linear"}, "critic": {"lr": 0.03}}
+    table["groups"] = {"*.bias": {"name": "torch.optim:Adafactor"}}
     train([config("actor-critic", table)], tmp_path / "run")
     written = tomllib.loads((tmp_path / "run" / "optimizer.toml").read_text())
     assert written["main"]["lr"] == 0.02
     assert written["critic"]["lr"] == 0.03
     assert written["main"]["beta2"] == 0.999
     assert written["main"]["schedule"]["lr"] == {"kind": "linear", "end": 0.0, "warmup": 0.0}
+    assert written["main *.bias"]["eps"] == ["none", 1e-3]  # a default of PyTorch's that TOML cannot say
     accumulator = EventAccumulator(str(tmp_path / "run"))
     accumulator.Reload()
     (event,) = accumulator.Tensors("optimizer")
