@@ -39,6 +39,7 @@ def test_equal_values_are_a_point(value: float):
     assert stats.welch(values, values) == pytest.approx((0, 0, 0, 0, NAN, 1), nan_ok=True)
     assert stats.welch(values, [value - 1] * 3)[:3] == pytest.approx((1, 1, 1))
     assert stats.welch(values, [value - 1] * 3).p == 0
+    assert stats.welch([value - 1] * 3, values).t == -np.inf
     assert np.isnan(stats.standardized_difference(values, values))
     assert stats.permutation_test(values, values, 0) == 1
     assert stats.paired_permutation_test(values, values, 0) == 1

@@ -131,6 +131,20 @@ def test_holm():
     assert stats.holm([]).shape == (0,)
 
 
+def test_standardized_difference_averages_variances():
+    assert stats.standardized_difference([1, 3], [0, 8]) == pytest.approx(-2 / np.sqrt((2 + 32) / 2))
+    assert stats.standardized_difference(FIRST, SECOND) == pytest.approx(1.521202 * np.sqrt(2 / 5), rel=1e-6)
+
+
+def test_profile_interval_of_two_runs():
+    half = stats.performance_profile(
+        [[0], [1]], 0, [0.5], level=0.4
+    )  # a resample has 0, 1 or 2 of 2 above: 1, 2, 1 of 4
+    assert (half.share, half.low, half.high) == (0.5, 0.5, 0.5)
+    wide = stats.performance_profile([[0], [1]], 0, [0.5], level=0.9)
+    assert (wide.share, wide.low, wide.high) == (0.5, 0, 1)
+
+
 def test_normalize():
     np.testing.assert_allclose(stats.normalize([22.2, 500, 22.2 - 477.8], 22.2, 500), [0, 1, -1], atol=1e-12)
 

@@ -334,6 +334,7 @@ def test_leaving_one_environment_out_is_aggregating_without_it():
     left = stats.leave_one_out(scores, rng=1, resamples=200)
     assert len(left) == 3
     assert left[1] == stats.aggregates(scores[:, [0, 2]], rng=1, resamples=200)
+    assert len(stats.leave_one_out(scores[:, :2], rng=1, resamples=2)) == 2
 
 
 def test_curves_of_any_rank():
