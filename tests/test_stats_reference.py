@@ -137,9 +137,8 @@ def test_standardized_difference_averages_variances():
 
 
 def test_profile_interval_of_two_runs():
-    half = stats.performance_profile(
-        [[0], [1]], 0, [0.5], level=0.4
-    )  # a resample has 0, 1 or 2 of 2 above: 1, 2, 1 of 4
+    # One of four resamples has no run above, two have one, one has both.
+    half = stats.performance_profile([[0], [1]], 0, [0.5], level=0.4)
     assert (half.share, half.low, half.high) == (0.5, 0.5, 0.5)
     wide = stats.performance_profile([[0], [1]], 0, [0.5], level=0.9)
     assert (wide.share, wide.low, wide.high) == (0.5, 0, 1)
