@@ -41,6 +41,7 @@ def test_equal_values_are_a_point(value: float):
     assert stats.welch(values, [value - 1] * 3).p == 0
     assert stats.welch([value - 1] * 3, values).t == -np.inf
     assert np.isnan(stats.standardized_difference(values, values))
+    assert stats.standardized_difference(values, [value - 1, value + 3]) == pytest.approx(-0.5)  # one arm varies
     assert stats.permutation_test(values, values, 0) == 1
     assert stats.paired_permutation_test(values, values, 0) == 1
     assert stats.paired_difference(values, values) == pytest.approx((0, 0, 0, 0, NAN, 1), nan_ok=True)
@@ -69,6 +70,7 @@ def test_winning_every_time_is_not_certainty():
         (-0.05, 0.05, "equivalent"),
         (-0.051, 0.05, "unresolved"),
         (-1, 1, "unresolved"),
+        (0.2, 0.2, "better"),
     ],
 )
 def test_verdict_and_the_same_from_the_other_side(low: float, high: float, expected: str):
