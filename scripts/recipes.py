@@ -1,6 +1,7 @@
 """Train CartPole with every recipe at several rates, all members in one population, and print the table as Markdown.
 
-    python scripts/recipes.py steps=300_000                              # the README's table
+    python scripts/recipes.py --each-side 0 steps=300_000                # the README's first table
+    python scripts/recipes.py steps=200_000                              # the README's second table
     python scripts/recipes.py --seeds 3 --each-side 2 steps=150_000      # a look at a wider range of rates
     python scripts/recipes.py --only npg sgd -- optimizer.max_grad_norm=1.0
 
@@ -92,7 +93,7 @@ def table(by_recipe: list[list[Arm]]) -> str:
         best = max(arms, key=lambda arm: (median(arm.returns), min(arm.returns)))
         others = ", ".join(f"{arm.rate:g}: {median(arm.returns):.0f}" for arm in arms if arm is not best)
         spread = f"{min(best.returns):.0f} - {max(best.returns):.0f}"
-        lines.append(f"| `{best.recipe}` | {best.rate:g} | {median(best.returns):.0f} | {spread} | {others} |")
+        lines.append(f"| `{best.recipe}` | {best.rate:g} | {median(best.returns):.0f} | {spread} | {others or '-'} |")
     return "\n".join(lines)
 
 
