@@ -32,6 +32,6 @@ def test_pictures_are_there() -> None:
 def test_commands_name_shipped_configs() -> None:
     from pgkit import registry
 
-    names = re.findall(r"pgkit (?:train|compare) ([a-z][\w-]+)", README)
+    names = re.findall(r"pgkit (?:train|compare) ([a-z][\w-]*)(?=[\s`)])", README)
     assert set(names) >= {"cartpole-reinforce", "cartpole-actor-critic", "lunarlander-actor-critic"}
     assert set(names) <= set(registry.shipped_configs())

@@ -202,7 +202,9 @@ def _pairs(plan: Plan, case: Case, found: Tuned, runs: pd.DataFrame, index: int)
                 "flips": seconds is not None and _flips(verdict, seconds, rope),
             }
         )
-    adjusted = stats.holm([row["p"] for row in rows]) if rows else []
+    if not rows:
+        return []
+    adjusted = stats.holm([row["p"] for row in rows])
     return [{**row, "p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
 
 

@@ -63,7 +63,7 @@ def forecast(plan: Plan, workers: int) -> list[dict[str, Any]]:
     settings = {"tuning": len(plan.rates), "evaluation": 1, "neighbour": 2}
     seeds = {"tuning": plan.tuning_seeds, "evaluation": plan.evaluation_seeds, "neighbour": plan.neighbour_seeds}
     check_here(plan)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for case in plan.cases:
         some = [
             Run("tuning", case.environment, case.agent, arm, rate, seed)

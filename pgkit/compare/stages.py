@@ -165,7 +165,7 @@ def _neighbours(plan: Plan, scores: Scores) -> list[Run]:
     runs = []
     for case, found in _tuned(plan, scores).items():
         for arm, (best, second, *_) in found.selections.items():
-            beside = {best - 1, best + 1, second} - {None, -1, len(found.rates)}
+            beside = {best - 1, best + 1, best if second is None else second} - {best, -1, len(found.rates)}
             runs += [
                 Run("neighbour", *case, arm, found.rates[index], seed)
                 for index in sorted(beside)
