@@ -111,7 +111,7 @@ def draw_learning(
     axes.set_ylabel("return")
     if not every_run:
         label_at_right(axes, ends)
-    axes.set_title(f"Learning curves ({_seeds(evaluation)} fresh seeds: median, 10-90 % band)")
+    axes.set_title(f"Learning curves ({_seeds(evaluation)} fresh seeds)")
     return axes
 
 
