@@ -70,8 +70,8 @@ def _of_case(frame: pd.DataFrame, case: Case) -> pd.DataFrame:
 
 
 def _scores(plan: Plan, runs: pd.DataFrame, case: Case) -> dict[str, Array]:
-    """Scores ``(n,)`` of each arm's runs in a case."""
-    of_case = _of_case(runs, case)
+    """Scores ``(n,)`` of each arm's runs in a case, in the order of their seeds."""
+    of_case = _of_case(runs, case).sort_values("seed")
     return {arm: of_case.loc[of_case["optimizer"] == arm, "auc"].to_numpy(dtype=float) for arm in plan.arms}
 
 
@@ -183,7 +183,7 @@ def _pairs(plan: Plan, case: Case, found: Tuned, runs: pd.DataFrame, index: int)
     rows = []
     for number, (first, other) in enumerate(combinations(plan.arms, 2)):
         a, b, rope = scores[first], scores[other], plan.config.rope
-        difference, better = stats.welch(a, b), stats.probability_of_improvement(a, b)
+        difference, p, better = _compare(a, b, plan.config.paired, seed(4, index, number))
         verdict = stats.verdict(difference.low, difference.high, rope)
         seconds = (second.get(first, a), second.get(other, b)) if first in second or other in second else None
         rows.append(
@@ -195,7 +195,7 @@ def _pairs(plan: Plan, case: Case, found: Tuned, runs: pd.DataFrame, index: int)
                 "difference": difference.value,
                 "low": difference.low,
                 "high": difference.high,
-                "p": stats.permutation_test(a, b, seed(4, index, number)),
+                "p": p,
                 **across.spread({"improvement": better}),
                 "verdict": verdict,
                 "second_best_verdict": "" if seconds is None else _verdict(seconds, rope),
@@ -206,6 +206,15 @@ def _pairs(plan: Plan, case: Case, found: Tuned, runs: pd.DataFrame, index: int)
         return []
     adjusted = stats.holm([row["p"] for row in rows])
     return [{**row, "p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+
+
+def _compare(
+    a: Array, b: Array, paired: bool, rng: np.random.Generator
+) -> tuple[stats.Difference, float, stats.Estimate]:
+    """Difference of means, permutation p-value and probability of improvement; seed by seed if the plan says so."""
+    if paired:
+        return stats.paired_difference(a, b), stats.paired_permutation_test(a, b, rng), stats.paired_improvement(a, b)
+    return stats.welch(a, b), stats.permutation_test(a, b, rng), stats.probability_of_improvement(a, b)
 
 
 def _verdict(pair: tuple[Array, Array], rope: float) -> str:

@@ -90,6 +90,8 @@ class ComparisonConfig(Model):
     evaluation_seeds: int | tuple[int, ...] | None = None
     rope: float = Field(default=0.05, ge=0)
     """Differences of mean scores below this are of no practical interest."""
+    paired: bool = False
+    """Compare arms seed by seed: they share initial weights and environment streams."""
     failure_below: float = Field(default=0.1, ge=0)
     """A run whose final score is lower has failed."""
 
@@ -207,6 +209,7 @@ class Plan:
             "evaluation_seeds": list(self.evaluation_seeds),
             "neighbour_seeds": list(self.neighbour_seeds),
             "rope": config.rope,
+            **({"paired": True} if config.paired else {}),
             "failure_below": config.failure_below,
             "evaluation": first["evaluation"],
             "held_equal": held,
