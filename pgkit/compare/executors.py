@@ -167,7 +167,8 @@ class RayExecutor:
         try:
             ray.init(**options, configure_logging=False, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise PgkitError(f"cannot reach a Ray cluster at {address}: {' '.join(str(error).split())}") from None
+            hint = "if it asks for a token, set RAY_AUTH_MODE=token"
+            raise PgkitError(f"cannot reach a Ray cluster at {address}: {error} ({hint})") from None
         variables = {"env_vars": {"OMP_NUM_THREADS": "1"}}
         self._remote: Callable[..., Any] = ray.remote(num_cpus=1, max_retries=0, runtime_env=variables)(
             _ray_work

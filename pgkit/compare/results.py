@@ -53,7 +53,8 @@ class Store:
         stored = read_json(self.directory / "plan.json")
         if stored.get("format") != FORMAT or stored["hash"] != plan.hash:
             ignored = ("hash", "name", "question", "declared")
-            key = next((k for k, v in plan.as_data().items() if k not in ignored and stored.get(k) != v), "hash")
+            wanted = json.loads(_json(plan.as_data()))  # tuples become lists
+            key = next((k for k, v in wanted.items() if k not in ignored and stored.get(k) != v), "hash")
             raise PgkitError(
                 f"{self.directory} holds the results of another plan (they differ in {key!r}): "
                 "name=... or --out chooses another place"
