@@ -163,7 +163,9 @@ class RayExecutor:
         self._ray = ray
         if address:
             _check_reachable(address)
-        options: dict[str, Any] = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
+        options: dict[str, Any] = (
+            {"address": address} if address else {"address": "local", "num_cpus": workers, "include_dashboard": False}
+        )
         try:
             ray.init(**options, configure_logging=False, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
