@@ -116,9 +116,10 @@ def compare(
         import os
 
         from pgkit.compare import api
+        from pgkit.types import PgkitError
 
         if ray_address and executor != "ray":
-            _fail("--ray-address is for --executor ray")
+            raise PgkitError("--ray-address is for --executor ray")
         cores = workers or len(os.sched_getaffinity(0))
         if dry_run:
             plan, cost = api.dry_run(comparison, overrides or (), cores)
@@ -178,12 +179,6 @@ def _one_line_errors() -> Iterator[None]:
             raise
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(error.exit_code) from None
-
-
-def _fail(message: str) -> None:
-    from pgkit.types import PgkitError
-
-    raise PgkitError(message)
 
 
 def _print_plan(plan: Any, cost: Sequence[Mapping[str, Any]], workers: int) -> None:

@@ -1,6 +1,6 @@
 """What the training loop tells an optimizer beside the gradients: the signals that it needs, and no others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,13 +28,13 @@ def gather(population: Population, progress: Tensor, batches: Batches) -> dict[s
     the last update, NaN before the first; ``rollout_start`` whether the update is the first of its rollout, as all are
     that take a rollout in one batch; ``fisher_vector_product`` a :class:`Fisher`.
     """
-    signals: dict[str, Any] = {
-        "progress": progress,
-        "kl": population.kl,
-        "rollout_start": torch.ones_like(population.alive),
-        "fisher_vector_product": Fisher(population.policy, population.params, batches),
+    signals: dict[str, Callable[[], Any]] = {
+        "progress": lambda: progress,
+        "kl": lambda: population.kl,
+        "rollout_start": lambda: torch.ones_like(population.alive),
+        "fisher_vector_product": lambda: Fisher(population.policy, population.params, batches),
     }
-    return {name: value for name, value in signals.items() if name in population.optimizer.needs}
+    return {name: signals[name]() for name in signals if name in population.optimizer.needs}
 
 
 @torch.no_grad()

@@ -52,7 +52,7 @@ def analyse(
     for agent in plan.config.agents:
         across.add(plan, rows, agent, evaluated, found)
     rows["baselines"] = [
-        {**row, "score": scale[str(row["environment"])].score(float(row["return_mean"]))}
+        {**row, "score": float(scale[str(row["environment"])].score(float(row["return_mean"])))}
         for row in baselines.to_dict("records")
     ]
     tables = {name: make_table(name, rows[name]) for name in SCHEMAS if name not in ("runs", "curves")}

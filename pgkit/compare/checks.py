@@ -5,12 +5,15 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pgkit.compare.plan import Plan
 from pgkit.config import TrainConfig
 from pgkit.evaluate import Player, play
 from pgkit.population import build_envs, build_policy
+from pgkit.stats.curves import normalize
+from pgkit.stats.samples import FloatArray
 
 EPISODES = 1000
 """Of each policy."""
@@ -31,9 +34,9 @@ class Scale(NamedTuple):
     reference: float
     threshold: float
 
-    def score(self, returns: float) -> float:
-        """The normalised score of a return, not clipped."""
-        return (returns - self.random) / (self.reference - self.random)
+    def score(self, returns: ArrayLike) -> FloatArray:
+        """Normalised scores, see :func:`pgkit.stats.normalize`."""
+        return normalize(returns, self.random, self.reference)
 
 
 def measure_baselines(plan: Plan) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """What a person sees while a comparison runs: stage, runs, speed, time left and who leads. Quiet without a terminal."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -76,12 +76,12 @@ class Display:
             speed=f"{speed:,.0f} steps/s" if speed else "",
         )
 
-    def leaders(self, plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> None:
-        """The best mean score of every arm so far, case by case."""
+    def leaders(self, plan: Plan, scale: Mapping[str, Scale], load: Callable[[], pd.DataFrame]) -> None:
+        """The best mean score of every arm so far, case by case; results are loaded only if somebody looks."""
         if self._is_live:
             from rich.console import Group
 
-            self._live.update(Group(self._progress, _leader_board(plan, scale, stored)))
+            self._live.update(Group(self._progress, _leader_board(plan, scale, load())))
 
     def say(self, text: str) -> None:
         """A line that stays, terminal or not."""

@@ -122,7 +122,7 @@ def _run_stage(
             if event.kind == "done":
                 store.add(chunks[event.chunk], event.content)
                 display.done(event.chunk, len(chunks[event.chunk]), sum(row["env_steps"] for row in event.content))
-                display.leaders(plan, scale, store.load())
+                display.leaders(plan, scale, store.load)
             elif tries[event.chunk] < TRIES:
                 display.say(f"{_named(chunks[event.chunk])}: {event.content}; trying again")
                 waiting.append(event.chunk)

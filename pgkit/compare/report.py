@@ -3,7 +3,6 @@
 Equal analyses give equal bytes.
 """
 
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from markupsafe import Markup
 from pgkit.compare import views, words
 from pgkit.compare.drawing import png, rate, short_number, svg
 from pgkit.compare.figures import CAPTIONS, RULE, draw_across, draw_all
+from pgkit.compare.results import write_frame
 from pgkit.compare.tables import Analysis, check_tables
 from pgkit.compare.views import View
 from pgkit.files import replace_file, write_text
@@ -87,9 +87,7 @@ def write_report(analysis: Analysis, directory: Path, drawings: Sequence[Drawing
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write ``<path>.csv`` and ``<path>.parquet``."""
     write_text(path.with_name(f"{path.name}.csv"), table.to_csv(index=False, lineterminator="\n"))
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    replace_file(path.with_name(f"{path.name}.parquet"), _writer(buffer.getvalue()))
+    write_frame(path.with_name(f"{path.name}.parquet"), table)
 
 
 def draw(analysis: Analysis) -> list[Drawing]:

@@ -47,10 +47,9 @@ def _score_case(plan: Plan, scale: Scale, agent: str, rows: pd.DataFrame) -> pd.
     _, scores, at = _arrays(plan, scale, agent, rows)
     diverged = rows["diverged"].to_numpy(dtype=bool)
     sampled, greedy = (
-        np.where(diverged[:, None], 0.0, c.normalize(np.stack(rows[name].to_numpy()), scale.random, scale.reference))
-        for name in ("final", "greedy")
+        np.where(diverged[:, None], 0.0, scale.score(np.stack(rows[name].to_numpy()))) for name in ("final", "greedy")
     )
-    threshold, failed = scale.score(scale.threshold), c.has_failed(scores, diverged, plan.config.failure_below)
+    threshold, failed = float(scale.score(scale.threshold)), c.has_failed(scores, diverged, plan.config.failure_below)
     below = f"below {100 * plan.config.failure_below:g} %"
     columns = {
         "failure": np.where(diverged, "diverged", np.where(failed, below, "")),
@@ -85,4 +84,4 @@ def _arrays(plan: Plan, scale: Scale, agent: str, rows: pd.DataFrame) -> tuple[A
     at = np.linspace(0, budget, returns.shape[1])
     lost = np.isnan(returns)
     failed_at = np.where(lost.any(1), at[lost.argmax(1)], np.nan)
-    return returns, c.apply_floor(c.normalize(returns, scale.random, scale.reference), at, failed_at), at
+    return returns, c.apply_floor(scale.score(returns), at, failed_at), at

@@ -127,7 +127,7 @@ def _work(pipe: Connection, other_end: Connection, create: bytes, count: int, na
                 result = envs.step(torch.from_numpy(data), index)
                 pipe.send(tuple(field.numpy() for field in result[:5]))
     except (EOFError, BrokenPipeError):
-        pass
+        pass  # the parent has closed the pipe, or is gone: there is nothing left to do, and nobody to tell
     except PgkitError as error:
         pipe.send(error)
     except Exception:  # whatever it is, the parent raises it
