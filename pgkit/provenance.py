@@ -22,7 +22,7 @@ from pgkit.files import write_text
 PACKAGES = ("pgkit-rl", "torch", "numpy", "gymnasium", "box2d", "envpool", "pydantic", "scipy")
 """What numbers may depend on."""
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_CBWR")
 
 
 class Stopwatch(NamedTuple):
