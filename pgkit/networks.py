@@ -1,6 +1,11 @@
-"""Stacked multi-layer perceptrons: one batched matrix product per layer for the whole population."""
+"""Stacked multi-layer perceptrons: one batched matrix product per layer for the whole population.
+
+A network is one node of autograd's graph: its backward pass is written out below. That halves the time of a gradient,
+because activations are computed in place, where autograd would read and write a new tensor for each of them.
+"""
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,41 +14,136 @@ from torch.nn import functional
 from pgkit.seeding import uniform
 from pgkit.types import Params
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh,
-    "relu": torch.relu,
-    "elu": functional.elu,
-    "silu": functional.silu,
+
+class Activation(NamedTuple):
+    """An element-wise function.
+
+    Attributes:
+        plain: the function, as autograd can differentiate it any number of times.
+        apply: the same, faster; it may write into its argument.
+        backward: ``backward(grad, kept)``, the gradient of the argument in the memory of that of the result, from what
+            the function gave, or was given if ``keeps_argument``.
+        keeps_argument: ``apply`` leaves its argument as it is, and ``backward`` wants it.
+    """
+
+    plain: Callable[[Tensor], Tensor]
+    apply: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+    keeps_argument: bool = False
+
+
+def fast_tanh(x: Tensor) -> Tensor:
+    """``tanh(x)`` in place as ``2 sigmoid(2 x) - 1``, absolute error below 2e-7; five times faster than ``torch.tanh``.
+
+    Libraries compute the elements that fill no vector register with scalar code, which rounds differently. Where that
+    could make a member depend on its neighbours, because its own elements do not fill whole registers, ``torch.tanh``
+    is taken, which has no such remainder.
+    """
+    if x[:1].numel() % _REGISTERS:
+        return x.tanh_()
+    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
+
+
+_REGISTERS = 64  # elements: a multiple of what any processor's vector loop handles at once
+
+_aten = torch.ops.aten
+ACTIVATIONS: dict[str, Activation] = {
+    "tanh": Activation(torch.tanh, fast_tanh, lambda grad, y: _aten.tanh_backward.grad_input(grad, y, grad_input=grad)),
+    "relu": Activation(
+        torch.relu, torch.relu_, lambda grad, y: _aten.threshold_backward.grad_input(grad, y, 0, grad_input=grad)
+    ),
+    "elu": Activation(
+        functional.elu,
+        lambda x: functional.elu(x, inplace=True),
+        lambda grad, y: _aten.elu_backward.grad_input(grad, 1, 1, 1, True, y, grad_input=grad),
+    ),
+    "silu": Activation(
+        functional.silu,
+        functional.silu,
+        lambda grad, x: _aten.silu_backward.grad_input(grad, x, grad_input=grad),
+        keeps_argument=True,
+    ),
 }
 
 _LAYER_STRIDE = 1 << 32  # counters of one layer's weights never reach the next layer's
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``x @ weight + bias`` for each member: ``(P, B, in)``, ``(P, in, out)``, ``(P, 1, out)`` -> ``(P, B, out)``.
-
-    A width of one is padded to two: the matrix-vector kernels that BLAS takes for width one round
-    differently for one member than for many, and a member must not depend on its neighbours.
-    """
-    if weight.shape[1] == 1:
-        x, weight = functional.pad(x, (0, 1)), functional.pad(weight, (0, 0, 0, 1))
-    if weight.shape[2] == 1:
-        return torch.baddbmm(functional.pad(bias, (0, 1)), x, functional.pad(weight, (0, 1)))[..., :1]
-    return torch.baddbmm(bias, x, weight)
-
-
 def mlp(params: Params, name: str, x: Tensor, activation: str, activate_last: bool = False) -> Tensor:
-    """Apply the layers ``name.0``, ``name.1``, ... to ``x`` of shape ``(P, B, D)``.
+    """Apply the layers ``name.0``, ``name.1``, ... to ``x`` of shape ``(P, B, D)``; members do not mix.
 
-    The activation stands between layers, and after the last one if ``activate_last``.
+    A layer is ``x @ weight + bias``: ``(P, B, in)``, ``(P, in, out)``, ``(P, 1, out)`` -> ``(P, B, out)``. The
+    activation stands between layers, and after the last one if ``activate_last``.
+
+    A width of one is padded to two: the matrix-vector kernels that BLAS takes for width one round differently for one
+    member than for many, and a member must not depend on its neighbours.
     """
-    activate = ACTIVATIONS[activation]
-    layers = layer_count(params, name)
-    for layer in range(layers):
-        x = linear(x, params[f"{name}.{layer}.weight"], params[f"{name}.{layer}.bias"])
-        if layer < layers - 1 or activate_last:
-            x = activate(x)
-    return x
+    leaves = []
+    for layer in range(layer_count(params, name)):
+        weight, bias = params[f"{name}.{layer}.weight"], params[f"{name}.{layer}.bias"]
+        if 1 in weight.shape[1:]:
+            to_two = [width == 1 for width in weight.shape[1:]]
+            weight, bias = functional.pad(weight, (0, to_two[1], 0, to_two[0])), functional.pad(bias, (0, to_two[1]))
+        leaves += [weight, bias]
+    if not leaves:
+        return x
+    x = functional.pad(x, (0, 1)) if x.shape[2] == 1 else x
+    form = (ACTIVATIONS[activation], activate_last)
+    graph = torch.is_grad_enabled()
+    y = _Layers.apply(form, x, *leaves) if graph else _forward(form, x, leaves)[-1]  # type: ignore[no-untyped-call]
+    return y[..., : params[f"{name}.{layer}.weight"].shape[2]]
+
+
+_Form = tuple[Activation, bool]
+
+
+def _forward(form: _Form, x: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
+    """What the backward pass needs of each layer, and the output: ``x``, then one or two tensors a layer."""
+    activation, activate_last = form
+    tape = [x]
+    for weight, bias in zip(leaves[::2], leaves[1::2], strict=True):
+        tape.append(torch.baddbmm(bias, tape[-1], weight))
+        if activate_last or weight is not leaves[-2]:
+            x = activation.apply(tape[-1])
+            tape[-1:] = [tape[-1], x] if activation.keeps_argument else [x]
+    return tape
+
+
+class _Layers(torch.autograd.Function):
+    """The layers of a network as one function of its input and its leaves (weight, bias, weight, bias, ...)."""
+
+    @staticmethod
+    def forward(ctx: Any, form: _Form, x: Tensor, *leaves: Tensor) -> Tensor:
+        tape = _forward(form, x, leaves)
+        ctx.form = form
+        ctx.save_for_backward(*tape, *leaves)
+        return tape[-1]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,), (activation, activate_last) = grads, ctx.form
+        count = len(ctx.needs_input_grad) - 2
+        tape, leaves = list(ctx.saved_tensors[:-count]), ctx.saved_tensors[-count:]
+        if torch.is_grad_enabled():  # somebody asks for second derivatives
+            return None, *_differentiable_backward(ctx.form, tape[0], leaves, grad)
+        output = tape.pop()
+        gradients: list[Tensor | None] = []
+        for layer in range(count - 2, -1, -2):
+            if activate_last or layer < count - 2:
+                own = grad.clone() if layer == count - 2 else grad  # the first is not ours to write into
+                grad = activation.backward(own, tape.pop() if activation.keeps_argument else output)
+            output = tape.pop()
+            gradients += [grad.sum(1, keepdim=True), torch.bmm(output.mT, grad)]
+            if layer or ctx.needs_input_grad[1]:
+                grad = torch.bmm(grad, leaves[layer].mT)
+        return None, grad if ctx.needs_input_grad[1] else None, *reversed(gradients)
+
+
+def _differentiable_backward(form: _Form, x: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
+    """The gradients of input and leaves by autograd, operation by operation, so that they can be differentiated."""
+    plain = form[0]._replace(apply=form[0].plain, keeps_argument=False)
+    wanted = [leaf for leaf in (x, *leaves) if leaf.requires_grad]
+    found = iter(torch.autograd.grad(_forward((plain, form[1]), x, leaves)[-1], wanted, grad, create_graph=True))
+    return [next(found) if leaf.requires_grad else None for leaf in (x, *leaves)]
 
 
 def layer_count(params: Params, name: str) -> int:

@@ -1,10 +1,12 @@
 """Stacked networks: initial weights, the layers' arithmetic, and members that do not depend on each other."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
 
-from pgkit.networks import ACTIVATIONS, init_mlp, layer_count, linear, mlp
+from pgkit.networks import ACTIVATIONS, fast_tanh, init_mlp, layer_count, mlp
 from pgkit.seeding import stream_keys, uniform
 from pgkit.types import Params
 
@@ -75,17 +77,45 @@ def test_as_many_gains_as_layers() -> None:
 
 
 @pytest.mark.parametrize(("fan_in", "fan_out"), SHAPES)
-def test_linear_is_a_matrix_product_and_a_bias(fan_in: int, fan_out: int) -> None:
+def test_one_layer_is_a_matrix_product_and_a_bias(fan_in: int, fan_out: int) -> None:
     x, weight, bias = numbers(0, 3, 10, fan_in), numbers(1, 3, fan_in, fan_out), numbers(2, 3, 1, fan_out)
     expected = torch.einsum("pbi,pio->pbo", x.double(), weight.double()) + bias.double()
-    torch.testing.assert_close(linear(x, weight, bias).double(), expected, atol=1e-5, rtol=1e-5)
+    given = mlp({"net.0.weight": weight, "net.0.bias": bias}, "net", x, "tanh")
+    torch.testing.assert_close(given.double(), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("fan_in", "fan_out"), [(1, 1), (1, 3), (3, 1), (4, 5)])
-def test_linear_has_the_right_gradient(fan_in: int, fan_out: int) -> None:
-    shapes = ((2, 6, fan_in), (2, fan_in, fan_out), (2, 1, fan_out))
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activate_last", [True, False])
+@pytest.mark.parametrize("sizes", [(1, 1), (3, 1), (4, 5, 2), (2, 1, 3), (3, 32, 32, 1)])
+def test_first_and_second_derivatives(activation: str, activate_last: bool, sizes: tuple[int, ...]) -> None:
+    """Against finite differences, for the input and every leaf."""
+    names = [f"net.{layer}.{kind}" for layer in range(len(sizes) - 1) for kind in ("weight", "bias")]
+    shapes = [shape for fan_in, out in pairwise(sizes) for shape in ((2, fan_in, out), (2, 1, out))]
     leaves = [numbers(seed, *shape, dtype=torch.float64).requires_grad_() for seed, shape in enumerate(shapes)]
-    assert torch.autograd.gradcheck(linear, leaves)
+    x = numbers(99, 2, 2, sizes[0], dtype=torch.float64).requires_grad_()
+
+    def network(x: Tensor, *leaves: Tensor) -> Tensor:
+        return mlp(dict(zip(names, leaves, strict=True)), "net", x, activation, activate_last)
+
+    assert torch.autograd.gradcheck(network, (x, *leaves), fast_mode=True)
+    if activation != "relu":  # whose second derivative is 0 wherever there is one
+        assert torch.autograd.gradgradcheck(network, (x, *leaves), fast_mode=True)
+
+
+def test_a_network_without_layers_gives_its_input() -> None:
+    x = numbers(0, 2, 3, 4)
+    assert mlp({}, "trunk", x, "tanh", activate_last=True) is x
+
+
+def test_fast_tanh() -> None:
+    x = torch.cat([torch.linspace(-20, 20, 4000), torch.logspace(-10, 2, 95), torch.tensor([torch.inf])]).view(
+        1, 64, -1
+    )
+    result = fast_tanh(x.clone())
+    assert not torch.equal(result, x.tanh())  # it is another formula
+    torch.testing.assert_close(result, x.tanh(), atol=2e-7, rtol=0)
+    assert fast_tanh(torch.full((1, 64), torch.nan)).isnan().all()
+    assert torch.equal(fast_tanh(x[:, :1].clone()), x[:, :1].tanh())  # 64 elements of a member do not divide this one
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -117,8 +147,8 @@ def forward_and_backward(params: Params, x: Tensor) -> list[Tensor]:
     return [outputs.detach(), *torch.autograd.grad(outputs.square().sum(), list(leaves.values()))]
 
 
-@pytest.mark.parametrize("sizes", [(4, 64, 64, 2), (4, 64, 1), (1, 16, 1), (3, 1, 1, 2), (8, 5)])
-@pytest.mark.parametrize("batch", [1, 8, 160])
+@pytest.mark.parametrize("sizes", [(4, 64, 64, 2), (4, 64, 1), (1, 16, 1), (3, 1, 1, 2), (8, 5), (4, 30, 50, 2)])
+@pytest.mark.parametrize("batch", [1, 3, 8, 160])
 def test_a_member_has_the_same_bits_in_every_population(sizes: tuple[int, ...], batch: int) -> None:
     """Forward and backward, at the first and the last place."""
     members = max(POPULATIONS)
