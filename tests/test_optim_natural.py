@@ -30,6 +30,11 @@ def parameters(policy: Policy, members: int) -> Params:
     }
 
 
+def numbers_like(params: Params) -> Params:
+    random = torch.Generator().manual_seed(4)
+    return {name: torch.randn(leaf.shape, generator=random, dtype=leaf.dtype) for name, leaf in params.items()}
+
+
 def observations(members: int, samples: int = 40) -> Tensor:
     return torch.randn(members, samples, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
@@ -69,7 +74,7 @@ def test_fisher_vector_product_equals_the_dense_matrix(head: str) -> None:
     params = parameters(policy, 3)
     at = {name: leaf.clone() for name, leaf in params.items()}
     product = fisher_vector_product(lambda moved: kl_from(policy, at, obs, moved), params)
-    vector = {name: torch.randn_like(leaf) for name, leaf in params.items()}
+    vector = numbers_like(params)
     image = product(vector)
     for k in range(3):
         expected = dense_fisher(policy, params, obs, k) @ flat(vector, k)
@@ -83,7 +88,7 @@ def test_step_equals_the_dense_one(head: str) -> None:
     params = parameters(policy, 3)
     at = {name: leaf.clone() for name, leaf in params.items()}
     product = fisher_vector_product(lambda moved: kl_from(policy, at, obs, moved), params)
-    grads = {name: torch.randn_like(leaf) for name, leaf in params.items()}
+    grads = numbers_like(params)
     optimizer = make("npg", max_kl=max_kl, damping=DAMPING, cg_iterations=100)
     updates, state = optimizer.update(grads, optimizer.init(params), params, fisher_vector_product=product)
     for k in range(3):

@@ -69,7 +69,7 @@ def npg(lr: Hyper = 1.0, max_kl: Hyper = 0.01, damping: Hyper = 1e-3, cg_iterati
 
 
 def conjugate_gradients(
-    product: Callable[[Params], Params], target: Params, iterations: Tensor, most: int, tolerance: float = 1e-10
+    product: Callable[[Params], Params], target: Params, iterations: Tensor, most: int, tolerance: float = 1e-12
 ) -> Params:
     """Solve ``product(x) = target`` for every member at once (Hestenes and Stiefel 1952).
 
