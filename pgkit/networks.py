@@ -20,7 +20,7 @@ class Activation(NamedTuple):
 
     Attributes:
         plain: the function, as autograd can differentiate it any number of times.
-        apply: the same, faster; it may write into its argument.
+        apply: the same of ``scale`` times the argument, faster; it may write into what it is given.
         backward: ``backward(grad, kept)``, the gradient of the argument in the memory of that of the result, from what
             the function gave, or was given if ``keeps_argument``.
         keeps_argument: ``apply`` leaves its argument as it is, and ``backward`` wants it.
@@ -30,25 +30,30 @@ class Activation(NamedTuple):
     apply: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor], Tensor]
     keeps_argument: bool = False
+    scale: float = 1
 
 
-def fast_tanh(x: Tensor) -> Tensor:
-    """``tanh(x)`` in place as ``2 sigmoid(2 x) - 1``, absolute error below 2e-7; five times faster than ``torch.tanh``.
+def tanh_of_half(x: Tensor) -> Tensor:
+    """``tanh(x / 2)`` in place as ``2 sigmoid(x) - 1``, absolute error below 2e-7; six times faster than torch's tanh.
 
     Libraries compute the elements that fill no vector register with scalar code, which rounds differently. Where that
     could make a member depend on its neighbours, because its own elements do not fill whole registers, ``torch.tanh``
     is taken, which has no such remainder.
     """
     if x[:1].numel() % _REGISTERS:
-        return x.tanh_()
-    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
+        return x.mul_(0.5).tanh_()
+    x.sigmoid_()
+    return torch.add(_MINUS_ONE, x, alpha=2, out=x)
 
 
 _REGISTERS = 64  # elements: a multiple of what any processor's vector loop handles at once
+_MINUS_ONE = torch.tensor(-1.0)
 
 _aten = torch.ops.aten
 ACTIVATIONS: dict[str, Activation] = {
-    "tanh": Activation(torch.tanh, fast_tanh, lambda grad, y: _aten.tanh_backward.grad_input(grad, y, grad_input=grad)),
+    "tanh": Activation(
+        torch.tanh, tanh_of_half, lambda grad, y: _aten.tanh_backward.grad_input(grad, y, grad_input=grad), scale=2
+    ),
     "relu": Activation(
         torch.relu, torch.relu_, lambda grad, y: _aten.threshold_backward.grad_input(grad, y, 0, grad_input=grad)
     ),
@@ -101,8 +106,10 @@ def _forward(form: _Form, x: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
     activation, activate_last = form
     tape = [x]
     for weight, bias in zip(leaves[::2], leaves[1::2], strict=True):
-        tape.append(torch.baddbmm(bias, tape[-1], weight))
-        if activate_last or weight is not leaves[-2]:
+        active = activate_last or weight is not leaves[-2]
+        scale = activation.scale if active else 1
+        tape.append(torch.baddbmm(bias, tape[-1], weight, beta=scale, alpha=scale))
+        if active:
             x = activation.apply(tape[-1])
             tape[-1:] = [tape[-1], x] if activation.keeps_argument else [x]
     return tape
@@ -140,7 +147,7 @@ class _Layers(torch.autograd.Function):
 
 def _differentiable_backward(form: _Form, x: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
     """The gradients of input and leaves by autograd, operation by operation, so that they can be differentiated."""
-    plain = form[0]._replace(apply=form[0].plain, keeps_argument=False)
+    plain = form[0]._replace(apply=form[0].plain, keeps_argument=False, scale=1)
     wanted = [leaf for leaf in (x, *leaves) if leaf.requires_grad]
     found = iter(torch.autograd.grad(_forward((plain, form[1]), x, leaves)[-1], wanted, grad, create_graph=True))
     return [next(found) if leaf.requires_grad else None for leaf in (x, *leaves)]

@@ -152,6 +152,8 @@ class Optimizer:
 @torch.no_grad()
 def apply_updates(params: Params, updates: Params, alive: Tensor | None = None) -> Params:
     """``param + update`` in the buffers of the updates; members where ``alive`` ``(P,)`` is False keep ``param``."""
+    if alive is not None and alive.device.type == "cpu" and alive.all():
+        alive = None  # on a GPU, looking costs more than selecting
     moved = {}
     for name, param in params.items():
         leaf = updates[name].add_(param)
