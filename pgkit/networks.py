@@ -78,24 +78,53 @@ def mlp(params: Params, name: str, x: Tensor, activation: str, activate_last: bo
 
     A layer is ``x @ weight + bias``: ``(P, B, in)``, ``(P, in, out)``, ``(P, 1, out)`` -> ``(P, B, out)``. The
     activation stands between layers, and after the last one if ``activate_last``.
-
-    A width of one is padded to two: the matrix-vector kernels that BLAS takes for width one round differently for one
-    member than for many, and a member must not depend on its neighbours.
     """
-    leaves = []
-    for layer in range(layer_count(params, name)):
-        weight, bias = params[f"{name}.{layer}.weight"], params[f"{name}.{layer}.bias"]
-        if 1 in weight.shape[1:]:
-            to_two = [width == 1 for width in weight.shape[1:]]
-            weight, bias = functional.pad(weight, (0, to_two[1], 0, to_two[0])), functional.pad(bias, (0, to_two[1]))
-        leaves += [weight, bias]
+    leaves = _padded_leaves(params, name, rows=x.shape[1])
     if not leaves:
         return x
     x = functional.pad(x, (0, 1)) if x.shape[2] == 1 else x
-    form = (ACTIVATIONS[activation], activate_last)
-    graph = torch.is_grad_enabled()
+    form, graph = (ACTIVATIONS[activation], activate_last), torch.is_grad_enabled()
     y = _Layers.apply(form, x, *leaves) if graph else _forward(form, x, leaves)[-1]  # type: ignore[no-untyped-call]
-    return y[..., : params[f"{name}.{layer}.weight"].shape[2]]
+    return y[..., : params[f"{name}.{layer_count(params, name) - 1}.bias"].shape[2]]
+
+
+def _padded_leaves(params: Params, name: str, rows: int) -> list[Tensor]:
+    """Weight, bias, weight, bias, ... of a network, narrow widths padded with zeros.
+
+    A width of one becomes two: the matrix-vector kernels that BLAS takes for width one round differently for one member
+    than for many, and a member must not depend on its neighbours. For many rows see :func:`_product`.
+    """
+    leaves: list[Tensor] = []
+    least = _LEAST_WIDTH if rows >= _MANY_ROWS else 2
+    for layer in range(layer_count(params, name)):
+        weight, bias = params[f"{name}.{layer}.weight"], params[f"{name}.{layer}.bias"]
+        width_in = leaves[-1].shape[2] if leaves else max(2, weight.shape[1])
+        more_in, more_out = width_in - weight.shape[1], max(0, least - weight.shape[2])
+        if more_in or more_out:
+            weight, bias = functional.pad(weight, (0, more_out, 0, more_in)), functional.pad(bias, (0, more_out))
+        leaves += [weight, bias]
+    return leaves
+
+
+_MANY_ROWS, _LEAST_WIDTH, _NARROW = 32, 4, 16
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """``scale * (x @ weight + bias)``.
+
+    BLAS takes several times as long for narrow results as for their transpose, if that has many columns; a width of two
+    is slower either way than one of four.
+    """
+    if weight.shape[2] < _NARROW and x.shape[1] >= _MANY_ROWS:
+        return torch.baddbmm(bias.mT, weight.mT, x.mT, beta=scale, alpha=scale).mT.contiguous()
+    return torch.baddbmm(bias, x, weight, beta=scale, alpha=scale)
+
+
+def _weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
+    """``x^T @ grad``."""
+    if grad.shape[2] < _NARROW:
+        return torch.bmm(grad.mT, x).mT.contiguous()
+    return torch.bmm(x.mT, grad)
 
 
 _Form = tuple[Activation, bool]
@@ -107,8 +136,7 @@ def _forward(form: _Form, x: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
     tape = [x]
     for weight, bias in zip(leaves[::2], leaves[1::2], strict=True):
         active = activate_last or weight is not leaves[-2]
-        scale = activation.scale if active else 1
-        tape.append(torch.baddbmm(bias, tape[-1], weight, beta=scale, alpha=scale))
+        tape.append(_product(tape[-1], weight, bias, activation.scale if active else 1))
         if active:
             x = activation.apply(tape[-1])
             tape[-1:] = [tape[-1], x] if activation.keeps_argument else [x]
@@ -139,7 +167,7 @@ class _Layers(torch.autograd.Function):
                 own = grad.clone() if layer == count - 2 else grad  # the first is not ours to write into
                 grad = activation.backward(own, tape.pop() if activation.keeps_argument else output)
             output = tape.pop()
-            gradients += [grad.sum(1, keepdim=True), torch.bmm(output.mT, grad)]
+            gradients += [grad.sum(1, keepdim=True), _weight_gradient(output, grad)]
             if layer or ctx.needs_input_grad[1]:
                 grad = torch.bmm(grad, leaves[layer].mT)
         return None, grad if ctx.needs_input_grad[1] else None, *reversed(gradients)
