@@ -1,0 +1,226 @@
+"""How fast pgkit trains, side by side with its peers on the same cores, and how far that is from what the cores can do.
+
+    python scripts/bench_throughput.py                              # everything: about 15 minutes
+    python scripts/bench_throughput.py one population --json out.json
+
+Needs the extra "bench" (Stable-Baselines3, EnvPool); for rejax it makes a virtual environment below --jax. All programs
+of a comparison take turns, five times each; ratios are those of one turn; medians and ranges are shown. "Both cores"
+means two processes of one thread each; rejax may choose between that and one process with all threads.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from bench_turns import Contender, Spread, ratio, take_turns
+
+HERE = Path(__file__).parent
+REJAX = ("rejax==0.1.3", "gymnax==0.0.9")
+CARTPOLE, LUNARLANDER = "CartPole-v1", "LunarLander-v3"
+
+
+class Row(NamedTuple):
+    """A line of the table.
+
+    Attributes:
+        what: was compared.
+        measured: as text.
+        number: what the target is about.
+        target: what it should be at least, or at most.
+        at_most: whether small is good.
+    """
+
+    what: str
+    measured: str
+    number: float
+    target: float
+    at_most: bool = False
+
+    def __str__(self) -> str:
+        met = self.number <= self.target if self.at_most else self.number >= self.target
+        goal = f"{'<=' if self.at_most else '>='} {self.target:g}"
+        return f"| {self.what} | {self.measured} | {goal} | {'yes' if met else 'no'} |"
+
+
+class Bench(NamedTuple):
+    """How long to measure, and where rejax is."""
+
+    repetitions: int
+    seconds: float
+    jax: Path
+
+    def compare(self, **commands: Sequence[Sequence[str]]) -> dict[str, Contender]:
+        """The contenders of these commands, each a list of processes, after their turns."""
+        contenders = {name: Contender(processes) for name, processes in commands.items()}
+        take_turns(contenders, self.repetitions, self.seconds)
+        for name, contender in contenders.items():
+            print(f"  {name}: {Spread.of(contender.speeds):,.0f} steps/s", file=sys.stderr)
+        return contenders
+
+
+def worker(*arguments: object) -> list[str]:
+    return [sys.executable, str(HERE / "bench_worker.py"), *map(str, arguments)]
+
+
+def rejax(bench: Bench, agents: int, core: int | None = None) -> list[str]:
+    """The command; on one core only if one is given."""
+    python = bench.jax / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", bench.jax], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *REJAX], check=True)
+    pinned = [] if core is None else ["taskset", "-c", str(core)]
+    return [*pinned, str(python), str(HERE / "bench_rejax.py"), str(agents)]
+
+
+def one(bench: Bench) -> list[Row]:
+    """One run of each environment, one process each."""
+    cart = bench.compare(
+        pgkit=[worker("pgkit", CARTPOLE, 1, 8)], sb3=[worker("sb3", CARTPOLE, 8)], rejax=[rejax(bench, 1)]
+    )
+    lander = bench.compare(
+        envpool=[worker("pgkit", LUNARLANDER, 1, 16, "env.backend=envpool")],
+        gymnasium=[worker("pgkit", LUNARLANDER, 1, 16, "env.backend=gymnasium")],
+        sb3=[worker("sb3", LUNARLANDER, 16)],
+        sb3_subproc=[worker("sb3", LUNARLANDER, 16, "subproc")],
+    )
+    best = max(lander["sb3"], lander["sb3_subproc"], key=lambda peer: median(peer.speeds))
+    rows = [times("one CartPole run, over SB3 A2C", cart["pgkit"], cart["sb3"], 5)]
+    rows += [times("one LunarLander run, EnvPool, over SB3 A2C", lander["envpool"], best, 5)]
+    return [*rows, times("one LunarLander run, Gymnasium, over SB3 A2C", lander["gymnasium"], best, 2)]
+
+
+def population(bench: Bench) -> list[Row]:
+    """512 CartPole runs on both cores; phases and roofline."""
+    found = bench.compare(
+        pgkit=[worker("pgkit", CARTPOLE, 256, 8)] * 2,
+        sb3=[worker("sb3", CARTPOLE, 8)] * 2,
+        rejax_threads=[rejax(bench, 512)],
+        rejax_processes=[rejax(bench, 256, core) for core in (0, 1)],
+        products=[worker("products", 64)] * 2,
+        alone=[worker("pgkit", CARTPOLE, 1, 8)],
+        together=[worker("pgkit", CARTPOLE, 512, 8)],
+    )
+    best = max(found["rejax_threads"], found["rejax_processes"], key=lambda peer: median(peer.speeds))
+    print_phases("512 runs in two processes", found["pgkit"], found["products"])
+    print_phases("one run alone", found["alone"], found["products"])
+    megabytes = max(answer["megabytes"] for answers in found["together"].turns for answer in answers)
+    more = Spread.of([a / b for a, b in zip(found["alone"].speeds, found["together"].speeds, strict=True)])
+    return [
+        times("512 CartPole runs, over SB3 A2C on both cores", found["pgkit"], found["sb3"], 100),
+        times("512 CartPole runs, over rejax on both cores", found["pgkit"], best, 3),
+        times("512 CartPole runs, over their matrix products alone", found["pgkit"], found["products"], 0.5),
+        Row("one more member at 512, of a run alone", f"1/{1 / more.median:.0f}", more.median, 1 / 50, at_most=True),
+        Row("memory of 512 members in one process", f"{megabytes:,.0f} MB", megabytes, 1000, at_most=True),
+    ]
+
+
+def landers(bench: Bench) -> list[Row]:
+    """64 LunarLander runs of 8 environments on both cores."""
+    found = bench.compare(
+        pgkit=[worker("pgkit", LUNARLANDER, 32, 8, "env.backend=envpool", "env.kwargs.num_threads=1")] * 2,
+        sb3=[worker("sb3", LUNARLANDER, 8)] * 2,
+        envpool=[worker("envpool", LUNARLANDER, 512)],
+    )
+    return [
+        times("64 LunarLander runs (EnvPool), over SB3 A2C on both cores", found["pgkit"], found["sb3"], 12),
+        times("64 LunarLander runs, over EnvPool with random actions", found["pgkit"], found["envpool"], 0.8),
+    ]
+
+
+def watching(bench: Bench) -> list[Row]:
+    """What logging, evaluation and checkpoints add to a training as shipped."""
+    command = [sys.executable, "-m", "pgkit", "train", "cartpole-actor-critic", "seeds=16", "steps=100_000", "-q"]
+    bare = ["evaluation.points=0", "evaluation.final_episodes=1", "checkpoint_points=0", "log_interval=100_000"]
+    shares = []
+    for _ in range(bench.repetitions):
+        with tempfile.TemporaryDirectory() as folder:
+            full = seconds_of([*command, "--out", f"{folder}/full"])
+            without = seconds_of([*command, "--out", f"{folder}/bare", *bare])
+        shares.append(full / without - 1)
+    share = Spread.of(shares)
+    return [Row("logging, evaluation and checkpoints, of wall time", f"{share:.1%}", share.median, 0.05, at_most=True)]
+
+
+def start(bench: Bench) -> list[Row]:
+    """How long one waits for the first word."""
+    python = [sys.executable, "-c"]
+    asked: dict[str, list[str]] = {
+        "help": [sys.executable, "-m", "pgkit", "--help"],
+        "pgkit": [*python, "import pgkit; pgkit.train"],
+        "torch": [*python, "import torch"],
+    }
+    taken: dict[str, list[float]] = {name: [] for name in asked}
+    for _ in range(bench.repetitions):
+        for name, command in asked.items():
+            taken[name].append(seconds_of(command))
+    of_torch = Spread.of([a / b for a, b in zip(taken["pgkit"], taken["torch"], strict=True)])
+    waiting = Spread.of(taken["help"])
+    return [
+        Row("pgkit --help, seconds", f"{waiting:.2f}", waiting.median, 0.3, at_most=True),
+        Row("import pgkit and pgkit.train, over import torch", f"{of_torch:.2f}", of_torch.median, 1.5, at_most=True),
+    ]
+
+
+def seconds_of(command: Sequence[str]) -> float:
+    begun = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begun
+
+
+def times(what: str, first: Contender, second: Contender, target: float) -> Row:
+    found = ratio(first, second)
+    return Row(what, f"{found:.2f}x", found.median, target)
+
+
+def print_phases(what: str, contender: Contender, products: Contender) -> None:
+    """Time per update by phase, and as a multiple of the time of the matrix products alone."""
+    answers = [answer for turn in contender.turns for answer in turn]
+    steps = sum(answer["steps"] for answer in answers)
+    cost = {phase: 0.0 for answer in answers for phase in answer["phases"]}
+    for answer in answers:
+        for phase, seconds in answer["phases"].items():
+            cost[phase] += seconds / steps * 1e9
+    whole = sum(answer["seconds"] for answer in answers) / steps * 1e9
+    least = 1e9 * 2 / median(products.speeds)
+    print(f"\n{what}: {whole:,.0f} ns a step and core; matrix products alone {least:,.0f} ns\n")
+    print("| phase | ns a step | share |\n|---|---|---|")
+    for phase, nanoseconds in sorted(cost.items(), key=lambda pair: -pair[1]):
+        print(f"| {phase} | {nanoseconds:,.0f} | {nanoseconds / whole:.0%} |")
+
+
+PARTS: dict[str, Callable[[Bench], list[Row]]] = {
+    part.__name__: part for part in (one, population, landers, watching, start)
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all unless named")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of a turn")
+    parser.add_argument("--jax", type=Path, default=Path(tempfile.gettempdir()) / "pgkit-bench-jax")
+    parser.add_argument("--json", type=Path, help="write the rows there")
+    arguments = parser.parse_args()
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    bench = Bench(arguments.repetitions, arguments.seconds, arguments.jax)
+    rows: list[Row] = []
+    for name in arguments.parts or PARTS:
+        print(f"{name} ...", file=sys.stderr)
+        rows += PARTS[name](bench)
+    print("\n| what | median (range) | target | met |\n|---|---|---|---|")
+    print("\n".join(map(str, rows)))
+    if arguments.json:
+        content: list[dict[str, Any]] = [row._asdict() for row in rows]
+        arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Programs that take turns (bench_turns.py): pgkit, Stable-Baselines3, EnvPool alone, matrix products alone.
+
+    python scripts/bench_worker.py pgkit ENV MEMBERS ENVS [KEY=VALUE ...]     # the train loop of one process
+    python scripts/bench_worker.py sb3 ENV ENVS [subproc]                     # A2C
+    python scripts/bench_worker.py envpool ENV ENVS                           # random actions
+    python scripts/bench_worker.py products MEMBERS                           # what pgkit's networks multiply, no more
+
+All train with batches of ENVS environments x 5 steps, two MLPs 64x64 with tanh, RMSProp; one thread.
+"""
+
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from bench_turns import serve
+from torch import Tensor
+
+STEPS = 5
+
+
+def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
+    from pgkit import training
+    from pgkit.config import load_config
+    from pgkit.config import members as each_seed
+    from pgkit.observe import Observer
+    from pgkit.population import build
+
+    config = load_config(
+        "cartpole-actor-critic",
+        [f"env.id={env}", f"seeds={members}", f"envs_per_member={envs}", f"rollout_steps={STEPS}"]
+        + ["optimizer.name=rmsprop", "optimizer.lr=7e-4", "steps=1_000_000_000", "evaluation.points=0", *overrides],
+    )
+    configs = each_seed(config)
+    population = build(configs)
+    phases = time_phases(population)
+    with Observer(population, configs, None, False, False, None) as observer:
+
+        def advance() -> int:
+            metrics = training.update(population, diagnose=observer.wants_diagnosis)
+            observer.see(population, metrics)
+            return population.size * config.envs_per_member * STEPS
+
+        def report() -> dict[str, Any]:
+            spent = dict(phases)
+            phases.clear()
+            return {"phases": spent}
+
+        serve(advance, report)
+
+
+def time_phases(population: Any) -> Counter[str]:
+    """Seconds spent in each phase of an update, from now on; the outer phase of two counts without the inner."""
+    from pgkit import training
+    from pgkit.observe import Observer
+
+    spent: Counter[str] = Counter()
+    inside = [0.0]  # seconds of inner phases, innermost last
+
+    def timed(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            inside.append(0.0)
+            start = time.perf_counter()
+            result = function(*arguments, **named)
+            seconds = time.perf_counter() - start
+            spent[phase] += seconds - inside.pop()
+            inside[-1] += seconds
+            return result
+
+        return call
+
+    def replace(owner: Any, name: str, phase: str) -> None:
+        setattr(owner, name, timed(phase, getattr(owner, name)))
+
+    collector = population.collector
+    replace(type(collector), "_act", "act")
+    replace(type(collector.envs), "step", "environments")
+    replace(type(collector), "steps", "rollout")
+    replace(training, "targets", "targets")
+    replace(training, "gradient", "gradient")
+    replace(training, "apply_updates", "optimizer")
+    replace(Observer, "see", "logging")
+    object.__setattr__(population.optimizer, "update", timed("optimizer", population.optimizer.update))
+    return spent
+
+
+def sb3_trains(env: str, envs: str, *how: str) -> None:
+    from stable_baselines3 import A2C
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import SubprocVecEnv
+
+    warnings.simplefilter("ignore")
+    vector = make_vec_env(env, int(envs), seed=0, vec_env_cls=SubprocVecEnv if "subproc" in how else None)
+    networks = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}}
+    model = A2C("MlpPolicy", vector, n_steps=STEPS, policy_kwargs=networks, device="cpu", seed=0)
+
+    def advance() -> int:
+        before = model.num_timesteps
+        model.learn(int(envs) * STEPS * 25, reset_num_timesteps=False)
+        return model.num_timesteps - before
+
+    serve(advance)
+
+
+def envpool_steps(env: str, envs: str) -> None:
+    import envpool
+    import numpy as np
+
+    warnings.simplefilter("ignore")
+    pool = envpool.make(env, env_type="gymnasium", num_envs=int(envs))
+    pool.reset()
+    random = np.random.default_rng(0)
+    actions = random.integers(pool.action_space.n, size=(512, int(envs))).astype(np.int32)
+
+    def advance() -> int:
+        for action in actions[:50]:
+            pool.step(action)
+        return 50 * int(envs)
+
+    serve(advance)
+
+
+def products(members: str) -> None:
+    """The matrix products of one update: acting, values for targets, forward and backward of both networks."""
+    count, envs = int(members), 8
+    rows = envs * STEPS
+    sizes = [(4, 64), (64, 64), (64, 4)]  # 4 stands for narrow outputs, as pgkit computes them
+
+    def pair(batch: int, width: int, out: int) -> tuple[Tensor, Tensor]:
+        return torch.randn(count, batch, width), torch.randn(count, width, out)
+
+    work = [pair(envs, *size) for size in sizes] * STEPS
+    work += [pair(rows + envs, *size) for size in sizes]
+    for width, out in sizes * 2:
+        work += [pair(rows, width, out), pair(width, rows, out)]
+        work += [pair(rows, out, width)] if width > 4 else []
+
+    def advance() -> int:
+        for a, b in work:
+            torch.bmm(a, b)
+        return count * rows
+
+    serve(advance)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    kinds = {"pgkit": pgkit_trains, "sb3": sb3_trains, "envpool": envpool_steps, "products": products}
+    kinds[sys.argv[1]](*sys.argv[2:])
