@@ -1,0 +1,38 @@
+"""An update reads no number of a tensor into Python: on a GPU each such read would wait for all work so far."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pgkit import load_config, members, training
+from pgkit.population import build
+
+READS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__", "__array__")
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam", "momentum", "adamw", "radam", "lion"])
+def test_an_update_reads_nothing(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for one look on CPU, whether all members live, which ``apply_updates`` spares a GPU."""
+    config = load_config("cartpole-actor-critic", [f"optimizer.name={optimizer}", "optimizer.lr=1e-3", "seeds=3"])
+    population = build(members(config))
+    read: list[str] = []
+
+    def noting(name: str) -> Any:
+        method = getattr(Tensor, name)
+
+        def call(self: Tensor, *arguments: Any, **named: Any) -> Any:
+            read.append(name)
+            return method(self, *arguments, **named)
+
+        return call
+
+    for name in READS:
+        monkeypatch.setattr(Tensor, name, noting(name))
+    assert float(torch.ones(1)) == 1
+    assert read == ["__float__"]
+    read.clear()
+    for _ in range(5):
+        training.update(population)
+    assert read == ["__bool__"] * 5
