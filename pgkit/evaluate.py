@@ -1,6 +1,7 @@
 """Playing a policy without learning: evaluation episodes on streams of their own."""
 
 from collections.abc import Sequence
+from itertools import count
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from pgkit.seeding import stream_keys, stream_seed, uniform
 from pgkit.types import Params
 
 _POINT_STRIDE = 1 << 40  # counters of action noise: one evaluation never reaches into the next
+_STEPS_BETWEEN_LEAVES = 32  # after so many, players whose episodes are all over leave
 
 
 class Player(NamedTuple):
@@ -75,23 +77,31 @@ def _play(
     obs_stats: normalize.Stats | None,
 ) -> Episodes:
     shape, device = (len(players), episodes), envs.info.device
-    index = torch.arange(len(players) * episodes, device=device)
+    running = torch.arange(len(players) * episodes, device=device)  # of all players' episodes
     env_seeds = [stream_seed(p.seed, f"{stream}_env", p.point * episodes + e) for p in players for e in range(episodes)]
-    obs = envs.reset(env_seeds, index)
+    obs = envs.reset(env_seeds, running).view(*shape, -1)
     keys = stream_keys([player.seed for player in players], f"{stream}_action").to(device)[:, None, None]
     counters = torch.tensor([player.point * _POINT_STRIDE for player in players], device=device)[:, None, None]
     counters = counters + torch.arange(episodes * policy.head.noise, device=device).view(episodes, -1)
     returns = torch.zeros(shape, dtype=torch.float64, device=device).flatten()
     lengths = torch.zeros(shape, dtype=torch.int64, device=device).flatten()
-    while len(index):
-        seen = obs.view(*shape, -1)
-        seen = seen if obs_stats is None else normalize.apply(obs_stats, seen)
+    state, index = (params, obs_stats, obs, keys, counters), running  # of the players that still play
+    for step in count(1):
+        if not len(running):
+            break
+        params, obs_stats, obs, keys, counters = state
+        seen = obs if obs_stats is None else normalize.apply(obs_stats, obs)
         outputs = policy.outputs(params, seen)
         action = policy.head.mode(outputs) if deterministic else policy.head.sample(outputs, uniform(keys, counters))
-        result = envs.step(action.flatten(0, 1)[index], index)
-        obs[index] = result.obs
-        returns[index] += result.reward
-        lengths[index] += 1
-        index = index[~(result.terminated | result.truncated)]
-        counters = counters + episodes * policy.head.noise
+        result = envs.step(action.flatten(0, 1)[index], running)
+        obs.view(-1, obs.shape[2])[index] = result.obs
+        counters += episodes * policy.head.noise
+        returns[running] += result.reward
+        lengths[running] += 1
+        going = ~(result.terminated | result.truncated)
+        running, index = running[going], index[going]
+        if step % _STEPS_BETWEEN_LEAVES == 0:
+            left, place = torch.unique(index // episodes, return_inverse=True)
+            if len(left) < len(obs):
+                state, index = take_tree(state, left), place * episodes + index % episodes
     return Episodes(returns.view(shape), lengths.view(shape))
