@@ -184,9 +184,14 @@ def _one_line_errors() -> Iterator[None]:
 def _print_plan(plan: Any, cost: Sequence[Mapping[str, Any]], workers: int) -> None:
     """What a comparison would run, and for how long."""
     arms, rates = ", ".join(plan.arms), ", ".join(f"{rate:g}" for rate in plan.rates)
-    _console().print(f"{plan.config.name}, {plan.config.tier} tier: {arms} at learning rates {rates}")
+    where = f"{len(next(iter(plan.settings.values())))} settings each" if plan.all_tuned else f"learning rates {rates}"
+    _console().print(f"{plan.config.name}, {plan.config.tier} tier, {plan.config.track}: {arms} at {where}")
+    for arm, space in plan.spaces.items():
+        ranges = "; ".join(f"{name} {each}" for name, each in space.items())
+        _console().print(f"  {arm}: {ranges}")
     _console().print(f"tuning seeds {len(plan.tuning_seeds)}, evaluation seeds {len(plan.evaluation_seeds)}")
-    _print_table(cost, f"Runs and their cost on {workers} workers, without extensions of the grid")
+    title = f"Runs and their cost on {workers} workers"
+    _print_table(cost, title if plan.all_tuned else f"{title}, without extensions of the grid")
 
 
 def _check_here(config: "TrainConfig") -> str:

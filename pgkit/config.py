@@ -61,6 +61,8 @@ class EvaluationConfig(Model):
     episodes: int = Field(default=20, ge=1)
     final_episodes: int = Field(default=100, ge=1)
     deterministic: bool = False
+    greedy: bool = False
+    """Play the evaluations while training once more, with the most likely actions: a second, labelled number."""
 
 
 Name = Annotated[str, Field(pattern=r"^\w[\w .,=+-]*$", description="letters, digits and any of _ . , = + - inside")]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -49,8 +49,11 @@ def _explain_one(detail: ErrorDetails, model: type[BaseModel], prefix: str) -> s
 
 def _keys(model: type[BaseModel], parts: Sequence[int | str], prefix: str) -> list[str]:
     """Full dotted keys of the table at ``parts``."""
+    annotation: Any = model
     for part in parts:
-        annotation = model.model_fields[str(part)].annotation
+        annotation = model.model_fields[str(part)].annotation if annotation is model else get_args(annotation)[-1]
+        if get_origin(annotation) is dict:  # tables by names of the user's
+            continue
         assert isinstance(annotation, type)
         assert issubclass(annotation, BaseModel)
         model = annotation

@@ -31,12 +31,14 @@ class Evaluation(NamedTuple):
         point: which of the member's evaluations, counted from 0.
         env_steps: of the member's training so far.
         episodes: returns and lengths ``(E,)``.
+        greedy: the same with most likely actions, if the configuration asks for them.
     """
 
     member: int
     point: int
     env_steps: float
     episodes: Episodes
+    greedy: Episodes | None = None
 
 
 @dataclass(frozen=True)
@@ -137,10 +139,20 @@ class Evaluator:
         players = [Player(self.configs[snapshot.member].seed, snapshot.point) for snapshot in waiting]
         played = self.play(params, obs_stats, players, self.settings.episodes, "evaluation")
         rows = zip(waiting, played.returns, played.lengths, strict=True)
-        return [Evaluation(s.member, s.point, s.env_steps, Episodes(*episodes)) for s, *episodes in rows]
+        found = [Evaluation(s.member, s.point, s.env_steps, Episodes(*episodes)) for s, *episodes in rows]
+        if not self.settings.greedy:
+            return found
+        greedy = self.play(params, obs_stats, players, self.settings.episodes, "evaluation", deterministic=True)
+        return [e._replace(greedy=Episodes(*own)) for e, *own in zip(found, *greedy, strict=True)]
 
     def play(
-        self, params: Params, obs_stats: dict[str, Tensor], players: Sequence[Player], episodes: int, stream: str
+        self,
+        params: Params,
+        obs_stats: dict[str, Tensor],
+        players: Sequence[Player],
+        episodes: int,
+        stream: str,
+        deterministic: bool = False,
     ) -> Episodes:
         """Play these parameters; the environments are made once."""
         first = self.configs[0]
@@ -154,7 +166,7 @@ class Evaluator:
             players,
             episodes,
             stream=stream,
-            deterministic=self.settings.deterministic,
+            deterministic=deterministic or self.settings.deterministic,
             obs_stats=obs_stats if first.env.normalize_observations else None,
         )
 
@@ -265,6 +277,8 @@ class Observer:
             self._evaluations.append(evaluation)
             row = evaluation_row(*evaluation.episodes)
             numbers = {f"eval/{name}": number for name, number in row.items()}
+            if evaluation.greedy is not None:
+                numbers["eval/greedy_return_mean"] = evaluation.greedy.returns.mean().item()
             self._record.rows({evaluation.member: (evaluation.env_steps, numbers)})
 
     def _log(self, population: Population, metrics: Mapping[str, Tensor]) -> None:

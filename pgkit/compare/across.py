@@ -30,7 +30,7 @@ def add(
         if table.shape[1] < len(environments):
             return
         scores, keys = table[environments].to_numpy(), {"agent": agent, "optimizer": arm}
-        tuning = np.stack([_on_common_grid(plan, found[environment, agent], arm) for environment in environments])
+        tuning = np.stack([_on_common_points(plan, found[environment, agent], arm) for environment in environments])
         for index, environment in enumerate(("", *environments), start=-1):
             kept = [column for column in range(len(environments)) if column != index]
             rows["across"].append({**keys, "without": environment, **_measures(scores[:, kept], tuning[kept], number)})
@@ -53,6 +53,6 @@ def spread(estimates: Mapping[str, stats.Estimate]) -> Row:
     return row
 
 
-def _on_common_grid(plan: Plan, found: Tuned, arm: str) -> Array:
-    """Tuning scores ``(L, S)`` at the planned rates, which all environments have."""
-    return found.scores[arm][[found.rates.index(rate) for rate in plan.rates]]
+def _on_common_points(plan: Plan, found: Tuned, arm: str) -> Array:
+    """Tuning scores ``(L, S)`` at the planned points, which all environments have."""
+    return found.scores[arm][[found.points[arm].index(point) for point in plan.points(arm)]]

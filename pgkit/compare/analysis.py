@@ -10,10 +10,12 @@ import pandas as pd
 from pgkit import optim, stats
 from pgkit.compare import across
 from pgkit.compare.checks import Scale
-from pgkit.compare.plan import TIERS, Plan
+from pgkit.compare.declaration import TIERS
+from pgkit.compare.plan import Plan, Point
 from pgkit.compare.scores import curves_of, score_curves, score_runs
 from pgkit.compare.stages import Tuned, stages, tuned
-from pgkit.compare.tables import SCHEMAS, Analysis, make_table
+from pgkit.compare.tables import Analysis, make_table, schemas
+from pgkit.explain import show
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Row = dict[str, Any]
@@ -42,7 +44,8 @@ def analyse(
     runs = score_runs(plan, scale, stored)
     found = tuned(plan, scale, stored)
     evaluated = runs[runs["stage"] == "evaluation"]
-    rows: dict[str, list[Row]] = {name: [] for name in SCHEMAS}
+    wanted = schemas(plan.all_tuned, plan.greedy)
+    rows: dict[str, list[Row]] = {name: [] for name in wanted}
     for index, (case, of_case) in enumerate(found.items()):
         _add_tuning(plan, rows, case, of_case, runs, index)
         scores = _scores(plan, evaluated, case)
@@ -55,8 +58,13 @@ def analyse(
         {**row, "score": float(scale[str(row["environment"])].score(float(row["return_mean"])))}
         for row in baselines.to_dict("records")
     ]
-    tables = {name: make_table(name, rows[name]) for name in SCHEMAS if name not in ("runs", "curves")}
-    tables |= {"runs": runs, "curves": score_curves(plan, scale, stored)}
+    if plan.all_tuned:
+        rows["settings"] = _settings(plan)
+    long = {"runs": runs, "curves": score_curves(plan, scale, stored)}
+    tables = {
+        name: long[name][list(schema.all)] if name in long else make_table(name, rows[name], schema)
+        for name, schema in wanted.items()
+    }
     return Analysis(plan.as_data(), tables, _facts(plan, scale, stored, runs, provenance))
 
 
@@ -83,14 +91,15 @@ def _add_tuning(
     for number, (arm, scores) in enumerate(found.scores.items()):
         of_arm, selection = tuning[tuning["optimizer"] == arm], found.selections[arm]
         keys = {"environment": case[0], "agent": case[1], "optimizer": arm}
-        failed = of_arm.pivot(index="lr", columns="seed", values="failure").reindex(found.rates).to_numpy() != ""
-        chosen = {"lr": found.selected(arm), "second_lr": found.second(arm) or np.nan, "edge": found.edge(arm)}
+        points = found.points[arm]
+        table = of_arm.pivot(index=["lr", "setting"], columns="seed", values="failure")
+        failed = table.reindex(pd.MultiIndex.from_tuples(points)).to_numpy() != ""
         cost = {"runs": len(of_arm), "env_steps": int(of_arm["env_steps"].sum())}
-        rows["selection"].append({**keys, **chosen, **cost})
+        rows["selection"].append({**keys, **_selected(plan, found, arm), "edge": found.edges[arm], **cost})
         rows["sensitivity"] += [
             {
                 **keys,
-                "lr": rate,
+                **_numbered(plan, point),
                 "n": len(plan.tuning_seeds),
                 "mean": float(scores[r].mean()),
                 "failure_rate": float(failed[r].mean()),
@@ -98,12 +107,44 @@ def _add_tuning(
                 "in_set": bool(selection.in_set[r]),
                 "selected": r == selection.best,
             }
-            for r, rate in enumerate(found.rates)
+            for r, point in enumerate(points)
         ]
-        measures = stats.rate_sensitivity(scores, failed, found.rates, seed(0, index, number))
-        rows["rates"].append({**keys, **across.spread(measures._asdict())})
+        if not plan.all_tuned:
+            measures = stats.rate_sensitivity(scores, failed, found.rates, seed(0, index, number))
+            rows["rates"].append({**keys, **across.spread(measures._asdict())})
         best = stats.expected_best_intervals(scores, seed(1, index, number))
         rows["expected_best"] += [{**keys, "k": k, **value._asdict()} for k, value in enumerate(best, start=1)]
+
+
+def _numbered(plan: Plan, point: Point) -> Row:
+    """A point's columns: its rate and, where all is tuned, its number."""
+    return {"setting": point.setting, "lr": point.lr} if plan.all_tuned else {"lr": point.lr}
+
+
+def _selected(plan: Plan, found: Tuned, arm: str) -> Row:
+    """What tuning selected of an arm, and the second-best, in full where all is tuned."""
+    best, second = found.selected(arm), found.second(arm)
+    row: Row = {"lr": best.lr, "second_lr": np.nan if second is None else second.lr}
+    if not plan.all_tuned:
+        return row
+    row |= {"setting": best.setting, "second_setting": np.nan if second is None else second.setting}
+    row |= {"hyperparameters": in_full(plan.settings[arm][best.setting])}
+    return row | {"second_hyperparameters": "" if second is None else in_full(plan.settings[arm][second.setting])}
+
+
+def in_full(setting: Mapping[str, float]) -> str:
+    """Every tuned hyperparameter of a setting: ``lr = 0.003, beta1 = 0.95``."""
+    return ", ".join(f"{name} = {value:g}" for name, value in setting.items())
+
+
+def _settings(plan: Plan) -> list[Row]:
+    """The table ``settings``: what each arm's numbers of settings stand for."""
+    return [
+        {"optimizer": arm, "setting": number, "hyperparameter": name, "value": value}
+        for arm, of_arm in plan.settings.items()
+        for number, setting in enumerate(of_arm)
+        for name, value in setting.items()
+    ]
 
 
 def _add_evaluation(
@@ -125,18 +166,22 @@ def _add_evaluation(
         of_arm = evaluated[evaluated["optimizer"] == arm]
         scores = curves_of(plan, scale, stored.loc[of_arm.index])
         rank = {"p_best": float(ranks.p_best[number]), "mean_rank": float(ranks.mean_rank[number])}
-        rows["arms"].append({**keys, **_of_arm(of_arm, scores, budget, seed(3, index, number)), **rank})
-        for rate, of_rate in beside[beside["optimizer"] == arm].groupby("lr"):
-            offset = found.rates.index(rate) - found.selections[arm].best
+        of_arm_row = _of_arm(of_arm, scores, budget, seed(3, index, number))
+        of_arm_row |= _numbered(plan, found.selected(arm))
+        of_arm_row |= {"greedy_auc": float(of_arm["greedy_auc"].mean())} if plan.greedy else {}
+        rows["arms"].append({**keys, **of_arm_row, **rank})
+        for (rate, number_of), of_point in beside[beside["optimizer"] == arm].groupby(["lr", "setting"]):
+            point = Point(rate, number_of)
+            offset = 0 if plan.all_tuned else found.points[arm].index(point) - found.selections[arm].best
             rows["neighbours"].append(
                 {
                     **keys,
-                    "lr": rate,
+                    **_numbered(plan, point),
                     "offset": offset if abs(offset) == 1 else 0,
-                    "n": len(of_rate),
-                    "mean": float(of_rate["auc"].mean()),
-                    "minimum": float(of_rate["auc"].min()),
-                    "failure_rate": float((of_rate["failure"] != "").mean()),
+                    "n": len(of_point),
+                    "mean": float(of_point["auc"].mean()),
+                    "minimum": float(of_point["auc"].min()),
+                    "failure_rate": float((of_point["failure"] != "").mean()),
                 }
             )
 
@@ -227,8 +272,9 @@ def _second_best(case: Case, found: Tuned, runs: pd.DataFrame) -> dict[str, Arra
     beside = _of_case(runs[runs["stage"] == "neighbour"], case)
     scores = {}
     for arm in found.selections:
-        chosen = beside[(beside["optimizer"] == arm) & (beside["lr"] == found.second(arm))]
-        scores[arm] = chosen["auc"].to_numpy(dtype=float)
+        if (point := found.second(arm)) is not None:
+            chosen = (beside["optimizer"] == arm) & (beside["lr"] == point.lr) & (beside["setting"] == point.setting)
+            scores[arm] = beside.loc[chosen, "auc"].to_numpy(dtype=float)
     return {arm: x for arm, x in scores.items() if len(x)}
 
 
@@ -244,7 +290,6 @@ NOT_VARIED = (
     "batch: environments and steps per update",
     "discount and advantage estimation",
     "gradient clipping and the learning rate's schedule",
-    "hyperparameters of the optimizers other than the learning rate (at their documented defaults)",
     "the critic's optimizer",
 )
 
@@ -263,16 +308,32 @@ def _facts(
         "deviations": _deviations(plan, missing, known[-1].name),
         "formulas": {label: _formula(str(settings["name"])) for label, settings in plan.arms.items()},
         "provenance": dict(provenance),
-        "not_varied": [*only, *NOT_VARIED],
+        "not_varied": [*only, *NOT_VARIED, _not_tuned(plan)],
         "wall_seconds": sum(session["wall_seconds"] for session in provenance.get("sessions", [])),
     }
+
+
+def _not_tuned(plan: Plan) -> str:
+    """What was held of the optimizers themselves."""
+    if not plan.all_tuned:
+        return "hyperparameters of the optimizers other than the learning rate (at their documented defaults)"
+    held = [
+        f"{label}: {', '.join(f'{key} = {show(value)}' for key, value in arm.items() if key != 'name')}"
+        for label, arm in plan.arms.items()
+        if len(arm) > 1
+    ]
+    outside = "what lies outside the declared ranges of the tuned hyperparameters"
+    return f"{outside}, and hyperparameters without a range ({'; '.join(held)})" if held else outside
 
 
 def _deviations(plan: Plan, missing: int, stage: str) -> list[str]:
     """Where the comparison is not what its tier says."""
     tier, name = TIERS[plan.config.tier], plan.config.tier
+    count = len(next(iter(plan.settings.values()), ()))
     pairs_of = (
-        ("learning rates", list(plan.rates) == list(tier.rates), len(plan.rates), len(tier.rates)),
+        ("settings", count == tier.settings, count, tier.settings)
+        if plan.all_tuned
+        else ("learning rates", list(plan.rates) == list(tier.rates), len(plan.rates), len(tier.rates)),
         ("tuning seeds", len(plan.tuning_seeds) == tier.tuning, len(plan.tuning_seeds), tier.tuning),
         (
             "evaluation seeds",

@@ -46,7 +46,8 @@ def check_here(plan: Plan) -> None:
         PgkitError: what is missing or does not fit together.
     """
     for case in plan.cases:
-        runs = [Run("tuning", case.environment, case.agent, arm, plan.rates[0], 0) for arm in plan.arms]
+        firsts = {arm: plan.points(arm)[0] for arm in plan.arms}
+        runs = [Run("tuning", *case[:2], arm, point.lr, 0, point.setting) for arm, point in firsts.items()]
         build([plan.train_config(run) for run in runs]).collector.envs.close()
 
 
@@ -65,7 +66,7 @@ def measure(plan: Plan, runs: Sequence[Run], workers: int, seconds: float = 1.0)
 def cut(runs: Sequence[Run], sizes: dict[tuple[str, str], int]) -> list[list[Run]]:
     """Chunks of runs of one case each, of about equal length, arm by arm."""
     chunks = []
-    ordered = sorted(runs, key=lambda run: (run.environment, run.agent, run.optimizer, run.lr, run.seed))
+    ordered = sorted(runs, key=lambda run: (run.environment, run.agent, run.optimizer, run.lr, run.setting, run.seed))
     for case, group in groupby(ordered, key=lambda run: (run.environment, run.agent)):
         members = list(group)
         count = -(-len(members) // sizes[case])

@@ -57,18 +57,19 @@ def execute(plan: Plan, store: Store, executor: Executor, display: Display) -> N
 def forecast(plan: Plan, workers: int) -> list[dict[str, Any]]:
     """What a plan costs here, a row for each stage and case: runs, environment steps, hours of wall time at most.
 
-    The best rates of tuning are not known yet, and extensions of the grid are not counted; evaluation episodes count
+    The best settings of tuning are not known yet, and extensions of the grid are not counted; evaluation episodes count
     with the time limit's length.
     """
-    settings = {"tuning": len(plan.rates), "evaluation": 1, "neighbour": 2}
+    points = {arm: plan.points(arm) for arm in plan.arms}
+    settings = {"tuning": len(next(iter(points.values()))), "evaluation": 1, "neighbour": 1 if plan.all_tuned else 2}
     seeds = {"tuning": plan.tuning_seeds, "evaluation": plan.evaluation_seeds, "neighbour": plan.neighbour_seeds}
     check_here(plan)
     rows: list[dict[str, Any]] = []
     for case in plan.cases:
         some = [
-            Run("tuning", case.environment, case.agent, arm, rate, seed)
-            for arm in plan.arms
-            for rate in plan.rates
+            Run("tuning", case.environment, case.agent, arm, point.lr, seed, point.setting)
+            for arm, of_arm in points.items()
+            for point in of_arm
             for seed in plan.tuning_seeds
         ]
         speed = measure(plan, some, workers).steps_per_second
@@ -85,7 +86,7 @@ def forecast(plan: Plan, workers: int) -> list[dict[str, Any]]:
 def _evaluation_steps(config: TrainConfig) -> int:
     """Environment steps of the evaluations of a run, if every episode lasts until the time limit."""
     settings = config.evaluation
-    episodes = settings.episodes * (settings.points + 1) + 2 * settings.final_episodes
+    episodes = settings.episodes * (settings.points + 1) * (1 + settings.greedy) + 2 * settings.final_episodes
     return episodes * (config.env.max_episode_steps or find_spec(config.env.id).max_episode_steps or 1000)
 
 

@@ -5,16 +5,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import tomli_w
-from pydantic import Field, ValidationError, field_validator
-from pydantic_core.core_schema import ValidationInfo
+from pydantic import ValidationError
 
 from pgkit import optim, registry
-from pgkit.config import Model, Name, TrainConfig, check_seeds, parse_config, read_table, to_table
+from pgkit.compare import spaces
+from pgkit.compare.declaration import TIERS, ComparisonConfig
+from pgkit.config import TrainConfig, parse_config, read_table, to_table
 from pgkit.explain import explain, show, unknown
 from pgkit.optim.registry import AROUND
 from pgkit.overrides import apply_overrides
@@ -30,82 +30,11 @@ EXTENSIONS = 2
 """How often the grid may be extended at each end, by two points each time."""
 
 
-class Tier(NamedTuple):
-    """How much is run.
+LATER = {"evaluation": {"greedy": False}}
+"""Training settings that are younger than the first plans: left out where they are at these values, so hashes stay."""
 
-    Attributes:
-        rates: the common grid of learning rates, half-decades.
-        tuning: how many tuning seeds.
-        evaluation: how many evaluation seeds.
-        neighbours: how many of those for the settings beside the selected one.
-    """
-
-    rates: tuple[float, ...]
-    tuning: int
-    evaluation: int
-    neighbours: int
-
-
-def half_decades(low: int, high: int) -> tuple[float, ...]:
-    """10^(low / 2) ... 10^(high / 2), three significant digits."""
-    return tuple(float(f"{10 ** (exponent / 2):.3g}") for exponent in range(low, high + 1))
-
-
-TIERS = {
-    "quick": Tier(half_decades(-6, 0), 3, 10, 0),
-    "standard": Tier(half_decades(-10, 0), 5, 20, 5),
-    "publication": Tier(half_decades(-10, 0), 10, 50, 10),
-}
-
-
-class EnvironmentScore(Model):
-    """``[environments.<id>]``: the ends of the scale of scores, and settings of training there."""
-
-    reference_return: float
-    """The return that scores 1."""
-    random_return: float | None = None
-    """The return that scores 0; None: measured, the random policy's."""
-    threshold: float
-    """The return that counts as solved."""
-    train: dict[str, Any] = Field(default={})
-    """Training settings of every agent, as in a training configuration."""
-    agents: dict[str, dict[str, Any]] = Field(default={})
-    """Training settings by agent."""
-
-
-class ComparisonConfig(Model):
-    """The keys that only a comparison has; all others are those of a training configuration, equal for all runs."""
-
-    name: Name
-    question: str = Field(min_length=1)
-    tier: Literal["quick", "standard", "publication"] = "quick"
-    agents: tuple[str, ...] = Field(min_length=1, strict=False)
-    optimizers: tuple[str | dict[str, Any], ...] = Field(min_length=1, strict=False)
-    """Names, or tables with ``name``, hyperparameters other than ``lr``, and a ``label`` if a name comes twice."""
-    environments: dict[str, EnvironmentScore] = Field(min_length=1)
-    optimizer: dict[str, Any] = Field(default={})
-    """What all arms have around them: clipping, schedules, the critic's optimizer."""
-    learning_rates: tuple[float, ...] | None = Field(default=None, strict=False)
-    tuning_seeds: int | tuple[int, ...] | None = None
-    evaluation_seeds: int | tuple[int, ...] | None = None
-    rope: float = Field(default=0.05, ge=0)
-    """Differences of mean scores below this are of no practical interest."""
-    paired: bool = False
-    """Compare arms seed by seed: they share initial weights and environment streams."""
-    failure_below: float = Field(default=0.1, ge=0)
-    """A run whose final score is lower has failed."""
-
-    @field_validator("learning_rates")
-    @classmethod
-    def _learning_rates(cls, rates: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if rates is not None and not (rates and rates[0] > 0 and all(a < b for a, b in pairwise(rates))):
-            raise PgkitError(f"learning_rates must be at least one number > 0, ascending, got {show(list(rates))}")
-        return rates
-
-    @field_validator("tuning_seeds", "evaluation_seeds", mode="before")
-    @classmethod
-    def _seeds(cls, value: Any, info: ValidationInfo) -> int | tuple[int, ...] | None:
-        return check_seeds(str(info.field_name), value)
+GRID = -1
+"""The number of a setting on the grid of learning rates, which its rate names."""
 
 
 class Case(NamedTuple):
@@ -131,10 +60,18 @@ class Run(NamedTuple):
     optimizer: str
     lr: float
     seed: int
+    setting: int = GRID
 
 
 KEYS = Run._fields
 """Columns that say which run a row of stored results belongs to."""
+
+
+class Point(NamedTuple):
+    """Where an arm is tried: a learning rate on the grid, or the number of one of its quasi-random settings."""
+
+    lr: float
+    setting: int = GRID
 
 
 @dataclass(frozen=True)
@@ -143,7 +80,7 @@ class Plan:
 
     Attributes:
         config: as declared.
-        arms: the optimizer's settings, defaults filled in, by label; ``lr`` is left out.
+        arms: the optimizer's settings, defaults filled in, by label; ``lr`` and what else is tuned are left out.
         around: the rest of every run's ``[optimizer]`` table.
         cases: environments x agents.
         rates: the common grid, ascending.
@@ -151,6 +88,8 @@ class Plan:
         evaluation_seeds: fresh seeds, of the runs that are quoted.
         neighbours: how many of the evaluation seeds the settings beside the selected one get.
         declared: the arguments of :func:`make_plan` that it was made of.
+        spaces: of track "all tuned": the range of each tuned hyperparameter by label; else empty.
+        settings: of track "all tuned": the tuned hyperparameters of each setting by label; else empty.
     """
 
     config: ComparisonConfig
@@ -162,6 +101,24 @@ class Plan:
     evaluation_seeds: tuple[int, ...]
     neighbours: int
     declared: Mapping[str, Any]
+    spaces: Mapping[str, spaces.Space]
+    settings: Mapping[str, tuple[spaces.Setting, ...]]
+
+    @property
+    def all_tuned(self) -> bool:
+        """Whether every hyperparameter is tuned, not the learning rate alone."""
+        return self.config.track == "all tuned"
+
+    @property
+    def greedy(self) -> bool:
+        """Whether every evaluation is played with most likely actions as well."""
+        return self.cases[0].config.evaluation.greedy
+
+    def points(self, arm: str) -> tuple[Point, ...]:
+        """Where an arm is tried; on the grid before it is extended."""
+        if self.all_tuned:
+            return tuple(Point(setting["lr"], number) for number, setting in enumerate(self.settings[arm]))
+        return tuple(map(Point, self.rates))
 
     @property
     def neighbour_seeds(self) -> tuple[int, ...]:
@@ -181,7 +138,8 @@ class Plan:
     def train_config(self, run: Run) -> TrainConfig:
         """The training configuration of a run."""
         case = next(case for case in self.cases if (case.environment, case.agent) == (run.environment, run.agent))
-        optimizer = {**self.around, **self.arms[run.optimizer], "lr": run.lr}
+        tuned = {"lr": run.lr} if run.setting == GRID else self.settings[run.optimizer][run.setting]
+        optimizer = {**self.around, **self.arms[run.optimizer], **tuned}
         return case.config.model_copy(update={"seed": run.seed, "optimizer": optimizer})
 
     def _content(self) -> dict[str, Any]:
@@ -197,21 +155,19 @@ class Plan:
             "name": config.name,
             "question": config.question,
             "tier": config.tier,
-            "track": "lr only: everything else at documented defaults",
+            **self._track(),
             "metric": "normalised area under the learning curve, actions sampled",
             "selection": "mean of the metric over tuning seeds",
             "agents": list(config.agents),
             "arms": {label: dict(settings) for label, settings in self.arms.items()},
             "environments": environments,
-            "learning_rates": list(self.rates),
-            "extensions": EXTENSIONS,
             "tuning_seeds": list(self.tuning_seeds),
             "evaluation_seeds": list(self.evaluation_seeds),
             "neighbour_seeds": list(self.neighbour_seeds),
             "rope": config.rope,
             **({"paired": True} if config.paired else {}),
             "failure_below": config.failure_below,
-            "evaluation": first["evaluation"],
+            "evaluation": _without_later(first)["evaluation"],
             "held_equal": held,
             "cases": [
                 {"environment": case.environment, "agent": case.agent, "config": _without_arm(case.config)}
@@ -220,11 +176,34 @@ class Plan:
         }
 
 
+    def _track(self) -> dict[str, Any]:
+        if not self.all_tuned:
+            track = "lr only: everything else at documented defaults"
+            return {"track": track, "learning_rates": list(self.rates), "extensions": EXTENSIONS}
+        count = len(next(iter(self.settings.values())))
+        return {
+            "track": f"all tuned: {count} quasi-random settings for each arm, the same points of each arm's space",
+            "spaces": {
+                label: {name: each.model_dump() for name, each in space.items()} for label, space in self.spaces.items()
+            },
+            "settings": {label: [dict(setting) for setting in of_arm] for label, of_arm in self.settings.items()},
+        }
+
+
 def _without_arm(config: TrainConfig) -> str:
     """As TOML, without what differs between runs."""
-    return tomli_w.dumps(
-        {key: value for key, value in to_table(config).items() if key not in ("name", "seed", "optimizer")}
-    )
+    table = _without_later(to_table(config))
+    return tomli_w.dumps({key: value for key, value in table.items() if key not in ("name", "seed", "optimizer")})
+
+
+def _without_later(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved training configuration without the :data:`LATER` settings that change nothing."""
+    return {
+        part: {key: value for key, value in inner.items() if LATER[part].get(key, ...) != value}
+        if part in LATER
+        else inner
+        for part, inner in table.items()
+    }
 
 
 def read_plan(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Plan:
@@ -267,6 +246,7 @@ def make_plan(table: Mapping[str, Any], last: Mapping[str, Any] | None = None, s
         raise PgkitError(f"tuning_seeds and evaluation_seeds must not overlap, both have {show(common)}")
     arms, around = _arms(config.optimizers), _around(config.optimizer)
     rates = config.learning_rates or tier.rates
+    tuned = _spaces(config, arms, rates) if config.track == "all tuned" else {}
     first = {**around, **next(iter(arms.values())), "lr": rates[0]}
     cases = tuple(
         Case(environment, agent, _case_config(config, environment, agent, base, last or {}, first))
@@ -274,10 +254,16 @@ def make_plan(table: Mapping[str, Any], last: Mapping[str, Any] | None = None, s
         for agent in config.agents
     )
     declared = {"table": dict(table), "last": dict(last or {})}
-    plan = Plan(config, arms, around, cases, rates, tuning, evaluation, tier.neighbours, declared)
     for label, settings in arms.items():
-        _check_arm(cases[0].config, label, {**around, **settings, "lr": rates[0]})
-    return plan
+        _check_arm(cases[0].config, f"optimizers, {label!r}", {**around, **settings, "lr": rates[0]})
+        for corner in spaces.corners(tuned.get(label, {})):
+            _check_arm(cases[0].config, f"spaces, {label!r}", {**around, **settings, **corner})
+    held = {
+        label: {key: value for key, value in arm.items() if key not in tuned.get(label, ())}
+        for label, arm in arms.items()
+    }
+    tried = {label: spaces.settings(space, config.settings or tier.settings) for label, space in tuned.items()}
+    return Plan(config, held, around, cases, rates, tuning, evaluation, tier.neighbours, declared, tuned, tried)
 
 
 def stored_plan(stored: Mapping[str, Any], source: str) -> Plan:
@@ -332,6 +318,20 @@ def _arms(declared: Sequence[str | Mapping[str, Any]]) -> dict[str, dict[str, An
     return arms
 
 
+def _spaces(
+    config: ComparisonConfig, arms: Mapping[str, Mapping[str, Any]], rates: tuple[float, ...]
+) -> dict[str, dict[str, spaces.Range]]:
+    """What is tuned of each arm, by label."""
+    if unknown_arms := [label for label in config.spaces if label not in arms]:
+        raise PgkitError(f"spaces: {unknown('arm', unknown_arms[0], arms)}")
+    found = {}
+    for entry, (label, arm) in zip(config.optimizers, arms.items(), strict=True):
+        stated = set() if isinstance(entry, str) else set(entry)
+        defaults = optim.registry.find(str(arm["name"])).defaults
+        found[label] = spaces.space(label, defaults, stated, config.spaces.get(label, {}), rates)
+    return found
+
+
 def _around(declared: Mapping[str, Any]) -> dict[str, Any]:
     """The table around every arm, the critic's optimizer in full: it must not inherit anything from an arm."""
     for key in ("name", "lr"):
@@ -362,11 +362,11 @@ def _case_config(
     return parse_config(table, f"{environment}, {agent}")
 
 
-def _check_arm(config: TrainConfig, label: str, optimizer: Mapping[str, Any]) -> None:
+def _check_arm(config: TrainConfig, what: str, optimizer: Mapping[str, Any]) -> None:
     try:
         parse_config({**to_table(config), "optimizer": optimizer})
     except PgkitError as error:
-        raise PgkitError(f"optimizers, {label!r}: {error}") from None
+        raise PgkitError(f"{what}: {error}") from None
 
 
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from typing import Any
 import pandas as pd
 
 from pgkit import provenance
-from pgkit.compare.plan import FORMAT, KEYS, Plan, Run, stored_plan
+from pgkit.compare.plan import FORMAT, GRID, KEYS, Plan, Run, stored_plan
 from pgkit.compare.work import Row
 from pgkit.files import replace_file, write_text
 from pgkit.types import PgkitError
 
 RAW = (*KEYS, "diverged", "env_steps", "at", "returns", "final", "greedy")
-"""Columns of stored results, see :func:`pgkit.compare.work.run_chunk`."""
+"""Columns of stored results, see :func:`pgkit.compare.work.run_chunk`, which may add ``greedy_returns``."""
 
 
 LOCK = ".lock"
@@ -97,7 +97,7 @@ class Store:
         Raises:
             PgkitError: the system refuses to write; then nothing is stored.
         """
-        frame = pd.DataFrame([{**run._asdict(), **row} for run, row in zip(runs, rows, strict=True)], columns=list(RAW))
+        frame = pd.DataFrame([{**run._asdict(), **row} for run, row in zip(runs, rows, strict=True)])
         name = hashlib.sha256(repr([tuple(run) for run in runs]).encode()).hexdigest()[:16]
         write_frame(self.chunks / f"{name}.parquet", frame)
 
@@ -119,6 +119,7 @@ class Store:
         frames = [read_chunk(path) for path in sorted(self.chunks.glob("*.parquet"))]
         if not frames:
             return pd.DataFrame(columns=list(RAW))
+        frames = [of if "setting" in of else of.assign(setting=GRID) for of in frames]  # those of the first versions
         frame = pd.concat(frames, ignore_index=True)
         return frame.drop_duplicates(list(KEYS)).sort_values(list(KEYS), ignore_index=True)
 

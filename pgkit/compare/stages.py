@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pgkit.compare.checks import Scale
-from pgkit.compare.plan import EXTENSIONS, KEYS, Plan, Run
+from pgkit.compare.plan import EXTENSIONS, KEYS, Plan, Point, Run
 from pgkit.compare.scores import score_runs
 from pgkit.stats import Selection, select
 
@@ -16,7 +16,10 @@ SELECTION_SEED = 0
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Scores = Mapping[tuple[str | float, ...], float]
-"""The score of each tuning run by (environment, agent, optimizer, lr, seed)."""
+"""The score of each tuning run by (environment, agent, optimizer, lr, seed, setting)."""
+
+EDGE = 0.05
+"""Where all is tuned, a selected rate in the outer 5 % of its range is at its edge."""
 
 
 class Stage(NamedTuple):
@@ -37,27 +40,30 @@ class Tuned(NamedTuple):
     """What tuning found for one case.
 
     Attributes:
-        rates: the grid with its extensions, ascending, ``(L,)``.
-        scores: ``(L, S)`` per arm: rates x seeds.
-        selections: which rate each arm selects, and how sure that is.
+        points: L per arm: the grid with its extensions, ascending, or the arm's quasi-random settings.
+        scores: ``(L, S)`` per arm: points x seeds.
+        selections: which point each arm selects, and how sure that is.
+        edges: the end of the grid, or of its range, at which each arm's selected rate is: "low", "high" or "".
     """
 
-    rates: tuple[float, ...]
+    points: dict[str, tuple[Point, ...]]
     scores: dict[str, Array]
     selections: dict[str, Selection]
+    edges: dict[str, str]
 
-    def selected(self, arm: str) -> float:
-        """The arm's selected rate."""
-        return self.rates[self.selections[arm].best]
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates of the grid, which all arms have in common."""
+        return tuple(point.lr for point in next(iter(self.points.values())))
 
-    def second(self, arm: str) -> float | None:
-        """The second-best rate of the arm's uncertainty set, if that has several."""
+    def selected(self, arm: str) -> Point:
+        """The arm's selected point."""
+        return self.points[arm][self.selections[arm].best]
+
+    def second(self, arm: str) -> Point | None:
+        """The second-best point of the arm's uncertainty set, if that has several."""
         index = self.selections[arm].second
-        return None if index is None else self.rates[index]
-
-    def edge(self, arm: str) -> str:
-        """The end of the grid at which the arm's selected rate is: "low", "high" or ""."""
-        return _edge(self.selections[arm].best, len(self.rates))
+        return None if index is None else self.points[arm][index]
 
 
 def stages(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> list[Stage]:
@@ -85,10 +91,12 @@ def _tuned(plan: Plan, scores: Scores) -> dict[tuple[str, str], Tuned]:
     found = {}
     for case in plan.cases:
         key = (case.environment, case.agent)
-        rates, complete = _grid(plan, key, scores)
+        points, complete = _points(plan, key, scores)
         if complete:
-            table = _table(plan, key, rates, scores)
-            found[key] = Tuned(rates, table, _select(table))
+            table = _table(plan, key, points, scores)
+            selections = _select(table)
+            edges = {arm: _edge(plan, arm, points[arm], selection.best) for arm, selection in selections.items()}
+            found[key] = Tuned(points, table, selections, edges)
     return found
 
 
@@ -110,41 +118,49 @@ def _tuning_scores(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame)
 
 def _tuning(plan: Plan, scores: Scores) -> list[Run]:
     return [
-        Run("tuning", case.environment, case.agent, arm, rate, seed)
+        Run("tuning", case.environment, case.agent, arm, point.lr, seed, point.setting)
         for case in plan.cases
-        for rate in _grid(plan, (case.environment, case.agent), scores)[0]
-        for arm in plan.arms
+        for of_arms in zip(*_points(plan, (case.environment, case.agent), scores)[0].values(), strict=True)
+        for arm, point in zip(plan.arms, of_arms, strict=True)
         for seed in plan.tuning_seeds
     ]
 
 
-def _grid(plan: Plan, case: tuple[str, str], scores: Scores) -> tuple[tuple[float, ...], bool]:
-    """The grid of a case as far as it is known, and whether all its runs are there."""
+def _points(plan: Plan, case: tuple[str, str], scores: Scores) -> tuple[dict[str, tuple[Point, ...]], bool]:
+    """Where each arm is tried in a case, as far as that is known, and whether all those runs are there."""
     low = high = 0
     while True:
-        rates = extended(plan.rates, 2 * low, 2 * high)
-        table = _table(plan, case, rates, scores)
+        grid = tuple(map(Point, extended(plan.rates, 2 * low, 2 * high)))
+        points = {arm: plan.points(arm) if plan.all_tuned else grid for arm in plan.arms}
+        table = _table(plan, case, points, scores)
         if any(np.isnan(arm).any() for arm in table.values()):
-            return rates, False
-        edges = {_edge(selection.best, len(rates)) for selection in _select(table).values()}
+            return points, False
+        edges = {_edge(plan, arm, points[arm], selection.best) for arm, selection in _select(table).items()}
         more_low, more_high = ("low" in edges and low < EXTENSIONS), ("high" in edges and high < EXTENSIONS)
-        if len(rates) < 2 or not (more_low or more_high):
-            return rates, True
+        if plan.all_tuned or len(grid) < 2 or not (more_low or more_high):
+            return points, True
         low, high = low + more_low, high + more_high
 
 
-def _table(plan: Plan, case: tuple[str, str], rates: Sequence[float], scores: Scores) -> dict[str, Array]:
+def _table(
+    plan: Plan, case: tuple[str, str], points: Mapping[str, Sequence[Point]], scores: Scores
+) -> dict[str, Array]:
     """Scores ``(L, S)`` per arm; NaN where a run is missing."""
+    seeds = plan.tuning_seeds
     return {
-        arm: np.array([[scores.get((*case, arm, rate, seed), np.nan) for seed in plan.tuning_seeds] for rate in rates])
-        for arm in plan.arms
+        arm: np.array([[scores.get((*case, arm, p.lr, seed, p.setting), np.nan) for seed in seeds] for p in of_arm])
+        for arm, of_arm in points.items()
     }
 
 
-def _edge(best: int, count: int) -> str:
-    if count == 1:
+def _edge(plan: Plan, arm: str, points: Sequence[Point], best: int) -> str:
+    """The end at which the best of an arm's points is."""
+    if plan.all_tuned:
+        place = plan.spaces[arm]["lr"].place(points[best].lr)
+        return "low" if place < EDGE else "high" if place > 1 - EDGE else ""
+    if len(points) == 1:
         return ""
-    return "low" if best == 0 else "high" if best == count - 1 else ""
+    return "low" if best == 0 else "high" if best == len(points) - 1 else ""
 
 
 def _select(table: Mapping[str, Array]) -> dict[str, Selection]:
@@ -153,7 +169,7 @@ def _select(table: Mapping[str, Array]) -> dict[str, Selection]:
 
 def _evaluation(plan: Plan, scores: Scores) -> list[Run]:
     return [
-        Run("evaluation", *case, arm, found.selected(arm), seed)
+        Run("evaluation", *case, arm, (point := found.selected(arm)).lr, seed, point.setting)
         for case, found in _tuned(plan, scores).items()
         for arm in plan.arms
         for seed in plan.evaluation_seeds
@@ -161,13 +177,18 @@ def _evaluation(plan: Plan, scores: Scores) -> list[Run]:
 
 
 def _neighbours(plan: Plan, scores: Scores) -> list[Run]:
-    """The rates beside the selected one, and the second-best setting, on the first evaluation seeds."""
+    """The rates beside the selected one, and the second-best setting, on the first evaluation seeds.
+
+    Quasi-random settings have no neighbours.
+    """
     runs = []
     for case, found in _tuned(plan, scores).items():
         for arm, (best, second, *_) in found.selections.items():
-            beside = {best - 1, best + 1, best if second is None else second} - {best, -1, len(found.rates)}
+            points = found.points[arm]
+            beside = set() if plan.all_tuned else {best - 1, best + 1}
+            beside = (beside | {best if second is None else second}) - {best, -1, len(points)}
             runs += [
-                Run("neighbour", *case, arm, found.rates[index], seed)
+                Run("neighbour", *case, arm, points[index].lr, seed, points[index].setting)
                 for index in sorted(beside)
                 for seed in plan.neighbour_seeds
             ]

@@ -13,6 +13,9 @@ CASE = ("environment", "agent")
 """What is never pooled, but for the measures across environments."""
 ARM = (*CASE, "optimizer")
 SETTING = (*ARM, "lr")
+"""What tells settings apart on the grid of learning rates."""
+NUMBERED = (*ARM, "setting", "lr")
+"""What tells them apart where all is tuned: their number; the rate goes with it."""
 
 TIERS_WITH_CLAIMS = ("standard", "publication")
 """The quick tier explores: it ranks nothing."""
@@ -43,7 +46,6 @@ class Schema(NamedTuple):
         return (*self.keys, *self.columns)
 
 
-_RUN = ("stage", *SETTING, "seed")
 _OF_ARM = (
     *("lr", "n", "mean", "median", "sd", "t_low", "t_high", "bca_low", "bca_high", "skew"),
     *("tolerance_low", "tolerance_high", "tolerance_confidence", "final", "greedy"),
@@ -57,26 +59,46 @@ _OF_RUN = (
     *("failure", "failed_at", "env_steps", "auc", "final", "best", "greedy", "dt", "srt", "lrt", "max_drawdown"),
     *("retention", "collapsed", "solved", "steps_to_threshold", "df", "rf"),
 )
+_SELECTED = ("lr", "hyperparameters", "second_lr", "second_hyperparameters")
 _OF_PAIR = (
     *("difference", "low", "high", "p", "p_holm", "improvement", "improvement_low", "improvement_high"),
     *("verdict", "second_best_verdict", "flips"),
 )
 
-SCHEMAS: Mapping[str, Schema] = {
-    "runs": Schema(_RUN, _OF_RUN),
-    "curves": Schema((*_RUN, "point"), ("env_steps", "return_mean", "score")),
-    "sensitivity": Schema(SETTING, ("n", "mean", "failure_rate", "chosen_share", "in_set", "selected")),
-    "selection": Schema(ARM, ("lr", "second_lr", "edge", "runs", "env_steps")),
-    "arms": Schema(ARM, _OF_ARM),
-    "neighbours": Schema((*SETTING, "offset"), ("n", "mean", "minimum", "failure_rate")),
-    "pairs": Schema((*CASE, "first", "second"), _OF_PAIR),
-    "rates": Schema(ARM, _with_limits("width", "area", "times_sqrt10", "over_sqrt10", "safe_ratio")),
-    "expected_best": Schema((*ARM, "k"), ("value", "low", "high")),
-    "across": Schema(("agent", "optimizer", "without"), _with_limits("iqm", "mean", "optimality_gap", "phi")),
-    "profiles": Schema(("agent", "optimizer", "tau"), ("share", "low", "high")),
-    "baselines": Schema(("environment", "policy"), ("episodes", "return_mean", "return_sd", "score")),
-}
-"""Every table by name, as README.md describes them."""
+
+def schemas(all_tuned: bool = False, greedy: bool = False) -> Mapping[str, Schema]:
+    """Every table by name, as README.md describes them.
+
+    Args:
+        all_tuned: of the track where settings have numbers; else they are learning rates.
+        greedy: with columns of evaluations with most likely actions.
+    """
+    setting, number = (NUMBERED, ("setting",)) if all_tuned else (SETTING, ())
+    run, greedy_auc = ("stage", *setting, "seed"), ("greedy_auc",) if greedy else ()
+    greedy_curve = ("greedy_return_mean", "greedy_score") if greedy else ()
+    found = {
+        "runs": Schema(run, (*_OF_RUN, *greedy_auc)),
+        "curves": Schema((*run, "point"), ("env_steps", "return_mean", "score", *greedy_curve)),
+        "sensitivity": Schema(setting, ("n", "mean", "failure_rate", "chosen_share", "in_set", "selected")),
+        "selection": Schema(ARM, ("lr", "second_lr", "edge", "runs", "env_steps")),
+        "arms": Schema(ARM, (*number, *_OF_ARM, *greedy_auc)),
+        "neighbours": Schema((*setting, "offset"), ("n", "mean", "minimum", "failure_rate")),
+        "pairs": Schema((*CASE, "first", "second"), _OF_PAIR),
+        "rates": Schema(ARM, _with_limits("width", "area", "times_sqrt10", "over_sqrt10", "safe_ratio")),
+        "expected_best": Schema((*ARM, "k"), ("value", "low", "high")),
+        "across": Schema(("agent", "optimizer", "without"), _with_limits("iqm", "mean", "optimality_gap", "phi")),
+        "profiles": Schema(("agent", "optimizer", "tau"), ("share", "low", "high")),
+        "baselines": Schema(("environment", "policy"), ("episodes", "return_mean", "return_sd", "score")),
+    }
+    if all_tuned:  # rates have no order along which a width or an area could be measured
+        del found["rates"]
+        found["selection"] = Schema(ARM, ("setting", "second_setting", *_SELECTED, "edge", "runs", "env_steps"))
+        found["settings"] = Schema(("optimizer", "setting", "hyperparameter"), ("value",))
+    return found
+
+
+SCHEMAS = schemas()
+"""The tables of the track "lr only"."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +107,11 @@ class Analysis:
 
     Attributes:
         plan: plain data as in ``plan.json``: name, question, tier, metric, arms {label: settings}, agents,
-            environments {id: {random_return, reference_return, threshold}}, learning_rates, tuning_seeds,
+            environments {id: {random_return, reference_return, threshold}}, learning_rates (or, where all is tuned,
+            spaces {label: {hyperparameter: {low, high, scale}}} and settings {label: [{...}]}), tuning_seeds,
             evaluation_seeds, neighbour_seeds, rope, failure_below, evaluation {points, episodes, final_episodes},
             cases [{environment, agent, config (resolved TOML)}], held_equal {name: value}, hash.
-        tables: by the names of :data:`SCHEMAS`.
+        tables: by the names of :func:`schemas`.
         facts: planned, finished, failed, missing (numbers of runs), deviations [str], formulas {label: text},
             provenance (plain data as in ``provenance.json``), not_varied [str], wall_seconds.
     """
@@ -106,6 +129,16 @@ class Analysis:
     def claims(self) -> bool:
         """Whether the tier, and the number of runs, allow to say which arm is better."""
         return self.intervals and self.plan["tier"] in TIERS_WITH_CLAIMS
+
+    @property
+    def all_tuned(self) -> bool:
+        """Whether every hyperparameter was tuned, not the learning rate alone."""
+        return "spaces" in self.plan
+
+    @property
+    def schemas(self) -> Mapping[str, Schema]:
+        """Of the tables."""
+        return schemas(self.all_tuned, self.plan["evaluation"].get("greedy", False))
 
     @property
     def cases(self) -> list[tuple[str, str]]:
@@ -133,41 +166,41 @@ class Analysis:
         return frame[(frame["environment"] == environment) & (frame["agent"] == agent)]
 
 
-def make_table(name: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """A table of that name, columns in the order of its schema.
+def make_table(name: str, rows: Iterable[Mapping[str, Any]], schema: Schema | None = None) -> pd.DataFrame:
+    """A table of that name, columns in the order of its schema; by default that of track "lr only".
 
     Raises:
         PgkitError: see :func:`check_table`.
     """
-    rows = list(rows)
-    table = pd.DataFrame(rows, columns=None if rows else list(SCHEMAS[name].all))
-    check_table(name, table)
-    return table[list(SCHEMAS[name].all)]
+    rows, schema = list(rows), schema or SCHEMAS[name]
+    table = pd.DataFrame(rows, columns=None if rows else list(schema.all))
+    check_table(name, table, schema)
+    return table[list(schema.all)]
 
 
-def check_tables(tables: Mapping[str, pd.DataFrame]) -> None:
+def check_tables(tables: Mapping[str, pd.DataFrame], wanted: Mapping[str, Schema] = SCHEMAS) -> None:
     """Check that all tables are there, each with the columns of its schema, and no key twice.
 
     Raises:
         PgkitError: the first mistake.
     """
-    for name in SCHEMAS:
+    for name, schema in wanted.items():
         if name not in tables:
             raise PgkitError(f"table {name!r} is missing")
-        check_table(name, tables[name])
+        check_table(name, tables[name], schema)
 
 
-def check_table(name: str, table: pd.DataFrame) -> None:
+def check_table(name: str, table: pd.DataFrame, schema: Schema) -> None:
     """Check one table; the order of columns is free.
 
     Raises:
         PgkitError: a column is missing or unknown, or a key comes twice.
     """
-    wanted, found = set(SCHEMAS[name].all), set(table.columns)
+    wanted, found = set(schema.all), set(table.columns)
     for words, columns in (("lacks the columns", wanted - found), ("has unknown columns", found - wanted)):
         if columns:
             raise PgkitError(f"table {name!r} {words} {', '.join(sorted(map(str, columns)))}")
-    keys = list(SCHEMAS[name].keys)
+    keys = list(schema.keys)
     twice = table.duplicated(keys)
     if twice.any():
         raise PgkitError(f"table {name!r} has this row twice: {show(table.loc[twice, keys].iloc[0].to_dict())}")

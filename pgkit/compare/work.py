@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pgkit.config import TrainConfig
-from pgkit.evaluate import Player, play
+from pgkit.evaluate import Episodes, Player, play
 from pgkit.observe import TrainResult
 from pgkit.population import build_envs, build_policy
 from pgkit.training import train
@@ -25,11 +25,15 @@ def run_chunk(configs: Sequence[TrainConfig], on_steps: Callable[[float], None] 
 
     Returns:
         For each run: ``diverged``, ``env_steps``; of its K evaluations while training ``at`` (environment steps) and
-        ``returns`` (mean over episodes), NaN from where a run diverged; ``final`` and ``greedy``, the returns of
-        the final policy's episodes, actions sampled and most likely.
+        ``returns`` (mean over episodes), NaN from where a run diverged, and ``greedy_returns``, the same with most
+        likely actions, if the configuration asks for it; ``final`` and ``greedy``, the returns of the final policy's
+        episodes, actions sampled and most likely.
     """
     result = train(configs, on_steps=on_steps)
-    at, returns = _curves(configs, result)
+    sampled = [(e.member, e.point, e.env_steps, e.episodes) for e in result.evaluations]
+    at, returns = _curves(configs, result, sampled)
+    most_likely = [(e.member, e.point, e.env_steps, e.greedy) for e in result.evaluations if e.greedy is not None]
+    greedy_returns = _curves(configs, result, most_likely)[1]
     greedy = _greedy(configs, result)
     return [
         {
@@ -37,6 +41,7 @@ def run_chunk(configs: Sequence[TrainConfig], on_steps: Callable[[float], None] 
             "env_steps": row["env_steps"],
             "at": at[k].tolist(),
             "returns": returns[k].tolist(),
+            **({"greedy_returns": greedy_returns[k].tolist()} if most_likely else {}),
             "final": result.final.returns[k].tolist(),
             "greedy": greedy[k].tolist(),
         }
@@ -44,15 +49,17 @@ def run_chunk(configs: Sequence[TrainConfig], on_steps: Callable[[float], None] 
     ]
 
 
-def _curves(configs: Sequence[TrainConfig], result: TrainResult) -> tuple[Array, Array]:
-    """Steps and mean returns ``(P, K)`` of the evaluations.
+def _curves(
+    configs: Sequence[TrainConfig], result: TrainResult, evaluations: Sequence[tuple[int, int, float, Episodes]]
+) -> tuple[Array, Array]:
+    """Steps and mean returns ``(P, K)`` of evaluations (member, point, environment steps, episodes).
 
     The point at a mark is the first policy at or behind it, so marks that one update passed share theirs.
     """
     points = configs[0].evaluation.points + 1
     at, returns = (np.full((len(configs), points), np.nan) for _ in range(2))
     passed = np.zeros(len(configs), dtype=np.int64)
-    for member, point, env_steps, episodes in result.evaluations:
+    for member, point, env_steps, episodes in evaluations:
         here = (member, slice(passed[member], point + 1))
         at[here], returns[here] = env_steps, episodes.returns.mean().item()
         passed[member] = point + 1

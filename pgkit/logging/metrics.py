@@ -43,6 +43,11 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("eval/return_std", "sample standard deviation of those returns", "reward"),
     Metric("eval/length_mean", "mean length of the evaluation episodes", "env steps"),
+    Metric(
+        "eval/greedy_return_mean",
+        "mean undiscounted return of as many episodes with the most likely actions; only with evaluation.greedy",
+        "reward",
+    ),
     Metric("loss/policy", "policy-gradient loss, entropy bonus excluded, on the batch before the update", "-"),
     Metric("loss/value", "squared error of the critic on the same batch, as defined by the agent", "reward^2"),
     Metric("policy/entropy", "mean entropy of the policy in the batch's states, before the update", "nat"),
