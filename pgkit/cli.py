@@ -134,11 +134,19 @@ def compare(
 @app.command()
 def report(
     comparisons: Annotated[list[Path], typer.Argument(metavar="DIRECTORY", help="Directories of comparisons.")],
+    out: Annotated[Path | None, typer.Option(help="One report of all of them as one comparison, written here.")] = None,
 ) -> None:
-    """Build the reports of stored comparisons again, complete or not."""
+    """Build the reports of stored comparisons again, complete or not; with --out, one report of several together.
+
+    Together they must differ in their environments and agents only, or in their optimizers only.
+    """
     with _one_line_errors():
         from pgkit.compare import api
 
+        if out is not None:
+            api.report_pooled(comparisons, out)
+            typer.echo(f"written to {out} (open {out / 'report.html'})")
+            return
         for directory in comparisons:
             api.report(directory)
             typer.echo(f"written to {directory} (open {directory / 'report.html'})")

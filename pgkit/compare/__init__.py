@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgkit.compare import figures
-    from pgkit.compare.api import compare, load, report
+    from pgkit.compare.api import compare, load, load_pooled, report, report_pooled
     from pgkit.compare.plan import Plan, read_plan
     from pgkit.compare.tables import Analysis
 
@@ -21,11 +21,23 @@ _HOME = {
     "Plan": "plan",
     "compare": "api",
     "load": "api",
+    "load_pooled": "api",
     "read_plan": "plan",
     "report": "api",
+    "report_pooled": "api",
 }
 
-__all__ = ["Analysis", "Plan", "compare", "figures", "load", "read_plan", "report"]
+__all__ = [
+    "Analysis",
+    "Plan",
+    "compare",
+    "figures",
+    "load",
+    "load_pooled",
+    "read_plan",
+    "report",
+    "report_pooled",
+]
 
 
 def __getattr__(name: str) -> Any:

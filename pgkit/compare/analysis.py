@@ -305,7 +305,7 @@ def _facts(
         "finished": len(runs),
         "failed": int((runs["failure"] != "").sum()),
         "missing": missing,
-        "deviations": _deviations(plan, missing, known[-1].name),
+        "deviations": [*_pooled(provenance), *_deviations(plan, missing, known[-1].name)],
         "formulas": {label: _formula(str(settings["name"])) for label, settings in plan.arms.items()},
         "provenance": dict(provenance),
         "not_varied": [*only, *NOT_VARIED, _not_tuned(plan)],
@@ -324,6 +324,12 @@ def _not_tuned(plan: Plan) -> str:
     ]
     outside = "what lies outside the declared ranges of the tuned hyperparameters"
     return f"{outside}, and hyperparameters without a range ({'; '.join(held)})" if held else outside
+
+
+def _pooled(provenance: Mapping[str, Any]) -> list[str]:
+    """That this is no comparison of one plan, if it is none."""
+    plans = [f"{name} ({plan[:12]})" for name, plan in provenance.get("pooled", {}).items()]
+    return [f"pooled after the fact from plans that were declared one by one: {', '.join(plans)}"] if plans else []
 
 
 def _deviations(plan: Plan, missing: int, stage: str) -> list[str]:

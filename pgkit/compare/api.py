@@ -11,8 +11,9 @@ from pgkit.compare.display import Display
 from pgkit.compare.execute import execute, forecast
 from pgkit.compare.executors import Executor, LocalExecutor, RayExecutor
 from pgkit.compare.plan import Plan, read_plan
+from pgkit.compare.pool import Stored, pool, read_stored
 from pgkit.compare.report import draw, write_report
-from pgkit.compare.results import Store, read_json
+from pgkit.compare.results import Store
 from pgkit.compare.tables import Analysis
 from pgkit.compare.tensorboard import write_tensorboard
 from pgkit.types import PgkitError
@@ -74,13 +75,21 @@ def load(directory: Path | str) -> Analysis:
     Raises:
         PgkitError: no comparison is there, or it cannot be read.
     """
-    store = Store(Path(directory))
-    plan, baselines = store.plan(), store.baselines()
-    if baselines is None:
-        raise PgkitError(f"{directory} has no results yet")
-    return analyse(
-        plan, scales(plan, baselines), baselines, store.load(), read_json(store.directory / "provenance.json")
-    )
+    return _analysed(read_stored(Path(directory)))
+
+
+def load_pooled(directories: Sequence[Path | str], name: str = "pooled") -> Analysis:
+    """One analysis of comparisons that differ in their environments and agents only, or in their arms only.
+
+    Raises:
+        PgkitError: as :func:`load`, or two of them differ in anything else; names it.
+    """
+    return _analysed(pool([read_stored(Path(directory)) for directory in directories], name))
+
+
+def _analysed(stored: Stored) -> Analysis:
+    _, plan, baselines, runs, provenance = stored
+    return analyse(plan, scales(plan, baselines), baselines, runs, provenance)
 
 
 def report(directory: Path) -> Analysis:
@@ -89,7 +98,27 @@ def report(directory: Path) -> Analysis:
     Raises:
         PgkitError: as :func:`load`, or the system refuses to write.
     """
-    analysis = load(directory)
+    return _write(load(directory), directory)
+
+
+def report_pooled(directories: Sequence[Path], out: Path) -> Analysis:
+    """Write the report of several comparisons as one, see :func:`load_pooled`.
+
+    Args:
+        directories: of the comparisons.
+        out: where the report goes; no comparison's directory.
+
+    Raises:
+        PgkitError: as :func:`load_pooled`, or ``out`` holds something else; then nothing is written.
+    """
+    if out.exists() and not out.is_dir():
+        raise PgkitError(f"{out} is a file: --out must be a directory")
+    if (out / "plan.json").exists():
+        raise PgkitError(f"{out} holds a comparison: --out must be another directory")
+    return _write(load_pooled(directories, out.name), out)
+
+
+def _write(analysis: Analysis, directory: Path) -> Analysis:
     drawings = draw(analysis)
     write_report(analysis, directory, drawings)
     write_tensorboard(analysis, directory / "tensorboard", drawings)

@@ -128,13 +128,18 @@ def percent(value: float, _: object = None) -> str:
     return f"{100 * value:.3g} %"
 
 
-def rate_axis(axes: Axes) -> None:
-    """A logarithmic axis of learning rates."""
+def log_axis(axes: Axes, numticks: int = 12) -> None:
+    """A logarithmic horizontal axis, numbers written as rates are."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(numticks=12))
+    axes.xaxis.set_major_locator(LogLocator(numticks=numticks))
     axes.xaxis.set_major_formatter(rate)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", which="minor", length=2, color=GRID)
+
+
+def rate_axis(axes: Axes) -> None:
+    """A logarithmic axis of learning rates."""
+    log_axis(axes)
     axes.set_xlabel("learning rate (log scale)")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pgkit.compare.drawing import key_of_arms, looks, new_figure, settings, settle
+from pgkit.compare.drawing import WIDTH, key_of_arms, looks, new_figure, settings, settle
 from pgkit.compare.figures_pairs import (
     FEW_ENVIRONMENTS,
     draw_expected_best,
@@ -27,6 +27,7 @@ from pgkit.compare.figures_runs import (
     draw_learning,
     draw_scores,
     draw_sensitivity,
+    draw_setting,
 )
 from pgkit.compare.tables import Analysis
 
@@ -42,24 +43,35 @@ __all__ = [
     "draw_profiles",
     "draw_scores",
     "draw_sensitivity",
+    "draw_setting",
 ]
 
+MIN_COLUMNS = 4
+"""Of the figure of settings: so many panels of a row fit into the usual width."""
+
 CAPTIONS: Mapping[str, str] = {
+    "settings": "Each panel shows all settings of an arm against one of its hyperparameters: a small dot for each tuning run, "
+    "a mark for a setting's mean, outlined for the selected one, hollow where a run failed. The other hyperparameters vary "
+    "too. Nothing here is an arm's performance.",
     "sensitivity": "Each dot is a tuning run, each line an arm's mean; the outlined mark is the selected rate, dotted "
     "lines are the ends of the grid. Below: the share of runs that failed. Nothing here is an arm's performance.",
-    "learning": "Evaluation at the selected rate on fresh seeds. Top: median and 10-90 % band of each arm. "
+    "learning": "Evaluation at the selected setting on fresh seeds. Top: median and 10-90 % band of each arm. "
     "Below: every run of one arm (thin), its median (bold), the other arms' medians in grey.",
     "scores": "Each mark is one evaluation run: the normalised area under its learning curve.",
     "pairs": "Difference of mean scores with Welch's 95 % interval, and the band of differences that do not matter.",
     "improvement": "The probability that a run of the first arm scores higher than a run of the second.",
     "drawdowns": "For each arm the evaluation seed that fell deepest: best score so far minus the present one.",
-    "expected_best": "The score to expect after trying k learning rates of the grid at random, on tuning seeds.",
+    "expected_best": "The score to expect of the best of k tried settings, drawn at random, on tuning seeds.",
     "profiles": "The share of evaluation runs above each score, with bootstrap bands.",
 }
 """What each figure shows, in a sentence or two."""
 
 RULE = "A verdict needs the whole interval outside the band, or inside it (equivalent); all else is unresolved."
 """What is added to the caption of pairs where there are verdicts."""
+
+
+GREEDY = "Dotted: the median with most likely actions, which is not what is compared."
+"""What is added to the caption of learning curves where evaluations were played greedily too."""
 
 
 @settings()
@@ -72,7 +84,8 @@ def draw_all(analysis: Analysis, case: tuple[str, str]) -> dict[str, Figure]:
     labels, claims = analysis.labels, analysis.claims
     figures = {}
     if len(analysis.of("sensitivity", case)):
-        figures["sensitivity"] = _sensitivity(analysis, case)
+        kind, draw = ("settings", _settings) if analysis.all_tuned else ("sensitivity", _sensitivity)
+        figures[kind] = draw(analysis, case)
     if len(tables["arms"]):
         figures["learning"] = _learning(analysis, case)
         figures["scores"] = _around(draw_scores(tables["runs"], tables["arms"], labels))
@@ -82,7 +95,8 @@ def draw_all(analysis: Analysis, case: tuple[str, str]) -> dict[str, Figure]:
     if len(tables["arms"]):
         figures["drawdowns"] = _around(draw_drawdowns(analysis.of("curves", case), labels))
     if len(tables["expected_best"]):
-        figures["expected_best"] = _around(draw_expected_best(tables["expected_best"], labels))
+        unit = "settings" if analysis.all_tuned else "learning rates"
+        figures["expected_best"] = _around(draw_expected_best(tables["expected_best"], labels, unit=unit))
     return {name: settle(figure) for name, figure in figures.items()}
 
 
@@ -111,6 +125,23 @@ def _sensitivity(analysis: Analysis, case: tuple[str, str]) -> Figure:
     draw_sensitivity(analysis.of("runs", case), sensitivity, analysis.labels, above).set_xlabel("")
     draw_failures(sensitivity, analysis.labels, below)
     key_of_arms(figure, looks(analysis.labels))
+    return figure
+
+
+def _settings(analysis: Analysis, case: tuple[str, str]) -> Figure:
+    """A row of panels for each arm, one for each of its hyperparameters; all have one axis of scores."""
+    labels, spaces = analysis.labels, analysis.plan["spaces"]
+    columns = max(MIN_COLUMNS, *map(len, spaces.values()))
+    figure = new_figure(0.5 + 1.45 * len(labels), WIDTH * max(1.0, columns / MIN_COLUMNS))
+    panels = figure.subplots(len(labels), columns, sharey=True, squeeze=False)
+    runs, sensitivity, table = analysis.of("runs", case), analysis.of("sensitivity", case), analysis.tables["settings"]
+    for row, arm in zip(panels, labels, strict=True):
+        for axes, (name, each) in zip(row, spaces[arm].items(), strict=False):
+            draw_setting(runs, sensitivity, table, arm, name, each, labels, axes)
+        for axes in row[len(spaces[arm]) :]:
+            axes.set_axis_off()
+        row[0].set_title(arm, color=looks(labels)[arm].color)
+        row[0].set_ylabel("score")
     return figure
 
 

@@ -66,22 +66,26 @@ def draw_improvement(pairs: pd.DataFrame, claims: bool = True, axes: Axes | None
 
 @settings()
 def draw_expected_best(
-    expected_best: pd.DataFrame, labels: Sequence[str] | None = None, axes: Axes | None = None
+    expected_best: pd.DataFrame,
+    labels: Sequence[str] | None = None,
+    axes: Axes | None = None,
+    unit: str = "learning rates",
 ) -> Axes:
-    """The score to expect of the best of k learning rates drawn from the grid, with its bootstrap band.
+    """The score to expect of the best of k settings drawn from those that were tried, with its bootstrap band.
 
     Args:
         expected_best: table ``expected_best`` of one case.
         labels: all arms, in their order, which decides their looks; by default those of the table.
         axes: where to draw; None for a new figure.
+        unit: what the settings are.
     """
     axes = panel(axes)
     _bands(axes, expected_best, "k", "value", labels)
     axes.set_xlim(1, max(float(expected_best["k"].max()), 1.01))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("learning rates tried (k)")
+    axes.set_xlabel(f"{unit} tried (k)")
     axes.set_ylabel("expected best score")
-    axes.set_title("What tuning buys: best of k learning rates")
+    axes.set_title(f"What tuning buys: best of k {unit}")
     return axes
 
 

@@ -1,6 +1,7 @@
 """Figures of runs: what each seed did. Functions take the tables of one case, and return the axes they drew on."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from pgkit.compare.drawing import (
     Look,
     arms_in,
     label_at_right,
+    log_axis,
     looks,
     panel,
     percent,
@@ -78,6 +80,54 @@ def draw_failures(sensitivity: pd.DataFrame, labels: Sequence[str] | None = None
 
 
 @settings()
+def draw_setting(
+    runs: pd.DataFrame,
+    sensitivity: pd.DataFrame,
+    table: pd.DataFrame,
+    arm: str,
+    hyperparameter: str,
+    space: Mapping[str, Any],
+    labels: Sequence[str] | None = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """Score against one hyperparameter of one arm, over all of its settings: the others vary as well.
+
+    A small dot for every tuning run, a mark for a setting's mean (hollow where a run failed), outlined if selected.
+
+    Args:
+        runs: table ``runs`` of one case; its tuning runs are drawn.
+        sensitivity: table ``sensitivity`` of the same case.
+        table: table ``settings``.
+        arm: whose settings.
+        hyperparameter: on the horizontal axis.
+        space: its range: ``low``, ``high`` and ``scale``; with "1-x log" the axis shows 1 - x.
+        labels: all arms, in their order, which decides their looks; by default those of the table.
+        axes: where to draw; None for a new figure.
+    """
+    axes, look = panel(axes, 1.6), looks(arms_in(labels, sensitivity["optimizer"]))[arm]
+    chosen = table[(table["optimizer"] == arm) & (table["hyperparameter"] == hyperparameter)]
+    place = chosen.set_index("setting")["value"]
+    ends, is_share = np.array([space["low"], space["high"]]), space["scale"] == "1-x log"
+    place, ends = (1 - place, 1 - ends[::-1]) if is_share else (place, ends)
+    dots = runs[(runs["stage"] == "tuning") & (runs["optimizer"] == arm)]
+    means = sensitivity[sensitivity["optimizer"] == arm]
+    axes.scatter(dots["setting"].map(place), dots["auc"], s=4, color=look.color, alpha=0.35, linewidths=0)
+    for failed, face in ((False, look.color), (True, "white")):
+        some = means[(means["failure_rate"] > 0) == failed]
+        where = some["setting"].map(place)
+        axes.scatter(where, some["mean"], s=18, marker=look.marker, c=face, edgecolors=look.color, linewidths=0.8)
+    best = means[means["selected"].astype(bool)]
+    ring = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.3, "zorder": 4}
+    axes.scatter(best["setting"].map(place), best["mean"], s=70, **ring)
+    axes.set_xlim(*ends)
+    if space["scale"] != "linear":
+        log_axis(axes, numticks=3)
+        axes.set_xlim(ends[0] / (ends[1] / ends[0]) ** 0.06, ends[1] * (ends[1] / ends[0]) ** 0.06)
+    axes.set_xlabel(f"1 \u2212 {hyperparameter}" if is_share else hyperparameter)
+    return axes
+
+
+@settings()
 def draw_learning(
     curves: pd.DataFrame,
     scale: Mapping[str, float],
@@ -105,6 +155,7 @@ def draw_learning(
             axes.lines[-1].set_label(arm)
             if arm in every_run:
                 _draw_runs(axes, steps, returns, look)
+                _draw_greedy(axes, evaluation[evaluation["optimizer"] == arm], scale["random_return"])
             ends.append((arm, float(np.median(returns[:, -1])), look.color))
     _mark_returns(axes, scale, named=not every_run)
     steps_axis(axes)
@@ -189,7 +240,7 @@ def curves_of(curves: pd.DataFrame, column: str, floor: float) -> tuple[Array, A
 
     Args:
         curves: rows of the table ``curves`` of one setting and stage.
-        column: ``score`` or ``return_mean``.
+        column: ``score`` or ``return_mean``, or those of most likely actions.
         floor: what stands where a diverged run has no evaluations, so that it does not drop out of the picture.
     """
     table = curves.pivot(index="seed", columns="point", values=[column, "env_steps"])
@@ -212,6 +263,13 @@ def _draw_runs(axes: Axes, steps: Array, returns: Array, look: Look) -> None:
     """Every run as a thin line, all in one collection."""
     lines = [np.column_stack([steps, run]) for run in returns]
     axes.add_collection(LineCollection(lines, colors=look.color, linewidths=0.5, alpha=0.5, zorder=2))
+
+
+def _draw_greedy(axes: Axes, curves: pd.DataFrame, floor: float) -> None:
+    """The median with most likely actions, if it was played."""
+    if "greedy_return_mean" in curves:
+        steps, returns = curves_of(curves, "greedy_return_mean", floor)
+        axes.plot(steps, np.median(returns, axis=0), color=INK, linestyle=(0, (1, 1)), linewidth=1.2, zorder=4)
 
 
 def _mark_returns(axes: Axes, scale: Mapping[str, float], named: bool) -> None:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from pgkit.compare import views, words
 from pgkit.compare.drawing import png, rate, short_number, svg
-from pgkit.compare.figures import CAPTIONS, RULE, draw_across, draw_all
+from pgkit.compare.figures import CAPTIONS, GREEDY, RULE, draw_across, draw_all
 from pgkit.compare.results import write_frame
 from pgkit.compare.tables import Analysis, check_tables
 from pgkit.compare.views import View
@@ -72,7 +72,7 @@ def write_report(analysis: Analysis, directory: Path, drawings: Sequence[Drawing
     Raises:
         PgkitError: a table breaks its schema, or the system refuses to write.
     """
-    check_tables(analysis.tables)
+    check_tables(analysis.tables, analysis.schemas)
     for name, table in analysis.tables.items():
         write_table(table, directory / "tables" / name)
     drawings = draw(analysis) if drawings is None else drawings
@@ -93,6 +93,8 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 def draw(analysis: Analysis) -> list[Drawing]:
     """All figures, in the order in which the page shows them."""
     captions = {**CAPTIONS, "pairs": f"{CAPTIONS['pairs']} {RULE}"} if analysis.claims else CAPTIONS
+    if analysis.plan["evaluation"].get("greedy"):
+        captions = {**captions, "learning": f"{captions['learning']} {GREEDY}"}
     drawn = [(words.case_name(case), draw_all(analysis, case)) for case in analysis.cases]
     drawn += [(agent, draw_across(analysis, agent)) for agent in analysis.plan["agents"]]
     return [
@@ -118,6 +120,7 @@ def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
         plan=analysis.plan,
         facts=analysis.facts,
         claims=analysis.claims,
+        spaces=words.spaces(analysis),
         answers=words.answers(analysis),
         introduction=words.introduction(analysis),
         state_of_runs=words.state_of_runs(analysis),
@@ -149,7 +152,8 @@ def summary(analysis: Analysis) -> str:
         lines += [f"- {remark}" for remark in words.remarks(analysis, case)]
         lines += [f"- Tuning cost: {words.tuning_cost(analysis.of('selection', case))}.", ""]
     plan, facts = analysis.plan, analysis.facts
-    lines += ["## How", "", f"- Tier: {plan['tier']}; metric: {plan['metric']}"]
+    lines += ["## How", "", f"- Tier: {plan['tier']}; track: {plan['track']}; metric: {plan['metric']}"]
+    lines += [f"- Tuned: {label}: {ranges}" for label, ranges in words.spaces(analysis).items()]
     lines += [f"- Runs: {words.state_of_runs(analysis)}; wall time {duration(facts['wall_seconds'])}"]
     lines += [f"- Tuning seeds: {words.seeds(plan['tuning_seeds'])}"]
     lines += [f"- Evaluation seeds: {words.seeds(plan['evaluation_seeds'])}"]
@@ -169,7 +173,8 @@ def _case(analysis: Analysis, case: tuple[str, str], drawings: Sequence[Drawing]
     """What the page says about a case."""
     name = words.case_name(case)
     config = next(entry for entry in analysis.plan["cases"] if (entry["environment"], entry["agent"]) == case)["config"]
-    chosen = (*_main_views(analysis), views.RATES, *views.DETAILS)
+    rates = [] if analysis.all_tuned else [views.RATES]
+    chosen = (*_main_views(analysis), *rates, *views.DETAILS)
     grids = [_grid(analysis, view, analysis.of(view.table, case), slug(name)) for view in chosen]
     return {
         "name": name,
@@ -185,12 +190,13 @@ def _case(analysis: Analysis, case: tuple[str, str], drawings: Sequence[Drawing]
 def _main_views(analysis: Analysis) -> list[View]:
     """The tables that everyone reads: arms and, unless there are too few runs for intervals, pairs."""
     pairs = views.PAIRS if analysis.claims else views.PAIRS_EXPLORATORY
-    return [views.ARMS_IN_SHORT, *([pairs] if analysis.intervals else [])]
+    tuned = [views.SELECTED] if analysis.all_tuned else []
+    return [views.ARMS_IN_SHORT, *([pairs] if analysis.intervals else []), *tuned]
 
 
 def _grid(analysis: Analysis, view: View, rows: pd.DataFrame, case: str) -> Grid:
     """A view of these rows, without what the tier or the number of runs does not allow: ranks, intervals of scores."""
-    columns = view.columns
+    columns = tuple(column for column in view.columns if column.name in rows)  # some tracks and plans have fewer
     if not analysis.claims:
         columns = tuple(column for column in columns if column.name not in RANKINGS)
     if not analysis.intervals:

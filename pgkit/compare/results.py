@@ -165,16 +165,17 @@ def origin() -> dict[str, Any]:
     return {**versions, "code": provenance.code_digest(), "cpu": record["hardware"]["cpu"]}
 
 
-def check_same_origin(stored: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
-    """Refuse to pool results of different origin.
+def check_same_origin(stored: Mapping[str, Any], now: Mapping[str, Any], where: str, other: str = "") -> None:
+    """Refuse to pool results of different origin; ``now`` is this process's, or that of the directory ``other``.
 
     Raises:
         PgkitError: names the field.
     """
     for key in sorted({*stored, *now}):
         if stored.get(key) != now.get(key):
+            against = f"{other} has {now.get(key)}" if other else f"not {now.get(key)}"
             raise PgkitError(
-                f"results of different origin are not pooled: {where} has {key} {stored.get(key)}, not {now.get(key)}"
+                f"results of different origin are not pooled: {where} has {key} {stored.get(key)}, {against}"
             )
 
 

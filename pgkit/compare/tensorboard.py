@@ -11,7 +11,7 @@ import pandas as pd
 from pgkit.compare.drawing import rate
 from pgkit.compare.figures_runs import Array, curves_of
 from pgkit.compare.report import Drawing, draw, slug
-from pgkit.compare.tables import SETTING, Analysis
+from pgkit.compare.tables import NUMBERED, SETTING, Analysis
 from pgkit.logging.events import EventWriter
 
 RETURN = "eval/return_mean"
@@ -33,9 +33,12 @@ def write_tensorboard(analysis: Analysis, directory: Path, drawings: Sequence[Dr
         old.unlink()
     now = time.time()
     runs, curves = analysis.tables["runs"], analysis.tables["curves"]
-    by_setting = dict(list(curves.groupby(["stage", *SETTING])))
-    for key, of_setting in runs[runs["stage"].isin(STAGES)].groupby(["stage", *SETTING]):
-        setting = dict(zip(("stage", *SETTING), key, strict=True))
+    keys = ("stage", *(NUMBERED if analysis.all_tuned else SETTING))
+    by_setting = dict(list(curves.groupby(list(keys))))
+    for key, of_setting in runs[runs["stage"].isin(STAGES)].groupby(list(keys)):
+        setting = dict(zip(keys, key, strict=True))
+        if analysis.all_tuned:
+            setting |= analysis.plan["settings"][setting["optimizer"]][setting["setting"]]
         floor = analysis.scale(setting["environment"])["random_return"]
         curve = curves_of(by_setting[key], "return_mean", floor)
         _write_setting(directory / run_name(setting), setting, curve, final_numbers(of_setting), now)
@@ -43,9 +46,12 @@ def write_tensorboard(analysis: Analysis, directory: Path, drawings: Sequence[Dr
 
 
 def run_name(setting: Mapping[str, Any]) -> str:
-    """The name of a setting's run: ``tuning/cartpole-v1-reinforce/adam-lr3e-3``; an evaluated arm's ends with it."""
+    """The name of a setting's run: ``tuning/cartpole-v1-reinforce/adam-lr3e-3``, or ``.../adam-setting7`` where all is
+    tuned; an evaluated arm's ends with the arm.
+    """
     case = slug(f"{setting['environment']}-{setting['agent']}")
-    end = f"-lr{rate(setting['lr'])}" if setting["stage"] == "tuning" else ""
+    name = f"-setting{setting['setting']}" if "setting" in setting else f"-lr{rate(setting['lr'])}"
+    end = name if setting["stage"] == "tuning" else ""
     return f"{setting['stage']}/{case}/{setting['optimizer']}{end}"
 
 

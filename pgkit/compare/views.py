@@ -124,16 +124,19 @@ def _event(count: str, name: str, header: str, help: str) -> tuple[Column, Colum
 
 ARM = Column("optimizer", "optimizer", word)
 LR = Column("lr", "rate", rate, "learning rate")
+SETTING = Column("setting", "setting", whole, "number of the setting, see the selected settings in full")
 N = Column("n", "n", whole, "runs (training seeds)")
 
 ARMS_IN_SHORT = View(
     "arms",
-    "Each optimizer at its selected learning rate, on fresh seeds",
+    "Each optimizer at its selected setting, on fresh seeds",
     (
         ARM,
+        SETTING,
         LR,
         N,
         Column("mean", "score", number, "mean normalised area under the learning curve; 95 % t", ("t_low", "t_high")),
+        Column("greedy_auc", "score, greedy", number, "the same with most likely actions: not what is compared"),
         Column("median", "median"),
         Column("final", "final", number, "mean score of the last 10 % of evaluations"),
         Column("failures", "failed", whole, "runs that diverged, or ended below the failure line"),
@@ -150,6 +153,7 @@ ARMS_SCORES = View(
     "Scores on evaluation seeds, in full",
     (
         ARM,
+        SETTING,
         LR,
         N,
         Column("mean", "mean", number, "with its 95 % interval by Student's t", ("t_low", "t_high")),
@@ -162,6 +166,7 @@ ARMS_SCORES = View(
         Column("tolerance_confidence", "its confidence", percent, "achieved confidence of the tolerance interval"),
         Column("final", "final"),
         Column("greedy", "greedy", number, "final policy, most likely actions"),
+        Column("greedy_auc", "greedy, area", number, "area under the learning curve, most likely actions"),
         Column("p_best", "P(best)", percent, "bootstrap probability of the highest mean"),
         Column("mean_rank", "mean rank", number, "1 is the highest mean; bootstrap"),
     ),
@@ -202,7 +207,7 @@ PAIRS = View(
         Column("p_holm", "p, Holm", p_value, "corrected for the number of pairs"),
         estimate("improvement", "P(first > second)", percent, "probability of improvement"),
         Column(
-            "second_best_verdict", "with second-best rates", word, "the verdict with each arm's second-best setting"
+            "second_best_verdict", "with second-best settings", word, "the verdict with each arm's second-best setting"
         ),
         Column("flips", "flips", word, "whether that changes the verdict"),
     ),
@@ -230,6 +235,19 @@ RATES = View(
     open=True,
 )
 
+SELECTED = View(
+    "selection",
+    "The selected settings, in full",
+    (
+        ARM,
+        SETTING,
+        Column("hyperparameters", "selected", word),
+        Column("second_hyperparameters", "second best", word, "of the uncertainty set"),
+        Column("edge", "edge", word, "the end of its range at which the selected rate is"),
+    ),
+    open=True,
+)
+
 DETAILS = (
     ARMS_SCORES,
     ARMS_STABILITY,
@@ -238,9 +256,11 @@ DETAILS = (
         "What tuning selected, and what it cost",
         (
             ARM,
-            Column("lr", "selected", rate),
-            Column("second_lr", "second best", rate, "of the uncertainty set"),
-            Column("edge", "edge", word, "the end of the grid at which the best rate is"),
+            Column("setting", "selected setting", whole),
+            Column("lr", "selected rate", rate),
+            Column("second_setting", "second-best setting", whole, "of the uncertainty set"),
+            Column("second_lr", "second-best rate", rate, "of the uncertainty set"),
+            Column("edge", "edge", word, "the end of the grid, or of its range, at which the best rate is"),
             Column("runs", "runs", whole),
             Column("env_steps", "env steps", short_number),
         ),
@@ -250,6 +270,7 @@ DETAILS = (
         "Every setting on tuning seeds (not an arm's performance)",
         (
             ARM,
+            SETTING,
             LR,
             N,
             Column("mean", "mean score"),
@@ -261,9 +282,10 @@ DETAILS = (
     ),
     View(
         "neighbours",
-        "What if the rate is missed by half a decade? (evaluation seeds)",
+        "What if the setting is missed? (evaluation seeds)",
         (
             ARM,
+            SETTING,
             LR,
             Column("offset", "offset", whole, "0: the second-best setting, elsewhere on the grid"),
             N,
@@ -282,12 +304,14 @@ DETAILS = (
         "Every evaluation run",
         (
             ARM,
+            SETTING,
             LR,
             Column("seed", "seed", whole),
             Column("auc", "score"),
             Column("final", "final"),
             Column("best", "best"),
             Column("greedy", "greedy"),
+            Column("greedy_auc", "greedy, area"),
             Column("failure", "failure", word),
             Column("failed_at", "failed at", short_number),
             Column("collapsed", "collapsed", word),

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from pgkit.compare.drawing import percent, rate, short_number
+from pgkit.compare.spaces import Range
 from pgkit.compare.tables import FEW_SEEDS, Analysis
 
 ENOUGH_CONFIDENCE = 0.95
@@ -36,18 +37,38 @@ def introduction(analysis: Analysis) -> str:
     """One paragraph in plain words: what was done, and what was not."""
     plan, facts = analysis.plan, analysis.facts
     kind = "" if analysis.claims else "This comparison is exploratory: no ranking claims. "
-    tried = sorted(analysis.tables["sensitivity"]["lr"].unique())
-    rates = (
-        f"{len(tried)} learning rates from {rate(tried[0])} to {rate(tried[-1])}" if tried else "no learning rate yet"
-    )
     text = (
-        f"{kind}{joined(analysis.labels)} were trained with {rates}, each with {len(plan['tuning_seeds'])} tuning "
-        f"seeds; the best rate of each was then trained again with {len(plan['evaluation_seeds'])} fresh seeds, "
+        f"{kind}{joined(analysis.labels)} were trained with {_tried(analysis)}, each with {len(plan['tuning_seeds'])} "
+        f"tuning seeds; the best {unit(analysis)} of each was then trained again with "
+        f"{len(plan['evaluation_seeds'])} fresh seeds, "
         "and only those runs are quoted. A score of 0 is the random policy, 1 the reference return, "
         "averaged over the whole of training."
     )
     fixed = f" Not varied, so nothing is known about: {joined(facts['not_varied'])}." if facts["not_varied"] else ""
     return text + fixed
+
+
+def _tried(analysis: Analysis) -> str:
+    """What each arm was tuned over."""
+    if analysis.all_tuned:
+        count = len(next(iter(analysis.plan["settings"].values())))
+        return f"{count} settings each, quasi-random points of the space of all tuned hyperparameters"
+    tried = sorted(analysis.tables["sensitivity"]["lr"].unique())
+    return f"{len(tried)} learning rates from {rate(tried[0])} to {rate(tried[-1])}" if tried else "no learning rate yet"
+
+
+def unit(analysis: Analysis) -> str:
+    """What is selected: a rate, or a setting of several hyperparameters."""
+    return "setting" if analysis.all_tuned else "rate"
+
+
+def spaces(analysis: Analysis) -> dict[str, str]:
+    """What was tuned of each arm, over which ranges; empty where only the learning rate was."""
+    declared = analysis.plan["spaces"] if analysis.all_tuned else {}
+    return {
+        label: "; ".join(f"{name} {Range.model_validate(each)}" for name, each in space.items())
+        for label, space in declared.items()
+    }
 
 
 def answers(analysis: Analysis) -> list[Answer]:
@@ -59,7 +80,7 @@ def answers(analysis: Analysis) -> list[Answer]:
 def remarks(analysis: Analysis, case: tuple[str, str]) -> list[str]:
     """What a reader of the numbers of a case must know: edges, flips, failures, skew, confidence."""
     return [
-        *_of_selection(analysis.of("selection", case), analysis.of("sensitivity", case)),
+        *_of_selection(analysis.of("selection", case), analysis.of("sensitivity", case), analysis.all_tuned),
         *(_flips(analysis.of("pairs", case)) if analysis.claims else ()),
         *_of_arms(analysis.of("arms", case)),
     ]
@@ -93,9 +114,8 @@ def _sureness(analysis: Analysis, case: tuple[str, str], arms: pd.DataFrame) -> 
     top = str(arms["p_best"].idxmax())
     tested, flips = int((pairs["second_best_verdict"] != "").sum()), int(pairs["flips"].sum())
     change = f"{flips} of {tested} verdicts change" if flips else f"none of {tested} verdicts changes"
-    second = (
-        f"With second-best learning rates {change}." if tested else "Second-best learning rates were not evaluated."
-    )
+    kind = "settings" if analysis.all_tuned else "learning rates"
+    second = f"With second-best {kind} {change}." if tested else f"Second-best {kind} were not evaluated."
     return (
         f"{resolved} of {len(pairs)} pairs are resolved ({counts['equivalent']} as equivalent within "
         f"{analysis.plan['rope']:g}, {counts['unresolved']} unresolved), with {_counts(arms['n'])} runs per optimizer. "
@@ -135,19 +155,21 @@ def _counts(n: pd.Series) -> str:
     return f"{n.min():.0f}" if n.min() == n.max() else f"{n.min():.0f} to {n.max():.0f}"
 
 
-def _of_selection(selection: pd.DataFrame, sensitivity: pd.DataFrame) -> Iterator[str]:
+def _of_selection(selection: pd.DataFrame, sensitivity: pd.DataFrame, all_tuned: bool) -> Iterator[str]:
+    where = "its range" if all_tuned else "the grid"
     for row in selection.itertuples():
         if row.edge:
             end = {"low": "lower", "high": "upper"}[str(row.edge)]
             yield (
-                f"Edge optimum: the best rate of {row.optimizer}, {rate(row.lr)}, is at the {end} end of the grid; "
+                f"Edge optimum: the best rate of {row.optimizer}, {rate(row.lr)}, is at the {end} end of {where}; "
                 "its true best may lie beyond, and it may be better than shown."
             )
     in_set = sensitivity[sensitivity["in_set"].astype(bool)].sort_values("chosen_share", ascending=False)
     for arm in selection["optimizer"]:
         rows = in_set[in_set["optimizer"] == arm]
         if len(rows) > 1:
-            shares = joined(f"{rate(row.lr)} in {percent(row.chosen_share)}" for row in rows.itertuples())
+            number = (lambda row: f"setting {row.setting}") if all_tuned else (lambda row: rate(row.lr))
+            shares = joined(f"{number(row)} in {percent(row.chosen_share)}" for row in rows.itertuples())
             yield f"The selection for {arm} is uncertain: resampled tuning seeds choose {shares}."
 
 
