@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from pgkit.config import Model, Name, check_seeds
 from pgkit.compare.spaces import MOST_SETTINGS, Range
+from pgkit.config import Model, Name, check_seeds
 from pgkit.explain import show
 from pgkit.types import PgkitError
 
@@ -64,7 +64,7 @@ class ComparisonConfig(Model):
     question: str = Field(min_length=1)
     tier: Literal["quick", "standard", "publication"] = "quick"
     track: Literal["lr only", "all tuned"] = "lr only"
-    """What is tuned: the learning rate on a common grid, all else at its defaults; or every hyperparameter of an arm."""
+    """What is tuned: the learning rate on a common grid, all else at its defaults; or all hyperparameters of an arm."""
     settings: int | None = Field(default=None, ge=2, le=MOST_SETTINGS)
     """Of track "all tuned": quasi-random settings of each arm."""
     spaces: dict[str, dict[str, Range]] = Field(default={})

@@ -50,9 +50,9 @@ MIN_COLUMNS = 4
 """Of the figure of settings: so many panels of a row fit into the usual width."""
 
 CAPTIONS: Mapping[str, str] = {
-    "settings": "Each panel shows all settings of an arm against one of its hyperparameters: a small dot for each tuning run, "
-    "a mark for a setting's mean, outlined for the selected one, hollow where a run failed. The other hyperparameters vary "
-    "too. Nothing here is an arm's performance.",
+    "settings": "Each panel shows all settings of an arm against one of its hyperparameters: a small dot for each "
+    "tuning run, a mark for a setting's mean, with a ring for the selected one, hollow where a run failed. The other "
+    "hyperparameters vary too. Nothing here is an arm's performance.",
     "sensitivity": "Each dot is a tuning run, each line an arm's mean; the outlined mark is the selected rate, dotted "
     "lines are the ends of the grid. Below: the share of runs that failed. Nothing here is an arm's performance.",
     "learning": "Evaluation at the selected setting on fresh seeds. Top: median and 10-90 % band of each arm. "

@@ -92,7 +92,7 @@ def draw_setting(
 ) -> Axes:
     """Score against one hyperparameter of one arm, over all of its settings: the others vary as well.
 
-    A small dot for every tuning run, a mark for a setting's mean (hollow where a run failed), outlined if selected.
+    A small dot for every tuning run, a mark for a setting's mean (hollow where a run failed), a ring if it is selected.
 
     Args:
         runs: table ``runs`` of one case; its tuning runs are drawn.
@@ -117,8 +117,8 @@ def draw_setting(
         where = some["setting"].map(place)
         axes.scatter(where, some["mean"], s=18, marker=look.marker, c=face, edgecolors=look.color, linewidths=0.8)
     best = means[means["selected"].astype(bool)]
-    ring = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.3, "zorder": 4}
-    axes.scatter(best["setting"].map(place), best["mean"], s=70, **ring)
+    where = best["setting"].map(place)
+    axes.scatter(where, best["mean"], s=70, facecolors="none", edgecolors=INK, linewidths=1.3, zorder=4)
     axes.set_xlim(*ends)
     if space["scale"] != "linear":
         log_axis(axes, numticks=3)

@@ -12,8 +12,8 @@ import tomli_w
 from pydantic import ValidationError
 
 from pgkit import optim, registry
-from pgkit.compare import spaces
 from pgkit.compare.declaration import TIERS, ComparisonConfig
+from pgkit.compare.spaces import Range, Setting, Space, corners, quasi_random, space_of
 from pgkit.config import TrainConfig, parse_config, read_table, to_table
 from pgkit.explain import explain, show, unknown
 from pgkit.optim.registry import AROUND
@@ -101,8 +101,8 @@ class Plan:
     evaluation_seeds: tuple[int, ...]
     neighbours: int
     declared: Mapping[str, Any]
-    spaces: Mapping[str, spaces.Space]
-    settings: Mapping[str, tuple[spaces.Setting, ...]]
+    spaces: Mapping[str, Space]
+    settings: Mapping[str, tuple[Setting, ...]]
 
     @property
     def all_tuned(self) -> bool:
@@ -174,7 +174,6 @@ class Plan:
                 for case in self.cases
             ],
         }
-
 
     def _track(self) -> dict[str, Any]:
         if not self.all_tuned:
@@ -256,13 +255,13 @@ def make_plan(table: Mapping[str, Any], last: Mapping[str, Any] | None = None, s
     declared = {"table": dict(table), "last": dict(last or {})}
     for label, settings in arms.items():
         _check_arm(cases[0].config, f"optimizers, {label!r}", {**around, **settings, "lr": rates[0]})
-        for corner in spaces.corners(tuned.get(label, {})):
+        for corner in corners(tuned.get(label, {})):
             _check_arm(cases[0].config, f"spaces, {label!r}", {**around, **settings, **corner})
     held = {
         label: {key: value for key, value in arm.items() if key not in tuned.get(label, ())}
         for label, arm in arms.items()
     }
-    tried = {label: spaces.settings(space, config.settings or tier.settings) for label, space in tuned.items()}
+    tried = {label: quasi_random(space, config.settings or tier.settings) for label, space in tuned.items()}
     return Plan(config, held, around, cases, rates, tuning, evaluation, tier.neighbours, declared, tuned, tried)
 
 
@@ -320,7 +319,7 @@ def _arms(declared: Sequence[str | Mapping[str, Any]]) -> dict[str, dict[str, An
 
 def _spaces(
     config: ComparisonConfig, arms: Mapping[str, Mapping[str, Any]], rates: tuple[float, ...]
-) -> dict[str, dict[str, spaces.Range]]:
+) -> dict[str, dict[str, Range]]:
     """What is tuned of each arm, by label."""
     if unknown_arms := [label for label in config.spaces if label not in arms]:
         raise PgkitError(f"spaces: {unknown('arm', unknown_arms[0], arms)}")
@@ -328,7 +327,7 @@ def _spaces(
     for entry, (label, arm) in zip(config.optimizers, arms.items(), strict=True):
         stated = set() if isinstance(entry, str) else set(entry)
         defaults = optim.registry.find(str(arm["name"])).defaults
-        found[label] = spaces.space(label, defaults, stated, config.spaces.get(label, {}), rates)
+        found[label] = space_of(label, defaults, stated, config.spaces.get(label, {}), rates)
     return found
 
 

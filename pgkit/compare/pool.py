@@ -4,6 +4,7 @@ They must agree in everything else, in what their bits depend on as well as in t
 """
 
 import json
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from pgkit.compare.plan import Plan
+from pgkit.compare.plan import KEYS, Plan
 from pgkit.compare.results import Store, check_same_origin, read_json
 from pgkit.explain import show
 from pgkit.types import PgkitError
@@ -81,14 +82,16 @@ def _joined(first: Stored, second: Stored) -> Stored:
     where = f"{first.name} and {second.name}"
     contents = [_content(part.plan) for part in (first, second)]
     differing = [key for key in contents[0] | contents[1] if contents[0].get(key) != contents[1].get(key)]
-    as_cases = any(key in OF_CASES for key in differing)
     for key in differing:
-        if key not in (OF_CASES if as_cases else OF_ARMS):
-            both = ": either cases or arms may differ, not both" if as_cases and key in OF_ARMS else ""
-            raise PgkitError(f"{where} cannot be pooled: they differ in {_inner(key, *contents)}{both}")
+        if key not in (*OF_CASES, *OF_ARMS):
+            raise PgkitError(f"{where} cannot be pooled: they differ in {_inner(key, *contents)}")
+    _check_common(contents, where)
+    as_cases, as_arms = (any(key in keys for key in differing) for keys in (OF_CASES, OF_ARMS))
+    if as_cases and as_arms:
+        raise PgkitError(f"{where} cannot be pooled: they differ in cases and in arms, and only one of them may differ")
     plan = _with_cases(first, second, where) if as_cases else _with_arms(first, second, where)
     baselines = pd.concat([first.baselines, second.baselines], ignore_index=True)
-    runs = pd.concat([first.runs, second.runs], ignore_index=True)
+    runs = pd.concat([first.runs, second.runs]).sort_values(list(KEYS), ignore_index=True)
     return Stored(
         where, plan, baselines.drop_duplicates(["environment", "policy"], ignore_index=True), runs, first.provenance
     )
@@ -103,12 +106,25 @@ def _content(plan: Plan) -> dict[str, Any]:
 
 def _inner(key: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
     """The key down to where they differ, and the values where they are short: ``rope (0.05 and 0.1)``."""
-    values = [content.get(key) for content in (first, second)]
-    while all(isinstance(value, Mapping) for value in values):
-        inner = next(k for k in values[0] | values[1] if values[0].get(k) != values[1].get(k))
-        key, values = f"{key}.{inner}", [value.get(inner) for value in values]
-    shown = [show(value) for value in values]
+    own, other = first.get(key), second.get(key)
+    while isinstance(own, dict) and isinstance(other, dict):
+        inner = next(k for k in own | other if own.get(k) != other.get(k))
+        key, own, other = f"{key}.{inner}", own.get(inner), other.get(inner)
+    shown = show(own), show(other)
     return f"{key} ({shown[0]} and {shown[1]})" if max(map(len, shown)) <= SHORT else key
+
+
+def _check_common(contents: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Environments and cases that both contents have must be the same in both."""
+    parts = []
+    for content in contents:
+        cases = {f"{case['environment']}, {case['agent']}": tomllib.loads(case["config"]) for case in content["cases"]}
+        parts.append({"environments": content["environments"], "cases": cases})
+    for key, ours in parts[0].items():
+        for name in (name for name in ours if name in parts[1][key]):
+            own, other = ({key: {name: part[key][name]}} for part in parts)
+            if own != other:
+                raise PgkitError(f"{where} cannot be pooled: they differ in {_inner(key, own, other)}")
 
 
 def _with_cases(first: Stored, second: Stored, where: str) -> Plan:
@@ -118,15 +134,11 @@ def _with_cases(first: Stored, second: Stored, where: str) -> Plan:
         if case[:2] in known:
             raise PgkitError(f"{where} cannot be pooled: both have {case.environment}, {case.agent}")
     ours, theirs = first.plan.config, second.plan.config
-    for name in set(ours.environments) & set(theirs.environments):
-        for field in ("random_return", "reference_return", "threshold"):
-            own, other = (getattr(config.environments[name], field) for config in (ours, theirs))
-            if own != other:
-                raise PgkitError(
-                    f"{where} cannot be pooled: they differ in environments.{name}.{field} ({own} and {other})"
-                )
+    environments = ours.environments | {
+        name: own for name, own in theirs.environments.items() if name not in ours.environments
+    }
     agents = tuple(dict.fromkeys((*ours.agents, *theirs.agents)))
-    config = ours.model_copy(update={"agents": agents, "environments": {**theirs.environments, **ours.environments}})
+    config = ours.model_copy(update={"agents": agents, "environments": environments})
     return replace(first.plan, config=config, cases=(*first.plan.cases, *second.plan.cases))
 
 

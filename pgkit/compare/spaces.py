@@ -9,7 +9,8 @@ ranges are declared, part of the plan's hash, and told in the report. The defaul
 - eps: log-uniform, from nothing to so large that an adaptive method becomes the method that it generalises;
 - a decoupled weight decay: log-uniform around AdamW's 1e-2.
 
-What is off by default (0) stays off: with it, it would be another optimizer. What an arm states in ``optimizers`` is held.
+What is off by default (0) stays off: with it, it would be another optimizer. What an arm states in ``optimizers`` is
+held.
 """
 
 from collections.abc import Iterator, Mapping
@@ -92,7 +93,7 @@ RANGES: Mapping[str, Range] = {
 """The default ranges, by the name of a hyperparameter; the learning rate's is the grid's of the other track."""
 
 
-def space(
+def space_of(
     label: str, defaults: Mapping[str, Any], stated: set[str], own: Mapping[str, Range], rates: tuple[float, ...]
 ) -> dict[str, Range]:
     """What is tuned of an arm, the learning rate first, the rest in the order of its recipe.
@@ -125,7 +126,7 @@ def space(
     return found
 
 
-def settings(of: Space, count: int) -> tuple[dict[str, float], ...]:
+def quasi_random(of: Space, count: int) -> tuple[dict[str, float], ...]:
     """That many settings of a space: the same points of the unit cube for every arm."""
     return tuple(
         {name: of[name].at(place) for name, place in zip(of, point, strict=False)}

@@ -39,7 +39,7 @@ def introduction(analysis: Analysis) -> str:
     kind = "" if analysis.claims else "This comparison is exploratory: no ranking claims. "
     text = (
         f"{kind}{joined(analysis.labels)} were trained with {_tried(analysis)}, each with {len(plan['tuning_seeds'])} "
-        f"tuning seeds; the best {unit(analysis)} of each was then trained again with "
+        f"tuning seeds; the best {'setting' if analysis.all_tuned else 'rate'} of each was then trained again with "
         f"{len(plan['evaluation_seeds'])} fresh seeds, "
         "and only those runs are quoted. A score of 0 is the random policy, 1 the reference return, "
         "averaged over the whole of training."
@@ -54,12 +54,9 @@ def _tried(analysis: Analysis) -> str:
         count = len(next(iter(analysis.plan["settings"].values())))
         return f"{count} settings each, quasi-random points of the space of all tuned hyperparameters"
     tried = sorted(analysis.tables["sensitivity"]["lr"].unique())
-    return f"{len(tried)} learning rates from {rate(tried[0])} to {rate(tried[-1])}" if tried else "no learning rate yet"
-
-
-def unit(analysis: Analysis) -> str:
-    """What is selected: a rate, or a setting of several hyperparameters."""
-    return "setting" if analysis.all_tuned else "rate"
+    return (
+        f"{len(tried)} learning rates from {rate(tried[0])} to {rate(tried[-1])}" if tried else "no learning rate yet"
+    )
 
 
 def spaces(analysis: Analysis) -> dict[str, str]:
@@ -168,8 +165,9 @@ def _of_selection(selection: pd.DataFrame, sensitivity: pd.DataFrame, all_tuned:
     for arm in selection["optimizer"]:
         rows = in_set[in_set["optimizer"] == arm]
         if len(rows) > 1:
-            number = (lambda row: f"setting {row.setting}") if all_tuned else (lambda row: rate(row.lr))
-            shares = joined(f"{number(row)} in {percent(row.chosen_share)}" for row in rows.itertuples())
+            names = [f"setting {number}" for number in rows["setting"]] if all_tuned else map(rate, rows["lr"])
+            chosen = zip(names, rows["chosen_share"], strict=True)
+            shares = joined(f"{name} in {percent(share)}" for name, share in chosen)
             yield f"The selection for {arm} is uncertain: resampled tuning seeds choose {shares}."
 
 
