@@ -240,7 +240,7 @@ def test_the_grid_is_extended_twice_at_most_and_then_flagged(tmp_path: Path) -> 
     assert [stage.name for stage in known] == ["tuning", "evaluation"]
     found = tuned(plan, scale, stored)["CartPole-v1", "reinforce"]
     assert found.rates == (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
-    assert [found.edge(arm) for arm in plan.arms] == ["high", "high"]
+    assert [found.edges[arm] for arm in plan.arms] == ["high", "high"]
     assert {one.lr for one in known[-1].todo} == {1000.0}
 
 

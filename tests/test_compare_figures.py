@@ -155,9 +155,33 @@ def test_profiles_need_three_environments(analysis: Analysis) -> None:
 
 def test_all_figures_are_there(drawn: dict[str, Figure]) -> None:
     assert set(drawn) == ALWAYS
-    assert ALWAYS | {"profiles"} == set(figures.CAPTIONS)
+    assert ALWAYS | {"profiles", "settings"} == set(figures.CAPTIONS)
     for figure in drawn.values():
         assert all(axes.has_data() for axes in figure.axes)
+
+
+def test_scores_of_settings_stand_at_their_hyperparameter() -> None:
+    keys = {"optimizer": "adam", "lr": 0.01}
+    runs = [{**keys, "stage": "tuning", "setting": k, "auc": 0.1 * k + d} for k in range(3) for d in (-0.01, 0.01)]
+    runs.append({**keys, "stage": "evaluation", "setting": 0, "auc": 0.9})
+    sensitivity = [
+        {**keys, "setting": k, "mean": 0.1 * k, "failure_rate": 0.5 * (k == 0), "selected": k == 2} for k in range(3)
+    ]
+    values = {0: 0.5, 1: 0.9, 2: 0.99}
+    table = [{"optimizer": "adam", "setting": k, "hyperparameter": "beta1", "value": v} for k, v in values.items()]
+    table += [{"optimizer": "other", "setting": k, "hyperparameter": "beta1", "value": 0.1} for k in range(3)]
+    space = {"low": 0.0, "high": 0.999, "scale": "1-x log"}
+    axes = figures.draw_setting(*map(pd.DataFrame, (runs, sensitivity, table)), "adam", "beta1", space)
+    dots, good, failed, ring = (np.asarray(part.get_offsets()) for part in axes.collections)
+    np.testing.assert_allclose(sorted(set(dots[:, 0])), [0.01, 0.1, 0.5])
+    assert len(dots) == 6, "tuning runs only"
+    np.testing.assert_allclose(good, [[0.1, 0.1], [0.01, 0.2]])
+    np.testing.assert_allclose(failed, [[0.5, 0.0]])
+    np.testing.assert_allclose(ring, [[0.01, 0.2]])
+    assert axes.get_xscale() == "log"
+    assert axes.get_xlabel() == "1 \u2212 beta1"
+    low, high = axes.get_xlim()
+    assert low < 1e-3 < 1 < high
 
 
 def test_what_has_no_data_is_left_out(analysis: Analysis) -> None:

@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from pgkit import registry
 from pgkit.cli import app
-from pgkit.compare.plan import TIERS, Plan, Run, half_decades, read_plan, stored_plan
+from pgkit.compare.declaration import TIERS, half_decades
+from pgkit.compare.plan import Plan, Run, read_plan, stored_plan
 from pgkit.compare.stages import extended
 from pgkit.types import PgkitError
 
@@ -105,6 +106,10 @@ MISTAKES = {
     "lr": ("optimizer.lr=1.0", "optimizer.lr is what a comparison varies"),
     "agent": ('agents=["x"]', "unknown agent 'x'"),
     "environment": ("environments.X.threshold=3", "environments.X.reference_return is missing"),
+    "key of an environment": (
+        "environments.CartPole-v1.treshold=3",
+        "unknown key 'environments.CartPole-v1.treshold', did you mean 'environments.CartPole-v1.threshold'?",
+    ),
     "unknown environment": (
         "environments.X={reference_return=1,threshold=1}",
         "unknown environment 'X'",

@@ -88,7 +88,8 @@ def test_toml_is_complete_and_loads_again(file: Path, tmp_path: Path) -> None:
     overrides = ["seeds=[3, 1]", "env.kwargs.sutton_barto_reward=true", "policy.critic_hidden=[8]", "agent.gamma=0.9"]
     config = load_config(file, overrides)
     table = tomllib.loads(to_toml(config))
-    assert table["evaluation"] == {"points": 20, "episodes": 20, "final_episodes": 100, "deterministic": False}
+    flags = {"deterministic": False, "greedy": False}
+    assert table["evaluation"] == {"points": 20, "episodes": 20, "final_episodes": 100, **flags}
     assert table["agent"].keys() == {"name", *type(config.agent_config).model_fields}
     copy = tmp_path / "config.toml"
     copy.write_text(to_toml(config))

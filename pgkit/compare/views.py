@@ -332,7 +332,7 @@ ACROSS = View(
         ARM,
         Column("without", "without", word, "the environment that is left out"),
         *(estimate("iqm", "IQM"), estimate("mean", "mean"), estimate("optimality_gap", "optimality gap")),
-        estimate("phi", "phi", help="what one learning rate for all environments costs"),
+        estimate("phi", "phi", help="what one setting for all environments costs"),
     ),
     open=True,
 )
