@@ -3,7 +3,7 @@
 Sub-environments of a population are member-major, ``index = member * N + n``. All tensors live on ``info.device``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -108,6 +108,25 @@ class Environments(Protocol):
             action: ``(k,)`` int64 counted from 0 (Discrete), ``(k, A)`` int64 (MultiDiscrete, MultiBinary), or
                 ``(k, A)`` float (Box), clipped into the bounds.
             index: ``(k,)`` int64, without repetition.
+        """
+        ...
+
+    def why_inexact(self) -> str | None:
+        """None where :meth:`state` and :meth:`restore` bring everything back to the last bit; else, in one line, why not.
+
+        May make and step instances of its own to find out.
+        """
+        ...
+
+    def state(self, index: Tensor | None = None) -> dict[str, Tensor] | None:
+        """What it takes to go on in another process: tensors of leading axis k; None where that is impossible."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor], index: Tensor | None = None) -> None:
+        """Go on where :meth:`state` was taken, with sub-environments ``index (k,)`` of an instance made alike.
+
+        Raises:
+            PgkitError: they do not come back as they were.
         """
         ...
 

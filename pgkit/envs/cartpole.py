@@ -6,7 +6,7 @@ that differ by rounding of sine and cosine only. Unlike Gymnasium's ``CartPoleVe
 from one generator, each environment has its own stream, a function of its seed alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -105,6 +105,19 @@ class CartPole:
             self._table.index_copy_(1, index, table)
         valid = ~over
         return Transition(_observe(rows), valid.float(), terminated, truncated, valid)
+
+    def why_inexact(self) -> None:
+        return None
+
+    def state(self, index: Tensor | None = None) -> dict[str, Tensor]:
+        where = slice(None) if index is None else index
+        return {"keys": self._keys[where], "table": self._table[:, where].T.contiguous(), "over": self._over[where]}
+
+    def restore(self, state: Mapping[str, Tensor], index: Tensor | None = None) -> None:
+        where = slice(None) if index is None else index
+        self._keys[where], self._over[where] = state["keys"], state["over"]
+        self._table[:, where] = state["table"].T
+        self._until_drawing = 0  # the next start is a function of what has been restored
 
     def close(self) -> None:
         pass

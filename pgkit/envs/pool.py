@@ -84,6 +84,15 @@ class EnvPoolEnvs:
         self._over[chosen] = flags[0] | flags[1]
         return Transition(self._tensor(obs), self._tensor(reward), *self._tensor(flags).unbind(0))
 
+    def why_inexact(self) -> str:
+        return f"EnvPool cannot save an environment ({self._id}); env.backend=gymnasium can"
+
+    def state(self, index: Tensor | None = None) -> None:
+        return None
+
+    def restore(self, state: Mapping[str, Tensor], index: Tensor | None = None) -> None:
+        raise PgkitError(self.why_inexact())
+
     def close(self) -> None:
         for pool in self._pools.values():
             pool.close()

@@ -1,6 +1,6 @@
 """Any ``gymnasium.vector.VectorEnv``, in each of Gymnasium's three autoreset modes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -97,6 +97,15 @@ class VectorEnvs:
             valid=self._tensor(valid),
             final_obs=None if final_obs is None else self._tensor(final_obs),
         )
+
+    def why_inexact(self) -> str:
+        return f"the vector environment {self.info.name!r} was made elsewhere and cannot be saved"
+
+    def state(self, index: Tensor | None = None) -> None:
+        return None
+
+    def restore(self, state: Mapping[str, Tensor], index: Tensor | None = None) -> None:
+        raise PgkitError(self.why_inexact())
 
     def close(self) -> None:
         self._vector.close()

@@ -10,7 +10,8 @@ import os
 import signal
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
+from pgkit.envs.replay import Life, pack, unpack
 from pgkit.envs.spaces import action_shape, check_action
 from pgkit.envs.sync import SyncEnvs
 from pgkit.types import PgkitError
@@ -67,10 +69,29 @@ class AsyncEnvs:
         message = {w: ("step", actions[rows[w]], local) for w, local in orders.items()}
         return Transition(*self._joined(self._gather(message), rows, len(action)))
 
+    def why_inexact(self) -> str | None:
+        answer: str | None = self._gather({0: ("why_inexact", None, np.empty(0, np.int64))})[0]
+        return answer
+
+    def state(self, index: Tensor | None = None) -> dict[str, Tensor]:
+        orders, rows = self._split(index)
+        answers = self._gather({w: ("lives", None, local) for w, local in orders.items()})
+        by_row: dict[int, Life] = {}
+        for w, lives in answers.items():
+            by_row |= zip(rows[w].tolist(), lives, strict=True)
+        return pack([by_row[row] for row in range(len(by_row))])
+
+    def restore(self, state: Mapping[str, Tensor], index: Tensor | None = None) -> None:
+        orders, rows = self._split(index)
+        lives = unpack(state)
+        self._gather({w: ("live_again", [lives[i] for i in rows[w]], local) for w, local in orders.items()})
+
     def close(self) -> None:
         for pipe in self._pipes:
             if not pipe.closed:
-                pipe.close()  # the worker sees the end of its pipe
+                with suppress(OSError):
+                    pipe.send(None)  # workers started later hold a copy of the pipe: closing alone tells nothing
+                pipe.close()
         for process in self._processes:
             process.join()
 
@@ -118,14 +139,8 @@ def _work(pipe: Connection, other_end: Connection, create: bytes, count: int, na
     try:
         envs = SyncEnvs(pickle.loads(create), count, name, torch.device("cpu"))
         pipe.send(envs.info)
-        while True:
-            kind, data, local = pipe.recv()
-            index = torch.from_numpy(local)
-            if kind == "reset":
-                pipe.send((envs.reset(data, index).numpy(),))
-            else:
-                result = envs.step(torch.from_numpy(data), index)
-                pipe.send(tuple(field.numpy() for field in result[:5]))
+        while (message := pipe.recv()) is not None:
+            pipe.send(_answer(envs, *message))
     except (EOFError, BrokenPipeError):
         pass  # the parent has closed the pipe, or is gone: there is nothing left to do, and nobody to tell
     except PgkitError as error:
@@ -135,6 +150,18 @@ def _work(pipe: Connection, other_end: Connection, create: bytes, count: int, na
     finally:
         if envs is not None:
             envs.close()
+
+
+def _answer(envs: SyncEnvs, kind: str, data: Any, local: np.ndarray) -> Any:
+    """What a worker's environments, those in ``local``, reply to a message."""
+    if kind == "step":
+        result = envs.step(torch.from_numpy(data), torch.from_numpy(local))
+        return tuple(field.numpy() for field in result[:5])
+    if kind == "reset":
+        return (envs.reset(data, torch.from_numpy(local)).numpy(),)
+    if kind == "lives":
+        return envs.lives(local.tolist())
+    return envs.live_again(data, local.tolist()) if kind == "live_again" else envs.why_inexact()
 
 
 def _pickled(create: Callable[[], "Env"]) -> bytes:

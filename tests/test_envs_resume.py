@@ -1,0 +1,160 @@
+"""Environments that are brought back in a new instance go on as if nothing had happened, or say that they cannot."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from test_envs_streams import CASES, SEEDS, actions_for, make, numbers
+
+from pgkit.checkpoint import load, save
+from pgkit.envs import make_envs
+from pgkit.envs.replay import NotReproduced
+from pgkit.envs.sync import SyncEnvs
+from pgkit.types import PgkitError
+
+EXACT = ["cartpole", "probe", "probe-async", "lunarlander"]
+SPACES = {
+    "discrete": spaces.Discrete(3, start=-1),
+    "box": spaces.Box(-1.0, 1.0, (2,)),
+    "multi": spaces.MultiDiscrete([[3, 2], [2, 4]]),
+    "binary": spaces.MultiBinary(3),
+}
+
+
+class Walk(gymnasium.Env[np.ndarray, np.ndarray]):
+    """A random walk that the actions push, five to nine steps an episode; it draws from the generator that is told."""
+
+    observation_space = spaces.Box(-100.0, 100.0, (2,), np.float32)
+
+    def __init__(self, action: str = "discrete", source: str = "own", bits: str = "PCG64") -> None:
+        self.action_space, self.source, self.bits = SPACES[action], source, bits
+        self.episodes = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.np_random = np.random.Generator(getattr(np.random, self.bits)(seed))
+        self.episodes += 1
+        self.left, self.place = int(self.draw().integers(5, 10)), self.draw().normal(size=2)
+        return self.obs(), {}
+
+    def step(self, action):
+        self.left -= 1
+        self.place = self.place + self.draw().normal(size=2) + np.sum(action)
+        return self.obs(), float(self.place[0]), self.left == 0, False, {}
+
+    def draw(self):
+        return np.random.default_rng() if self.source == "system" else self.np_random
+
+    def obs(self):
+        kept = self.episodes if self.source == "memory" else 0
+        return np.array([self.place[0], self.place[1] + kept], dtype=np.float32)
+
+
+def walks(count=3, **kwargs):
+    return SyncEnvs(lambda: Walk(**kwargs), count, "Walk", torch.device("cpu"))
+
+
+def check_goes_on(tmp_path, first, second, seeds, actions, half, index=None):
+    """Steps of the first, saved in the middle, equal those of the second, which goes on from a file."""
+    first.reset(seeds)
+    for action in actions[:half]:
+        first.step(action)
+    save(tmp_path / "envs.pt", first.state(index))
+    rows = slice(None) if index is None else index
+    second.reset([9] * len(seeds))
+    second.restore(load(tmp_path / "envs.pt"), index)
+    for action in actions[half:]:
+        expected = numbers(first.step(action[rows], index))
+        assert torch.equal(numbers(second.step(action[rows], index)), expected)
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("half", [0, 1, 61, 90])
+@pytest.mark.parametrize("case", EXACT)
+def test_a_new_instance_goes_on(tmp_path, case, half):
+    """Half-run episodes, and at 61 steps of the landers episodes that are over."""
+    check_goes_on(tmp_path, *(make(CASES[case], 5) for _ in range(2)), SEEDS, actions_for(SEEDS), half)
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_some_of_them_go_on(tmp_path, case):
+    envs = [make(CASES[case], 5) for _ in range(2)]
+    check_goes_on(tmp_path, *envs, SEEDS, actions_for(SEEDS), 70, torch.tensor([4, 1, 2]))
+
+
+@pytest.mark.parametrize("action", list(SPACES))
+def test_actions_of_every_space_are_repeated(tmp_path, action):
+    probe = walks(action=action)
+    rows = [[probe.info.action_space.sample() for _ in range(3)] for _ in range(40)]
+    if action == "discrete":
+        actions = torch.tensor(np.array(rows) + 1)
+    else:
+        actions = torch.tensor(np.array(rows)).flatten(2)
+    check_goes_on(tmp_path, probe, walks(action=action), [1, 2, 3], actions, 17)
+
+
+@pytest.mark.parametrize("bits", ["MT19937", "Philox", "SFC64"])
+def test_other_generators_are_saved(tmp_path, bits):
+    actions = torch.zeros(40, 3, dtype=torch.int64)
+    check_goes_on(tmp_path, walks(bits=bits), walks(bits=bits), [1, 2, 3], actions, 23)
+
+
+def test_what_is_remembered_ends_with_the_episode():
+    envs = walks(1)
+    envs.reset([5])
+    longest = 0
+    for _ in range(100):
+        envs.step(torch.zeros(1, dtype=torch.int64))
+        longest = max(longest, len(envs.lives([0])[0].actions))
+    assert 5 <= longest <= 9
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_exact_ones_say_so(case):
+    envs = make(CASES[case], 2)
+    assert envs.why_inexact() is None
+    envs.close()
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("memory", "environment 'Walk' did not come back as it was"),
+        ("system", "environment 'Walk' did not come back as it was"),
+    ],
+)
+def test_environments_that_cannot_be_repeated_are_found_out_beforehand(source, reason):
+    assert walks(source=source).why_inexact().startswith(reason)
+
+
+def test_a_replay_that_ends_elsewhere_is_an_error():
+    first, second = walks(2), walks(2)
+    first.reset([1, 2])
+    for _ in range(3):
+        first.step(torch.ones(2, dtype=torch.int64))
+    for name in ("obs", "total", "over"):
+        state = first.state()
+        state[name] = ~state[name] if name == "over" else torch.nextafter(state[name], torch.tensor(1e3).to(state[name]))
+        with pytest.raises(NotReproduced, match="'Walk' did not come back as it was: its last reset and the 3 actions"):
+            second.restore(state)
+    second.restore(first.state())
+
+
+def test_envpool_says_that_it_cannot():
+    pytest.importorskip("envpool")
+    envs = make(CASES["lunarlander-envpool"], 2)
+    assert envs.why_inexact() == "EnvPool cannot save an environment (LunarLander-v3); env.backend=gymnasium can"
+    assert envs.state() is None
+    envs.close()
+
+
+def test_a_vector_environment_says_that_it_cannot():
+    envs = make_envs("CartPole-v1", 2, backend="gymnasium", vectorization="native")
+    assert "cannot be saved" in envs.why_inexact()
+    assert envs.state() is None
+    with pytest.raises(PgkitError, match="cannot be saved"):
+        envs.restore({})
+    envs.close()
