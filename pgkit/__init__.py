@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pgkit.evaluate import play
     from pgkit.observe import TrainResult
     from pgkit.policies import Policy, head_for
+    from pgkit.resuming import resume
     from pgkit.runs import EvaluationResult, evaluate_run
     from pgkit.training import train
     from pgkit.types import Batch, Params, PgkitError, Rollout
@@ -46,6 +47,7 @@ _HOME = {
     "members": "config",
     "parse_config": "config",
     "play": "evaluate",
+    "resume": "resuming",
     "to_toml": "config",
     "train": "training",
 }
@@ -69,6 +71,7 @@ __all__ = [
     "optim",
     "parse_config",
     "play",
+    "resume",
     "returns",
     "to_toml",
     "train",

@@ -18,8 +18,13 @@ from pgkit.files import replace_file
 from pgkit.files import write_text as write_text
 from pgkit.types import PgkitError
 
-FORMAT = 1
-"""Version of the format; it grows when an older pgkit could not read what is written."""
+FORMAT = 2
+"""Version of the format; it grows when an older pgkit could not read what is written. 2: a run can be resumed."""
+
+
+class Damaged(PgkitError):
+    """A checkpoint that is not what was written."""
+
 
 _TRAILER = re.compile(rb"\npgkit-checkpoint (\d{4}) ([0-9a-f]{64})\n")
 _TRAILER_SIZE = len("\npgkit-checkpoint 0001 \n") + 64
@@ -40,11 +45,12 @@ def save(path: Path, tree: Any) -> None:
     replace_file(path, lambda file: (file.write(payload), file.write(trailer.encode())))
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> Any:
-    """Read a tree back, its tensors on ``device``; no code from the file is run.
+def load(path: Path, device: torch.device | str | None = "cpu") -> Any:
+    """Read a tree back, its tensors on ``device``, or where they were (None); no code from the file is run.
 
     Raises:
-        PgkitError: there is no such file, it is damaged, a newer pgkit wrote it, or it holds more than plain data.
+        PgkitError: there is no such file, it is :class:`Damaged`, a newer pgkit wrote it, it holds more than plain
+            data, or tensors of a device that is not here.
     """
     try:
         content = Path(path).read_bytes()
@@ -52,23 +58,25 @@ def load(path: Path, device: torch.device | str = "cpu") -> Any:
         raise PgkitError(f"cannot read checkpoint {path}: {error.strerror}") from None
     trailer = _TRAILER.fullmatch(content[-_TRAILER_SIZE:])
     if trailer is None:
-        raise PgkitError(f"{path} is not a whole pgkit checkpoint: its last line is missing")
+        raise Damaged(f"{path} is not a whole pgkit checkpoint: its last line is missing")
     version, digest = int(trailer[1]), trailer[2].decode()
-    if version > FORMAT:
-        raise PgkitError(
-            f"checkpoint {path} has format {version}, this pgkit reads up to {FORMAT}: it needs a newer pgkit"
-        )
+    if not 1 <= version <= FORMAT:
+        newer = ": it needs a newer pgkit" if version > FORMAT else ""
+        raise PgkitError(f"checkpoint {path} has format {version}, this pgkit reads 1 to {FORMAT}{newer}")
     payload = content[:-_TRAILER_SIZE]
     if hashlib.sha256(payload).hexdigest() != digest:
-        raise PgkitError(f"checkpoint {path} is damaged: its checksum does not match")
+        raise Damaged(f"checkpoint {path} is damaged: its checksum does not match")
     try:
         return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
     except pickle.UnpicklingError:
         raise PgkitError(f"checkpoint {path} holds more than plain data and tensors, and is not loaded") from None
+    except RuntimeError as error:
+        reason = str(error).partition(". ")[0]
+        raise PgkitError(f"checkpoint {path} cannot be read here: {reason}") from None
 
 
 def save_step(directory: Path, step: int, tree: Any, keep: int = 2) -> Path:
-    """Write ``step-<step>.pt`` and its name into ``latest``; of the others, the ``keep - 1`` written last stay.
+    """Write ``step-<step>.pt`` and its name into ``latest``; of the others, the ``keep - 1`` furthest ones stay.
 
     Raises:
         TypeError, PgkitError: as :func:`save`; then nothing older is deleted.
@@ -78,14 +86,14 @@ def save_step(directory: Path, step: int, tree: Any, keep: int = 2) -> Path:
     path = directory / f"step-{step:08d}.pt"
     save(path, tree)
     write_text(directory / "latest", f"{path.name}\n")
-    others = sorted((_written(other), other) for other in _checkpoints(directory) if other != path)
-    for _, other in others[: max(0, len(others) - (keep - 1))]:
+    others = [other for other in _checkpoints(directory) if other != path]
+    for other in others[: max(0, len(others) - (keep - 1))]:
         other.unlink(missing_ok=True)
     return path
 
 
 def latest(directory: Path) -> Path:
-    """The checkpoint that was written last.
+    """The checkpoint that was written last, or the furthest one if nothing says which that was.
 
     Raises:
         PgkitError: there is none.
@@ -95,10 +103,35 @@ def latest(directory: Path) -> Path:
         path = directory / pointer.read_text(encoding="utf-8").strip()
         if _NAME.fullmatch(path.name) and path.is_file():
             return path
-    found = sorted((_written(path), path) for path in _checkpoints(directory))
+    found = _checkpoints(directory)
     if not found:
         raise PgkitError(f"no checkpoint in {directory}")
-    return found[-1][1]
+    return found[-1]
+
+
+def go_back(directory: Path, device: torch.device | str | None = "cpu") -> tuple[Path, Any]:
+    """The last whole checkpoint, and its tree: where the latest is damaged, the furthest one before it.
+
+    Raises:
+        PgkitError: as :func:`latest` and :func:`load`; Damaged if none is whole.
+    """
+    path = latest(directory)
+    earlier = [other for other in _checkpoints(directory) if _step(other) < _step(path)]
+    while True:
+        try:
+            return path, load(path, device)
+        except Damaged:
+            if not earlier:
+                raise
+            path = earlier.pop()
+
+
+def forget_after(path: Path) -> None:
+    """Make a checkpoint the latest of its directory: those of later steps go."""
+    write_text(path.parent / "latest", f"{path.name}\n")
+    for other in _checkpoints(path.parent):
+        if _step(other) > _step(path):
+            other.unlink(missing_ok=True)
 
 
 def load_latest(directory: Path, device: torch.device | str = "cpu") -> Any:
@@ -107,11 +140,12 @@ def load_latest(directory: Path, device: torch.device | str = "cpu") -> Any:
 
 
 def _checkpoints(directory: Path) -> list[Path]:
-    return [path for path in directory.glob("step-*.pt") if _NAME.fullmatch(path.name)]
+    """By step: file times follow a clock, which may be set."""
+    return sorted((path for path in directory.glob("step-*.pt") if _NAME.fullmatch(path.name)), key=_step)
 
 
-def _written(path: Path) -> tuple[int, str]:
-    return path.stat().st_mtime_ns, path.name
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 def _plain(node: Any, place: str) -> Any:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pgkit.config import TrainConfig
+    from pgkit.observe import TrainResult
 
 app = typer.Typer(
     help="Policy gradients with pluggable optimizers: train populations of agents, see what the optimizer changes.",
@@ -68,10 +69,29 @@ def train(
         from pgkit.training import train as run
 
         result = run(members(settings), directory, progress=not quiet, overwrite=overwrite)
-        title = f"Final evaluation, {settings.evaluation.final_episodes} episodes per seed"
-        _print_result(result.table, result.summary, title)
-        typer.echo(f"written to {directory}")
-        _exit_if_all_failed(result.table, directory)
+        _print_trained(result, directory)
+
+
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or the name of one below runs/.")],
+    member: Annotated[str | None, typer.Option(help="Take out this member, such as seed-3, and go on with it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the member's own run goes.")] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Go on even where that cannot be exact.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Neither header nor progress bar.")] = False,
+) -> None:
+    """Continue a run that was stopped, by whatever, as if nothing had happened."""
+    with _one_line_errors():
+        from pgkit.rundir import find_run
+
+        directory = find_run(run)
+        from pgkit import resuming
+
+        result = resuming.resume(directory, member=member, out=out, anyway=anyway, progress=not quiet)
+        if result is None:
+            typer.echo(f"{directory} is finished: there is nothing to resume")
+        else:
+            _print_trained(result, out or directory)
 
 
 @app.command()
@@ -80,6 +100,7 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=1, help="Episodes per seed.")] = 100,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Most likely actions, not sampled.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="0 repeats the run's own final evaluation.")] = 0,
+    best: Annotated[bool, typer.Option("--best", help="Each seed as it was at its best evaluation.")] = False,
 ) -> None:
     """Evaluate the trained agents of a run directory."""
     with _one_line_errors():
@@ -88,7 +109,7 @@ def evaluate(
         directory = find_run(run)
         from pgkit.runs import evaluate_run
 
-        result = evaluate_run(directory, episodes=episodes, deterministic=deterministic, seed=seed)
+        result = evaluate_run(directory, episodes=episodes, deterministic=deterministic, seed=seed, best=best)
         actions = "most likely" if deterministic else "sampled"
         _print_result(result.table, result.summary, f"{directory}: {episodes} episodes per seed, {actions} actions")
 
@@ -174,12 +195,12 @@ def main() -> None:
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """A mistake of the user is one line and exit code 2; what could not be run 1; Ctrl-C 130."""
+    """A mistake of the user is one line and exit code 2; what could not be run 1; Ctrl-C 130, SIGTERM 143."""
     try:
         yield
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as interrupt:
+        typer.echo(str(interrupt) or "interrupted", err=True)
+        raise typer.Exit(getattr(interrupt, "exit_code", 130)) from None
     except ValueError as error:
         from pgkit.types import PgkitError
 
@@ -239,6 +260,14 @@ def _print_header(config: "TrainConfig", notes: Sequence[str], directory: Path, 
 def _settings_line(settings: Mapping[str, Any]) -> str:
     rest = [f"{key}={value}" for key, value in settings.items() if key != "name" and value is not None]
     return f"{settings['name']} ({', '.join(rest)})" if rest else str(settings["name"])
+
+
+def _print_trained(result: "TrainResult", directory: Path) -> None:
+    """The end of a run; exit code 1 if every member diverged."""
+    title = f"Final evaluation, {result.final.returns.shape[1]} episodes per seed"
+    _print_result(result.table, result.summary, title)
+    typer.echo(f"written to {directory}")
+    _exit_if_all_failed(result.table, directory)
 
 
 def _print_result(table: Sequence[Mapping[str, Any]], summary: Mapping[str, float], title: str) -> None:

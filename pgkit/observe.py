@@ -5,40 +5,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pgkit.config import TrainConfig
-from pgkit.envs.base import Environments
-from pgkit.evaluate import Episodes, Player, play
-from pgkit.population import Population, build_envs
+from pgkit.evaluate import Episodes, Player
+from pgkit.evaluator import EVALUATED_AT_ONCE, Evaluation, Evaluator, packed, unpacked
+from pgkit.interrupt import StopSignals
+from pgkit.population import Population
 from pgkit.progress import ProgressBar
-from pgkit.record import Record
-from pgkit.rollout import join, select
-from pgkit.rundir import create_run_directory
+from pgkit.record import Past, Record
+from pgkit.rollout import join
 from pgkit.types import Params
 
-EVALUATED_AT_ONCE = 16  # members whose evaluation environments exist side by side
-
-
-class Evaluation(NamedTuple):
-    """One evaluation while training.
-
-    Attributes:
-        member: position in the list of configurations.
-        point: which of the member's evaluations, counted from 0.
-        env_steps: of the member's training so far.
-        episodes: returns and lengths ``(E,)``.
-        greedy: the same with most likely actions, if the configuration asks for them.
-    """
-
-    member: int
-    point: int
-    env_steps: float
-    episodes: Episodes
-    greedy: Episodes | None = None
+CHECKPOINT_SECONDS = 300.0  # at least so often, beside the evenly spaced ones
 
 
 @dataclass(frozen=True)
@@ -100,125 +82,80 @@ class Marks:
         return rows
 
 
-class Snapshot(NamedTuple):
-    """A member put aside to be evaluated: leaves ``(1, ...)``."""
-
-    member: int
-    point: int
-    env_steps: float
-    params: Params
-    obs_stats: dict[str, Tensor]
-
-
-class Evaluator:
-    """Evaluation while training: members are put aside when they pass a mark, and played together.
-
-    Waiting changes no number, because an evaluation is a function of parameters, seed and point alone.
-    """
-
-    def __init__(self, population: Population, configs: Sequence[TrainConfig]) -> None:
-        self.configs, self.settings = configs, configs[0].evaluation
-        self.policy, self.device = population.policy, population.members.device
-        self.waiting: list[Snapshot] = []
-        self._envs: Environments | None = None
-
-    def put_aside(self, population: Population, row: int, point: int) -> None:
-        """Keep what it takes to evaluate the member at this row later."""
-        here = torch.tensor([row], device=self.device)
-        whole = (population.params, population.collector.obs_stats, population.env_steps)
-        params, obs_stats, steps = select(whole, here)
-        self.waiting.append(Snapshot(int(population.members[row]), point, float(steps), params, obs_stats))
-
-    def play_waiting(self) -> list[Evaluation]:
-        """Play all that wait."""
-        waiting, self.waiting = self.waiting, []
-        if not waiting:
-            return []
-        order = [torch.tensor([index]) for index in range(len(waiting))]
-        params, obs_stats = join([(snapshot.params, snapshot.obs_stats) for snapshot in waiting], order)
-        players = [Player(self.configs[snapshot.member].seed, snapshot.point) for snapshot in waiting]
-        played = self.play(params, obs_stats, players, self.settings.episodes, "evaluation")
-        rows = zip(waiting, played.returns, played.lengths, strict=True)
-        found = [Evaluation(s.member, s.point, s.env_steps, Episodes(*episodes)) for s, *episodes in rows]
-        if not self.settings.greedy:
-            return found
-        greedy = self.play(params, obs_stats, players, self.settings.episodes, "evaluation", deterministic=True)
-        return [e._replace(greedy=Episodes(*own)) for e, *own in zip(found, *greedy, strict=True)]
-
-    def play(
-        self,
-        params: Params,
-        obs_stats: dict[str, Tensor],
-        players: Sequence[Player],
-        episodes: int,
-        stream: str,
-        deterministic: bool = False,
-    ) -> Episodes:
-        """Play these parameters; the environments are made once."""
-        first = self.configs[0]
-        if self._envs is None:
-            at_once = min(len(self.configs), EVALUATED_AT_ONCE) * self.settings.episodes
-            self._envs = build_envs(first, max(at_once, self.settings.final_episodes), self.device)
-        return play(
-            self.policy,
-            params,
-            self._envs,
-            players,
-            episodes,
-            stream=stream,
-            deterministic=deterministic or self.settings.deterministic,
-            obs_stats=obs_stats if first.env.normalize_observations else None,
-        )
-
-    def close(self) -> None:
-        """Free the environments."""
-        if self._envs is not None:
-            self._envs.close()
-
-
 class Observer:
-    """A context: what happens inside is recorded, and what was recorded is kept if training is interrupted."""
+    """A context: what happens inside is recorded, and can be resumed from the last checkpoint however it ends.
+
+    Args:
+        parts: the members that have left, and last the population in training.
+        configs: of all of them.
+        directory: of the run; None records nothing.
+        progress: show a progress bar.
+        on_steps: called after each update with the environment steps of all members so far.
+        past: of a run that goes on.
+    """
 
     def __init__(
         self,
-        population: Population,
+        parts: Sequence[Population],
         configs: Sequence[TrainConfig],
         directory: Path | None,
         progress: bool,
-        overwrite: bool,
         on_steps: Callable[[float], None] | None,
+        past: Past | None = None,
     ) -> None:
-        first, size = configs[0], len(configs)
-        if directory is not None:
-            create_run_directory(directory, overwrite)
-        self.configs, self.directory, self.parts = configs, directory, [population]
-        self._evaluations: list[Evaluation] = []
+        first, size, envs = configs[0], len(configs), parts[-1].collector.envs
+        saved = past.saved["observer"] if past else None
+        self.configs, self.directory, self.parts = configs, directory, list(parts)
         self._on_steps = on_steps
-        self.wants_diagnosis = False
-        self._to_log: set[int] = set()
         self._log_marks = Marks(size, first.steps_per_log, first.steps_per_log)
-        points = first.evaluation.points
+        points, apart = first.evaluation.points, first.steps / max(1, first.checkpoint_points)
         self._evaluation_marks = Marks(size, first.steps / max(1, points), 0, most=points + 1)
-        self._checkpoint_marks = Marks(1, first.steps / max(1, first.checkpoint_points), 1)
-        self._counts = [[0.0] * 4] * size  # statistics of each member at its last log row
-        self._evaluator = Evaluator(population, configs)
-        self._record = Record(directory, configs)
+        self._checkpoint_marks = Marks(1, apart, apart)
+        self._evaluator = Evaluator(parts[-1], configs, saved and saved["evaluator"])
+        self._evaluations = unpacked(saved["evaluations"]) if saved else []
+        self._to_log = set(saved["to_log"] if saved else ())
+        self._counts = list(saved["counts"]) if saved else [[0.0] * 4] * size  # statistics at the last log row
+        if saved:
+            marks = (self._log_marks, self._evaluation_marks, self._checkpoint_marks)
+            for own, passed in zip(marks, saved["marks"], strict=True):
+                own.passed = list(passed)
+        known: str | None = past.saved["inexact"] if past else None
+        self._inexact = envs.why_inexact() if directory is not None and past is None else known
+        self._record = Record(directory, configs, self._inexact, past)
         self._bar = ProgressBar(first.steps * size, progress)
-        self._started = time.perf_counter()
+        self._signals = StopSignals(f"pgkit resume {directory} continues")
+        self._notes = past.differences if past else ()
+        self._started = time.perf_counter() - (saved["seconds"] if saved else 0.0)
+        self._saved_at = time.perf_counter()
 
     def __enter__(self) -> "Observer":
         self._bar.start()
-        self._put_aside(self.parts[-1], list(range(len(self.configs))), [0.0] * len(self.configs))
+        if self.directory is not None:
+            self._signals.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
-        self._record.checkpoint(self.parts)
+        self._signals.__exit__(None, None, None)
         self._record.close()
         self._evaluator.close()
-        self.parts[0].collector.envs.close()
+
+    @property
+    def wants_diagnosis(self) -> bool:
+        """Whether the next update is to be logged."""
+        return bool(self._to_log)
+
+    def begin(self) -> None:
+        """Before the first update: what is to be known beforehand, the first checkpoint, the first evaluation."""
+        if self._inexact is not None and not self._notes:
+            self._bar.say(f"note: this run cannot be resumed exactly: {self._inexact}")
+        for line in self._notes:
+            self._bar.say(f"note: {line}")
+        self._save()
+        population = self.parts[-1]
+        self._put_aside(population, population.members.tolist(), population.env_steps.tolist())
 
     def see(self, population: Population, metrics: Mapping[str, Tensor]) -> None:
         """Look at the population after an update."""
@@ -227,11 +164,8 @@ class Observer:
         if self._to_log:
             self._log(population, metrics)
         self._to_log = {members[row] for row in self._log_marks.due(members, env_steps)}
-        self.wants_diagnosis = bool(self._to_log)
         self._put_aside(population, members, env_steps)
-        done = sum(env_steps) + sum(float(part.env_steps.sum()) for part in self.parts[:-1])
-        if self._checkpoint_marks.due([0], [done / len(self.configs)]):
-            self._record.checkpoint(self.parts)
+        done = self._steps_done()
         self._bar.show(done)
         if self._on_steps is not None:
             self._on_steps(done)
@@ -244,9 +178,24 @@ class Observer:
                 seed = self.configs[int(member)].seed
                 self._bar.say(f"seed {seed} diverged before step {steps:,.0f}: it keeps its last finite parameters")
 
+    def pause(self) -> None:
+        """Between two updates: write a checkpoint if one is due, and stop if a signal asks for it.
+
+        Raises:
+            Stopped: on a signal, after a checkpoint.
+        """
+        due = self._checkpoint_marks.due([0], [self._steps_done() / len(self.configs)])
+        late = time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS
+        if due or late or self._signals.received:
+            self._save()
+        self._signals.stop_here()
+
     def finish(self) -> TrainResult:
-        """The final evaluation, once every member is done."""
+        """The final evaluation, once every member is done; a signal ends it at once, since training is saved."""
         wall = time.perf_counter() - self._started
+        self._save()
+        self._signals.safe = True
+        self._signals.stop_here()
         self._play_waiting()
         parts = [part for part in self.parts if part.size]
         rows = [part.members for part in parts]
@@ -263,6 +212,31 @@ class Observer:
         result = TrainResult(table, self._evaluations, episodes, params, obs_stats, parts, self.directory, wall)
         self._record.result(table, result.summary, wall)
         return result
+
+    def state(self) -> dict[str, Any]:
+        """What was seen so far and what is due next, as plain data."""
+        marks = (self._log_marks, self._evaluation_marks, self._checkpoint_marks)
+        return {
+            "evaluator": self._evaluator.state(),
+            "evaluations": packed(self._evaluations),
+            "to_log": sorted(self._to_log),
+            "counts": self._counts,
+            "marks": [own.passed for own in marks],
+            "seconds": time.perf_counter() - self._started,
+        }
+
+    def _save(self) -> None:
+        if self.directory is None:
+            return
+        exact = self._inexact is None
+        left, training = self.parts[:-1], self.parts[-1]
+        states = [*(part.state(envs=False) for part in left), training.state(envs=exact)]
+        self._record.checkpoint(states, self.state())
+        self._saved_at = time.perf_counter()
+
+    def _steps_done(self) -> float:
+        """Of all members together."""
+        return sum(float(part.env_steps.sum()) for part in self.parts)
 
     def _put_aside(self, population: Population, members: list[int], env_steps: list[float]) -> None:
         if self.configs[0].evaluation.points == 0:

@@ -1,6 +1,6 @@
 """A population in training: everything that an update reads and writes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from pgkit.policies import Policy, head_for
 from pgkit.registry import Agent
 from pgkit.rollout import Collector, Piece, Rows, Scaling, select
 from pgkit.seeding import stream_seed
-from pgkit.types import Params
+from pgkit.types import Params, PgkitError
 
 
 @dataclass
@@ -88,9 +88,44 @@ class Population:
             kl=self.kl[rows],
         )
 
+    def state(self, envs: bool = True) -> dict[str, Any]:
+        """Everything between two updates, as plain data and tensors.
 
-def build(configs: Sequence[TrainConfig]) -> Population:
+        Args:
+            envs: with the state of the environments; in vain for those that cannot be saved.
+        """
+        own = {"members": self.members, "params": self.params, "alive": self.alive, "kl": self.kl}
+        state = {"opt_state": self.optimizer.dump(self.opt_state), "updates": self.updates}
+        return own | state | self.collector.state(envs)
+
+    def resumed(self, saved: Mapping[str, Any]) -> "Population":
+        """The members of a state, found in this fresh population, as they were; environments not saved begin anew.
+
+        Raises:
+            PgkitError: the state is that of other networks, or the environments do not come back as they were.
+        """
+        fresh = self.take(torch.isin(self.members, saved["members"]).nonzero().squeeze(1))
+        for name, leaf in fresh.params.items():
+            shape = tuple(saved["params"][name].shape) if name in saved["params"] else None
+            if shape != tuple(leaf.shape):
+                raise PgkitError(f"the checkpoint's parameter {name} has shape {shape}, expected {tuple(leaf.shape)}")
+        return replace(
+            fresh,
+            collector=fresh.collector.resumed(saved),
+            params=saved["params"],
+            opt_state=self.optimizer.load(saved["opt_state"], saved["params"]),
+            alive=saved["alive"],
+            kl=saved["kl"],
+            updates=saved["updates"],
+        )
+
+
+def build(configs: Sequence[TrainConfig], beginning: int = 0) -> Population:
     """A population at its start: environments reset, parameters drawn, optimizers initialised.
+
+    Args:
+        configs: one for each member.
+        beginning: how often the environments had begun before; the streams of each time are others.
 
     Raises:
         PgkitError: the configurations do not fit together, or cannot run here.
@@ -102,7 +137,8 @@ def build(configs: Sequence[TrainConfig]) -> Population:
     if device.type == "cpu":
         torch.set_num_threads(1)  # with more, sums are split differently for different P
     envs = build_envs(first, len(seeds) * first.envs_per_member, device)
-    env_seeds = [stream_seed(seed, "env", n) for seed in seeds for n in range(first.envs_per_member)]
+    streams = range(beginning * first.envs_per_member, (beginning + 1) * first.envs_per_member)
+    env_seeds = [stream_seed(seed, "env", n) for seed in seeds for n in streams]
     policy = build_policy(first, envs.info)
     obs = envs.reset(env_seeds).view(len(seeds), first.envs_per_member, -1)
     agent_config = agent_config.model_copy(update={n: v.to(device) for n, v in _tensors(agent_config).items()})

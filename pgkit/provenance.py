@@ -9,7 +9,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pgkit.files import write_text
+from pgkit.types import PgkitError
 
 PACKAGES = ("pgkit-rl", "torch", "numpy", "gymnasium", "box2d", "envpool", "pydantic", "scipy")
 """What numbers may depend on."""
@@ -32,33 +33,63 @@ class Stopwatch(NamedTuple):
     wall: float
     cpu: float
 
+    @property
+    def times(self) -> dict[str, float]:
+        """Wall time, and CPU time of this process and of its children that have ended."""
+        return {"wall_seconds": time.perf_counter() - self.wall, "cpu_seconds": cpu_seconds() - self.cpu}
 
-def write(path: Path, seeds: Sequence[int]) -> Stopwatch:
+
+def write(path: Path, seeds: Sequence[int], **more: Any) -> Stopwatch:
     """Write down versions, commit, hardware, threads, seeds and command line; :func:`finish` adds the times.
+
+    Args:
+        path: the file.
+        seeds: of the members.
+        more: what else there is to say.
 
     Raises:
         PgkitError: the system refuses to write.
     """
-    _replace(path, collect(seeds) | {"wall_seconds": None, "cpu_seconds": None})
+    _replace(path, collect(seeds) | more | {"wall_seconds": None, "cpu_seconds": None})
     return Stopwatch(path, time.perf_counter(), cpu_seconds())
 
 
-def finish(stopwatch: Stopwatch) -> None:
-    """Add wall time, and CPU time of this process and of its children that have ended.
+def go_on(path: Path, entry: Mapping[str, Any], times: Mapping[str, float]) -> Stopwatch:
+    """Add an entry to the list ``resumed``, and count on from the times of what is continued.
 
     Raises:
-        PgkitError: the system refuses to write.
+        PgkitError: the file cannot be read or written.
     """
-    record = json.loads(stopwatch.path.read_text(encoding="utf-8"))
-    record["wall_seconds"] = round(time.perf_counter() - stopwatch.wall, 3)
-    record["cpu_seconds"] = round(cpu_seconds() - stopwatch.cpu, 3)
-    _replace(stopwatch.path, record)
+    record = _read(path)
+    now = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "command_line": list(sys.argv)}
+    _replace(path, record | {"resumed": [*record.get("resumed", []), now | dict(entry)]})
+    return Stopwatch(path, time.perf_counter() - times["wall_seconds"], cpu_seconds() - times["cpu_seconds"])
+
+
+def finish(stopwatch: Stopwatch) -> None:
+    """Add the times.
+
+    Raises:
+        PgkitError: the file cannot be read or written.
+    """
+    times = {name: round(seconds, 3) for name, seconds in stopwatch.times.items()}
+    _replace(stopwatch.path, _read(stopwatch.path) | times)
+
+
+def origin() -> dict[str, Any]:
+    """What the numbers of a run on CPU depend on beside its configuration, flat."""
+    hardware = _hardware()
+    versions = {f"version of {name}": _version(name) for name in PACKAGES if name != "pgkit-rl"}
+    python = {"version of python": platform.python_version()}
+    machine = {"processor": hardware["cpu"], "GPUs": ", ".join(hardware["gpus"]) or None}
+    return {"code of pgkit": code_digest(), **python, **versions, **machine}
 
 
 def collect(seeds: Sequence[int]) -> dict[str, Any]:
     """Everything that is known at the start, as plain data."""
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "code_digest": code_digest(),
         "git": git_state(Path(__file__).resolve().parents[1]),
         "hardware": _hardware(),
         "threads": _threads(),
@@ -141,6 +172,16 @@ def _cpu_name() -> str:
 def _threads() -> dict[str, Any]:
     environment = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     return {"torch": torch.get_num_threads(), "torch_interop": torch.get_num_interop_threads(), **environment}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PgkitError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise PgkitError(f"{path} is no JSON: {error}") from None
+    return dict(record)
 
 
 def _replace(path: Path, record: dict[str, Any]) -> None:

@@ -7,45 +7,77 @@ for each group of parameters. Members that differ in more than their seed each h
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 from torch import Tensor
 
 from pgkit import checkpoint, optim, provenance
 from pgkit.config import TrainConfig, load_config, members, to_table, to_toml
-from pgkit.logging import Recorder
-from pgkit.population import Population
+from pgkit.files import write_text
+from pgkit.logging import Recorder, read_metrics
 from pgkit.rollout import join
-from pgkit.types import Params
+from pgkit.types import Params, PgkitError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a run that goes on begins with.
+
+    Attributes:
+        saved: the tree of its checkpoint.
+        beginning: how often its environments had to begin anew.
+        differences: what keeps it from going on exactly, one line each.
+    """
+
+    saved: Mapping[str, Any]
+    beginning: int = 0
+    differences: Sequence[str] = ()
 
 
 class Record:
-    """Configuration, provenance, log rows, checkpoints and results; writes nothing without a directory."""
+    """Configuration, provenance, log rows, checkpoints and results; writes nothing without a directory.
 
-    def __init__(self, directory: Path | None, configs: Sequence[TrainConfig]) -> None:
+    Args:
+        directory: of the run, which this process holds.
+        configs: of the members.
+        inexact: why the run cannot be resumed exactly, if so.
+        past: of a run that goes on.
+    """
+
+    def __init__(
+        self, directory: Path | None, configs: Sequence[TrainConfig], inexact: str | None, past: Past | None
+    ) -> None:
         self.directory, self.configs = directory, configs
         self._recorder: Recorder | None = None
         self._stopwatch: provenance.Stopwatch | None = None
         if directory is None:
             return
-        names, first = labels(configs), configs[0]
-        alike = all(config.model_copy(update={"seed": first.seed}) == first for config in configs)
-        seeds = [config.seed for config in configs]
-        text = to_toml(first.model_copy(update={"seeds": tuple(seeds)}) if alike and len(seeds) > 1 else first)
-        (directory / "config.toml").write_text(text, encoding="utf-8")
-        effective = [optimizer_toml(config) for config in configs]
-        if alike:
-            (directory / "optimizer.toml").write_text(effective[0], encoding="utf-8")
+        self._fixed = {
+            "labels": labels(configs),
+            "configs": [to_toml(config) for config in configs],
+            "origin": provenance.origin(),
+            "inexact": inexact,
+            "beginning": past.beginning if past else 0,
+        }
+        where = directory / "provenance.json"
+        if past is None:
+            write_settings(directory, configs)
+            self._stopwatch = provenance.write(where, [config.seed for config in configs], inexact_resume=inexact)
         else:
-            for name, config, settings in zip(names, configs, effective, strict=True):
-                (directory / name).mkdir()
-                (directory / name / "config.toml").write_text(to_toml(config), encoding="utf-8")
-                (directory / name / "optimizer.toml").write_text(settings, encoding="utf-8")
-        self._stopwatch = provenance.write(directory / "provenance.json", seeds)
-        self._recorder = Recorder(directory, names, text, [hparams(config) for config in configs])
-        self._recorder.texts("optimizer", effective)
+            entry = {"at_step": steps_of(past.saved["parts"]), "differences": list(past.differences)}
+            self._stopwatch = provenance.go_on(where, entry, past.saved["times"])
+        text = (directory / "config.toml").read_text(encoding="utf-8")
+        flat = [hparams(config) for config in configs]
+        self._recorder = Recorder(directory, labels(configs), text, flat, again=past is not None)
+        self._recorder.texts("optimizer", [optimizer_toml(config) for config in configs])
+        if past is not None:
+            self._recorder.replay(rows_until(directory, past.saved["rows"]))
 
     def rows(self, rows: Mapping[int, tuple[float, Mapping[str, float]]]) -> None:
         """Log rows of some members: (environment steps, number by tag) by member."""
@@ -57,22 +89,27 @@ class Record:
         values = {tag: [numbers.get(tag, math.nan) for _, numbers in members] for tag in tags}
         self._recorder.log([int(steps) for steps, _ in members], values)
 
-    def checkpoint(self, parts: Sequence[Population]) -> None:
-        """Parameters, optimizer states and counts of all members, as plain data."""
-        if self.directory is None:
+    def checkpoint(self, parts: Sequence[Mapping[str, Any]], observer: Mapping[str, Any]) -> None:
+        """Write down the states of the population's parts and of the observer, and the best members so far."""
+        if self.directory is None or self._recorder is None or self._stopwatch is None:
             return
-        saved = {"labels": labels(self.configs), "parts": [dumped(part) for part in parts if part.size]}
-        steps = min(int(part.env_steps.min()) for part in parts if part.size)
-        checkpoint.save_step(self.directory / "checkpoints", steps, saved, keep=self.configs[0].keep_checkpoints)
+        rows, times, best = self._recorder.flush(), self._stopwatch.times, observer["evaluator"]["best"]
+        saved = self._fixed | {"rows": rows, "times": times, "parts": list(parts), "observer": dict(observer)}
+        place, keep = self.directory / "checkpoints", self.configs[0].keep_checkpoints
+        checkpoint.save_step(place, steps_of(parts), saved, keep=keep)
+        if len(best["member"]) == len(self.configs):
+            part = {"members": best["member"], **{name: best[name] for name in best if name != "member"}}
+            checkpoint.save(place / BEST, {"labels": self._fixed["labels"], "parts": [part]})
 
     def result(self, table: Sequence[Mapping[str, Any]], summary: Mapping[str, float], wall_seconds: float) -> None:
-        """The final evaluation: ``result.json`` and TensorBoard's HParams."""
+        """The final evaluation: TensorBoard's HParams and, after all else is written, ``result.json``."""
         if self.directory is None or self._recorder is None:
             return
         text = json.dumps({"members": list(table), "summary": dict(summary), "wall_seconds": wall_seconds}, indent=2)
-        checkpoint.write_text(self.directory / "result.json", text)
         evaluated = ("return_mean", "return_std", "length_mean")
         self._recorder.hparams([{f"eval/{name}": row[name] for name in evaluated} for row in table])
+        self.close()
+        write_text(self.directory / "result.json", text)
 
     def close(self) -> None:
         """Write what is left, and how long it took."""
@@ -80,6 +117,58 @@ class Record:
             self._recorder.close()
         if self._stopwatch is not None:
             provenance.finish(self._stopwatch)
+
+
+BEST = "best.pt"
+"""Beside the checkpoints: each member's parameters at its best evaluation while training."""
+
+
+def write_settings(directory: Path, configs: Sequence[TrainConfig]) -> None:
+    """``config.toml``, before anything else, and the effective settings of the optimizers."""
+    first, effective = configs[0], [optimizer_toml(config) for config in configs]
+    alike = all(config.model_copy(update={"seed": first.seed}) == first for config in configs)
+    seeds = tuple(config.seed for config in configs)
+    text = to_toml(first.model_copy(update={"seeds": seeds}) if alike and len(seeds) > 1 else first)
+    write_text(directory / "config.toml", text)
+    if alike:
+        write_text(directory / "optimizer.toml", effective[0])
+        return
+    for name, config, settings in zip(labels(configs), configs, effective, strict=True):
+        write_text(directory / name / "config.toml", to_toml(config))
+        write_text(directory / name / "optimizer.toml", settings)
+
+
+def read_settings(directory: Path, names: Sequence[str]) -> list[TrainConfig]:
+    """The configurations of a run's members, which have these labels.
+
+    Raises:
+        PgkitError: they cannot be read, or are not as many.
+    """
+    own = [directory / name / "config.toml" for name in names]
+    if len(own) > 1 and own[0].exists():
+        return [load_config(path) for path in own]
+    configs = members(load_config(directory / "config.toml"))
+    if len(configs) != len(names):
+        raise PgkitError(f"{directory / 'config.toml'} has {len(configs)} seeds, the checkpoint {len(names)} members")
+    return configs
+
+
+def rows_until(directory: Path, count: int) -> "pd.DataFrame":
+    """The first ``count`` rows of a run's metrics: those that a checkpoint knows of.
+
+    Raises:
+        PgkitError: they cannot be read, or there are fewer.
+    """
+    path = directory / "metrics.parquet"
+    rows = read_metrics(path)
+    if len(rows) < count:
+        raise PgkitError(f"{path} has {len(rows)} rows, but the checkpoint was written after {count}")
+    return rows[:count]
+
+
+def steps_of(parts: Sequence[Mapping[str, Any]]) -> int:
+    """Environment steps of the member that has most, from the states of a population's parts."""
+    return max(int(part["statistics"]["env_steps"].max()) for part in parts if len(part["members"]))
 
 
 def labels(configs: Sequence[TrainConfig]) -> list[str]:
@@ -106,45 +195,35 @@ def _given(tree: Any) -> Any:
 
 def hparams(config: TrainConfig) -> dict[str, bool | float | str]:
     """The settings of a run, flat by dotted key, for TensorBoard's HParams tab."""
-    return dict(_flat(to_table(config), ""))
-
-
-def _flat(table: Mapping[str, Any], prefix: str) -> list[tuple[str, bool | float | str]]:
-    pairs: list[tuple[str, bool | float | str]] = []
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            pairs += _flat(value, f"{prefix}{key}.")
-        else:
-            pairs.append((prefix + key, value if isinstance(value, bool | int | float) else str(value)))
-    return pairs
-
-
-def dumped(part: Population) -> dict[str, Any]:
-    """A part of the population as plain data and tensors."""
     return {
-        "members": part.members,
-        "params": part.params,
-        "opt_state": part.optimizer.dump(part.opt_state),
-        "alive": part.alive,
-        "kl": part.kl,
-        "obs_stats": part.collector.obs_stats,
-        "return_stats": part.collector.return_stats,
-        "statistics": dict(part.collector.statistics._asdict()),
-        "updates": part.updates,
+        key: value if isinstance(value, bool | int | float) else str(value)
+        for key, value in flat(to_table(config)).items()
     }
 
 
-def saved_members(directory: Path) -> tuple[list[TrainConfig], Params, dict[str, Tensor]]:
-    """Configurations, parameters ``(P, ...)`` and observation statistics of a run's latest checkpoint.
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A table of tables as one, by dotted key."""
+    pairs: dict[str, Any] = {}
+    for key, value in table.items():
+        pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return pairs
+
+
+def saved_members(directory: Path, best: bool = False) -> tuple[list[TrainConfig], Params, dict[str, Tensor]]:
+    """Configurations, parameters ``(P, ...)`` and observation statistics of a run's members.
+
+    Args:
+        directory: of the run.
+        best: of each member's best evaluation while training, instead of the latest checkpoint.
 
     Raises:
-        PgkitError: there is none, or it cannot be read.
+        PgkitError: there are none, or they cannot be read.
     """
-    saved = checkpoint.load_latest(directory / "checkpoints")
-    configs = members(load_config(directory / "config.toml"))
-    own = [directory / label / "config.toml" for label in saved["labels"]]
-    if own[0].exists():
-        configs = [load_config(path) for path in own]
+    place = directory / "checkpoints"
+    if best and not (place / BEST).is_file():
+        raise PgkitError(f"{directory} has no {BEST}: it was not evaluated while training (evaluation.points)")
+    saved = checkpoint.load(place / BEST) if best else checkpoint.load_latest(place)
+    configs = read_settings(directory, saved["labels"])
     trees = [(part["params"], part["obs_stats"]) for part in saved["parts"]]
     params, obs_stats = join(trees, [part["members"] for part in saved["parts"]])
     return configs, params, obs_stats

@@ -1,7 +1,7 @@
 """Acting in environments: rollouts of fixed length, and whole episodes, for a population at once."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ Rows = Tensor | None
 """Which members: int64 ``(p,)``, or None for all of them."""
 
 SHORTEST_PIECE = 32  # steps; whole episodes come in pieces of 32, 64, 128, ... steps
+_KEPT = ("iteration", "waiting", "obs", "obs_stats", "return_stats", "discounted", "so_far")
 _ITERATION_STRIDE = 1 << 32  # counters of action noise: one rollout never reaches into the next
 
 
@@ -89,6 +90,27 @@ class Collector:
             setattr(taken, name, take_tree(getattr(self, name), rows))
         taken.statistics = Statistics(*(field[rows] for field in self.statistics))
         taken.scaling = self.scaling._replace(gamma=self.scaling.gamma[rows])
+        return taken
+
+    def state(self, envs: bool) -> dict[str, Any]:
+        """Where it stands between two rollouts, as plain data; ``"envs"`` is None if not asked for or impossible."""
+        kept = {name: getattr(self, name) for name in _KEPT}
+        there = self.envs.state(self._index(self.members)) if envs else None
+        return kept | {"statistics": self.statistics._asdict(), "envs": there}
+
+    def resumed(self, saved: Mapping[str, Any]) -> "Collector":
+        """This collector, fresh, where another of the same members stood; environments not saved stay fresh.
+
+        Raises:
+            PgkitError: the environments do not come back as they were.
+        """
+        begun = ("obs", "discounted", "so_far", "waiting") if saved["envs"] is None else ()
+        taken = copy.copy(self)
+        for name in _KEPT:
+            setattr(taken, name, getattr(self, name) if name in begun else saved[name])
+        taken.statistics = Statistics(**saved["statistics"])
+        if saved["envs"] is not None:
+            self.envs.restore(saved["envs"], self._index(self.members))
         return taken
 
     def steps(self, params: Params, length: int) -> list[Piece]:

@@ -2,23 +2,29 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from pgkit.explain import unknown
+from pgkit.files import is_scrap, lock
 from pgkit.types import PgkitError
 
 RUNS = Path("runs")
 """Where runs go below the working directory."""
 
+LOCK = ".lock"
+"""The file in a run directory that the process which writes there holds."""
+
 
 def check_run_directory(directory: Path, overwrite: bool = False) -> None:
-    """Checks that :func:`create_run_directory` will succeed; touches nothing.
+    """Checks that :func:`new_run` will succeed; touches nothing.
 
     Raises:
         PgkitError: something is there that may not be replaced, or the place is not writable.
     """
     try:
-        taken = directory.is_dir() and any(directory.iterdir())
+        taken = directory.is_dir() and any(_is_content(entry) for entry in directory.iterdir())
     except OSError as error:
         raise PgkitError(f"cannot read {directory}: {error.strerror}") from None
     if taken:
@@ -26,7 +32,8 @@ def check_run_directory(directory: Path, overwrite: bool = False) -> None:
         if overwrite and not is_run:
             raise PgkitError(f"{directory} holds no run (no config.toml), so --overwrite does not delete it")
         if not overwrite:
-            remedy = "--overwrite replaces it, " if is_run else ""
+            goes_on = "" if is_finished(directory) else f"pgkit resume {directory} continues it, "
+            remedy = f"{goes_on}--overwrite replaces it, " if is_run else ""
             raise PgkitError(f"{directory} already exists: {remedy}name=... or --out chooses another place")
     place = directory
     while not place.exists() and place != place.parent:
@@ -37,19 +44,50 @@ def check_run_directory(directory: Path, overwrite: bool = False) -> None:
         raise PgkitError(f"cannot create {directory}: {place} is not writable")
 
 
-def create_run_directory(directory: Path, overwrite: bool = False) -> None:
-    """Creates ``directory``, empty, and its parents; with ``overwrite`` an older run there is deleted.
+@contextmanager
+def new_run(directory: Path, overwrite: bool = False) -> Iterator[None]:
+    """Creates ``directory`` and its parents, and holds it; with ``overwrite`` an older run there is deleted.
 
     Raises:
-        PgkitError: as :func:`check_run_directory`.
+        PgkitError: as :func:`check_run_directory`, or another process works there.
     """
     check_run_directory(directory, overwrite)
-    try:
-        if overwrite and directory.exists():
-            shutil.rmtree(directory)
+    with _creating(directory):
         directory.mkdir(parents=True, exist_ok=True)
+    with hold(directory):
+        check_run_directory(directory, overwrite)
+        with _creating(directory):
+            for entry in directory.iterdir():
+                if entry.name != LOCK:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        yield
+
+
+@contextmanager
+def _creating(directory: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise PgkitError(f"cannot create {directory}: {error.strerror or error}") from None
+
+
+def hold(directory: Path) -> AbstractContextManager[None]:
+    """Be the only process that works in a run directory.
+
+    Raises:
+        PgkitError: there is another.
+    """
+    return lock(directory / LOCK, f"another process is at work in {directory}")
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether the run there has its result, the last thing that is written."""
+    return (directory / "result.json").is_file()
+
+
+def _is_content(entry: Path) -> bool:
+    """What a killed start may have left behind is none."""
+    return entry.name != LOCK and not is_scrap(entry)
 
 
 def find_run(path_or_name: str) -> Path:

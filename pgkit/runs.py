@@ -22,7 +22,12 @@ class EvaluationResult:
 
 
 def evaluate_run(
-    directory: Path | str, episodes: int = 100, deterministic: bool = False, seed: int = 0, device: str = "cpu"
+    directory: Path | str,
+    episodes: int = 100,
+    deterministic: bool = False,
+    seed: int = 0,
+    device: str = "cpu",
+    best: bool = False,
 ) -> EvaluationResult:
     """Play the latest checkpoint of a run.
 
@@ -32,11 +37,12 @@ def evaluate_run(
         deterministic: most likely actions instead of sampled ones.
         seed: 0 repeats the run's own final evaluation; others give other starts and actions.
         device: where to compute.
+        best: play each member as it was at its best evaluation while training.
 
     Raises:
         PgkitError: no run there, or none that can be read.
     """
-    configs, params, obs_stats = saved_members(Path(directory))
+    configs, params, obs_stats = saved_members(Path(directory), best)
     first, where = configs[0], resolve_device(device)
     if where.type == "cpu":
         torch.set_num_threads(1)

@@ -1,6 +1,7 @@
 """The training loop: one, for every agent, optimizer and population size."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from pgkit.observe import Observer, TrainResult
 from pgkit.optim.core import apply_updates
 from pgkit.population import Population, build, take_config
 from pgkit.rollout import Piece, join_pieces, select
+from pgkit.rundir import check_run_directory, new_run
 from pgkit.signals import Batches
 from pgkit.types import Batch, Params
 
@@ -35,14 +37,28 @@ def train(
 
     Raises:
         PgkitError: the configurations do not fit together, or cannot run here.
+        Stopped: Ctrl-C or SIGTERM while a run is recorded; :func:`pgkit.resuming.resume` continues it.
     """
+    if directory is not None:
+        check_run_directory(directory, overwrite)
     population = build(configs)
-    with Observer(population, configs, directory, progress, overwrite, on_steps) as observer:
-        while population.size:
-            metrics = update(population, diagnose=observer.wants_diagnosis)
-            observer.see(population, metrics)
-            population = retire(population, observer)
-        return observer.finish()
+    with (
+        closing(population.collector.envs),
+        nullcontext() if directory is None else new_run(directory, overwrite),
+        Observer([population], configs, directory, progress, on_steps) as observer,
+    ):
+        return run(population, observer)
+
+
+def run(population: Population, observer: Observer) -> TrainResult:
+    """Train until every member has left."""
+    observer.begin()
+    while population.size:
+        metrics = update(population, diagnose=observer.wants_diagnosis)
+        observer.see(population, metrics)
+        population = retire(population, observer)
+        observer.pause()
+    return observer.finish()
 
 
 def update(population: Population, diagnose: bool = False) -> dict[str, Tensor]:

@@ -12,11 +12,11 @@ from pathlib import Path
 LAYERS = (
     ("types", "seeding", "files", "explain"),
     ("returns", "losses", "networks", "optim.core"),
-    ("optim", "policies", "envs", "checkpoint", "logging", "stats", "provenance", "progress", "rundir"),
+    ("optim", "policies", "envs", "checkpoint", "logging", "stats", "provenance", "progress", "interrupt", "rundir"),
     ("rollout", "evaluate"),
     ("agents",),
     ("registry", "overrides", "config"),
-    ("population", "signals", "diagnosis", "record", "observe", "training", "runs"),
+    ("population", "signals", "diagnosis", "evaluator", "record", "observe", "training", "resuming", "runs"),
     ("compare",),
     ("cli", "__main__", "__init__"),
 )

@@ -138,9 +138,24 @@ def test_half_a_file_is_noticed(tmp_path: Path, size: int) -> None:
 def test_a_newer_format_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     checkpoint.save(path, tree())
-    path.write_bytes(path.read_bytes().replace(b"pgkit-checkpoint 0001", b"pgkit-checkpoint 0002"))
-    with pytest.raises(PgkitError, match="has format 2, this pgkit reads up to 1"):
+    path.write_bytes(path.read_bytes().replace(b"pgkit-checkpoint 0002", b"pgkit-checkpoint 0003"))
+    with pytest.raises(PgkitError, match="has format 3, this pgkit reads 1 to 2: it needs a newer pgkit"):
         checkpoint.load(path)
+
+
+def test_an_unknown_format_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    checkpoint.save(path, tree())
+    path.write_bytes(path.read_bytes().replace(b"pgkit-checkpoint 0002", b"pgkit-checkpoint 0000"))
+    with pytest.raises(PgkitError, match=r"has format 0, this pgkit reads 1 to 2$"):
+        checkpoint.load(path)
+
+
+def test_the_first_format_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    checkpoint.save(path, tree())
+    path.write_bytes(path.read_bytes().replace(b"pgkit-checkpoint 0002", b"pgkit-checkpoint 0001"))
+    assert_equal(checkpoint.load(path), tree())
 
 
 def test_a_failing_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

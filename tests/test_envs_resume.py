@@ -89,10 +89,8 @@ def test_some_of_them_go_on(tmp_path, case):
 def test_actions_of_every_space_are_repeated(tmp_path, action):
     probe = walks(action=action)
     rows = [[probe.info.action_space.sample() for _ in range(3)] for _ in range(40)]
-    if action == "discrete":
-        actions = torch.tensor(np.array(rows) + 1)
-    else:
-        actions = torch.tensor(np.array(rows)).flatten(2)
+    actions = torch.tensor(np.array(rows) + 1 if action == "discrete" else np.array(rows))
+    actions = actions if action == "discrete" else actions.flatten(2)
     check_goes_on(tmp_path, probe, walks(action=action), [1, 2, 3], actions, 17)
 
 
@@ -137,7 +135,9 @@ def test_a_replay_that_ends_elsewhere_is_an_error():
         first.step(torch.ones(2, dtype=torch.int64))
     for name in ("obs", "total", "over"):
         state = first.state()
-        state[name] = ~state[name] if name == "over" else torch.nextafter(state[name], torch.tensor(1e3).to(state[name]))
+        state[name] = (
+            ~state[name] if name == "over" else torch.nextafter(state[name], torch.tensor(1e3).to(state[name]))
+        )
         with pytest.raises(NotReproduced, match="'Walk' did not come back as it was: its last reset and the 3 actions"):
             second.restore(state)
     second.restore(first.state())

@@ -229,20 +229,52 @@ def test_unreadable_parquet_is_one_line(tmp_path: Path) -> None:
 # --- resuming ---
 
 
-def test_resume_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
-    log = recorder(tmp_path, members=2)
+def test_a_replay_writes_what_had_been_written_and_goes_on(tmp_path: Path) -> None:
+    """Rows left out are void, also in TensorBoard; whatever has happened to its files does not matter."""
+    whole, half = recorder(tmp_path / "whole", members=3), recorder(tmp_path / "half", members=3)
+    rows = [
+        ([10, 15, 12], {"loss/policy": [1.0, INF, 3.0], "eval/return_mean": [NAN, 5.0, NAN]}),
+        ([20, 0, 0], {"loss/policy": [4.0, NAN, NAN]}),
+        ([30, 25, 22], {"loss/policy": [NAN, 7.0, -1.0], "eval/return_mean": [1.0, NAN, 2.0]}),
+        ([40, 35, 32], {"loss/policy": [8.0, 9.0, 10.0]}),
+    ]
+    for log in (whole, half):
+        for row in rows[: 4 if log is whole else 3]:
+            log.log(*row)
+    count = half.flush()
+    half.log([99, 99, 99], {"loss/policy": [9.0, 9.0, 9.0]})
+    half.close()
+    damaged = next((tmp_path / "half" / "seed-0").glob("events.*"))
+    damaged.write_bytes(damaged.read_bytes()[:-7])
+    next((tmp_path / "half" / "summary").glob("events.*")).write_bytes(b"garbage")
+    labels, hparams = [f"seed-{seed}" for seed in range(3)], [HPARAMS | {"seed": seed} for seed in range(3)]
+    half = Recorder(tmp_path / "half", labels, "", hparams, again=True)
+    half.replay(read_metrics(tmp_path / "half" / "metrics.parquet")[:count])
+    half.log(*rows[3])
+    for log in (whole, half):
+        log.close()
+    tables = [read_metrics(tmp_path / name / "metrics.parquet").drop(columns="wall_time") for name in ("whole", "half")]
+    assert tables[0].equals(tables[1])
+    assert len(tables[0]) == 12
+    for place in (*labels, "summary"):
+        assert scalars(tmp_path / "half" / place) == scalars(tmp_path / "whole" / place), place
+        assert len(list((tmp_path / "half" / place).glob("events.*"))) == 1
+
+
+def test_a_clock_that_goes_back_disturbs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([500.0, 400.0, 400.0, 300.0, *[200.0] * 50])
+    monkeypatch.setattr("pgkit.logging.recorder.time.time", lambda: next(times, 100.0))
+    log = recorder(tmp_path)
     for step in (10, 20, 30):
-        log.log([step, step + 5], {"loss/policy": [step, step]})
+        log.log([step], {"loss/policy": [step], "loss/value": [0.0]})
     log.close()
-    labels, hparams = ["seed-0", "seed-1"], [HPARAMS | {"seed": seed} for seed in range(2)]
-    log = Recorder(tmp_path, labels, "", hparams, resume_at=[20, 15])
-    log.log([30, 25], {"loss/policy": [-1.0, -2.0]})
-    log.close()
-    table = read_metrics(tmp_path / "metrics.parquet")
-    curves = [list(zip(table.step[table.member == m], table.value[table.member == m], strict=True)) for m in range(2)]
-    assert curves == [[(10, 10.0), (20, 20.0), (30, -1.0)], [(15, 10.0), (25, -2.0)]]
-    assert scalars(tmp_path / "seed-0")["loss/policy"] == [(10, 10.0), (20, 20.0), (30, -1.0)]
-    assert scalars(tmp_path / "seed-1")["loss/policy"] == [(15, 10.0), (25, -2.0)]
+    rows = read_metrics(tmp_path / "metrics.parquet")
+    assert rows["wall_time"].is_monotonic_increasing
+    assert rows["wall_time"].nunique() == 3
+    again = Recorder(tmp_path, ["seed-0"], "", [HPARAMS], again=True)
+    again.replay(rows)
+    again.close()
+    assert scalars(tmp_path)["loss/policy"] == [(10, 10.0), (20, 20.0), (30, 30.0)]
 
 
 # --- mistakes ---

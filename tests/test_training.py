@@ -208,6 +208,7 @@ def test_what_is_in_the_directory_of_a_run(run: Run) -> None:
         "seed-3",
         "seed-11",
         "summary",
+        ".lock",
     }
     for name in ("seed-3", "seed-11", "summary"):
         (file,) = (directory / name).iterdir()

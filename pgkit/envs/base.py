@@ -112,7 +112,7 @@ class Environments(Protocol):
         ...
 
     def why_inexact(self) -> str | None:
-        """None where :meth:`state` and :meth:`restore` bring everything back to the last bit; else, in one line, why not.
+        """None where :meth:`state` and :meth:`restore` bring all back to the last bit; else, in one line, why not.
 
         May make and step instances of its own to find out.
         """

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Hyperparameter = bool | int | float | str
 
+PATTERN = "events.out.tfevents.*"
+
 _files = count()
 
 
@@ -28,10 +30,10 @@ class EventWriter:
 
     Args:
         directory: created when missing.
-        first_step: steps from here on may be in older files of the run, and are void; None for a new run.
+        again: older files of the run are void; a TensorBoard that is running forgets what it has read there.
     """
 
-    def __init__(self, directory: Path, first_step: int | None = None) -> None:
+    def __init__(self, directory: Path, again: bool = False) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -41,9 +43,8 @@ class EventWriter:
         self._records = RecordWriter(open(directory / name, "xb"))  # noqa: SIM115 - closed by close()
         self._described: set[str] = set()
         self._write(Event(wall_time=now, file_version="brain.Event:2"))
-        if first_step is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._write(Event(wall_time=now, step=first_step, session_log=start))
+        if again:
+            self._write(Event(wall_time=now, step=0, session_log=SessionLog(status=SessionLog.START)))
         self.flush()
 
     def scalars(self, step: int, numbers: Mapping[str, float], wall_time: float) -> None:

@@ -1,15 +1,20 @@
 """The log of a run: TensorBoard and ``metrics.parquet``, for one member or a population."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pgkit.logging.events import EventWriter, Hyperparameter
+from pgkit.logging.events import PATTERN, EventWriter, Hyperparameter
 from pgkit.logging.metrics import find
-from pgkit.logging.rows import Rows, read_metrics
+from pgkit.logging.rows import Rows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHARTED = ("train/episode_return", "eval/return_mean", "train/episode_length", "eval/length_mean")
 """What the Custom Scalars tab shows as a median with a band from 10 % to 90 % of the members."""
@@ -24,17 +29,15 @@ class Recorder:
 
     One member: a TensorBoard run in ``directory``. Several: one in ``<directory>/<label>/`` for each, and one in
     ``<directory>/summary/`` with the members' median under each tag, and ``spread/<tag>/p10`` and ``.../p90``.
+    The event files hold nothing that is not in ``metrics.parquet``, so those of an interrupted run are written anew,
+    from its rows, by a recorder made ``again`` and :meth:`replay`.
 
     Args:
         directory: of the run; created when missing.
         labels: the members' names, all different.
         config_text: the resolved configuration (TOML), shown in TensorBoard's Text tab.
         hparams: the hyperparameters of each member, by name, for the HParams tab.
-        resume_at: environment steps of each member where an interrupted run goes on, later rows being void;
-            None for a new run.
-
-    Raises:
-        PgkitError: resuming, and ``metrics.parquet`` cannot be read.
+        again: the run goes on; its earlier event files are void.
     """
 
     def __init__(
@@ -43,25 +46,23 @@ class Recorder:
         labels: Sequence[str],
         config_text: str,
         hparams: Sequence[Mapping[str, Hyperparameter]],
-        resume_at: Sequence[int] | None = None,
+        again: bool = False,
     ) -> None:
         if not labels or not len(set(labels)) == len(labels) == len(hparams):
             raise ValueError(f"{len(labels)} labels, not all different or not as many as the {len(hparams)} hparams")
-        size, path = len(labels), directory / "metrics.parquet"
-        kept, firsts = None, [None] * size if resume_at is None else [step + 1 for step in resume_at]
-        if resume_at is not None:
-            kept = read_metrics(path)
-            kept = kept[kept["step"].to_numpy() <= np.asarray(resume_at)[kept["member"].to_numpy()]]
+        size = len(labels)
         places = [directory] if size == 1 else [directory / label for label in labels]
-        self._writers = [EventWriter(place, first) for place, first in zip(places, firsts, strict=True)]
-        self._rows = Rows(path, labels, kept)
-        self._summary = Summary(directory / "summary", size, firsts) if size > 1 else None
+        self._void = [file for place in (*places, directory / "summary") for file in place.glob(PATTERN)]
+        self._writers = [EventWriter(place, again) for place in places]
+        self._rows = Rows(directory / "metrics.parquet", labels)
+        self._summary = Summary(directory / "summary", size, again) if size > 1 else None
         for writer, chosen in zip(self._writers, hparams, strict=True):
             writer.text("config", _toml_block(config_text))
             writer.hyperparameters(chosen)
             writer.flush()
         self._last = np.zeros(size, np.int64)  # the step of each member's last row
-        self._finished = False
+        self._latest = -math.inf  # time of the last row
+        self._finished = self._closed = False
 
     def texts(self, tag: str, tomls: Sequence[str]) -> None:
         """Show a piece of TOML for each member in TensorBoard's Text tab."""
@@ -79,12 +80,33 @@ class Recorder:
         Raises:
             PgkitError: a tag is not in the table of metrics; then nothing is logged.
         """
-        now, at = time.time(), np.asarray(steps, dtype=np.float64).astype(np.int64)
+        at = np.asarray(steps, dtype=np.float64).astype(np.int64)
         columns = {tag: np.asarray(numbers, dtype=np.float64) for tag, numbers in values.items()}
         for tag, column in columns.items():
             find(tag)
             if not column.shape == at.shape == (len(self._writers),):
                 raise ValueError(f"{tag} has shape {column.shape}, steps {at.shape}, members: {len(self._writers)}")
+        self._write(at, columns, max(time.time(), math.nextafter(self._latest, math.inf)))  # clocks may go back
+
+    def replay(self, rows: "pd.DataFrame") -> None:
+        """Log again what :func:`read_metrics` read of the run so far, and remove its earlier event files.
+
+        Each call of :meth:`log` had a time of its own.
+        """
+        size, columns = len(self._writers), {name: rows[name].to_numpy() for name in rows}
+        for call in _runs_of(columns["wall_time"], 0, len(rows)):
+            steps, values = np.zeros(size, np.int64), dict[str, Array]()
+            for block in _runs_of(columns["tag"], call.start, call.stop):
+                members = columns["member"][block]
+                steps[members] = columns["step"][block]
+                values[columns["tag"][block.start]] = column = np.full(size, np.nan)
+                column[members] = columns["value"][block]
+            self._write(steps, values, float(columns["wall_time"][call.start]))
+        for file in self._void:
+            file.unlink(missing_ok=True)
+
+    def _write(self, at: Array, columns: Mapping[str, Array], now: float) -> None:
+        self._latest = now
         members = {tag: np.flatnonzero(~np.isnan(column)) for tag, column in columns.items()}
         points: dict[int, dict[str, float]] = {}
         for tag, index in members.items():
@@ -114,18 +136,29 @@ class Recorder:
         self.log(at, {tag: [numbers.get(tag, np.nan) for numbers in final] for tag in tags})
         self._finished = True
 
-    def flush(self) -> None:
-        """Write everything so far, ``metrics.parquet`` included (whole, so not after every row)."""
+    def flush(self) -> int:
+        """Write everything so far, ``metrics.parquet`` included (whole, so not after every row); its rows."""
         self._rows.write()
+        return self._rows.count
 
     def close(self) -> None:
-        """Write the rest; a run whose final numbers never came is marked as failed in the HParams tab."""
+        """Write the rest, once; a run whose final numbers never came is marked as failed in the HParams tab."""
+        if self._closed:
+            return
+        self._closed = True
         self._rows.write()
         if self._summary is not None:
             self._summary.close()
         for writer in self._writers:
             writer.session_end(self._finished)
             writer.close()
+
+
+def _runs_of(column: Array, begin: int, end: int) -> list[slice]:
+    """Where neighbours in a part of a column are equal."""
+    own = column[begin:end]
+    bounds = [begin, *(np.flatnonzero(own[1:] != own[:-1]) + begin + 1).tolist(), end]
+    return [slice(first, last) for first, last in pairwise(bounds)] if end > begin else []
 
 
 def _toml_block(text: str) -> str:
@@ -139,9 +172,8 @@ class Summary:
     median of their steps; those without a new one (failed, finished, or just late) enter with their latest.
     """
 
-    def __init__(self, directory: Path, size: int, firsts: Sequence[int | None]) -> None:
-        known = [first for first in firsts if first is not None]
-        self._writer = EventWriter(directory, min(known) if known else None)
+    def __init__(self, directory: Path, size: int, again: bool) -> None:
+        self._writer = EventWriter(directory, again)
         low, high = "spread/{}/p10", "spread/{}/p90"
         charts = {tag: [(tag, low.format(tag), high.format(tag))] for tag in CHARTED}
         self._writer.margin_charts("median and 10-90 % of members", charts)

@@ -23,14 +23,14 @@ class Rows:
     Args:
         path: the Parquet file.
         labels: the members' names.
-        kept: rows of an earlier part of the run, from :func:`read_metrics`.
     """
 
-    def __init__(self, path: Path, labels: Sequence[str], kept: "pd.DataFrame | None" = None) -> None:
-        self._path, self._labels, self._kept = path, list(labels), kept
+    def __init__(self, path: Path, labels: Sequence[str]) -> None:
+        self._path, self._labels = path, list(labels)
         self._tags: dict[str, int] = {}
         self._blocks: list[tuple[np.ndarray[Any, Any], ...]] = []
-        self._changed = kept is None
+        self._changed = True
+        self.count = 0
 
     def add(
         self,
@@ -44,6 +44,7 @@ class Rows:
         code = self._tags.setdefault(tag, len(self._tags))
         self._blocks.append((member, step, np.full(len(member), code), value, np.full(len(member), now)))
         self._changed = True
+        self.count += len(member)
 
     def write(self) -> None:
         """Replace the file, if there is anything new.
@@ -53,13 +54,7 @@ class Rows:
         """
         if not self._changed:
             return
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        table = pa.Table.from_pandas(self._frame(), preserve_index=False)
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        replace_file(self._path, lambda file: file.write(buffer.getvalue()))
+        write_metrics(self._path, self._frame())
         self._changed = False
 
     def _frame(self) -> "pd.DataFrame":
@@ -71,8 +66,22 @@ class Rows:
         self._blocks = [tuple(columns)]
         labels, tags = np.array(self._labels, dtype=object)[member], np.array(list(self._tags), dtype=object)[tag]
         arrays = (member.astype(np.int32), labels, step.astype(np.int64), tags, value, wall_time)
-        frame = pd.DataFrame(dict(zip(COLUMNS, arrays, strict=True)))
-        return frame if self._kept is None else pd.concat([self._kept, frame], ignore_index=True)
+        return pd.DataFrame(dict(zip(COLUMNS, arrays, strict=True)))
+
+
+def write_metrics(path: Path, rows: "pd.DataFrame") -> None:
+    """Replace a ``metrics.parquet``.
+
+    Raises:
+        PgkitError: the system refuses to write.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    replace_file(path, lambda file: file.write(buffer.getvalue()))
 
 
 def read_metrics(path: Path) -> "pd.DataFrame":

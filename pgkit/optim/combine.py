@@ -71,6 +71,11 @@ def by_member(optimizers: Sequence[Optimizer], kinds: Sequence[int]) -> Optimize
     )
 
 
+def of_one_member(data: Any) -> Any:
+    """The dumped state of a single member as an optimizer made for it alone loads it: without others' kinds."""
+    return data["states"][int(data["kind"])] if isinstance(data, dict) and "kind" in data else data
+
+
 def _of_members(signal: Any, members: Tensor) -> Any:
     """A tensor ``(P,)`` gives its rows, anything else what its own ``take`` says."""
     return signal.index_select(0, members.to(signal.device)) if isinstance(signal, Tensor) else signal.take(members)
