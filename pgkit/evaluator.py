@@ -131,16 +131,16 @@ def packed(evaluations: Sequence[Evaluation]) -> dict[str, Tensor]:
 
 def unpacked(saved: Mapping[str, Tensor]) -> list[Evaluation]:
     """The inverse of :func:`packed`."""
-    numbers = (saved[name].tolist() for name in ("member", "point", "env_steps"))
+    numbers = (saved[name].tolist() for name in ("members", "point", "env_steps"))
     rows = zip(*numbers, saved["returns"], saved["lengths"], strict=True)
     return [Evaluation(member, point, steps, Episodes(*episodes)) for member, point, steps, *episodes in rows]
 
 
 def of_member(saved: Mapping[str, Any], member: int) -> dict[str, Any]:
     """What belongs to one member among packed evaluations or snapshots, it being the only one: member 0."""
-    rows = (saved["member"] == member).nonzero().squeeze(1)
+    rows = (saved["members"] == member).nonzero().squeeze(1)
     taken: dict[str, Any] = take_tree(dict(saved), rows)
-    return taken | {"member": torch.zeros_like(taken["member"])}
+    return taken | {"members": torch.zeros_like(taken["members"])}
 
 
 _NONE = torch.zeros(0)
@@ -148,7 +148,7 @@ _NONE = torch.zeros(0)
 
 def _numbers(rows: Sequence[Evaluation | Snapshot]) -> dict[str, Tensor]:
     return {
-        "member": torch.tensor([row.member for row in rows], dtype=torch.int64),
+        "members": torch.tensor([row.member for row in rows], dtype=torch.int64),
         "point": torch.tensor([row.point for row in rows], dtype=torch.int64),
         "env_steps": torch.tensor([row.env_steps for row in rows], dtype=torch.float64),
     }
@@ -165,7 +165,7 @@ def _stacked(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
 
 def _spread(saved: Mapping[str, Any]) -> list[Snapshot]:
     """The inverse of :func:`_stacked`."""
-    numbers = (saved[name].tolist() for name in ("member", "point", "env_steps", "score"))
-    rows = [torch.tensor([index]) for index in range(len(saved["member"]))]
+    numbers = (saved[name].tolist() for name in ("members", "point", "env_steps", "score"))
+    rows = [torch.tensor([index]) for index in range(len(saved["members"]))]
     trees = [(take_tree(saved["params"], row), take_tree(saved["obs_stats"], row)) for row in rows]
     return [Snapshot(*row, *tree) for *row, tree in zip(*numbers, trees, strict=True)]

@@ -104,7 +104,7 @@ class Observer:
         past: Past | None = None,
     ) -> None:
         first, size, envs = configs[0], len(configs), parts[-1].collector.envs
-        saved = past.saved["observer"] if past else None
+        saved = past.saved["slices"][0]["observer"] if past else None
         self.configs, self.directory, self.parts = configs, directory, list(parts)
         self._on_steps = on_steps
         self._log_marks = Marks(size, first.steps_per_log, first.steps_per_log)
@@ -231,7 +231,7 @@ class Observer:
         exact = self._inexact is None
         left, training = self.parts[:-1], self.parts[-1]
         states = [*(part.state(envs=False) for part in left), training.state(envs=exact)]
-        self._record.checkpoint(states, self.state())
+        self._record.checkpoint([{"parts": states, "observer": self.state()}])
         self._saved_at = time.perf_counter()
 
     def _steps_done(self) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
+import torch
 from torch import Tensor
 
 from pgkit import checkpoint, optim, provenance
@@ -70,7 +71,7 @@ class Record:
             write_settings(directory, configs)
             self._stopwatch = provenance.write(where, [config.seed for config in configs], inexact_resume=inexact)
         else:
-            entry = {"at_step": steps_of(past.saved["parts"]), "differences": list(past.differences)}
+            entry = {"at_step": steps_of(past.saved), "differences": list(past.differences)}
             self._stopwatch = provenance.go_on(where, entry, past.saved["times"])
         text = (directory / "config.toml").read_text(encoding="utf-8")
         flat = [hparams(config) for config in configs]
@@ -89,17 +90,20 @@ class Record:
         values = {tag: [numbers.get(tag, math.nan) for _, numbers in members] for tag in tags}
         self._recorder.log([int(steps) for steps, _ in members], values)
 
-    def checkpoint(self, parts: Sequence[Mapping[str, Any]], observer: Mapping[str, Any]) -> None:
-        """Write down the states of the population's parts and of the observer, and the best members so far."""
+    def checkpoint(self, slices: Sequence[Mapping[str, Any]]) -> None:
+        """Write down the state of each slice of the members, and the best members so far.
+
+        Args:
+            slices: ``"parts"`` of a population, the last one in training, and the state of their ``"observer"``.
+        """
         if self.directory is None or self._recorder is None or self._stopwatch is None:
             return
-        rows, times, best = self._recorder.flush(), self._stopwatch.times, observer["evaluator"]["best"]
-        saved = self._fixed | {"rows": rows, "times": times, "parts": list(parts), "observer": dict(observer)}
+        saved = self._fixed | {"rows": self._recorder.flush(), "times": self._stopwatch.times, "slices": list(slices)}
         place, keep = self.directory / "checkpoints", self.configs[0].keep_checkpoints
-        checkpoint.save_step(place, steps_of(parts), saved, keep=keep)
-        if len(best["member"]) == len(self.configs):
-            part = {"members": best["member"], **{name: best[name] for name in best if name != "member"}}
-            checkpoint.save(place / BEST, {"labels": self._fixed["labels"], "parts": [part]})
+        checkpoint.save_step(place, steps_of(saved), saved, keep=keep)
+        best = [own["observer"]["evaluator"]["best"] for own in slices]
+        if sum(len(own["members"]) for own in best) == len(self.configs):
+            checkpoint.save(place / BEST, {"labels": self._fixed["labels"], "slices": [{"parts": best}]})
 
     def result(self, table: Sequence[Mapping[str, Any]], summary: Mapping[str, float], wall_seconds: float) -> None:
         """The final evaluation: TensorBoard's HParams and, after all else is written, ``result.json``."""
@@ -166,9 +170,15 @@ def rows_until(directory: Path, count: int) -> "pd.DataFrame":
     return rows[:count]
 
 
-def steps_of(parts: Sequence[Mapping[str, Any]]) -> int:
-    """Environment steps of the member that has most, from the states of a population's parts."""
-    return max(int(part["statistics"]["env_steps"].max()) for part in parts if len(part["members"]))
+def parts_of(saved: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The parts of the population in a checkpoint, of all slices."""
+    slices = [saved] if "parts" in saved else saved["slices"]  # the first format had one, and no name for it
+    return [part for own in slices for part in own["parts"]]
+
+
+def steps_of(saved: Mapping[str, Any]) -> int:
+    """Mean environment steps of the members in a checkpoint: it grows as long as one of them trains."""
+    return int(torch.cat([part["statistics"]["env_steps"] for part in parts_of(saved)]).mean())
 
 
 def labels(configs: Sequence[TrainConfig]) -> list[str]:
@@ -224,6 +234,6 @@ def saved_members(directory: Path, best: bool = False) -> tuple[list[TrainConfig
         raise PgkitError(f"{directory} has no {BEST}: it was not evaluated while training (evaluation.points)")
     saved = checkpoint.load(place / BEST) if best else checkpoint.load_latest(place)
     configs = read_settings(directory, saved["labels"])
-    trees = [(part["params"], part["obs_stats"]) for part in saved["parts"]]
-    params, obs_stats = join(trees, [part["members"] for part in saved["parts"]])
+    trees = [(part["params"], part["obs_stats"]) for part in parts_of(saved)]
+    params, obs_stats = join(trees, [part["members"] for part in parts_of(saved)])
     return configs, params, obs_stats

@@ -95,7 +95,7 @@ def read(directory: Path) -> tuple[Path, dict[str, Any]]:
             f"{directory} was stopped before its first checkpoint: pgkit train --overwrite starts it again"
         )
     path, saved = checkpoint.go_back(directory / "checkpoints", device=None)
-    if "observer" not in saved:
+    if "slices" not in saved:
         raise PgkitError(f"checkpoint {path} has format 1: it can be evaluated, but not resumed")
     return path, saved
 
@@ -110,7 +110,8 @@ def go_on(configs: Sequence[TrainConfig], saved: Mapping[str, Any], anyway: bool
     if found and not anyway:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise PgkitError(f"{found[0]}{more}: it could not go on exactly; --anyway goes on all the same")
-    states = saved["parts"]
+    (only,) = saved["slices"]
+    states = only["parts"]
     if states[-1]["envs"] is not None or not len(states[-1]["members"]):
         try:
             return resumed(configs, states, 0), Past(saved, saved["beginning"], found)
@@ -166,17 +167,17 @@ def take_out(directory: Path, label: str, out: Path) -> None:
     config, rows = configs[member], rows_until(directory, saved["rows"])
     own = rows[rows["member"] == member].assign(label=labels([config])[0])
     own["member"] = own["member"] * 0
+    (only,) = saved["slices"]
+    parts = [_alone(configs, part, member) for part in only["parts"] if (part["members"] == member).any()]
     here = {"labels": labels([config]), "configs": [saved["configs"][member]], "rows": len(own)}
-    parts = [_alone(configs, part, member) for part in saved["parts"] if (part["members"] == member).any()]
-    observer = _seen_of(saved["observer"], member)
+    tree = {**saved, **here, "slices": [{"parts": parts, "observer": _seen_of(only["observer"], member)}]}
     with new_run(out):
         write_settings(out, [config])
         taken = {"run": str(directory), "member": label, "checkpoint": path.name}
         more = {"inexact_resume": saved["inexact"], "taken_from": taken}
         provenance.write(out / "provenance.json", [config.seed], **more)
         write_metrics(out / "metrics.parquet", own)
-        tree = {**saved, **here, "parts": parts, "observer": observer}
-        checkpoint.save_step(out / "checkpoints", steps_of(parts), tree)
+        checkpoint.save_step(out / "checkpoints", steps_of(tree), tree)
 
 
 def _alone(configs: Sequence[TrainConfig], state: Mapping[str, Any], member: int) -> dict[str, Any]:

@@ -67,13 +67,15 @@ class SyncEnvs:
         obs = np.empty((count, self.info.obs_dim), dtype=np.float32)
         reward, valid = np.zeros(count, dtype=np.float32), np.ones(count, dtype=np.bool_)
         terminated, truncated = np.zeros(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
-        for i, (k, act) in enumerate(zip(chosen, self._actions(action), strict=True)):
+        actions = self._actions(action)
+        kept = actions.copy()  # an environment may write into what it is given
+        for i, (k, act) in enumerate(zip(chosen, actions, strict=True)):
             if over[k]:
                 self._generators[k], self._totals[k], done[k] = generator_of(envs[k]), 0.0, []
                 obs[i] = flatten(envs[k].reset()[0])
                 valid[i] = over[k] = False
                 continue
-            done[k].append(act)
+            done[k].append(kept[i])
             seen, reward[i], ended, cut, _ = envs[k].step(act)
             obs[i] = seen if flat else flatten(seen)
             if ended or cut:
