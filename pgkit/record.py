@@ -67,6 +67,7 @@ class Record:
             "beginning": past.beginning if past else 0,
         }
         where = directory / "provenance.json"
+        earlier = rows_until(directory, past.saved["rows"]) if past else None
         if past is None:
             write_settings(directory, configs)
             self._stopwatch = provenance.write(where, [config.seed for config in configs], inexact_resume=inexact)
@@ -77,8 +78,8 @@ class Record:
         flat = [hparams(config) for config in configs]
         self._recorder = Recorder(directory, labels(configs), text, flat, again=past is not None)
         self._recorder.texts("optimizer", [optimizer_toml(config) for config in configs])
-        if past is not None:
-            self._recorder.replay(rows_until(directory, past.saved["rows"]))
+        if earlier is not None:
+            self._recorder.replay(earlier)
 
     def rows(self, rows: Mapping[int, tuple[float, Mapping[str, float]]]) -> None:
         """Log rows of some members: (environment steps, number by tag) by member."""

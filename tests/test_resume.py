@@ -2,22 +2,33 @@
 
 import json
 import os
+import shutil
 import signal
-from collections.abc import Iterator, Mapping
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_checkpoint import assert_equal
+from test_cli import pgkit as command_line
 from test_training import events
 
-from pgkit import observe
+import pgkit
+from pgkit import checkpoint, observe, provenance, training
 from pgkit.config import TrainConfig, parse_config
+from pgkit.files import lock
 from pgkit.interrupt import Stopped
 from pgkit.logging import read_metrics
+from pgkit.logging.rows import write_metrics
 from pgkit.observe import TrainResult
 from pgkit.resuming import resume
+from pgkit.runs import evaluate_run
 from pgkit.training import train
+from pgkit.types import PgkitError
 
 CARTPOLE = {"id": "CartPole-v1", "backend": "pgkit", "max_episode_steps": 40, "normalize_observations": True}
 LANDER = {"id": "LunarLander-v3", "backend": "gymnasium", "max_episode_steps": 60, "normalize_rewards": True}
@@ -27,8 +38,12 @@ ENVS = {
     "lander-async": LANDER | {"vectorization": "async"},
 }
 ADAM = {"name": "adam", "lr": 0.01, "schedule": {"lr": {"kind": "kl"}}, "max_grad_norm": 0.5}
-TABLES = [ADAM, ADAM | {"lr": 0.02}, {"name": "rmsprop", "lr": 0.003, "schedule": {"lr": "linear"}}]
-DIVERGES = {"name": "sgd", "lr": 1e30}
+TABLES = [
+    ADAM,
+    ADAM | {"lr": 0.02},
+    {"name": "rmsprop", "lr": 0.003, "schedule": {"lr": "linear"}, "max_grad_norm": 0.5},
+]
+DIVERGES = {"name": "sgd", "lr": 1e30, "max_grad_norm": 1e30}
 
 
 def config(agent: str = "actor-critic", **changes: Any) -> TrainConfig:
@@ -53,12 +68,8 @@ def population(agent: str, env: Mapping[str, Any], **changes: Any) -> list[Train
     return [config(agent, seed=k, env=env, optimizer=table, **changes) for k, table in enumerate([*TABLES, DIVERGES])]
 
 
-class Killed(Exception):
-    """The end of a process, as far as its files are concerned."""
-
-
 @pytest.fixture
-def stop_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def stop_after(monkeypatch: pytest.MonkeyPatch) -> Any:
     """``stop_after(k)``: from then on a run is asked to stop after its k-th update, as by a signal."""
 
     def arrange(updates: int) -> None:
@@ -74,7 +85,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.undo()
         monkeypatch.setattr(observe.Observer, "pause", pause)
 
-    yield arrange
+    return arrange
 
 
 def same(first: TrainResult | None, second: TrainResult | None) -> None:
@@ -97,6 +108,11 @@ def same(first: TrainResult | None, second: TrainResult | None) -> None:
 def without_clock(rows: Any) -> Any:
     """Metrics without what a clock says."""
     return rows[rows["tag"] != "time/env_steps_per_second"].drop(columns="wall_time").reset_index(drop=True)
+
+
+def by_tag(rows: Any) -> Any:
+    """Metrics of one member: alone it is evaluated at once, in a population together with others, logged later."""
+    return rows.drop(columns="member").sort_values(["tag", "step"], kind="stable").reset_index(drop=True)
 
 
 def same_records(first: Path, second: Path) -> None:
@@ -125,7 +141,7 @@ def test_a_stopped_run_ends_as_if_it_had_not_stopped(tmp_path: Path, stop_after:
     assert [row["failed"] for row in whole.table] == [False, False, False, True]
     updates = max(part.updates for part in whole.parts)
     stop_after(1)
-    with pytest.raises(Stopped, match="stopped by SIGINT: pgkit resume .*stopped continues"):
+    with pytest.raises(Stopped, match=r"stopped by SIGINT: pgkit resume .*stopped continues"):
         train(configs, tmp_path / "stopped")
     for after in (updates // 2 - 1, updates - updates // 2 - 1):
         stop_after(after)
@@ -137,3 +153,348 @@ def test_a_stopped_run_ends_as_if_it_had_not_stopped(tmp_path: Path, stop_after:
     assert resume(tmp_path / "stopped") is None
     entries = json.loads((tmp_path / "stopped" / "provenance.json").read_text())["resumed"]
     assert [entry["differences"] for entry in entries] == [[], [], []]
+
+
+@pytest.fixture(scope="module", params=["actor-critic", "reinforce"])
+def half(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainResult, Path]:
+    """A population trained without a stop, and the directory of the same one stopped in its middle."""
+    place = tmp_path_factory.mktemp(request.param)
+    configs = population(request.param, CARTPOLE)
+    whole = train(configs, place / "whole")
+    pause, count = observe.Observer.pause, iter(range(1000))
+
+    def stopping(self: observe.Observer) -> None:
+        if next(count) == max(part.updates for part in whole.parts) // 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        pause(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observe.Observer, "pause", stopping)
+        with pytest.raises(Stopped):
+            train(configs, place / "half")
+    return whole, place / "half"
+
+
+@pytest.mark.parametrize("member", range(4))
+def test_a_member_taken_out_goes_on_alone(half: tuple[TrainResult, Path], tmp_path: Path, member: int) -> None:
+    """Also one that has left already; its records are those of the member in the whole population."""
+    whole, directory = half
+    alone = pgkit.resume(directory, member=f"seed-{member}", out=tmp_path / "alone")
+    assert alone is not None
+    assert alone.table == [whole.table[member]]
+    for name, leaf in alone.params.items():
+        assert torch.equal(leaf[0], whole.params[name][member])
+    assert whole.directory is not None
+    rows = without_clock(read_metrics(whole.directory / "metrics.parquet"))
+    own = without_clock(read_metrics(tmp_path / "alone" / "metrics.parquet"))
+    assert by_tag(own).equals(by_tag(rows[rows["member"] == member]))
+    curves, others = events(tmp_path / "alone"), events(whole.directory / f"seed-{member}")
+    assert {tag: curves[tag] for tag in curves if "per_second" not in tag} == {
+        tag: others[tag] for tag in others if "per_second" not in tag
+    }
+    taken = json.loads((tmp_path / "alone" / "provenance.json").read_text())["taken_from"]
+    assert taken["member"] == f"seed-{member}"
+
+
+def test_a_member_that_is_not_there(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
+    with pytest.raises(PgkitError, match="unknown member 'seed-9'"):
+        resume(half[1], member="seed-9", out=tmp_path / "alone")
+    with pytest.raises(PgkitError, match="go together"):
+        resume(half[1], member="seed-1")
+    assert not (tmp_path / "alone").exists()
+
+
+def copied(half: tuple[TrainResult, Path], place: Path) -> Path:
+    """A stopped run that may be spoilt."""
+    shutil.copytree(half[1], place)
+    return place
+
+
+def test_an_error_in_an_update_leaves_the_last_good_checkpoint(
+    half: tuple[TrainResult, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The optimizer has changed its state, the parameters have not followed."""
+    directory = copied(half, tmp_path / "run")
+    apply, count = training.apply_updates, iter(range(1000))
+
+    def failing(*arguments: Any) -> Any:
+        if next(count) == 2:
+            raise RuntimeError("in the middle")
+        return apply(*arguments)
+
+    monkeypatch.setattr(training, "apply_updates", failing)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        resume(directory)
+    monkeypatch.undo()
+    same(half[0], resume(directory))
+
+
+def test_a_damaged_checkpoint_is_passed_over(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
+    directory = copied(half, tmp_path / "run")
+    latest = checkpoint.latest(directory / "checkpoints")
+    assert len(list(latest.parent.glob("step-*.pt"))) == 2
+    latest.write_bytes(latest.read_bytes()[:-1000])
+    (latest.parent / ".step-9.pt.x.tmp").write_text("left by a kill")
+    same(half[0], resume(directory))
+    assert half[0].directory is not None
+    same_records(half[0].directory, directory)
+    assert not list(directory.rglob(".*.tmp"))
+
+
+def test_the_best_of_each_member_is_kept(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
+    whole = half[0]
+    best = evaluate_run(whole.directory or "", episodes=2, best=True)
+    assert len(best.table) == 4
+    saved = checkpoint.load((whole.directory or Path()) / "checkpoints" / "best.pt")["slices"][0]["parts"][0]
+    for member in range(4):
+        own = [e for e in whole.evaluations if e.member == member]
+        scores = [e.episodes.returns.mean().item() for e in own]
+        assert saved["score"][member] == max(scores)
+        assert saved["env_steps"][member] == own[scores.index(max(scores))].env_steps
+    never = config(evaluation={"points": 0, "episodes": 1, "final_episodes": 1})
+    train([never], tmp_path / "run")
+    with pytest.raises(PgkitError, match=r"has no best\.pt: it was not evaluated while training"):
+        evaluate_run(tmp_path / "run", best=True)
+
+
+def test_wall_time_goes_on(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
+    directory = copied(half, tmp_path / "run")
+    before = json.loads((directory / "provenance.json").read_text())["wall_seconds"]
+    result = resume(directory)
+    assert result is not None
+    assert json.loads((directory / "provenance.json").read_text())["wall_seconds"] > before > 0
+    assert result.wall_seconds > 0.5 * before
+
+
+# --- what is refused ---
+
+
+def test_other_code_versions_and_settings_are_refused_by_name(
+    half: tuple[TrainResult, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = copied(half, tmp_path / "run")
+    settings = directory / "seed-0" / "config.toml"
+    text = settings.read_text()
+    settings.write_text(text.replace("lr = 0.01", "lr = 0.05"))
+    with pytest.raises(PgkitError, match=r"^optimizer\.lr was 0\.01 when the checkpoint was written, and is 0\.05: it"):
+        resume(directory)
+    for label in range(4):
+        own = directory / f"seed-{label}" / "config.toml"
+        own.write_text(own.read_text().replace("keep_checkpoints = 2", "keep_checkpoints = 3").replace("0.05", "0.01"))
+    origin = provenance.origin()
+    monkeypatch.setattr(provenance, "origin", lambda: origin | {"version of torch": "0.1"})
+    with pytest.raises(PgkitError, match=r"^version of torch was .*, and is .0\.1.: it could .*--anyway"):
+        resume(directory)
+    monkeypatch.setattr(provenance, "origin", lambda: origin | {"code of pgkit": "0"})
+    with pytest.raises(PgkitError, match=r"^code of pgkit was"):
+        resume(directory)
+    resumed = resume(directory, anyway=True)
+    same(half[0], resumed)
+    (entry,) = json.loads((directory / "provenance.json").read_text())["resumed"]
+    assert [line.partition(" was")[0] for line in entry["differences"]] == ["code of pgkit"]
+
+
+def test_two_processes_do_not_work_on_one_run(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
+    """Neither resumed nor replaced while it is held; the lock ends with its holder, however that ends."""
+    directory = copied(half, tmp_path / "run")
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    code = "import sys, time; from pathlib import Path; from pgkit.rundir import hold\n"
+    code += "with hold(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(directory)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        for words in (f"resume {directory}", f"train cartpole-reinforce steps=100 --out {directory} --overwrite"):
+            refused = command_line(words + " --quiet")
+            assert refused.exit_code == 2
+            assert refused.stderr == f"error: another process is at work in {directory}\n"
+        assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
+        holder.kill()
+    same(half[0], resume(directory))
+
+
+def test_a_forked_child_does_not_hold_the_lock(tmp_path: Path) -> None:
+    awake, told = os.pipe()
+    with lock(tmp_path / "x", "busy"):
+        child = os.fork()
+        if child == 0:  # the lock's last holder, if it has a copy
+            os.write(told, b"x")
+            time.sleep(30)
+            os._exit(0)
+        os.read(awake, 1)
+        with pytest.raises(PgkitError, match="busy"), lock(tmp_path / "x", "busy"):
+            pass
+    try:
+        with lock(tmp_path / "x", "busy"):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(awake)
+        os.close(told)
+
+
+def test_a_finished_run_has_nothing_to_resume(half: tuple[TrainResult, Path]) -> None:
+    before = half[0].directory
+    assert before is not None
+    files = {path: path.stat().st_mtime_ns for path in before.rglob("*")}
+    done = command_line(f"resume {before}")
+    assert (done.exit_code, done.stdout) == (0, f"{before} is finished: there is nothing to resume\n")
+    assert {path: path.stat().st_mtime_ns for path in before.rglob("*")} == files
+
+
+def test_what_cannot_be_resumed_is_one_line(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
+    directory = copied(half, tmp_path / "run")
+    with pytest.raises(PgkitError, match=r"^[^\n]*is not the directory of a run: it has no config\.toml$"):
+        resume(tmp_path)
+    tree = checkpoint.load_latest(directory / "checkpoints")
+    (only,) = tree["slices"]
+    checkpoint.save(checkpoint.latest(directory / "checkpoints"), {"labels": tree["labels"], "parts": only["parts"]})
+    with pytest.raises(PgkitError, match=r"^[^\n]*has format 1: it can be evaluated, but not resumed$"):
+        resume(directory)
+    assert len(evaluate_run(directory, episodes=1).table) == 4
+    rows = read_metrics(directory / "metrics.parquet")
+    checkpoint.save(checkpoint.latest(directory / "checkpoints"), tree)
+    write_metrics(directory / "metrics.parquet", rows[:5])
+    with pytest.raises(PgkitError, match=r"metrics\.parquet has 5 rows, but the checkpoint was written after \d+$"):
+        resume(directory)
+    shutil.rmtree(directory / "checkpoints")
+    with pytest.raises(PgkitError, match="was stopped before its first checkpoint"):
+        resume(directory)
+
+
+# --- signals ---
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int, code: int, vectorization: str) -> None:
+    """Sent to the whole group, as terminals and schedulers do: no worker may die of it before its parent is done."""
+    directory = tmp_path / "run"
+    words = "train cartpole-actor-critic steps=1_000_000 envs_per_member=2 evaluation.points=0 env.backend=gymnasium"
+    command = [*words.split(), f"env.vectorization={vectorization}", "--quiet", "--out", str(directory)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "pgkit", *command], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        wait_for(directory / "checkpoints" / "latest")
+        first = checkpoint.latest(directory / "checkpoints")
+        time.sleep(0.5)
+        os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert errors == f"stopped by {signal.Signals(number).name}: pgkit resume {directory} continues\n"
+    assert checkpoint.latest(directory / "checkpoints") != first
+
+
+def wait_for(path: Path, seconds: float = 60.0) -> None:
+    """Until a file is there."""
+    deadline = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert path.exists()
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of an update; what was saved before it stays."""
+    step = training.apply_updates
+
+    def interrupted(*arguments: Any) -> Any:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(*arguments)
+
+    monkeypatch.setattr(training, "apply_updates", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt) as ended:
+        train([config()], tmp_path / "run")
+    assert ended.type is KeyboardInterrupt
+    assert signal.getsignal(signal.SIGINT) is handler
+    monkeypatch.undo()
+    assert resume(tmp_path / "run") is not None
+
+
+def test_the_final_evaluation_is_interrupted_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train([config()], tmp_path / "whole")
+    play, begun = observe.Evaluator.play, []
+
+    def interrupted(self: Any, *arguments: Any) -> Any:
+        if arguments[-1] == "report":
+            begun.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+            begun.append(False)
+        return play(self, *arguments)
+
+    monkeypatch.setattr(observe.Evaluator, "play", interrupted)
+    with pytest.raises(Stopped):
+        train([config()], tmp_path / "run")
+    assert begun == [True]
+    monkeypatch.undo()
+    same(whole, resume(tmp_path / "run"))
+
+
+# --- where it cannot be exact ---
+
+
+def test_environments_that_cannot_be_saved_are_told_of_and_begin_anew(
+    tmp_path: Path, stop_after: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The Counting probe remembers its earlier episodes."""
+    own = config(env={"id": "probe_envs:ProbeCounting-v0"})
+    stop_after(5)
+    with pytest.raises(Stopped):
+        train([own], tmp_path / "run")
+    told = "environment 'probe_envs:ProbeCounting-v0' did not come back as it was"
+    assert f"note: this run cannot be resumed exactly: {told}" in capsys.readouterr().err
+    stop_after(0)
+    result = resume(tmp_path / "run")
+    assert f"note: all episodes begin anew: {told}" in capsys.readouterr().err
+    assert result is not None
+    assert result.table[0]["env_steps"] >= own.steps
+    record = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert record["inexact_resume"].startswith(told)
+    assert record["resumed"][0]["differences"][0].startswith(f"all episodes begin anew: {told}")
+
+
+def test_a_replay_that_fails_is_an_error_unless_told_otherwise(tmp_path: Path, stop_after: Any) -> None:
+    own = config(env={"id": "CartPole-v1", "backend": "gymnasium"})
+    stop_after(5)
+    with pytest.raises(Stopped):
+        train([own], tmp_path / "run")
+    latest = checkpoint.latest(tmp_path / "run" / "checkpoints")
+    tree = checkpoint.load(latest)
+    tree["slices"][0]["parts"][-1]["envs"]["obs"][2] += 1
+    checkpoint.save(latest, tree)
+    with pytest.raises(PgkitError, match=r"^environment 'CartPole-v1' did not come back as it was.*--anyway lets"):
+        resume(tmp_path / "run")
+    assert resume(tmp_path / "run", anyway=True) is not None
+    (entry,) = json.loads((tmp_path / "run" / "provenance.json").read_text())["resumed"]
+    assert entry["differences"][0].startswith("all episodes begin anew: environment 'CartPole-v1' did not come back")
+
+
+def test_envpool_says_so_beforehand_and_begins_anew(
+    tmp_path: Path, stop_after: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("envpool")
+    stop_after(3)
+    with pytest.raises(Stopped):
+        train([config(env={"id": "CartPole-v1", "backend": "envpool"}, seed=k) for k in range(2)], tmp_path / "run")
+    assert "note: this run cannot be resumed exactly: EnvPool cannot save" in capsys.readouterr().err
+    stop_after(0)
+    assert resume(tmp_path / "run") is not None
+
+
+# --- kill -9 ---
+
+
+@pytest.mark.parametrize("case", ["cartpole-actor-critic-adam", "lander-async-reinforce-rmsprop"])
+def test_kills_at_random_moments_change_nothing(tmp_path: Path, case: str) -> None:
+    script = Path(__file__).parents[1] / "scripts" / "kill_train.py"
+    done = subprocess.run(
+        [sys.executable, str(script), case, "--kills", "2", "--steps", "1500"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{case}: 2 kills" in done.stdout
+    assert done.stdout.endswith("0 differences\n")

@@ -8,12 +8,15 @@ for a population, and steps all or none; it can be had through ``wrap_vector_env
 import multiprocessing
 import os
 import signal
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from multiprocessing import util
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +31,10 @@ from pgkit.types import PgkitError
 
 if TYPE_CHECKING:
     from gymnasium import Env
+
+
+GRACE = 2.0
+"""Seconds that a worker has to end, before it is killed."""
 
 
 class AsyncEnvs:
@@ -50,6 +57,9 @@ class AsyncEnvs:
             there.close()
             self._pipes.append(here)
             self._processes.append(process)
+        util.Finalize(
+            self, _end, (self._pipes, self._processes), exitpriority=10
+        )  # else Python would join them for ever
         self.info: EnvInfo = replace(
             self._gather(dict.fromkeys(range(size)))[0], count=count, vectorization="async", device=device
         )
@@ -87,13 +97,7 @@ class AsyncEnvs:
         self._gather({w: ("live_again", [lives[i] for i in rows[w]], local) for w, local in orders.items()})
 
     def close(self) -> None:
-        for pipe in self._pipes:
-            if not pipe.closed:
-                with suppress(OSError):
-                    pipe.send(None)  # workers started later hold a copy of the pipe: closing alone tells nothing
-                pipe.close()
-        for process in self._processes:
-            process.join()
+        _end(self._pipes, self._processes)
 
     def _split(self, index: Tensor | None) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
         """By worker: the numbers of its environments that are meant, and the rows of their data."""
@@ -129,12 +133,28 @@ class AsyncEnvs:
         return fields
 
 
+def _end(pipes: Sequence[Connection], processes: Sequence[BaseProcess]) -> None:
+    """Let workers end, and kill those that do not."""
+    for pipe in pipes:
+        if not pipe.closed:
+            with suppress(OSError):
+                pipe.send(None)  # workers started later hold a copy of the pipe: closing alone tells nothing
+            pipe.close()
+    deadline = time.monotonic() + GRACE
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+
+
 def _work(pipe: Connection, other_end: Connection, create: bytes, count: int, name: str) -> None:
     """The life of a worker: answers ``EnvInfo`` first, then one answer to each message."""
     import pickle
 
     other_end.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
+    for number in (signal.SIGINT, signal.SIGTERM):  # those to a whole group are for the parent, which saves and ends us
+        signal.signal(number, signal.SIG_IGN)
     envs = None
     try:
         envs = SyncEnvs(pickle.loads(create), count, name, torch.device("cpu"))
