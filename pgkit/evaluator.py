@@ -89,7 +89,10 @@ class Evaluator:
             score, best = evaluation.episodes.returns.mean().item(), self.best.get(snapshot.member)
             if best is None or score > best.score or best.score != best.score:
                 self.best[snapshot.member] = snapshot._replace(score=score)
-        return evaluations
+        if not self.settings.greedy:
+            return evaluations
+        greedy = self.play(params, obs_stats, players, self.settings.episodes, "evaluation", deterministic=True)
+        return [e._replace(greedy=Episodes(*own)) for e, *own in zip(evaluations, *greedy, strict=True)]
 
     def play(
         self,
@@ -122,18 +125,25 @@ class Evaluator:
             self._envs.close()
 
 
-def packed(evaluations: Sequence[Evaluation]) -> dict[str, Tensor]:
+def packed(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """Evaluations as tensors, one row each."""
-    episodes = [(e.episodes.returns, e.episodes.lengths) for e in evaluations]
-    returns, lengths = (torch.stack(column) for column in zip(*episodes, strict=True)) if episodes else (_NONE, _NONE)
-    return _numbers(evaluations) | {"returns": returns, "lengths": lengths}
+    return _numbers(evaluations) | {
+        "episodes": _rows_of([evaluation.episodes for evaluation in evaluations]),
+        "greedy": _rows_of([evaluation.greedy for evaluation in evaluations if evaluation.greedy is not None]),
+    }
 
 
-def unpacked(saved: Mapping[str, Tensor]) -> list[Evaluation]:
+def unpacked(saved: Mapping[str, Any]) -> list[Evaluation]:
     """The inverse of :func:`packed`."""
     numbers = (saved[name].tolist() for name in ("members", "point", "env_steps"))
-    rows = zip(*numbers, saved["returns"], saved["lengths"], strict=True)
-    return [Evaluation(member, point, steps, Episodes(*episodes)) for member, point, steps, *episodes in rows]
+    sampled, greedy = ([Episodes(*own) for own in zip(*saved[name], strict=True)] for name in ("episodes", "greedy"))
+    evaluations = [Evaluation(*row) for row in zip(*numbers, sampled, strict=True)]
+    return [e._replace(greedy=own) for e, own in zip(evaluations, greedy, strict=True)] if greedy else evaluations
+
+
+def _rows_of(episodes: Sequence[Episodes]) -> list[Tensor]:
+    """Returns and lengths, each ``(M, E)``; nothing of nothing."""
+    return [torch.stack(column) for column in zip(*episodes, strict=True)]
 
 
 def of_member(saved: Mapping[str, Any], member: int) -> dict[str, Any]:
@@ -141,9 +151,6 @@ def of_member(saved: Mapping[str, Any], member: int) -> dict[str, Any]:
     rows = (saved["members"] == member).nonzero().squeeze(1)
     taken: dict[str, Any] = take_tree(dict(saved), rows)
     return taken | {"members": torch.zeros_like(taken["members"])}
-
-
-_NONE = torch.zeros(0)
 
 
 def _numbers(rows: Sequence[Evaluation | Snapshot]) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ def config(agent: str = "actor-critic", **changes: Any) -> TrainConfig:
         "agent": {"name": agent},
         "policy": {"hidden": [8]},
         "optimizer": ADAM,
-        "evaluation": {"points": 3, "episodes": 2, "final_episodes": 2},
+        "evaluation": {"points": 3, "episodes": 2, "final_episodes": 2, "greedy": True},
         "log_interval": 200,
         "checkpoint_points": 3,
     }
@@ -99,7 +99,7 @@ def same(first: TrainResult | None, second: TrainResult | None) -> None:
     assert len(first.evaluations) == len(second.evaluations)
     for one, other in zip(first.evaluations, second.evaluations, strict=True):
         assert one[:3] == other[:3]
-        assert_equal(tuple(one.episodes), tuple(other.episodes))
+        assert_equal((*one.episodes, *(one.greedy or ())), (*other.episodes, *(other.greedy or ())))
     assert [part.members.tolist() for part in first.parts] == [part.members.tolist() for part in second.parts]
     for part, other in zip(first.parts, second.parts, strict=True):
         assert_equal(part.optimizer.dump(part.opt_state), other.optimizer.dump(other.opt_state))
@@ -416,12 +416,12 @@ def test_the_final_evaluation_is_interrupted_at_once(tmp_path: Path, monkeypatch
     whole = train([config()], tmp_path / "whole")
     play, begun = observe.Evaluator.play, []
 
-    def interrupted(self: Any, *arguments: Any) -> Any:
+    def interrupted(self: Any, *arguments: Any, **options: Any) -> Any:
         if arguments[-1] == "report":
             begun.append(True)
             os.kill(os.getpid(), signal.SIGINT)
             begun.append(False)
-        return play(self, *arguments)
+        return play(self, *arguments, **options)
 
     monkeypatch.setattr(observe.Evaluator, "play", interrupted)
     with pytest.raises(Stopped):
