@@ -21,7 +21,7 @@ from pgkit.compare.display import Display
 from pgkit.compare.execute import Unfinished, execute
 from pgkit.compare.executors import Event, LocalExecutor, RayExecutor
 from pgkit.compare.plan import Plan, Run, read_plan
-from pgkit.compare.results import Store
+from pgkit.compare.results import Store, read_json
 from pgkit.compare.stages import stages, tuned
 from pgkit.compare.work import run_chunk
 from pgkit.types import PgkitError
@@ -180,7 +180,7 @@ def test_results_of_another_origin_are_not_pooled(whole: Path, tmp_path: Path) -
     shutil.copytree(whole, copy)
     write_toml(tmp_path)
     text = (copy / "provenance.json").read_text()
-    version = api.read_json(copy / "provenance.json")["origin"]["torch"]
+    version = read_json(copy / "provenance.json")["origin"]["torch"]
     (copy / "provenance.json").write_text(text.replace(f'"torch": "{version}"', '"torch": "1.0.0"'))
     done = run(tmp_path)
     assert done.returncode == 2

@@ -8,7 +8,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol
 
@@ -64,7 +65,7 @@ class LocalExecutor:
     def start(self, chunk: int, configs: Sequence[TrainConfig]) -> None:
         here, there = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_work, args=(there, list(configs)), daemon=True)
-        with _environment(OMP_NUM_THREADS="1"):
+        with _environment(OMP_NUM_THREADS="1"), _without_interrupts():
             process.start()
         there.close()
         self._running[chunk] = (process, here)
@@ -105,7 +106,6 @@ class LocalExecutor:
 
 def _work(connection: Connection, configs: Sequence[TrainConfig]) -> None:
     """The life of a worker process: it dies with its parent, whose pipe breaks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     last = time.monotonic()
 
     def on_steps(steps: float) -> None:
@@ -120,6 +120,17 @@ def _work(connection: Connection, configs: Sequence[TrainConfig]) -> None:
         sys.exit(1)
     except Exception as error:
         connection.send(("failed", _reason(error)))
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """What is started inside never gets Ctrl-C, not even while it imports; this process gets it behind the context."""
+    resource_tracker.ensure_running()  # its start inside would let them through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _reason(error: Exception) -> str:
