@@ -286,6 +286,27 @@ def test_renaming_arms_changes_no_number(small: Path) -> None:
         pd.testing.assert_frame_equal(renamed, ours.tables[name])
 
 
+def test_one_setting_for_all_environments_costs_what_phi_says(small: Path) -> None:
+    head, _, case = small.read_text(encoding="utf-8").partition("[environments.CartPole-v1]")
+    scores = case.partition("[environments")[0]
+    names = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0")
+    small.write_text(head + "".join(f"[environments.{name}]{scores}" for name in names), encoding="utf-8")
+    plan = read_plan(small, [*WORDS[:2], 'agents=["reinforce"]'])
+    stored, scale = pd.DataFrame(columns=[*Run._fields]), dict.fromkeys(names, SCALES[CASE[0]])
+    while todo := stages(plan, scale, stored)[-1].todo:
+        level = {name: LEVEL if name == names[0] else {**LEVEL, 1: 0.3} for name in names}  # 1 is best, or 2
+        rows = pd.concat(
+            [stored_rows([one for one in todo if one.environment == name], of_env) for name, of_env in level.items()]
+        )
+        stored = pd.concat([stored, rows], ignore_index=True) if len(stored) else rows.reset_index(drop=True)
+    baselines = pd.concat([BASELINES.assign(environment=name) for name in names])
+    across = analyse(plan, scale, baselines, stored, {"versions": {}, "sessions": []}).tables["across"]
+    whole = across[across["without"] == ""].set_index("optimizer")["phi"]
+    np.testing.assert_allclose(whole, (0.5 + 0.4 + 0.4) / 3 - 0.4, atol=1e-9)
+    without = across[across["without"] == names[0]].set_index("optimizer")["phi"]
+    np.testing.assert_allclose(without, 0, atol=1e-9)
+
+
 def test_expected_best_is_that_of_all_settings(small: Path) -> None:
     table = analysed(read_plan(small, WORDS), LEVEL).tables["expected_best"]
     of_arm = table[table["optimizer"] == "sgd"].set_index("k")["value"]
@@ -350,7 +371,8 @@ def test_the_report_says_what_was_tuned(done: Path) -> None:
         "all tuned: 4 quasi-random settings for each arm",
         "tuned: fast adam lr 0.001 to 0.1 (log-uniform); beta1 0 to 0.999 (1 - x log-uniform)",
         "The selected settings, in full",
-        "hyperparameters without a range (sgd: weight_decay = 0.0; fast adam: beta2 = 0.9, weight_decay = 0.0)",
+        "and hyperparameters without a range (listed with each optimizer)",
+        "Held: name = adam, beta2 = 0.9, weight_decay = 0.0",
         "its tuned hyperparameters and seed; all else is equal",
         "Tuning cost: sgd 8 runs",
         "settings: 4 of its own, not the standard tier",
