@@ -317,7 +317,7 @@ def test_checkpoints_are_plain_data_with_the_last_parameters(run: Run) -> None:
     assert len(list(directory.glob("step-*.pt"))) == 2
     saved = torch.load(latest(directory), weights_only=True)
     found = {}
-    for part in saved["parts"]:
+    for part in saved["slices"][0]["parts"]:
         for row, member in enumerate(part["members"].tolist()):
             found[member] = take_tree(part["params"], torch.tensor([row]))
             assert part["statistics"]["env_steps"][row] == run[1].table[member]["env_steps"]
