@@ -51,6 +51,9 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Directory of the run; runs/<name> unless given.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is already there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Neither header nor progress bar.")] = False,
+    debug_numerics: Annotated[
+        bool, typer.Option("--debug-numerics", help="Stop at the first number that is not finite, and say which.")
+    ] = False,
 ) -> None:
     """Train one agent, or a population of them (seeds=20), and write a run directory.
 
@@ -68,7 +71,8 @@ def train(
             _print_header(settings, notes, directory, backend)
         from pgkit.training import train as run
 
-        result = run(members(settings), directory, progress=not quiet, overwrite=overwrite)
+        options = {"progress": not quiet, "overwrite": overwrite, "debug_numerics": debug_numerics}
+        result = run(members(settings), directory, **options)
         _print_trained(result, directory)
 
 
@@ -202,11 +206,12 @@ def _one_line_errors() -> Iterator[None]:
         typer.echo(str(interrupt) or "interrupted", err=True)
         raise typer.Exit(getattr(interrupt, "exit_code", 130)) from None
     except ValueError as error:
+        from pgkit.explain import one_line
         from pgkit.types import PgkitError
 
         if not isinstance(error, PgkitError):
             raise
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"error: {one_line(error)}", err=True)
         raise typer.Exit(error.exit_code) from None
 
 

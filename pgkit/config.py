@@ -38,6 +38,8 @@ class EnvConfig(Model):
     max_episode_steps: int | None = Field(default=None, ge=1)
     backend: Literal["auto", "gymnasium", "pgkit", "envpool"] = "auto"
     vectorization: Literal["sync", "async"] = "sync"
+    timeout: float | None = Field(default=None, gt=0)
+    """Seconds that a worker process of "async" has for a step or reset of its environments; None for 300."""
     reward_scale: float = Field(default=1.0, gt=0)
     normalize_observations: bool = False
     normalize_rewards: bool = False

@@ -23,6 +23,11 @@ _TYPES = {
 }
 
 
+def one_line(error: PgkitError) -> str:
+    """An error and the notes added to it."""
+    return " ".join("; ".join([str(error), *getattr(error, "__notes__", [])]).split())
+
+
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
     """The first mistake (unknown keys come first: they are the cause of others) in one line."""
     details = sorted(error.errors(include_url=False), key=lambda entry: entry["type"] != "extra_forbidden")

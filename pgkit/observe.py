@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgkit import breakdown
 from pgkit.config import TrainConfig
 from pgkit.evaluate import Episodes, Player
 from pgkit.evaluator import EVALUATED_AT_ONCE, Evaluation, Evaluator, packed, unpacked
@@ -35,6 +36,7 @@ class TrainResult:
         obs_stats: of the observation normaliser, leaves ``(P, ...)``.
         parts: the members as they left the population, with optimizer states and all.
         directory: where the run is recorded, if it is.
+        reasons: for each member that failed, by its position, the first number that was not finite.
         wall_seconds: from the first rollout to the last update, evaluations included.
     """
 
@@ -45,6 +47,7 @@ class TrainResult:
     obs_stats: dict[str, Tensor]
     parts: list[Population]
     directory: Path | None
+    reasons: dict[int, str]
     wall_seconds: float
 
     @property
@@ -113,6 +116,7 @@ class Observer:
         self._checkpoint_marks = Marks(1, apart, apart)
         self._evaluator = Evaluator(parts[-1], configs, saved and saved["evaluator"])
         self._evaluations = unpacked(saved["evaluations"]) if saved else []
+        self.reasons: dict[int, str] = dict(saved["reasons"]) if saved else {}
         self._to_log = set(saved["to_log"] if saved else ())
         self._counts = list(saved["counts"]) if saved else [[0.0] * 4] * size  # statistics at the last log row
         if saved:
@@ -139,6 +143,7 @@ class Observer:
     ) -> None:
         self._bar.stop()
         self._signals.__exit__(None, None, None)
+        breakdown.report(error, self.configs, self.directory)
         self._record.close()
         self._evaluator.close()
 
@@ -170,13 +175,15 @@ class Observer:
         if self._on_steps is not None:
             self._on_steps(done)
 
-    def keep(self, leaving: Population, staying: Population) -> None:
-        """Some members are done: they have used their budget, or diverged."""
+    def keep(self, leaving: Population, staying: Population, reasons: Mapping[int, str]) -> None:
+        """Some members are done: they have used their budget, or diverged, for these reasons by member."""
         self.parts[-1:] = [leaving, staying]
+        self.reasons |= reasons
         for member, alive, steps in zip(leaving.members, leaving.alive, leaving.env_steps, strict=True):
             if not alive:
                 seed = self.configs[int(member)].seed
-                self._bar.say(f"seed {seed} diverged before step {steps:,.0f}: it keeps its last finite parameters")
+                reason = reasons.get(int(member), "unknown")
+                self._bar.say(f"seed {seed} diverged before step {steps:,.0f}: first bad number: {reason}")
 
     def pause(self) -> None:
         """Between two updates: write a checkpoint if one is due, and stop if a signal asks for it.
@@ -209,8 +216,10 @@ class Observer:
             | evaluation_row(episodes.returns[k], episodes.lengths[k])
             for k, config in enumerate(self.configs)
         ]
-        result = TrainResult(table, self._evaluations, episodes, params, obs_stats, parts, self.directory, wall)
-        self._record.result(table, result.summary, wall)
+        done = (table, self._evaluations, episodes, params, obs_stats, parts, self.directory, self.reasons, wall)
+        result = TrainResult(*done)
+        rows_told = [row | ({"reason": self.reasons[k]} if k in self.reasons else {}) for k, row in enumerate(table)]
+        self._record.result(rows_told, result.summary, wall)
         return result
 
     def state(self) -> dict[str, Any]:
@@ -221,6 +230,7 @@ class Observer:
             "evaluations": packed(self._evaluations),
             "to_log": sorted(self._to_log),
             "counts": self._counts,
+            "reasons": self.reasons,
             "marks": [own.passed for own in marks],
             "seconds": time.perf_counter() - self._started,
         }

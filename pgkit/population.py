@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel
@@ -17,7 +17,25 @@ from pgkit.policies import Policy, head_for
 from pgkit.registry import Agent
 from pgkit.rollout import Collector, Piece, Rows, Scaling, select
 from pgkit.seeding import stream_seed
-from pgkit.types import Params, PgkitError
+from pgkit.types import Batch, Params, PgkitError
+
+
+class Evidence(NamedTuple):
+    """What an update had at hand, kept until the next one: enough to say why a member failed in it.
+
+    Attributes:
+        pieces: the rollouts.
+        batches: what the agent made of them: those of some members each.
+        params: before the update, leaves ``(P, ...)``.
+        obs_stats: of the observation normaliser before the rollout.
+        sums: ``(L, P)`` sum of each leaf of the parameters after the update, in their order.
+    """
+
+    pieces: Sequence[Piece]
+    batches: Sequence[tuple[Rows, Batch]]
+    params: Params
+    obs_stats: dict[str, Tensor]
+    sums: Tensor
 
 
 @dataclass
@@ -35,9 +53,11 @@ class Population:
         members: ``(P,)`` positions in the list of configurations.
         params: leaves ``(P, ...)``.
         opt_state: the optimizer's state.
-        alive: bool ``(P,)``, False from the first non-finite loss or update on: parameters stay what they were.
+        alive: bool ``(P,)``, False from the first update on whose loss, outcome or observation statistics are not
+            finite: parameters stay what they were.
         kl: ``(P,)`` divergence of each policy over its last update, if the optimizer needs it; NaN until known.
         updates: how many there were.
+        evidence: of the last update; None before the first.
     """
 
     policy: Policy
@@ -53,6 +73,7 @@ class Population:
     alive: Tensor
     kl: Tensor
     updates: int = 0
+    evidence: Evidence | None = None
 
     @property
     def size(self) -> int:
@@ -86,6 +107,7 @@ class Population:
             opt_state=self.optimizer.take(self.opt_state, rows),
             alive=self.alive[rows],
             kl=self.kl[rows],
+            evidence=None,
         )
 
     def state(self, envs: bool = True) -> dict[str, Any]:
@@ -172,6 +194,7 @@ def build_envs(config: TrainConfig, count: int, device: torch.device) -> Environ
         max_episode_steps=env.max_episode_steps,
         backend=env.backend,
         vectorization=env.vectorization,
+        timeout=env.timeout,
         device=device,
     )
 

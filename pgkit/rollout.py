@@ -24,10 +24,14 @@ _ITERATION_STRIDE = 1 << 32  # counters of action noise: one rollout never reach
 
 
 class Piece(NamedTuple):
-    """A rollout of some members: ``rows`` are their places in the parameters, the rollout's P their number."""
+    """A rollout of some members: ``rows`` are their places in the parameters, the rollout's P their number.
+
+    ``raw`` is the same with observations and rewards as the environments gave them.
+    """
 
     rows: Rows
     rollout: Rollout
+    raw: Rollout
 
 
 class Statistics(NamedTuple):
@@ -112,6 +116,18 @@ class Collector:
         if saved["envs"] is not None:
             self.envs.restore(saved["envs"], self._index(self.members))
         return taken
+
+    @property
+    def sound(self) -> Tensor:
+        """bool ``(P,)``: whether the observation statistics are finite."""
+        if not self.scaling.observations:
+            return torch.ones_like(self.members, dtype=torch.bool)
+        return self.obs_stats["squares"].isfinite().all(1)
+
+    def repair(self, obs_stats: normalize.Stats) -> None:
+        """Take these observation statistics for the members whose own are not finite."""
+        rows = (~self.sound).nonzero().squeeze(1)
+        self.obs_stats = put_tree(self.obs_stats, rows, take_tree(obs_stats, rows))
 
     def steps(self, params: Params, length: int) -> list[Piece]:
         """``length`` steps of every environment, episodes carried over from one rollout to the next."""
@@ -210,13 +226,14 @@ class Collector:
     def _piece(self, rows: Rows, rollout: Rollout) -> Piece:
         """Count what happened, and turn raw observations and rewards into what the learner sees."""
         self._count(rows, rollout)
+        raw = rollout
         if self.scaling.observations:
             rollout = self._normalize_observations(rows, rollout)
         if self.scaling.reward != 1:
             rollout = replace(rollout, reward=rollout.reward * self.scaling.reward)
         if self.scaling.returns:
             rollout = self._normalize_rewards(rows, rollout)
-        return Piece(rows, rollout)
+        return Piece(rows, rollout, raw)
 
     def _count(self, rows: Rows, rollout: Rollout) -> None:
         """Add to the statistics; ``so_far`` carries returns and lengths of unfinished episodes."""

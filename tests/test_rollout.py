@@ -128,7 +128,7 @@ def counts(acting: Collector) -> list[list[float]]:
 def by_member(pieces: Sequence[Piece]) -> dict[int, Rollout]:
     """Each member's own rollout, P = 1."""
     members = {}
-    for rows, rollout in pieces:
+    for rows, rollout, _ in pieces:
         assert rows is not None
         for place, row in enumerate(rows.tolist()):
             assert row not in members
@@ -223,7 +223,7 @@ def test_whole_episodes_come_in_pieces_of_doubling_length(backend: str) -> None:
     padded = set()
     for _ in range(2):
         pieces = acting.episodes(params)
-        for rows, rollout in pieces:
+        for rows, rollout, _ in pieces:
             lengths = rollout.valid.sum(0)
             padded.add(len(rollout.valid))
             assert rows is not None
@@ -244,7 +244,7 @@ def test_whole_episodes_come_in_pieces_of_doubling_length(backend: str) -> None:
 @pytest.mark.parametrize(("limit", "padded"), [(31, 32), (32, 32), (33, 64), (64, 64), (70, 128)])
 def test_members_that_end_together_are_one_piece(limit: int, padded: int) -> None:
     acting = collector(make_envs("probes:ProbeEndless-v0", 4, max_episode_steps=limit), range(4), 2)
-    ((rows, rollout),) = acting.episodes(params_of(acting))
+    ((rows, rollout, _),) = acting.episodes(params_of(acting))
     assert rows is not None
     assert rows.tolist() == [0, 1]
     assert len(rollout.valid) == padded

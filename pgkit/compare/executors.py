@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pgkit.compare.work import Row, run_chunk
 from pgkit.config import TrainConfig
+from pgkit.explain import one_line
 from pgkit.types import PgkitError
 
 SECONDS_BETWEEN_SIGNS = 0.5
@@ -135,7 +136,7 @@ def _without_interrupts() -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, PgkitError):
-        return str(error)
+        return one_line(error)
     return " ".join(traceback.format_exception_only(error)[-1].split())
 
 

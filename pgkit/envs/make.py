@@ -34,6 +34,7 @@ def make_envs(
     max_episode_steps: int | None = None,
     backend: Backend = "auto",
     vectorization: Vectorization = "sync",
+    timeout: float | None = None,
     device: torch.device | str = "cpu",
 ) -> Environments:
     """``count`` sub-environments of one kind; seed and start them with ``reset(seeds)``.
@@ -47,6 +48,7 @@ def make_envs(
             order, that has the same task; ``info.backend`` tells which.
         vectorization: of the gymnasium backend: "sync" in this process, "async" in worker processes, "native" the
             vector environment that its registration names (``vector_entry_point``), which cannot step a subset.
+        timeout: seconds that a worker process ("async") has for a step of all its environments; None for 300.
         device: where observations and rewards go.
 
     Raises:
@@ -71,7 +73,9 @@ def make_envs(
     def create_one() -> "Env":
         return create(spec, kwargs, max_episode_steps)
 
-    return (AsyncEnvs if vectorization == "async" else SyncEnvs)(create_one, count, env_id, device)
+    if vectorization == "async":
+        return AsyncEnvs(create_one, count, env_id, device, timeout)
+    return SyncEnvs(create_one, count, env_id, device)
 
 
 def resolve_backend(
@@ -116,8 +120,9 @@ def find_spec(env_id: str) -> "EnvSpec":
     if module:
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            raise PgkitError(f"environment {env_id!r}: cannot import module {module!r} ({error})") from error
+        except Exception as error:  # whatever the module does
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise PgkitError(f"environment {env_id!r}: cannot import module {module!r} ({reason})") from error
     if name in gymnasium.registry:
         return gymnasium.registry[name]
     close = get_close_matches(name, list_envs(), n=3, cutoff=0.6)
@@ -149,14 +154,12 @@ def create_vector(spec: "EnvSpec", count: int, kwargs: Mapping[str, Any], max_ep
 @contextmanager
 def _one_line(spec: "EnvSpec", kwargs: Mapping[str, Any]) -> Iterator[None]:
     """Turn what constructors raise for wrong arguments or missing packages into one line."""
-    import gymnasium
-
     try:
         with warnings.catch_warnings():
             # Box2D's SWIG module warns while it is imported; where warnings are errors, Python then crashes.
             warnings.filterwarnings("ignore", "builtin type .* has no __module__", DeprecationWarning)
             yield
-    except (TypeError, ValueError, LookupError, AssertionError, ImportError, gymnasium.error.Error) as error:
+    except Exception as error:  # whatever the constructor does
         message = " ".join(str(error).split())
         given = f" with {dict(kwargs)}" if kwargs else ""
         raise PgkitError(f"environment {spec.id!r} cannot be made{given}: {type(error).__name__}: {message}") from error

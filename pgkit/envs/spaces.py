@@ -88,7 +88,9 @@ def action_shape(space: "Space[Any]", name: str) -> tuple[int, ...]:
 def actions_for(space: "Space[Any]") -> ToEnv:
     """A function from the learner's actions ``(k, ...)`` to a sequence of k actions of the space.
 
-    Box actions are clipped into the bounds; Discrete and MultiDiscrete actions are shifted to the space's start.
+    Box actions are clipped into the bounds; what is not finite even then, the action of a policy that has diverged,
+    becomes 0 or the bound closest to it, for simulators may crash of NaN. Discrete and
+    MultiDiscrete actions are shifted to the space's start.
     """
     from gymnasium import spaces
 
@@ -100,7 +102,13 @@ def actions_for(space: "Space[Any]") -> ToEnv:
     assert dtype is not None
     if isinstance(space, spaces.Box):
         low, high = space.low, space.high
-        return lambda action: _array(action, shape).astype(dtype).clip(low, high)
+        harmless = np.zeros(shape, dtype).clip(low, high)
+
+        def clipped(action: Tensor) -> np.ndarray:
+            inside = _array(action, shape).astype(dtype).clip(low, high)
+            return np.where(np.isfinite(inside), inside, harmless)
+
+        return clipped
     first = space.start if isinstance(space, spaces.MultiDiscrete) else 0
     return lambda action: (_array(action, shape) + first).astype(dtype)
 

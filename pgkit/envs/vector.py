@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pgkit.envs.base import Autoreset, EnvInfo, Transition, check_seeds
+from pgkit.envs.faults import BREAKS, fault_of
 from pgkit.envs.spaces import action_shape, actions_for, check_action, flatten_batch, flatten_one, observation_size
 from pgkit.types import PgkitError
 
@@ -69,7 +70,12 @@ class VectorEnvs:
             )
         numbers = check_seeds(seeds, None, self.info.count)
         self._over[:] = False
-        return self._tensor(self._flatten(self._reset(numbers)))
+        try:
+            obs = self._flatten(self._reset(numbers))
+            self._check_shapes(obs)
+        except BREAKS as error:
+            raise fault_of(self.info.name, "reset() of the vector environment", error) from error
+        return self._tensor(obs)
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
         if index is not None:
@@ -79,9 +85,13 @@ class VectorEnvs:
         check_action(action, self.info.count, self._action_shape)
         self._last_action = action.cpu().clone()
         actions = np.asarray(self._actions(action), dtype=self._vector.action_space.dtype)
-        obs, reward, terminated, truncated, infos = self._vector.step(actions)
-        obs, reward = self._flatten(obs), np.array(reward, dtype=np.float32)
-        terminated, truncated = np.array(terminated, dtype=np.bool_), np.array(truncated, dtype=np.bool_)
+        try:
+            obs, reward, terminated, truncated, infos = self._vector.step(actions)
+            obs, reward = self._flatten(obs), np.array(reward, dtype=np.float32)
+            terminated, truncated = np.array(terminated, dtype=np.bool_), np.array(truncated, dtype=np.bool_)
+            self._check_shapes(obs, reward, terminated, truncated)
+        except BREAKS as error:
+            raise fault_of(self.info.name, "step() of the vector environment", error) from error
         valid, final_obs = np.ones_like(terminated), None
         if self.info.autoreset == "next_step":
             valid = ~self._over
@@ -109,6 +119,12 @@ class VectorEnvs:
 
     def close(self) -> None:
         self._vector.close()
+
+    def _check_shapes(self, obs: np.ndarray, *others: np.ndarray) -> None:
+        count, width = self.info.count, self.info.obs_dim
+        if obs.shape != (count, width) or any(other.shape != (count,) for other in others):
+            given = ", ".join(str(array.shape) for array in (obs, *others))
+            raise ValueError(f"arrays of shape {given}, expected ({count}, {width}){f', ({count},)' * len(others)}")
 
     def _begin_next(self, obs: np.ndarray, over: np.ndarray, infos: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """The first observations of new episodes where one is over, and the true next observations everywhere."""

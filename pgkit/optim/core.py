@@ -157,9 +157,15 @@ def apply_updates(params: Params, updates: Params, alive: Tensor | None = None) 
     moved = {}
     for name, param in params.items():
         leaf = updates[name].add_(param)
-        if alive is not None:
-            torch.where(per_leaf(alive, param), leaf, param, out=leaf)
         moved[name] = leaf.requires_grad_() if param.requires_grad else leaf
+    return moved if alive is None else freeze(moved, params, alive)
+
+
+@torch.no_grad()
+def freeze(moved: Params, params: Params, alive: Tensor) -> Params:
+    """``moved``, in its own buffers, where ``alive`` ``(P,)``; ``params`` for the other members."""
+    for name, param in params.items():
+        torch.where(per_leaf(alive, param), moved[name], param, out=moved[name])
     return moved
 
 

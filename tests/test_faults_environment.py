@@ -1,0 +1,250 @@
+"""Environments that raise, return nonsense, hang or die: one line, exit code 1, a good checkpoint, no process left."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from typer.testing import CliRunner
+
+from pgkit.checkpoint import load_latest
+from pgkit.cli import app
+from pgkit.compare.executors import LocalExecutor
+from pgkit.compare.work import run_chunk
+from pgkit.config import TrainConfig, members, parse_config, to_toml
+from pgkit.envs import make_envs
+from pgkit.envs.faults import EnvFault
+from pgkit.envs.vector import wrap_vector_env
+from pgkit.population import build
+from pgkit.runs import evaluate_run
+from pgkit.seeding import stream_seed
+from pgkit.training import train, update
+
+SEED = stream_seed(1, "env", 2)
+CHOSEN = {"remainder": SEED % 10007}
+"""Of ``Faulty-v0``: environment 2 of seed 1, the seventh of all, breaks."""
+
+FAILED = f"environment 'faulty_envs:Faulty-v0': step() of sub-environment 6 (seeded with {SEED}) failed: "
+RETURNED = f"step() of sub-environment 6 (seeded with {SEED}) returned something else than it may: "
+WHOSE = "; it is environment 2 of seed 1"
+
+ANYWHERE = {
+    "step raises": FAILED + "ZeroDivisionError: no gravity here" + WHOSE,
+    "reset raises": FAILED.replace("step", "reset") + "ZeroDivisionError: no gravity here" + WHOSE,
+    "step exits": FAILED + "SystemExit: 3" + WHOSE,
+    "scalar": RETURNED,
+    "one": RETURNED + "ValueError: an observation of shape (1,), expected (2,)",
+    "three": RETURNED + "ValueError: an observation of shape (3,), expected (2,)",
+    "text": RETURNED + "ValueError: an observation of shape (), expected (2,)",
+    "none": RETURNED + "TypeError: object of type 'NoneType' has no len()",
+    "reward none": "could not convert string to float: 'none'",
+    "four": "not enough values to unpack (expected 5, got 4)",
+}
+DIED = "environment 'faulty_envs:Faulty-v0': the worker process of sub-environments 6 to 11 died "
+IN_WORKERS = {
+    "step dies": DIED + "(exit code 7)",
+    "step killed": DIED + "(signal 9)",
+    "reset dies": DIED + "(exit code 7)",
+    "step sleeps": FAILED.replace("failed: ", "") + "has taken too long (env.timeout)" + WHOSE,
+    "reset sleeps": FAILED.replace("step", "reset").replace("failed: ", "")
+    + "has taken too long (env.timeout)"
+    + WHOSE,
+    "step blocks": "environment 'faulty_envs:Faulty-v0': sub-environments 6 to 11 gave no answer within 1.5 s",
+}
+
+
+def config(fault: str, vectorization: str = "sync", **changes: Any) -> TrainConfig:
+    """Three seeds, of which the second has an environment that breaks at step 40 (of a run of 150 in each)."""
+    env = {"id": "faulty_envs:Faulty-v0", "kwargs": CHOSEN | {"fault": fault}, "vectorization": vectorization}
+    table: dict[str, Any] = {
+        "name": "faulty",
+        "seeds": 3,
+        "steps": 600,
+        "envs_per_member": 4,
+        "rollout_steps": 8,
+        "env": env | ({"timeout": 1.5} if vectorization == "async" else {}),
+        "agent": {"name": "actor-critic"},
+        "policy": {"hidden": [8]},
+        "optimizer": {"name": "adam", "lr": 0.01},
+        "evaluation": {"points": 0, "episodes": 2, "final_episodes": 3},
+        "checkpoint_points": 10,
+    }
+    return parse_config(table | changes)
+
+
+def command(settings: TrainConfig, place: Path) -> list[str]:
+    """The words that train this into ``run``."""
+    (place / "faulty.toml").write_text(to_toml(settings))
+    return ["train", str(place / "faulty.toml"), "--quiet", "--out", str(place / "run")]
+
+
+@pytest.fixture
+def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine has two cores."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+
+
+def check(fault: str, vectorization: str, expected: str, place: Path) -> None:
+    before = set(multiprocessing.active_children())
+    started = time.monotonic()
+    result = CliRunner().invoke(app, command(config(fault, vectorization), place))
+    assert result.exit_code == 1, (result.output, result.exception)
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert expected in result.stderr
+    assert time.monotonic() - started < 30
+    assert set(multiprocessing.active_children()) == before
+    saved = load_latest(place / "run" / "checkpoints")
+    assert saved["parts"][0]["updates"] == 5  # resets take a step: the fault falls into the sixth
+    assert saved["parts"][0]["alive"].all()
+    assert all(leaf.isfinite().all() for leaf in saved["parts"][0]["params"].values())
+    assert len(evaluate_run(place / "run", episodes=2).table) == 3
+    provenance = json.loads((place / "run" / "provenance.json").read_text())
+    assert provenance["wall_seconds"] > 0
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("fault", ANYWHERE)
+def test_a_fault_anywhere(fault: str, vectorization: str, tmp_path: Path, two_workers: None) -> None:
+    check(fault, vectorization, ANYWHERE[fault], tmp_path)
+    text = (tmp_path / "run" / "error.txt").read_text()
+    assert ANYWHERE[fault].removesuffix(WHOSE) in text
+    if "raises" in fault:
+        assert 'raise ZeroDivisionError("no gravity\\nhere")' in text
+        assert "faulty_envs.py" in text
+
+
+@pytest.mark.parametrize("fault", IN_WORKERS)
+def test_a_fault_in_a_worker(fault: str, tmp_path: Path, two_workers: None) -> None:
+    check(fault, "async", IN_WORKERS[fault], tmp_path)
+    if "sleeps" in fault:
+        assert "time.sleep(600)" in (tmp_path / "run" / "error.txt").read_text()
+
+
+def test_the_checkpoint_is_that_of_the_run_without_the_fault(tmp_path: Path) -> None:
+    with pytest.raises(EnvFault):
+        train(members(config("step raises")), tmp_path / "broken")
+    saved = load_latest(tmp_path / "broken" / "checkpoints")["parts"][0]
+    sound = build(members(config("")))
+    for _ in range(saved["updates"]):
+        update(sound)
+    assert all(torch.equal(leaf, sound.params[name]) for name, leaf in saved["params"].items())
+
+
+def test_an_environment_that_breaks_in_its_first_reset_leaves_no_directory(tmp_path: Path) -> None:
+    settings = config("reset raises")
+    env = settings.env.model_copy(update={"kwargs": settings.env.kwargs | {"at": 0}})
+    result = CliRunner().invoke(app, command(settings.model_copy(update={"env": env}), tmp_path))
+    assert result.exit_code == 1
+    assert f"reset() of sub-environment 6 (seeded with {SEED}) failed: ZeroDivisionError" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_environment_that_cannot_be_closed_is_a_warning(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"'faulty_envs:Faulty-v0': close\(\) raised OSError"):
+        result = train(members(config("close"))[:1], tmp_path / "run")
+    assert not result.table[0]["failed"]
+    assert (tmp_path / "run" / "result.json").is_file()
+
+
+def test_a_fault_while_evaluating_is_told(tmp_path: Path) -> None:
+    settings = config("step raises")
+    kwargs = {"fault": "step raises", "remainder": stream_seed(0, "report_env", 1) % 10007, "at": 2}
+    env = settings.env.model_copy(update={"kwargs": kwargs})
+    result = CliRunner().invoke(app, command(settings.model_copy(update={"env": env}), tmp_path))
+    assert result.exit_code == 1
+    assert "step() of sub-environment 1 (seeded with " in result.stderr
+    assert "it is environment" not in result.stderr  # those are the numbers of training
+    saved = load_latest(tmp_path / "run" / "checkpoints")
+    assert min(float(part["statistics"]["env_steps"].min()) for part in saved["parts"]) >= 600
+
+
+def test_ctrl_c_is_no_fault() -> None:
+    class Interrupted(gymnasium.Env[np.ndarray, int]):
+        observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, **_: Any) -> Any:
+            raise KeyboardInterrupt
+
+    gymnasium.register("Interrupted-v0", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_envs("Interrupted-v0", 1).reset([1])
+
+
+@pytest.mark.parametrize("fault", ["step raises", "reset raises", "three", "four"])
+def test_vector_environments_of_others(fault: str) -> None:
+    kwargs = {"fault": fault, "remainder": 5, "at": 3}
+    made = [lambda: gymnasium.make("faulty_envs:Faulty-v0", disable_env_checker=True, **kwargs)] * 2
+    envs = wrap_vector_env(SyncVectorEnv(made, autoreset_mode=AutoresetMode.NEXT_STEP), name="two")
+    envs.reset([5, 6])
+    with pytest.raises(EnvFault, match=r"environment 'two': step\(\) of the vector environment") as caught:
+        any(envs.step(torch.zeros(2, dtype=torch.int64)) is None for _ in range(7))
+    assert caught.value.exit_code == 1
+    assert caught.value.details.startswith("Traceback")
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """Even beside a sibling that hangs, and holds whatever the fork gave it."""
+    code = """
+import os, signal, sys, time, multiprocessing, torch, threading
+os.sched_getaffinity = lambda pid: {0, 1, 2}
+from pgkit.envs import make_envs
+envs = make_envs("faulty_envs:Faulty-v0", 3, kwargs={"fault": "step blocks", "remainder": 9, "at": 1},
+                 vectorization="async")
+envs.reset([1, 2, 9])
+print(*[process.pid for process in multiprocessing.active_children()], flush=True)
+threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+envs.step(torch.zeros(3, dtype=torch.int64))
+"""
+    with open(tmp_path / "pids", "w") as file:  # a pipe would stay open as long as the worker that hangs
+        done = subprocess.run([sys.executable, "-c", code], stdout=file, check=False, cwd=Path(__file__).parent)
+    assert done.returncode == -9
+    pids = [int(word) for word in (tmp_path / "pids").read_text().split()]
+    assert len(pids) == 3
+    deadline = time.monotonic() + 10
+    while sum(alive(pid) for pid in pids) > 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = [pid for pid in pids if alive(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert len(left) <= 1  # the one that hangs, and that nothing can reach but its own environment
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that has ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_comparison_hears_the_message() -> None:
+    configs = members(config("step raises"))
+    with pytest.raises(EnvFault):
+        run_chunk(configs)
+    executor = LocalExecutor(1)
+    try:
+        executor.start(0, configs)
+        deadline = time.monotonic() + 60
+        events = []
+        while not [event for event in events if event.kind == "failed"] and time.monotonic() < deadline:
+            events += executor.events(0.5)
+        assert events[-1].content == ANYWHERE["step raises"]
+        executor.start(1, members(config("", "async")))
+        events = []
+        while not events and time.monotonic() < deadline:
+            events += executor.events(0.5)
+        assert "env.vectorization 'async' needs processes of its own" in events[-1].content
+    finally:
+        executor.close()
