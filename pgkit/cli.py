@@ -205,6 +205,11 @@ def _one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         typer.echo(str(interrupt) or "interrupted", err=True)
         raise typer.Exit(getattr(interrupt, "exit_code", 130)) from None
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error)):
+            raise
+        typer.echo("error: out of memory: fewer seeds, environments or steps, or smaller layers, need less", err=True)
+        raise typer.Exit(1) from None
     except ValueError as error:
         from pgkit.explain import one_line
         from pgkit.types import PgkitError

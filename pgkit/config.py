@@ -20,7 +20,17 @@ from pgkit.explain import explain, show
 from pgkit.overrides import apply_overrides
 from pgkit.types import PgkitError
 
-Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)]
+MOST = 1_000_000
+"""Members, environments, episodes, units of a layer: nobody means more."""
+
+LARGEST = 2**63 - 1
+"""Of whole numbers, in TOML and in tensors."""
+
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Number = Annotated[int, Field(ge=0, le=MOST)]
+Steps = Annotated[int, Field(ge=1, le=10**15)]
+
+Sizes = Annotated[tuple[Count, ...], Field(strict=False)]
 
 
 class Model(BaseModel):
@@ -35,10 +45,10 @@ class EnvConfig(Model):
     id: str = Field(min_length=1)
     """A Gymnasium id, or ``package.module:Id``."""
     kwargs: dict[str, Any] = {}
-    max_episode_steps: int | None = Field(default=None, ge=1)
+    max_episode_steps: Steps | None = None
     backend: Literal["auto", "gymnasium", "pgkit", "envpool"] = "auto"
     vectorization: Literal["sync", "async"] = "sync"
-    timeout: float | None = Field(default=None, gt=0)
+    timeout: float | None = Field(default=None, gt=0, le=1e6)
     """Seconds that a worker process of "async" has for a step or reset of its environments; None for 300."""
     reward_scale: float = Field(default=1.0, gt=0)
     normalize_observations: bool = False
@@ -53,15 +63,15 @@ class PolicyConfig(Model):
     activation: Literal["tanh", "relu", "elu", "silu"] = "tanh"
     shared: bool = False
     orthogonal: bool = True
-    log_std: float = 0.0
+    log_std: float = Field(default=0.0, ge=-20, le=20)
 
 
 class EvaluationConfig(Model):
     """``[evaluation]``: ``points`` evenly spaced evaluations of ``episodes`` each, and a final one."""
 
-    points: int = Field(default=20, ge=0)
-    episodes: int = Field(default=20, ge=1)
-    final_episodes: int = Field(default=100, ge=1)
+    points: Number = 20
+    episodes: Count = 20
+    final_episodes: Count = 100
     deterministic: bool = False
     greedy: bool = False
     """Play the evaluations while training once more, with the most likely actions: a second, labelled number."""
@@ -75,27 +85,27 @@ class TrainConfig(Model):
 
     name: Name
     """Output goes to ``runs/<name>``; default: the name of the configuration file."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST)
     seeds: int | tuple[int, ...] | None = None
     """A count K stands for ``seed, seed + 1, ..., seed + K - 1``; a list is taken as it is."""
-    steps: int = Field(ge=1)
+    steps: Steps
     """Environment steps of each run, all its environments together."""
     device: str = Field(default="cpu", pattern=r"^(cpu|auto|cuda(:\d+)?)$", description="cpu, cuda, cuda:N or auto")
     env: EnvConfig
-    envs_per_member: int = Field(default=8, ge=1)
+    envs_per_member: Count = 8
     agent: dict[str, Any]
     """``name`` and the fields of that agent's ``Config``, defaults filled in."""
-    rollout_steps: int | None = Field(default=None, ge=1, validate_default=True)
+    rollout_steps: Count | None = Field(default=None, validate_default=True)
     """Steps per environment and update (default 5); None when the agent collects whole episodes."""
     policy: PolicyConfig = PolicyConfig()
     optimizer: dict[str, Any]
     """One settings table as :func:`pgkit.optim.from_settings` takes it."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    log_interval: int | None = Field(default=None, ge=1)
+    log_interval: Steps | None = None
     """Environment steps between two logged rows; see :attr:`steps_per_log`."""
-    checkpoint_points: int = Field(default=5, ge=0)
+    checkpoint_points: Number = 5
     """Evenly spaced checkpoints of each run."""
-    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_checkpoints: Count = 2
 
     @property
     def seed_list(self) -> list[int]:
@@ -146,7 +156,7 @@ class TrainConfig(Model):
     @field_validator("optimizer")
     @classmethod
     def _optimizer(cls, table: dict[str, Any]) -> dict[str, Any]:
-        _check_optimizer_tables(table, "optimizer")
+        check_optimizer_tables(table, "optimizer")
         for label, settings in optim.describe(table).items():
             try:
                 _check_recipe(settings)
@@ -161,12 +171,12 @@ def check_seeds(key: str, value: Any) -> int | tuple[int, ...] | None:
     Raises:
         PgkitError: it is neither.
     """
-    if value is None or (type(value) is int and value >= 1):
+    if value is None or (type(value) is int and 1 <= value <= MOST):
         return value
-    valid = isinstance(value, list | tuple) and all(type(seed) is int and seed >= 0 for seed in value)
+    valid = isinstance(value, list | tuple) and all(type(seed) is int and 0 <= seed <= LARGEST for seed in value)
     if valid and 0 < len(value) == len(set(value)):
         return tuple(value)
-    allowed = "a count of at least 1 or a list of different whole numbers >= 0"
+    allowed = f"a count from 1 to {MOST:,} or a list of different whole numbers >= 0"
     raise PgkitError(f"{key} must be {allowed}, got {show(value)}")
 
 
@@ -214,7 +224,7 @@ def read_table(name_or_path: str | Path) -> dict[str, Any]:
     file = registry.find_config(name_or_path)
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, an integer of thousands of digits
         raise PgkitError(f"{name_or_path} is not valid TOML: {error}") from None
     except OSError as error:
         raise PgkitError(f"{name_or_path} cannot be read: {error.strerror}") from None
@@ -317,15 +327,15 @@ def _agent_config(table: Mapping[str, Any]) -> BaseModel:
         raise PgkitError(explain(error, config_class, "agent.")) from None
 
 
-def _check_optimizer_tables(table: Any, key: str) -> None:
+def check_optimizer_tables(table: Any, key: str) -> None:
     """Tables are where tables belong, and numbers are finite; the rest is the optimizer module's to check."""
     if not isinstance(table, Mapping):
         raise PgkitError(f"{key} must be a table, got {show(table)}")
     if not isinstance(table.get("name", ""), str):
         raise PgkitError(f"{key}.name must be a text, got {show(table['name'])}")
     for name, value in table.items():
-        if isinstance(value, Mapping) or name in ("critic", "groups", "schedule"):
-            _check_optimizer_tables(value, f"{key}.{name}")
+        if isinstance(value, Mapping) or name in ("critic", "groups", "schedule") or key.endswith(".groups"):
+            check_optimizer_tables(value, f"{key}.{name}")
         elif isinstance(value, float) and not isfinite(value):
             raise PgkitError(f"{key}.{name} must be a finite number, got {value}")
 

@@ -24,8 +24,9 @@ _TYPES = {
 
 
 def one_line(error: PgkitError) -> str:
-    """An error and the notes added to it."""
-    return " ".join("; ".join([str(error), *getattr(error, "__notes__", [])]).split())
+    """An error and the notes added to it, all that no terminal should get escaped."""
+    text = " ".join("; ".join([str(error), *getattr(error, "__notes__", [])]).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:

@@ -13,6 +13,9 @@ from pgkit.types import PgkitError
 Table = dict[str, Any]
 Path = tuple[str, ...]
 
+DEEPEST = 20
+"""Levels of tables and lists."""
+
 RECIPE_INDEPENDENT = ("name", "schedule", "critic", "groups", *AROUND)
 """Keys of ``[optimizer]`` that mean the same whatever the optimizer; all others belong to one recipe."""
 
@@ -33,25 +36,38 @@ def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> tuple
     Raises:
         PgkitError: an override that is not ``key=value``, or a key that goes through something that is no table.
     """
+    _check_depth(table)
     result: Table = copy.deepcopy(dict(table))
     parsed = [_parse(override) for override in overrides]
     notes = _drop_for_new_optimizers(result, dict(parsed)) + _drop_for_new_agent(result, dict(parsed))
     for path, value in parsed:
         _put(result, path, value)
+    _check_depth(result)
     return result, notes
+
+
+def _check_depth(table: Mapping[str, Any]) -> None:
+    """No settings lie deeper; without end, they would be too deep for all that walks through them."""
+    level: list[Any] = [table]
+    for _ in range(DEEPEST):
+        inner = (value.values() if isinstance(value, Mapping) else value for value in level)
+        level = [value for values in inner for value in values if isinstance(value, Mapping | list)]
+        if not level:
+            return
+    raise PgkitError(f"tables and lists lie in each other more than {DEEPEST} deep")
 
 
 def _parse(override: str) -> tuple[Path, Any]:
     key, separator, text = override.partition("=")
     try:
         inner: Any = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         inner = 0
     path: list[str] = []
     while isinstance(inner, dict) and len(inner) == 1:
         ((part, inner),) = inner.items()
         path.append(part)
-    if not separator or not path or inner != 0:
+    if not separator or not 0 < len(path) <= DEEPEST or inner != 0:
         raise PgkitError(f"override {override!r} is not of the form key=value, such as optimizer.lr=3e-3")
     return tuple(path), _value(text.strip())
 
@@ -61,7 +77,7 @@ def _value(text: str) -> Any:
         return float(text)
     try:
         table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, an integer of thousands of digits, lists in lists without end
         return text
     return table["value"] if len(table) == 1 else text
 

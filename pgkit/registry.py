@@ -51,7 +51,10 @@ def agent(name: str) -> Agent:
     module_name = AGENTS.get(name, name)
     if name not in AGENTS and not _module_exists(module_name):
         raise PgkitError(unknown("agent", name, AGENTS, or_else="a module such as my_package.my_agent"))
-    module = importlib.import_module(module_name)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the module does
+        raise PgkitError(f"agent {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     missing = [attribute for attribute in _CONTRACT if not hasattr(module, attribute)]
     if missing:
         raise PgkitError(f"module {module_name!r} is no agent: it does not define {', '.join(missing)}")
@@ -65,7 +68,7 @@ def _module_exists(name: str) -> bool:
         return False
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
+    except (ImportError, ValueError):  # a package above it that cannot be imported; a module without a specification
         return False
 
 
@@ -87,8 +90,11 @@ def find_config(name_or_path: str | Path) -> Path | Traversable:
         PgkitError: there is neither.
     """
     path = Path(name_or_path)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise PgkitError(f"configuration {show(str(name_or_path))} cannot be looked for: {error.strerror}") from None
     shipped = shipped_configs()
     name = str(name_or_path)
     if name in shipped:

@@ -42,6 +42,22 @@ MISTAKES = {
     "device": ("train C device=gpu", 'device must be cpu, cuda, cuda:N or auto, got "gpu"'),
     "cuda": ("train C device=cuda", "device 'cuda' is not available", "no CUDA device found"),
     "run name": ("train C name=../x", "name must be letters", '"../x"'),
+    "agent without a module": ("train C agent.name=__main__", "'__main__'"),
+    "agent that is no name": ("train C agent.name=json.nothing", "unknown agent 'json.nothing'"),
+    "agent that raises": ("train C agent.name=broken_module", "agent 'broken_module' cannot be imported", "division"),
+    "environment's module that raises": ("train C env.id=broken_module:X-v0", "cannot import module 'broken_module'"),
+    "environment's module that is none": ("train C env.id=..:X-v0", "cannot import module '..'"),
+    "optimizer's module": ("train C optimizer.name=no_such:Adam", "cannot import 'no_such'"),
+    "optimizer's module that raises": ("train C optimizer.name=broken_module:X", "cannot import 'broken_module'"),
+    "optimizer's module that is none": ("train C optimizer.name=..:x", "expected 'package.module:Class'"),
+    "optimizer's class": ("train C optimizer.name=torch.optim:Adm", "torch.optim has no 'Adm'", "'Adam'"),
+    "key of an environment of a comparison": (
+        "compare K environments.CartPole-v1.a=1",
+        "unknown key 'environments.CartPole-v1.a'",
+        "environments.CartPole-v1.threshold",
+    ),
+    "run name with control characters": ("train C name=\x1b[31m", r'"\u001b[31m"'),
+    "config with control characters": ("train \x1b[31m", r"unknown config '\x1b[31m'"),
     # types
     "text for number": ("train C optimizer.lr=fast", "lr", "'fast'", "number"),
     "true for number": ("train C agent.gamma=true", "agent.gamma must be a number, got true"),
@@ -53,6 +69,14 @@ MISTAKES = {
     "text for table": ("train C optimizer.schedule=linear", 'optimizer.schedule must be a table, got "linear"'),
     "list for name": ("train C optimizer.name=[1]", "optimizer.name must be a text, got [1]"),
     "number for agent": ("train C agent=3", "agent must be a table, got 3"),
+    "number for group": ("train C optimizer.groups.a=0", "optimizer.groups.a must be a table, got 0"),
+    "list for schedule": ("train C optimizer.schedule=[1]", "optimizer.schedule must be a table, got [1]"),
+    "text for critic of a comparison": ("compare K optimizer.critic=x", 'optimizer.critic must be a table, got "x"'),
+    "number for groups of a comparison": ("compare K optimizer.groups=1", "optimizer.groups must be a table, got 1"),
+    "list for name in a comparison": ("compare K optimizer.critic.name=[]", "optimizer.critic.name must be a text"),
+    "schedule of a comparison": ("compare K optimizer.schedule=1", "optimizer.schedule must be a table, got 1"),
+    "label in a comparison": ("compare K optimizers=[{name='sgd',label=[1]}]", "optimizers[0].label must be a text"),
+    "text for arm": ("compare K optimizers=[1]", "optimizers[0]", "got 1"),
     # ranges
     "lr 0": ("train C optimizer.lr=0", "optimizer (main): lr is 0; it must be above 0"),
     "lr negative": ("train C optimizer.lr=-1e-3", "lr", "-0.001", "above 0"),
@@ -63,7 +87,19 @@ MISTAKES = {
     "lr nan": ("train C optimizer.lr=nan", "optimizer.lr must be a finite number, got nan"),
     "clip norm": ("train C optimizer.max_grad_norm=-1", "max_grad_norm", "-1"),
     "steps": ("train C steps=-5", "steps must be greater than or equal to 1, got -5"),
-    "seeds 0": ("train C seeds=0", "seeds must be a count of at least 1 or a list", "got 0"),
+    "seeds 0": ("train C seeds=0", "seeds must be a count from 1 to 1,000,000 or a list", "got 0"),
+    "seeds without end": ("train C seeds=10000000000", "seeds must be a count from 1 to 1,000,000", "got 10000000000"),
+    "seeds beyond 64 bits": ("train C seeds=[9223372036854775808]", "seeds must be", "got [9223372036854775808]"),
+    "tuning seeds without end": ("compare K tuning_seeds=10000000000", "tuning_seeds must be a count from 1 to"),
+    "steps without end": ("train C steps=1e30", "steps must be a whole number, got 1e+30"),
+    "steps beyond 64 bits": ("train C steps=1" + "0" * 30, "steps must be less than or equal to 1000000000000000"),
+    "number of 5000 digits": ("train C steps=" + "1" * 5000, "steps must be a whole number"),
+    "envs without end": (
+        "train C envs_per_member=10000000000",
+        "envs_per_member must be less than or equal to 1000000",
+    ),
+    "log_std": ("train C policy.log_std=1e308", "policy.log_std must be less than or equal to 20"),
+    "timeout": ("train C env.timeout=0", "env.timeout must be greater than 0, got 0"),
     "seeds twice": ("train C seeds=[1,1]", "seeds must be", "different", "got [1, 1]"),
     "seed": ("train C seed=-1", "seed must be greater than or equal to 0, got -1"),
     "envs": ("train C envs_per_member=0", "envs_per_member must be greater than or equal to 1"),
@@ -72,6 +108,26 @@ MISTAKES = {
     "rollout of episodes": ("train cartpole-reinforce rollout_steps=5", "rollout_steps = 5 has no meaning"),
     # command line and directories
     "no value": ("train C seed", "override 'seed' is not of the form key=value"),
+    "no key": ("train C =3", "override '=3' is not of the form key=value"),
+    "key within a value": ("train C seed=1 seed.x=1", "unknown key 'seed.x': seed is no table"),
+    "key of 3000 parts": ("train C " + ".".join("a" * 3000) + "=1", "is not of the form key=value"),
+    "list of 3000 levels": ("train C steps=" + "[" * 3000, "steps must be a whole number"),
+    "list of 30 levels": (
+        "train C steps=" + "[" * 30 + "]" * 30,
+        "tables and lists lie in each other more than 20 deep",
+    ),
+    "tables of 3000 levels": ("train deep.toml", "tables and lists lie in each other more than 20 deep"),
+    "path of 5000 characters": ("train " + "a" * 5000, "cannot be looked for: File name too long"),
+    "name of 300 characters": ("train C name=" + "a" * 300, "cannot read runs/aaa", "File name too long"),
+    "comparison for train": (
+        "train compare-cartpole",
+        "compare-cartpole is a comparison: pgkit compare compare-cartpole",
+    ),
+    "training for compare": (
+        "compare C",
+        "cartpole-actor-critic is no comparison",
+        "pgkit train cartpole-actor-critic",
+    ),
     "existing run": ("train C name=old", "runs/old already exists", "--overwrite"),
     "existing directory": ("train C --out other", "other already exists"),
     "existing directory, overwrite": ("train C --out other --overwrite", "other holds no run"),
@@ -98,10 +154,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "broken.toml").write_text("steps = 1\n[env\n")
     (tmp_path / "binary.toml").write_bytes(b"name = '\xff\xfe'\n")
     (tmp_path / "empty.toml").write_text("")
+    (tmp_path / "deep.toml").write_text(".".join("a" * 3000) + " = 1\n")
+    (tmp_path / "broken_module.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "typo.toml").write_text("step = 1\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     return tmp_path
+
+
+def with_configs(words: str) -> str:
+    """C and K stand for a configuration of training and one of a comparison."""
+    return f"{words} ".replace(" C ", " cartpole-actor-critic ").replace(" K ", " compare-cartpole ")[:-1]
 
 
 def contents(directory: Path) -> dict[str, bytes | None]:
@@ -116,7 +180,7 @@ def test_mistake_is_one_line_and_writes_nothing(mistake: str, place: Path, monke
 
         monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "readonly")
     before = contents(place)
-    result = CliRunner().invoke(app, words.replace(" C ", " cartpole-actor-critic ").split())
+    result = CliRunner().invoke(app, with_configs(words).split(" "))
     assert result.exit_code == 2, result.output
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1

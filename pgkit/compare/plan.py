@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pgkit import optim, registry
 from pgkit.compare.declaration import TIERS, ComparisonConfig
 from pgkit.compare.spaces import Range, Setting, Space, corners, quasi_random, space_of
-from pgkit.config import TrainConfig, parse_config, read_table, to_table
+from pgkit.config import TrainConfig, check_optimizer_tables, parse_config, read_table, to_table
 from pgkit.explain import explain, show, unknown
 from pgkit.optim.registry import AROUND
 from pgkit.overrides import apply_overrides
@@ -302,8 +302,11 @@ def _seed_list(declared: int | tuple[int, ...] | None, count: int, start: int) -
 def _arms(declared: Sequence[str | Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Settings by label, defaults filled in."""
     arms: dict[str, dict[str, Any]] = {}
-    for entry in declared:
+    for number, entry in enumerate(declared):
         settings = {"name": entry} if isinstance(entry, str) else dict(entry)
+        check_optimizer_tables(settings, f"optimizers[{number}]")
+        if not isinstance(settings.get("label", ""), str):
+            raise PgkitError(f"optimizers[{number}].label must be a text, got {show(settings['label'])}")
         label = settings.pop("label", None) or str(settings.get("name", "")).rpartition(":")[2]
         if label in arms:
             raise PgkitError(f"optimizers: {label!r} comes twice; give one of them another label")
@@ -333,6 +336,7 @@ def _spaces(
 
 def _around(declared: Mapping[str, Any]) -> dict[str, Any]:
     """The table around every arm, the critic's optimizer in full: it must not inherit anything from an arm."""
+    check_optimizer_tables(declared, "optimizer")
     for key in ("name", "lr"):
         if key in declared:
             raise PgkitError(f"optimizer.{key} is what a comparison varies: use optimizers and learning_rates")

@@ -60,14 +60,14 @@ def foreign_recipe(name: str) -> tuple[Callable[..., Optimizer], str, str, dict[
 def find_class(name: str) -> type[torch.optim.Optimizer]:
     """The class ``"package.module:Class"``; modules in the working directory count."""
     module_name, _, class_name = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
+        raise PgkitError(f"optimizer {name!r}: expected 'package.module:Class'")
     here = os.getcwd()
     sys.path.append(here)
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # whatever the module does
         raise PgkitError(f"optimizer {name!r}: cannot import {module_name!r} ({error})") from None
-    except ValueError:
-        raise PgkitError(f"optimizer {name!r}: expected 'package.module:Class'") from None
     finally:
         sys.path.remove(here)
     if not hasattr(module, class_name):
