@@ -1,0 +1,145 @@
+"""Train a population for some minutes, with everything that a run records, and see whether memory and speed stay flat.
+
+``python scripts/soak.py --minutes 60`` prints a verdict and writes ``soak.json``; it exits with 1 if something grows
+that should not. What follows the name of a configuration are overrides, as of ``pgkit train``.
+
+Memory and speed are samples in time; their slopes are least-squares fits over the samples after the first tenth, when
+caches and buffers are full. A slope fails if the growth that it makes over the whole time is larger than allowed *and*
+statistically clear (its 95 % interval excludes 0). Files grow with log rows, of which a run has a fixed number
+(``steps_per_log``), so their size is compared with what the rows logged so far explain.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import linregress
+
+import pgkit
+from pgkit.config import members
+
+Sample = dict[str, float]
+
+
+class Over(Exception):
+    """The time is up."""
+
+
+@dataclass
+class Probe:
+    """Takes a sample every few seconds, called after each update; raises :class:`Over` at the end."""
+
+    directory: Path
+    seconds: float
+    interval: float
+    samples: list[Sample] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+
+    def __call__(self, steps: float) -> None:
+        now = time.perf_counter() - self.started
+        last = self.samples[-1] if self.samples else {"seconds": 0.0, "steps": 0.0}
+        if now - last["seconds"] >= self.interval:
+            speed = (steps - last["steps"]) / (now - last["seconds"])
+            memory = {"rss_mib": resident() / 2**20, "steps_per_second": speed}
+            self.samples.append({"seconds": now, "steps": steps, **memory, **sizes(self.directory)})
+        if now > self.seconds:
+            raise Over
+
+
+def main() -> None:
+    """Train, fit, judge."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", nargs="?", default="cartpole-actor-critic")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--interval", type=float, default=0.0, help="seconds between samples; a 120th of the time")
+    parser.add_argument("--steps", type=int, default=20_000_000, help="per member: sets how often is logged")
+    parser.add_argument("--out", type=Path, default=Path("runs/soak"))
+    arguments = parser.parse_args()
+    seconds = 60 * arguments.minutes
+    overrides = ["seeds=8", "checkpoint_points=100", f"steps={arguments.steps}", *arguments.overrides]
+    config = pgkit.load_config(arguments.config, overrides)
+    shutil.rmtree(arguments.out, ignore_errors=True)
+    probe = Probe(arguments.out, seconds, arguments.interval or seconds / 120)
+    try:
+        pgkit.train(members(config), arguments.out, on_steps=probe)
+        print("the budget of steps ended before the time did: give more --steps", file=sys.stderr)
+    except Over:
+        pass
+    verdict = judge(probe.samples)
+    record = {"config": arguments.config, "overrides": overrides, "verdict": verdict, "samples": probe.samples}
+    Path("soak.json").write_text(json.dumps(record, indent=2))
+    for name, result in verdict.items():
+        print(f"{name:<18} {'ok  ' if result['ok'] else 'FAIL'}  {result['text']}")
+    sys.exit(not all(result["ok"] for result in verdict.values()))
+
+
+def judge(samples: list[Sample]) -> dict[str, dict[str, Any]]:
+    """A verdict on memory, speed, and the sizes of files."""
+    kept = samples[len(samples) // 10 :]
+    columns = {key: np.array([sample[key] for sample in kept]) for key in kept[0]}
+    hours = columns["seconds"] / 3600
+    verdict = {
+        "memory": growth(hours, columns["rss_mib"], "MiB", allowed=0.05),
+        "steps per second": growth(hours, columns["steps_per_second"], "1/s", allowed=-0.10),
+    }
+    rows = columns["steps"] / max(columns["steps"][-1], 1)
+    for name in ("events_mib", "metrics_mib"):
+        fit = linregress(rows, columns[name])
+        grew = columns[name][-1] - columns[name][0]
+        rest = float(np.abs(columns[name] - fit.intercept - fit.slope * rows).max())
+        text = f"{columns[name][-1]:.2f} MiB at the end; off a straight line in steps by at most {rest:.3f} MiB"
+        verdict[name.removesuffix("_mib")] = {"ok": bool(rest <= max(0.25 * grew, 0.5)), "text": text}
+    largest, last = columns["checkpoints_mib"].max(), columns["checkpoints_mib"][-1]
+    text = f"{last:.2f} MiB at the end, at most {largest:.2f} MiB"
+    verdict["checkpoints"] = {
+        "ok": bool(largest <= 2.0 * max(np.median(columns["checkpoints_mib"]), 0.01)),
+        "text": text,
+    }
+    return verdict
+
+
+def growth(hours: np.ndarray, values: np.ndarray, unit: str, allowed: float) -> dict[str, Any]:
+    """Whether values grow (or, ``allowed`` being negative, shrink) by no more than this share over the whole time."""
+    fit = linregress(hours, values)
+    change = fit.slope * (hours[-1] - hours[0]) / values.mean()
+    clear = abs(fit.slope) > 1.96 * fit.stderr
+    bad = clear and (change > allowed if allowed > 0 else change < allowed)
+    slope = f"slope {fit.slope:+,.1f} +- {1.96 * fit.stderr:,.1f} {unit} per hour ({change:+.1%} over the time)"
+    text = f"{values[0]:,.0f} -> {values[-1]:,.0f} {unit}, {slope}"
+    return {"ok": not bad, "text": text, "slope_per_hour": float(fit.slope)}
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def sizes(directory: Path) -> Sample:
+    """MiB of the run's event files, metrics and checkpoints."""
+
+    def total(pattern: str) -> float:
+        found = 0
+        for path in directory.rglob(pattern):
+            try:
+                found += path.stat().st_size
+            except FileNotFoundError:  # a checkpoint that has just been replaced
+                continue
+        return found / 2**20
+
+    return {
+        "events_mib": total("events.out.tfevents.*"),
+        "metrics_mib": total("metrics.parquet"),
+        "checkpoints_mib": total("checkpoints/*"),
+    }
+
+
+if __name__ == "__main__":
+    main()
