@@ -216,8 +216,17 @@ class Observer:
             | evaluation_row(episodes.returns[k], episodes.lengths[k])
             for k, config in enumerate(self.configs)
         ]
-        done = (table, self._evaluations, episodes, params, obs_stats, parts, self.directory, self.reasons, wall)
-        result = TrainResult(*done)
+        result = TrainResult(
+            table=table,
+            evaluations=self._evaluations,
+            final=episodes,
+            params=params,
+            obs_stats=obs_stats,
+            parts=parts,
+            directory=self.directory,
+            reasons=self.reasons,
+            wall_seconds=wall,
+        )
         rows_told = [row | ({"reason": self.reasons[k]} if k in self.reasons else {}) for k, row in enumerate(table)]
         self._record.result(rows_told, result.summary, wall)
         return result

@@ -48,9 +48,12 @@ class Probe:
         last = self.samples[-1] if self.samples else {"seconds": 0.0, "steps": 0.0}
         if now - last["seconds"] >= self.interval:
             cpu, done = time.process_time(), steps - last["steps"]
-            speed = {"steps_per_second": done / (now - last["seconds"]), "steps_per_cpu_second": done / (cpu - self.cpu)}
-            memory = {"rss_mib": resident() / 2**20}
-            self.samples.append({"seconds": now, "steps": steps, **speed, **memory, **sizes(self.directory)})
+            sample = {"seconds": now, "steps": steps, "rss_mib": resident() / 2**20}
+            sample |= {
+                "steps_per_second": done / (now - last["seconds"]),
+                "steps_per_cpu_second": done / (cpu - self.cpu),
+            }
+            self.samples.append(sample | sizes(self.directory))
             self.cpu = cpu
         if now > self.seconds:
             raise Over

@@ -152,8 +152,6 @@ class Optimizer:
 @torch.no_grad()
 def apply_updates(params: Params, updates: Params, alive: Tensor | None = None) -> Params:
     """``param + update`` in the buffers of the updates; members where ``alive`` ``(P,)`` is False keep ``param``."""
-    if alive is not None and alive.device.type == "cpu" and alive.all():
-        alive = None  # on a GPU, looking costs more than selecting
     moved = {}
     for name, param in params.items():
         leaf = updates[name].add_(param)
@@ -164,6 +162,8 @@ def apply_updates(params: Params, updates: Params, alive: Tensor | None = None) 
 @torch.no_grad()
 def freeze(moved: Params, params: Params, alive: Tensor) -> Params:
     """``moved``, in its own buffers, where ``alive`` ``(P,)``; ``params`` for the other members."""
+    if alive.device.type == "cpu" and alive.all():
+        return moved  # on a GPU, looking costs more than selecting
     for name, param in params.items():
         torch.where(per_leaf(alive, param), moved[name], param, out=moved[name])
     return moved
