@@ -216,6 +216,8 @@ def _one_line_errors() -> Iterator[None]:
 
         if not isinstance(error, PgkitError):
             raise
+        if (result := getattr(error, "result", None)) is not None:  # trained, but not written
+            _print_result(result.table, result.summary, "Final evaluation")
         typer.echo(f"error: {one_line(error)}", err=True)
         raise typer.Exit(error.exit_code) from None
 

@@ -14,11 +14,24 @@ from pgkit.types import PgkitError
 _TEMPORARY = ".tmp"
 
 
+class Unwritable(PgkitError):
+    """The system refuses to write: a full disk, missing rights, a directory that is gone."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses inside is an :class:`Unwritable` that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise Unwritable(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it: a crash leaves the old file whole.
 
     Raises:
-        PgkitError: the system refuses (a full disk, missing rights).
+        Unwritable: the system refuses.
     """
     temporary: str | None = None
     try:
@@ -33,7 +46,7 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         temporary = None
         _sync_directory(path.parent)
     except OSError as error:
-        raise PgkitError(f"cannot write {path}: {error.strerror or error}") from error
+        raise Unwritable(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)

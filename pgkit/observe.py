@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,12 +16,13 @@ from pgkit import breakdown
 from pgkit.config import TrainConfig
 from pgkit.evaluate import Episodes, Player
 from pgkit.evaluator import EVALUATED_AT_ONCE, Evaluation, Evaluator, packed, unpacked
+from pgkit.files import Unwritable
 from pgkit.interrupt import StopSignals
 from pgkit.population import Population
 from pgkit.progress import ProgressBar
 from pgkit.record import Past, Record
 from pgkit.rollout import join
-from pgkit.types import Params
+from pgkit.types import Params, PgkitError
 
 CHECKPOINT_SECONDS = 300.0  # at least so often, beside the evenly spaced ones
 
@@ -54,6 +57,18 @@ class TrainResult:
     def summary(self) -> dict[str, float]:
         """Spread over members of the final mean return, failed ones included."""
         return spread([row["return_mean"] for row in self.table])
+
+
+class Unrecorded(PgkitError):
+    """Training is over, but the system refuses to write its end.
+
+    Attributes:
+        result: what came out.
+    """
+
+    def __init__(self, message: str, result: TrainResult) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 def spread(returns: Sequence[float]) -> dict[str, float]:
@@ -129,6 +144,8 @@ class Observer:
         self._bar = ProgressBar(first.steps * size, progress)
         self._signals = StopSignals(f"pgkit resume {directory} continues")
         self._notes = past.differences if past else ()
+        self._ending = False
+        self._refusal: Unwritable | None = None  # of the system to write, at the end of the run
         self._started = time.perf_counter() - (saved["seconds"] if saved else 0.0)
         self._saved_at = time.perf_counter()
 
@@ -141,11 +158,19 @@ class Observer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
-        self._signals.__exit__(None, None, None)
         breakdown.report(error, self.configs, self.directory)
-        self._record.close()
-        self._evaluator.close()
+        with ExitStack() as stack:  # each of these happens, whatever happens to the others
+            stack.callback(self._evaluator.close)
+            stack.callback(self._close_record, error)
+            stack.callback(self._signals.__exit__, None, None, None)
+            stack.callback(self._bar.stop)
+
+    def _close_record(self, error: BaseException | None) -> None:
+        try:
+            self._record.close()
+        except Unwritable:
+            if error is None:  # else that one is to be told
+                raise
 
     @property
     def wants_diagnosis(self) -> bool:
@@ -191,6 +216,8 @@ class Observer:
         Raises:
             Stopped: on a signal, after a checkpoint.
         """
+        if self.parts[-1].size == 0:
+            return  # the end, which saves by itself
         due = self._checkpoint_marks.due([0], [self._steps_done() / len(self.configs)])
         late = time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS
         if due or late or self._signals.received:
@@ -200,6 +227,7 @@ class Observer:
     def finish(self) -> TrainResult:
         """The final evaluation, once every member is done; a signal ends it at once, since training is saved."""
         wall = time.perf_counter() - self._started
+        self._ending = True
         self._save()
         self._signals.safe = True
         self._signals.stop_here()
@@ -228,8 +256,19 @@ class Observer:
             wall_seconds=wall,
         )
         rows_told = [row | ({"reason": self.reasons[k]} if k in self.reasons else {}) for k, row in enumerate(table)]
-        self._record.result(rows_told, result.summary, wall)
+        self._write(lambda: self._record.result(rows_told, result.summary, wall))
+        if self._refusal is not None:
+            raise Unrecorded(str(self._refusal), result)
         return result
+
+    def _write(self, action: Callable[[], None]) -> None:
+        """Do it; at the end of a run, a refusal of the system waits until the results are known."""
+        try:
+            action()
+        except Unwritable as error:
+            if not self._ending:
+                raise
+            self._refusal = self._refusal or error
 
     def state(self) -> dict[str, Any]:
         """What was seen so far and what is due next, as plain data."""
@@ -250,7 +289,7 @@ class Observer:
         exact = self._inexact is None
         left, training = self.parts[:-1], self.parts[-1]
         states = [*(part.state(envs=False) for part in left), training.state(envs=exact)]
-        self._record.checkpoint([{"parts": states, "observer": self.state()}])
+        self._write(lambda: self._record.checkpoint([{"parts": states, "observer": self.state()}]))
         self._saved_at = time.perf_counter()
 
     def _steps_done(self) -> float:
@@ -272,7 +311,8 @@ class Observer:
             numbers = {f"eval/{name}": number for name, number in row.items()}
             if evaluation.greedy is not None:
                 numbers["eval/greedy_return_mean"] = evaluation.greedy.returns.mean().item()
-            self._record.rows({evaluation.member: (evaluation.env_steps, numbers)})
+            rows = {evaluation.member: (evaluation.env_steps, numbers)}
+            self._write(partial(self._record.rows, rows))
 
     def _log(self, population: Population, metrics: Mapping[str, Tensor]) -> None:
         """One row of each member that is due: what the update did, and the episodes since its last row."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pgkit import checkpoint, optim, provenance
 from pgkit.config import TrainConfig, load_config, members, to_table, to_toml
-from pgkit.files import write_text
+from pgkit.files import Unwritable, write_text
 from pgkit.logging import Recorder, read_metrics
 from pgkit.rollout import join
 from pgkit.types import Params, PgkitError
@@ -85,6 +85,7 @@ class Record:
         """Log rows of some members: (environment steps, number by tag) by member."""
         if self._recorder is None or not rows:
             return
+        self._look()
         nothing: tuple[float, Mapping[str, float]] = (0.0, {})
         members = [rows.get(member, nothing) for member in range(len(self.configs))]
         tags = {tag: None for _, numbers in members for tag in numbers}
@@ -99,6 +100,7 @@ class Record:
         """
         if self.directory is None or self._recorder is None or self._stopwatch is None:
             return
+        self._look()
         saved = self._fixed | {"rows": self._recorder.flush(), "times": self._stopwatch.times, "slices": list(slices)}
         place, keep = self.directory / "checkpoints", self.configs[0].keep_checkpoints
         checkpoint.save_step(place, steps_of(saved), saved, keep=keep)
@@ -110,6 +112,7 @@ class Record:
         """The final evaluation: TensorBoard's HParams and, after all else is written, ``result.json``."""
         if self.directory is None or self._recorder is None:
             return
+        self._look()
         text = json.dumps({"members": list(table), "summary": dict(summary), "wall_seconds": wall_seconds}, indent=2)
         evaluated = ("return_mean", "return_std", "length_mean")
         self._recorder.hparams([{f"eval/{name}": row[name] for name in evaluated} for row in table])
@@ -118,10 +121,18 @@ class Record:
 
     def close(self) -> None:
         """Write what is left, and how long it took."""
-        if self._recorder is not None:
-            self._recorder.close()
-        if self._stopwatch is not None:
-            provenance.finish(self._stopwatch)
+        there = self.directory is not None and self.directory.is_dir()
+        try:
+            if self._recorder is not None:
+                self._recorder.close(write=there)
+        finally:
+            if self._stopwatch is not None and there:
+                provenance.finish(self._stopwatch)
+
+    def _look(self) -> None:
+        """What has been removed under way is not built anew, with holes."""
+        if self.directory is not None and not (self.directory / "config.toml").is_file():
+            raise Unwritable(f"cannot write {self.directory}: it has been removed")
 
 
 BEST = "best.pt"

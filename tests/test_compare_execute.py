@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from disks import remount, small_disk
 from small_comparison import TOML, command, run, tables, write_toml
 
 from pgkit.compare import api
@@ -138,25 +139,17 @@ def test_interrupted_by_ctrl_c(tmp_path: Path) -> None:
 
 def test_full_disk(whole: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", disk], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("only the superuser can mount a small file system")
-    try:
+    with small_disk(disk, "160k"):
         write_toml(disk)
         done = run(disk)
         assert done.returncode == 2
         assert done.stderr.startswith("error: cannot write ")
         assert done.stderr.endswith("No space left on device\n")
         assert done.stderr.count("\n") == 1
-        subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
+        remount(disk, "size=100m")
         again = run(disk)
         assert again.returncode == 0, again.stderr
         assert tables(disk / "comparisons" / "small") == tables(whole)
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def test_ray_gives_the_same_tables(whole: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pgkit.files import writing
 from pgkit.logging.metrics import find
 
 if TYPE_CHECKING:
@@ -31,16 +32,21 @@ class EventWriter:
     Args:
         directory: created when missing.
         again: older files of the run are void; a TensorBoard that is running forgets what it has read there.
+
+    Raises:
+        Unwritable: here and in all methods, when the system refuses to write.
     """
 
     def __init__(self, directory: Path, again: bool = False) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        directory.mkdir(parents=True, exist_ok=True)
         now = time.time()
         name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.{next(_files)}"
-        self._records = RecordWriter(open(directory / name, "xb"))  # noqa: SIM115 - closed by close()
+        self._path = directory / name
+        with writing(self._path):
+            directory.mkdir(parents=True, exist_ok=True)
+            self._records = RecordWriter(open(self._path, "xb"))  # noqa: SIM115 - closed by close()
         self._described: set[str] = set()
         self._write(Event(wall_time=now, file_version="brain.Event:2"))
         if again:
@@ -106,11 +112,13 @@ class EventWriter:
 
     def flush(self) -> None:
         """Hand everything to the system."""
-        self._records.flush()
+        with writing(self._path):
+            self._records.flush()
 
     def close(self) -> None:
         """Flush, and close the file."""
-        self._records.close()
+        with writing(self._path):
+            self._records.close()
 
     def _plugin(self, tag: str, plugin: str, content: bytes, text: bytes) -> None:
         """A summary for a plugin: its metadata, and a string tensor."""
@@ -130,4 +138,5 @@ class EventWriter:
         self._write(Event(wall_time=time.time(), summary=summary))
 
     def _write(self, event: "Event") -> None:
-        self._records.write(event.SerializeToString())
+        with writing(self._path):
+            self._records.write(event.SerializeToString())

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,17 +142,22 @@ class Recorder:
         self._rows.write()
         return self._rows.count
 
-    def close(self) -> None:
-        """Write the rest, once; a run whose final numbers never came is marked as failed in the HParams tab."""
+    def close(self, write: bool = True) -> None:
+        """Write the rest, once; a run whose final numbers never came is marked as failed in the HParams tab.
+
+        With ``write`` False ``metrics.parquet`` stays as it is.
+        """
         if self._closed:
             return
         self._closed = True
-        self._rows.write()
-        if self._summary is not None:
-            self._summary.close()
-        for writer in self._writers:
-            writer.session_end(self._finished)
-            writer.close()
+        with ExitStack() as stack:  # all are closed, even if one refuses; from the last to the first
+            for writer in self._writers:
+                stack.callback(writer.close)
+                stack.callback(writer.session_end, self._finished)
+            if self._summary is not None:
+                stack.callback(self._summary.close)
+            if write:
+                stack.callback(self._rows.write)
 
 
 def _runs_of(column: Array, begin: int, end: int) -> list[slice]:
@@ -196,12 +202,15 @@ class Summary:
 
     def close(self) -> None:
         """Write a last point of each curve that has changed since."""
+        with closing(self._writer):
+            self._finish()
+
+    def _finish(self) -> None:
         due: dict[int, dict[str, float]] = {}
         for tag, new in self._new.items():
             if new.any():
                 due.setdefault(self._step(tag), {}).update(self._point(tag))
         self._write(due, time.time())
-        self._writer.close()
 
     def _step(self, tag: str) -> int:
         steps, latest = self._latest[tag]
