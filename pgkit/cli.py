@@ -71,8 +71,8 @@ def train(
             _print_header(settings, notes, directory, backend)
         from pgkit.training import train as run
 
-        options = {"progress": not quiet, "overwrite": overwrite, "debug_numerics": debug_numerics}
-        result = run(members(settings), directory, **options)
+        configs = members(settings)
+        result = run(configs, directory, progress=not quiet, overwrite=overwrite, debug_numerics=debug_numerics)
         _print_trained(result, directory)
 
 
