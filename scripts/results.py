@@ -34,9 +34,7 @@ ROWS = {
     "lunarlander-actor-critic": Row("lunarlander-actor-critic", [], 200, 7),
     "lunarlander-reinforce": Row("lunarlander-reinforce", [], 200, 5),
     "sgd": Row("cartpole-actor-critic", ["steps=999_000", "optimizer.name=sgd", "optimizer.lr=0.5"], 475, 5),
-    "momentum": Row(
-        "cartpole-actor-critic", ["steps=999_000", "optimizer.name=momentum", "optimizer.lr=0.05"], 475, 5
-    ),
+    "momentum": Row("cartpole-actor-critic", ["steps=999_000", "optimizer.name=momentum", "optimizer.lr=0.05"], 475, 5),
     "rmsprop": Row("cartpole-actor-critic", ["steps=999_000", "optimizer.name=rmsprop", "optimizer.lr=4e-3"], 475, 5),
     "adam": Row("cartpole-actor-critic", ["steps=999_000", "optimizer.name=adam", "optimizer.lr=3e-3"], 475, 5),
 }
