@@ -39,7 +39,7 @@ def save(path: Path, tree: Any) -> None:
         PgkitError: the system refuses to write.
     """
     buffer = io.BytesIO()
-    torch.save(_plain(tree, "tree"), buffer)
+    torch.save(plain(tree, "tree"), buffer)
     payload = buffer.getvalue()
     trailer = f"\npgkit-checkpoint {FORMAT:04d} {hashlib.sha256(payload).hexdigest()}\n"
     replace_file(path, lambda file: (file.write(payload), file.write(trailer.encode())))
@@ -148,7 +148,7 @@ def _step(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def _plain(node: Any, place: str) -> Any:
+def plain(node: Any, place: str) -> Any:
     """The tree with tensors detached, and cut out of larger storages (``torch.save`` would write those whole)."""
     if isinstance(node, Tensor):
         tensor = node.detach()
@@ -157,9 +157,9 @@ def _plain(node: Any, place: str) -> Any:
         for key in node:
             if type(key) not in (str, int):
                 raise TypeError(f"{place} has the key {key!r}; a checkpoint's keys are strings or integers")
-        return {key: _plain(value, f"{place}[{key!r}]") for key, value in node.items()}
+        return {key: plain(value, f"{place}[{key!r}]") for key, value in node.items()}
     if type(node) in (list, tuple):
-        return type(node)(_plain(value, f"{place}[{index}]") for index, value in enumerate(node))
+        return type(node)(plain(value, f"{place}[{index}]") for index, value in enumerate(node))
     if node is None or type(node) in (bool, int, float, str):
         return node
     raise TypeError(f"{place} is a {type(node).__name__}; a checkpoint holds plain data and tensors")

@@ -50,6 +50,9 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run; runs/<name> unless given.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is already there.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes, one thread each, that share the seeds; all cores.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Neither header nor progress bar.")] = False,
     debug_numerics: Annotated[
         bool, typer.Option("--debug-numerics", help="Stop at the first number that is not finite, and say which.")
@@ -69,10 +72,17 @@ def train(
         backend = _check_here(settings)
         if not quiet:
             _print_header(settings, notes, directory, backend)
+        from pgkit.training import default_workers
         from pgkit.training import train as run
 
-        configs = members(settings)
-        result = run(configs, directory, progress=not quiet, overwrite=overwrite, debug_numerics=debug_numerics)
+        result = run(
+            members(settings),
+            directory,
+            progress=not quiet,
+            overwrite=overwrite,
+            debug_numerics=debug_numerics,
+            workers=workers or default_workers(settings),
+        )
         _print_trained(result, directory)
 
 

@@ -1,28 +1,21 @@
-"""Watching a training run: log rows, evaluations, checkpoints, progress bar. Nothing here changes what is learnt."""
+"""Watching members that are trained together: log rows, evaluations, states. Nothing here changes what is learnt."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from pgkit import breakdown
 from pgkit.config import TrainConfig
 from pgkit.evaluate import Episodes, Player
 from pgkit.evaluator import EVALUATED_AT_ONCE, Evaluation, Evaluator, packed, unpacked
-from pgkit.files import Unwritable
-from pgkit.interrupt import StopSignals
 from pgkit.population import Population
-from pgkit.progress import ProgressBar
-from pgkit.record import Past, Record
 from pgkit.rollout import join
-from pgkit.types import Params, PgkitError
+from pgkit.types import Params
 
 CHECKPOINT_SECONDS = 300.0  # at least so often, beside the evenly spaced ones
 
@@ -33,11 +26,11 @@ class TrainResult:
 
     Attributes:
         table: one row for each member, in the order of the configurations: seed, status, steps, final evaluation.
-        evaluations: those while training, in the order in which they were played.
+        evaluations: those while training, member by member, in the order in which they were played.
         final: the episodes of the final evaluation, returns and lengths ``(P, E)``.
         params: leaves ``(P, ...)``, in the same order.
         obs_stats: of the observation normaliser, leaves ``(P, ...)``.
-        parts: the members as they left the population, with optimizer states and all.
+        parts: the members as they left the population, with optimizer states and all; none of other processes.
         directory: where the run is recorded, if it is.
         reasons: for each member that failed, by its position, the first number that was not finite.
         wall_seconds: from the first rollout to the last update, evaluations included.
@@ -57,18 +50,6 @@ class TrainResult:
     def summary(self) -> dict[str, float]:
         """Spread over members of the final mean return, failed ones included."""
         return spread([row["return_mean"] for row in self.table])
-
-
-class Unrecorded(PgkitError):
-    """Training is over, but the system refuses to write its end.
-
-    Attributes:
-        result: what came out.
-    """
-
-    def __init__(self, message: str, result: TrainResult) -> None:
-        super().__init__(message)
-        self.result = result
 
 
 def spread(returns: Sequence[float]) -> dict[str, float]:
@@ -100,31 +81,47 @@ class Marks:
         return rows
 
 
+class Outlet(Protocol):
+    """Where a slice of a run tells what it sees, and hears that it is to stop.
+
+    Attributes:
+        recorded: whether states are wanted.
+    """
+
+    recorded: bool
+
+    def tell(self, kind: str, content: Any) -> None:
+        """Tell what :meth:`pgkit.whole.Whole.hear` understands."""
+
+    def stop_wanted(self) -> bool:
+        """Whether a state and :meth:`stop_here` are asked for."""
+
+    def stop_here(self) -> None:
+        """Raises something if a stop was asked for: nothing would be lost now."""
+
+
 class Observer:
-    """A context: what happens inside is recorded, and can be resumed from the last checkpoint however it ends.
+    """A context: what happens to the members of a slice inside is told.
 
     Args:
         parts: the members that have left, and last the population in training.
         configs: of all of them.
-        directory: of the run; None records nothing.
-        progress: show a progress bar.
-        on_steps: called after each update with the environment steps of all members so far.
-        past: of a run that goes on.
+        outlet: whom to tell.
+        exact: whether environments can be saved.
+        saved: the state of the observer of a run that goes on.
     """
 
     def __init__(
         self,
         parts: Sequence[Population],
         configs: Sequence[TrainConfig],
-        directory: Path | None,
-        progress: bool,
-        on_steps: Callable[[float], None] | None,
-        past: Past | None = None,
+        outlet: Outlet,
+        exact: bool = True,
+        saved: Mapping[str, Any] | None = None,
     ) -> None:
-        first, size, envs = configs[0], len(configs), parts[-1].collector.envs
-        saved = past.saved["slices"][0]["observer"] if past else None
-        self.configs, self.directory, self.parts = configs, directory, list(parts)
-        self._on_steps = on_steps
+        first, size = configs[0], len(configs)
+        self.configs, self.parts = configs, list(parts)
+        self._outlet, self._exact = outlet, exact
         self._log_marks = Marks(size, first.steps_per_log, first.steps_per_log)
         points, apart = first.evaluation.points, first.steps / max(1, first.checkpoint_points)
         self._evaluation_marks = Marks(size, first.steps / max(1, points), 0, most=points + 1)
@@ -138,39 +135,16 @@ class Observer:
             marks = (self._log_marks, self._evaluation_marks, self._checkpoint_marks)
             for own, passed in zip(marks, saved["marks"], strict=True):
                 own.passed = list(passed)
-        known: str | None = past.saved["inexact"] if past else None
-        self._inexact = envs.why_inexact() if directory is not None and past is None else known
-        self._record = Record(directory, configs, self._inexact, past)
-        self._bar = ProgressBar(first.steps * size, progress)
-        self._signals = StopSignals(f"pgkit resume {directory} continues")
-        self._notes = past.differences if past else ()
-        self._ending = False
-        self._refusal: Unwritable | None = None  # of the system to write, at the end of the run
         self._started = time.perf_counter() - (saved["seconds"] if saved else 0.0)
         self._saved_at = time.perf_counter()
 
     def __enter__(self) -> "Observer":
-        self._bar.start()
-        if self.directory is not None:
-            self._signals.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        breakdown.report(error, self.configs, self.directory)
-        with ExitStack() as stack:  # each of these happens, whatever happens to the others
-            stack.callback(self._evaluator.close)
-            stack.callback(self._close_record, error)
-            stack.callback(self._signals.__exit__, None, None, None)
-            stack.callback(self._bar.stop)
-
-    def _close_record(self, error: BaseException | None) -> None:
-        try:
-            self._record.close()
-        except Unwritable:
-            if error is None:  # else that one is to be told
-                raise
+        self._evaluator.close()
 
     @property
     def wants_diagnosis(self) -> bool:
@@ -178,11 +152,7 @@ class Observer:
         return bool(self._to_log)
 
     def begin(self) -> None:
-        """Before the first update: what is to be known beforehand, the first checkpoint, the first evaluation."""
-        if self._inexact is not None and not self._notes:
-            self._bar.say(f"note: this run cannot be resumed exactly: {self._inexact}")
-        for line in self._notes:
-            self._bar.say(f"note: {line}")
+        """Before the first update: the first state, the first evaluation."""
         self._save()
         population = self.parts[-1]
         self._put_aside(population, population.members.tolist(), population.env_steps.tolist())
@@ -195,10 +165,7 @@ class Observer:
             self._log(population, metrics)
         self._to_log = {members[row] for row in self._log_marks.due(members, env_steps)}
         self._put_aside(population, members, env_steps)
-        done = self._steps_done()
-        self._bar.show(done)
-        if self._on_steps is not None:
-            self._on_steps(done)
+        self._outlet.tell("steps", self._steps_done())
 
     def keep(self, leaving: Population, staying: Population, reasons: Mapping[int, str]) -> None:
         """Some members are done: they have used their budget, or diverged, for these reasons by member."""
@@ -208,29 +175,22 @@ class Observer:
             if not alive:
                 seed = self.configs[int(member)].seed
                 reason = reasons.get(int(member), "unknown")
-                self._bar.say(f"seed {seed} diverged before step {steps:,.0f}: first bad number: {reason}")
+                self._outlet.tell("line", f"seed {seed} diverged before step {steps:,.0f}: first bad number: {reason}")
 
     def pause(self) -> None:
-        """Between two updates: write a checkpoint if one is due, and stop if a signal asks for it.
-
-        Raises:
-            Stopped: on a signal, after a checkpoint.
-        """
+        """Between two updates: tell the state if that is due, and stop if somebody asks for it."""
         if self.parts[-1].size == 0:
             return  # the end, which saves by itself
         due = self._checkpoint_marks.due([0], [self._steps_done() / len(self.configs)])
         late = time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS
-        if due or late or self._signals.received:
+        if due or late or self._outlet.stop_wanted():
             self._save()
-        self._signals.stop_here()
+        self._outlet.stop_here()
 
     def finish(self) -> TrainResult:
-        """The final evaluation, once every member is done; a signal ends it at once, since training is saved."""
+        """The final evaluation, once every member is done."""
         wall = time.perf_counter() - self._started
-        self._ending = True
         self._save()
-        self._signals.safe = True
-        self._signals.stop_here()
         self._play_waiting()
         parts = [part for part in self.parts if part.size]
         rows = [part.members for part in parts]
@@ -244,31 +204,17 @@ class Observer:
             | evaluation_row(episodes.returns[k], episodes.lengths[k])
             for k, config in enumerate(self.configs)
         ]
-        result = TrainResult(
+        return TrainResult(
             table=table,
-            evaluations=self._evaluations,
+            evaluations=sorted(self._evaluations, key=lambda evaluation: evaluation[:2]),
             final=episodes,
             params=params,
             obs_stats=obs_stats,
             parts=parts,
-            directory=self.directory,
+            directory=None,
             reasons=self.reasons,
             wall_seconds=wall,
         )
-        rows_told = [row | ({"reason": self.reasons[k]} if k in self.reasons else {}) for k, row in enumerate(table)]
-        self._write(lambda: self._record.result(rows_told, result.summary, wall))
-        if self._refusal is not None:
-            raise Unrecorded(str(self._refusal), result)
-        return result
-
-    def _write(self, action: Callable[[], None]) -> None:
-        """Do it; at the end of a run, a refusal of the system waits until the results are known."""
-        try:
-            action()
-        except Unwritable as error:
-            if not self._ending:
-                raise
-            self._refusal = self._refusal or error
 
     def state(self) -> dict[str, Any]:
         """What was seen so far and what is due next, as plain data."""
@@ -284,12 +230,11 @@ class Observer:
         }
 
     def _save(self) -> None:
-        if self.directory is None:
+        if not self._outlet.recorded:
             return
-        exact = self._inexact is None
         left, training = self.parts[:-1], self.parts[-1]
-        states = [*(part.state(envs=False) for part in left), training.state(envs=exact)]
-        self._write(lambda: self._record.checkpoint([{"parts": states, "observer": self.state()}]))
+        states = [*(part.state(envs=False) for part in left), training.state(envs=self._exact)]
+        self._outlet.tell("state", {"parts": states, "observer": self.state()})
         self._saved_at = time.perf_counter()
 
     def _steps_done(self) -> float:
@@ -311,15 +256,13 @@ class Observer:
             numbers = {f"eval/{name}": number for name, number in row.items()}
             if evaluation.greedy is not None:
                 numbers["eval/greedy_return_mean"] = evaluation.greedy.returns.mean().item()
-            rows = {evaluation.member: (evaluation.env_steps, numbers)}
-            self._write(partial(self._record.rows, rows))
+            self._outlet.tell("evaluated", {evaluation.member: (evaluation.env_steps, numbers)})
 
     def _log(self, population: Population, metrics: Mapping[str, Tensor]) -> None:
         """One row of each member that is due: what the update did, and the episodes since its last row."""
         members, statistics = population.members.tolist(), torch.stack(population.collector.statistics, 1).tolist()
         tags = list(metrics)
         numbers = torch.stack([metrics[tag].double() for tag in tags], 1).tolist()
-        elapsed = time.perf_counter() - self._started
         rows = {}
         for row, member in enumerate(members):
             if member in self._to_log:
@@ -329,11 +272,8 @@ class Observer:
                 values = dict(zip(tags, numbers[row], strict=True))
                 values["train/episode_return"] = returns / episodes if episodes else float("nan")
                 values["train/episode_length"] = lengths / episodes if episodes else float("nan")
-                values["time/env_steps_per_second"] = sum(s[0] for s in statistics) / elapsed
                 rows[member] = (counts[0], values)
-                if episodes:
-                    self._bar.note(f"return {returns / episodes:.1f}")
-        self._record.rows(rows)
+        self._outlet.tell("trained", (self._steps_done(), rows))
 
 
 def evaluation_row(returns: Tensor, lengths: Tensor) -> dict[str, float]:

@@ -184,6 +184,27 @@ def build(configs: Sequence[TrainConfig], beginning: int = 0) -> Population:
     )
 
 
+def build_again(
+    configs: Sequence[TrainConfig], states: Sequence[Mapping[str, Any]], beginning: int
+) -> list[Population]:
+    """The parts of a population as they were; environments that were not saved begin anew.
+
+    Args:
+        configs: one for each member.
+        states: of the parts (:meth:`Population.state`), together of all members.
+        beginning: as for :func:`build`.
+
+    Raises:
+        PgkitError: as :func:`build` and :meth:`Population.resumed`; the environments are closed then.
+    """
+    fresh = build(configs, beginning)
+    try:
+        return [fresh.resumed(state) for state in states]
+    except BaseException:
+        fresh.collector.envs.close()
+        raise
+
+
 def build_envs(config: TrainConfig, count: int, device: torch.device) -> Environments:
     """That many of the configuration's environments."""
     env = config.env

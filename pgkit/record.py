@@ -6,11 +6,14 @@ for each group of parameters. Members that differ in more than their seed each h
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tomli_w
 import torch
 from torch import Tensor
@@ -57,6 +60,7 @@ class Record:
         self.directory, self.configs = directory, configs
         self._recorder: Recorder | None = None
         self._stopwatch: provenance.Stopwatch | None = None
+        self._counts = Counter({k: own["rows"] for k, own in enumerate(past.saved["slices"])} if past else {})
         if directory is None:
             return
         self._fixed = {
@@ -67,7 +71,7 @@ class Record:
             "beginning": past.beginning if past else 0,
         }
         where = directory / "provenance.json"
-        earlier = rows_until(directory, past.saved["rows"]) if past else None
+        earlier = rows_until(directory, past.saved) if past else None
         if past is None:
             write_settings(directory, configs)
             self._stopwatch = provenance.write(where, [config.seed for config in configs], inexact_resume=inexact)
@@ -81,8 +85,8 @@ class Record:
         if earlier is not None:
             self._recorder.replay(earlier)
 
-    def rows(self, rows: Mapping[int, tuple[float, Mapping[str, float]]]) -> None:
-        """Log rows of some members: (environment steps, number by tag) by member."""
+    def rows(self, number: int, rows: Mapping[int, tuple[float, Mapping[str, float]]]) -> None:
+        """Log rows of some members of a slice: (environment steps, number by tag) by member."""
         if self._recorder is None or not rows:
             return
         self._look()
@@ -90,23 +94,35 @@ class Record:
         members = [rows.get(member, nothing) for member in range(len(self.configs))]
         tags = {tag: None for _, numbers in members for tag in numbers}
         values = {tag: [numbers.get(tag, math.nan) for _, numbers in members] for tag in tags}
-        self._recorder.log([int(steps) for steps, _ in members], values)
+        self._counts[number] += self._recorder.log([int(steps) for steps, _ in members], values)
+
+    def count(self, number: int) -> int:
+        """How many rows of ``metrics.parquet`` are of this slice."""
+        return self._counts[number]
+
+    def spend(self, seconds: float) -> None:
+        """Count CPU time of a process that is no child of this one."""
+        if self._stopwatch is not None:
+            self._stopwatch = self._stopwatch._replace(cpu=self._stopwatch.cpu - seconds)
 
     def checkpoint(self, slices: Sequence[Mapping[str, Any]]) -> None:
         """Write down the state of each slice of the members, and the best members so far.
 
         Args:
-            slices: ``"parts"`` of a population, the last one in training, and the state of their ``"observer"``.
+            slices: ``"parts"`` of a population, the last one in training, the state of their ``"observer"``, and how
+                many ``"rows"`` were logged of them before.
         """
         if self.directory is None or self._recorder is None or self._stopwatch is None:
             return
         self._look()
-        saved = self._fixed | {"rows": self._recorder.flush(), "times": self._stopwatch.times, "slices": list(slices)}
+        self._recorder.flush()
+        saved = self._fixed | {"times": self._stopwatch.times, "slices": list(slices)}
         place, keep = self.directory / "checkpoints", self.configs[0].keep_checkpoints
         checkpoint.save_step(place, steps_of(saved), saved, keep=keep)
         best = [own["observer"]["evaluator"]["best"] for own in slices]
         if sum(len(own["members"]) for own in best) == len(self.configs):
-            checkpoint.save(place / BEST, {"labels": self._fixed["labels"], "slices": [{"parts": best}]})
+            parts = [{"parts": [own]} for own in best]
+            checkpoint.save(place / BEST, {"labels": self._fixed["labels"], "slices": parts})
 
     def result(self, table: Sequence[Mapping[str, Any]], summary: Mapping[str, float], wall_seconds: float) -> None:
         """The final evaluation: TensorBoard's HParams and, after all else is written, ``result.json``."""
@@ -169,23 +185,36 @@ def read_settings(directory: Path, names: Sequence[str]) -> list[TrainConfig]:
     return configs
 
 
-def rows_until(directory: Path, count: int) -> "pd.DataFrame":
-    """The first ``count`` rows of a run's metrics: those that a checkpoint knows of.
+def rows_until(directory: Path, saved: Mapping[str, Any]) -> "pd.DataFrame":
+    """The rows of a run's metrics that a checkpoint knows of: the first ones of each of its slices.
 
     Raises:
         PgkitError: they cannot be read, or there are fewer.
     """
     path = directory / "metrics.parquet"
     rows = read_metrics(path)
-    if len(rows) < count:
-        raise PgkitError(f"{path} has {len(rows)} rows, but the checkpoint was written after {count}")
-    return rows[:count]
+    known = np.array([own["rows"] for own in saved["slices"]])
+    owner = np.searchsorted(np.cumsum(sizes_of(saved)), rows["member"], side="right")
+    kept = rows[rows.groupby(owner).cumcount() < known[owner]]
+    if len(kept) < known.sum():
+        raise PgkitError(f"{path} has {len(rows)} rows, but the checkpoint was written after {known.sum()}")
+    return kept.reset_index(drop=True)
 
 
-def parts_of(saved: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The parts of the population in a checkpoint, of all slices."""
-    slices = [saved] if "parts" in saved else saved["slices"]  # the first format had one, and no name for it
-    return [part for own in slices for part in own["parts"]]
+def sizes_of(saved: Mapping[str, Any]) -> list[int]:
+    """Members of each slice in a checkpoint."""
+    return [sum(len(part["members"]) for part in own["parts"]) for own in _slices_of(saved)]
+
+
+def parts_of(saved: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The parts of the population in a checkpoint, of all slices; their ``"members"`` counted through."""
+    offsets = accumulate(sizes_of(saved), initial=0)
+    slices = zip(_slices_of(saved), offsets, strict=False)
+    return [{**part, "members": part["members"] + offset} for own, offset in slices for part in own["parts"]]
+
+
+def _slices_of(saved: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return [saved] if "parts" in saved else saved["slices"]  # the first format had one, and no name for it
 
 
 def steps_of(saved: Mapping[str, Any]) -> int:

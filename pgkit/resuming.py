@@ -2,13 +2,13 @@
 
 A checkpoint holds everything between two updates: the state of each part of the population (``Population.state``:
 parameters, optimizer, normalisers, counters, environments), of the observer (``Observer.state``: marks, evaluations),
-and how many rows of ``metrics.parquet`` belong to it. Resuming builds the population anew, takes these states, drops
-later rows and writes the TensorBoard files again from the rows that stay: what follows is what would have followed.
+and how many rows of ``metrics.parquet`` belong to it; all this of each slice of the members, which need not be equally
+far. Resuming builds the populations anew, takes these states, drops later rows and writes the TensorBoard files again from the rows that stay: what follows is what would have followed.
 """
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,15 @@ from pgkit.evaluator import of_member
 from pgkit.explain import show, unknown
 from pgkit.files import sweep
 from pgkit.logging.rows import write_metrics
-from pgkit.observe import Observer, TrainResult
+from pgkit.observe import TrainResult
 from pgkit.optim.combine import of_one_member
 from pgkit.optim.core import take_tree
-from pgkit.population import Population, build
-from pgkit.record import Past, flat, labels, read_settings, rows_until, steps_of, write_settings
+from pgkit.record import Past, flat, labels, read_settings, rows_until, sizes_of, steps_of, write_settings
 from pgkit.rundir import hold, is_finished, new_run
-from pgkit.training import retire, run
+from pgkit.slices import Job, Slices, made
+from pgkit.training import PopulationSlice
 from pgkit.types import PgkitError
+from pgkit.whole import Whole
 
 WITHOUT_EFFECT = ("checkpoint_points", "keep_checkpoints")
 """Settings that no number depends on."""
@@ -77,11 +78,12 @@ def resume(
             sweep(place)
         path, saved = read(directory)
         configs = read_settings(directory, saved["labels"])
-        parts, past = go_on(configs, saved, anyway)
-        with closing(parts[-1].collector.envs):
+        slices, past = go_on(configs, saved, anyway)
+        with slices:
             checkpoint.forget_after(path)
-            with Observer(parts, configs, directory, progress, on_steps, past) as observer:
-                return run(retire(parts[-1], observer), observer)
+            inexact: str | None = past.saved["inexact"]
+            with Whole(configs, sizes_of(saved), directory, inexact, progress, on_steps, past) as whole:
+                return whole.finish(slices.train(whole))
 
 
 def read(directory: Path) -> tuple[Path, dict[str, Any]]:
@@ -100,8 +102,8 @@ def read(directory: Path) -> tuple[Path, dict[str, Any]]:
     return path, saved
 
 
-def go_on(configs: Sequence[TrainConfig], saved: Mapping[str, Any], anyway: bool) -> tuple[list[Population], Past]:
-    """The parts of the population as they were, the last one in training, and what is to be said of it.
+def go_on(configs: Sequence[TrainConfig], saved: Mapping[str, Any], anyway: bool) -> tuple[Slices, Past]:
+    """The slices of the run as they were, and what is to be said of it.
 
     Raises:
         PgkitError: it could not go on exactly, and ``anyway`` is False; or not at all.
@@ -110,29 +112,29 @@ def go_on(configs: Sequence[TrainConfig], saved: Mapping[str, Any], anyway: bool
     if found and not anyway:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise PgkitError(f"{found[0]}{more}: it could not go on exactly; --anyway goes on all the same")
-    (only,) = saved["slices"]
-    states = only["parts"]
-    if states[-1]["envs"] is not None or not len(states[-1]["members"]):
+    training = [own["parts"][-1] for own in saved["slices"]]
+    if all(state["envs"] is not None or not len(state["members"]) for state in training):
         try:
-            return resumed(configs, states, 0), Past(saved, saved["beginning"], found)
+            return made(jobs_of(configs, saved), PopulationSlice), Past(saved, saved["beginning"], found)
         except NotReproduced as error:
             if not anyway:
                 raise PgkitError(f"{error}; --anyway lets episodes begin anew") from None
             saved = {**saved, "inexact": str(error)}
-    beginning = saved["beginning"] + 1
-    states = [*states[:-1], {**states[-1], "envs": None}]
-    past = Past(saved, beginning, [*found, f"all episodes begin anew: {saved['inexact']}"])
-    return resumed(configs, states, beginning), past
+    anew = {**saved, "beginning": saved["beginning"] + 1, "slices": [_without_envs(own) for own in saved["slices"]]}
+    past = Past(saved, anew["beginning"], [*found, f"all episodes begin anew: {saved['inexact']}"])
+    return made(jobs_of(configs, anew), PopulationSlice), past
 
 
-def resumed(configs: Sequence[TrainConfig], states: Sequence[Mapping[str, Any]], beginning: int) -> list[Population]:
-    """Parts of one fresh population; its environments are closed again if that fails."""
-    fresh = build(configs, beginning)
-    try:
-        return [fresh.resumed(state) for state in states]
-    except BaseException:
-        fresh.collector.envs.close()
-        raise
+def jobs_of(configs: Sequence[TrainConfig], saved: Mapping[str, Any]) -> list[Job]:
+    """What each slice in a checkpoint is to do."""
+    own, more = iter(configs), {"inexact": saved["inexact"], "beginning": saved["beginning"]}
+    pieces = [list(islice(own, size)) for size in sizes_of(saved)]
+    return [Job(piece, True, saved=state, **more) for piece, state in zip(pieces, saved["slices"], strict=True)]
+
+
+def _without_envs(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A slice in a checkpoint, whose environments begin anew."""
+    return {**saved, "parts": [*saved["parts"][:-1], {**saved["parts"][-1], "envs": None}]}
 
 
 def differences(saved: Mapping[str, Any], configs: Sequence[TrainConfig]) -> list[str]:
@@ -164,20 +166,29 @@ def take_out(directory: Path, label: str, out: Path) -> None:
         raise PgkitError(unknown("member", label, saved["labels"]))
     member = saved["labels"].index(label)
     configs = read_settings(directory, saved["labels"])
-    config, rows = configs[member], rows_until(directory, saved["rows"])
+    config, rows = configs[member], rows_until(directory, saved)
     own = rows[rows["member"] == member].assign(label=labels([config])[0])
     own["member"] = own["member"] * 0
-    (only,) = saved["slices"]
-    parts = [_alone(configs, part, member) for part in only["parts"] if (part["members"] == member).any()]
-    here = {"labels": labels([config]), "configs": [saved["configs"][member]], "rows": len(own)}
-    tree = {**saved, **here, "slices": [{"parts": parts, "observer": _seen_of(only["observer"], member)}]}
+    taken = _taken(jobs_of(configs, saved), member) | {"rows": len(own)}
+    tree = {**saved, "labels": labels([config]), "configs": [saved["configs"][member]], "slices": [taken]}
     with new_run(out):
         write_settings(out, [config])
-        taken = {"run": str(directory), "member": label, "checkpoint": path.name}
-        more = {"inexact_resume": saved["inexact"], "taken_from": taken}
+        source = {"run": str(directory), "member": label, "checkpoint": path.name}
+        more = {"inexact_resume": saved["inexact"], "taken_from": source}
         provenance.write(out / "provenance.json", [config.seed], **more)
         write_metrics(out / "metrics.parquet", own)
         checkpoint.save_step(out / "checkpoints", steps_of(tree), tree)
+
+
+def _taken(jobs: Sequence[Job], member: int) -> dict[str, Any]:
+    """The only slice of a run that goes on with this member."""
+    for job in jobs:
+        if member < len(job.configs):
+            break
+        member -= len(job.configs)
+    assert job.saved is not None
+    parts = [_alone(job.configs, part, member) for part in job.saved["parts"] if (part["members"] == member).any()]
+    return {"parts": parts, "observer": _seen_of(job.saved["observer"], member)}
 
 
 def _alone(configs: Sequence[TrainConfig], state: Mapping[str, Any], member: int) -> dict[str, Any]:
@@ -200,6 +211,7 @@ def _seen_of(saved: Mapping[str, Any], member: int) -> dict[str, Any]:
         **saved,
         "evaluator": {name: of_member(snapshots, member) for name, snapshots in evaluator.items()},
         "evaluations": of_member(saved["evaluations"], member),
+        "reasons": {0: saved["reasons"][member]} if member in saved["reasons"] else {},
         "to_log": [0] if member in saved["to_log"] else [],
         "counts": [saved["counts"][member]],
         "marks": [[logged[member]], [evaluated[member]], written],

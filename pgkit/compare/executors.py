@@ -1,18 +1,15 @@
 """Where chunks of runs are trained: processes on this machine, or a Ray cluster. Both give the same bits."""
 
-import contextlib
-import multiprocessing
-import os
-import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import resource_tracker
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, Protocol
 
+from pgkit import processes
 from pgkit.compare.work import Row, run_chunk
 from pgkit.config import TrainConfig
 from pgkit.explain import one_line
@@ -59,17 +56,10 @@ class LocalExecutor:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["pgkit.compare.work"])
-        self._running: dict[int, tuple[multiprocessing.process.BaseProcess, Connection]] = {}
+        self._running: dict[int, tuple[BaseProcess, Connection]] = {}
 
     def start(self, chunk: int, configs: Sequence[TrainConfig]) -> None:
-        here, there = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_work, args=(there, list(configs)), daemon=True)
-        with _environment(OMP_NUM_THREADS="1"), _without_interrupts():
-            process.start()
-        there.close()
-        self._running[chunk] = (process, here)
+        self._running[chunk] = processes.start(_work, list(configs), preload="pgkit.compare.work")
 
     def events(self, timeout: float) -> list[Event]:
         ready = wait([connection for _, connection in self._running.values()], timeout)
@@ -123,36 +113,10 @@ def _work(connection: Connection, configs: Sequence[TrainConfig]) -> None:
         connection.send(("failed", _reason(error)))
 
 
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """What is started inside never gets Ctrl-C, not even while it imports; this process gets it behind the context."""
-    resource_tracker.ensure_running()  # its start inside would let them through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, PgkitError):
         return one_line(error)
     return " ".join(traceback.format_exception_only(error)[-1].split())
-
-
-@contextlib.contextmanager
-def _environment(**variables: str) -> Any:
-    """Set environment variables for the processes that are started inside."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 class RayExecutor:

@@ -71,8 +71,8 @@ class Recorder:
             writer.text(tag, _toml_block(toml))
             writer.flush()
 
-    def log(self, steps: Sequence[float] | Array, values: Mapping[str, Sequence[float] | Array]) -> None:
-        """One row of each member.
+    def log(self, steps: Sequence[float] | Array, values: Mapping[str, Sequence[float] | Array]) -> int:
+        """One row of each member; how many numbers there are in it.
 
         Args:
             steps: ``(P,)`` environment steps of each member.
@@ -87,7 +87,9 @@ class Recorder:
             find(tag)
             if not column.shape == at.shape == (len(self._writers),):
                 raise ValueError(f"{tag} has shape {column.shape}, steps {at.shape}, members: {len(self._writers)}")
+        before = self._rows.count
         self._write(at, columns, max(time.time(), math.nextafter(self._latest, math.inf)))  # clocks may go back
+        return self._rows.count - before
 
     def replay(self, rows: "pd.DataFrame") -> None:
         """Log again what :func:`read_metrics` read of the run so far, and remove its earlier event files.
