@@ -1,0 +1,357 @@
+"""Runs in several processes: the same bits as in one, and the same ends, however they come."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_checkpoint import assert_equal
+from test_cli import pgkit as command_line
+from test_faults_environment import alive
+from test_faults_environment import config as faulty
+from test_resume import CARTPOLE, by_tag, config, population, wait_for, without_clock
+from test_training import events
+
+import pgkit
+from pgkit import checkpoint
+from pgkit.config import members
+from pgkit.interrupt import Stopped
+from pgkit.logging import read_metrics
+from pgkit.logging.rows import COLUMNS, write_metrics
+from pgkit.observe import TrainResult
+from pgkit.record import rows_until
+from pgkit.resuming import resume
+from pgkit.runs import evaluate_run
+from pgkit.slices import WorkerDied, cut
+from pgkit.training import default_workers, train
+from pgkit.types import PgkitError
+from pgkit.whole import Whole
+
+
+def alike(first: TrainResult | None, second: TrainResult | None) -> None:
+    """The same results and records, to the last bit, whichever process made them."""
+    assert first is not None
+    assert second is not None
+    assert first.table == second.table
+    assert first.reasons == second.reasons
+    assert_equal(first.params, second.params)
+    assert_equal(first.obs_stats, second.obs_stats)
+    assert_equal(tuple(first.final), tuple(second.final))
+    assert len(first.evaluations) == len(second.evaluations) > 0
+    for one, other in zip(first.evaluations, second.evaluations, strict=True):
+        assert one[:3] == other[:3]
+        assert_equal((*one.episodes, *(one.greedy or ())), (*other.episodes, *(other.greedy or ())))
+    assert first.directory is not None
+    assert second.directory is not None
+    alike_records(first.directory, second.directory)
+
+
+def alike_records(first: Path, second: Path) -> None:
+    results = [json.loads((place / "result.json").read_text()) for place in (first, second)]
+    assert all(result.pop("wall_seconds") > 0 for result in results)
+    assert results[0] == results[1]
+    tables = [without_clock(read_metrics(place / "metrics.parquet")) for place in (first, second)]
+    assert len(tables[0]) > 100
+    for member in range(len(results[0]["members"])):
+        own, other = (by_tag(table[table["member"] == member]) for table in tables)
+        assert own.equals(other), member
+    places = {path.parent.relative_to(first) for path in first.rglob("events.*")}
+    assert places == {path.parent.relative_to(second) for path in second.rglob("events.*")}
+    for place in places - {Path("summary")}:  # which depends on who is further when
+        curves, others = (events(root / place) for root in (first, second))
+        assert curves.keys() == others.keys()
+        for tag in curves.keys() - {"time/env_steps_per_second"}:
+            assert curves[tag] == others[tag], (place, tag)
+    bests = [evaluate_run(place, episodes=2, best=True) for place in (first, second)]
+    assert bests[0] == bests[1]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """Four members, of which one diverges, trained in this process."""
+    return train(population("actor-critic", CARTPOLE, steps=6000), tmp_path_factory.mktemp("alone") / "run")
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_same_bits_from_any_number_of_processes(alone: TrainResult, tmp_path: Path, workers: int) -> None:
+    configs = population("actor-critic", CARTPOLE, steps=6000)
+    done: list[float] = []
+    result = train(configs, tmp_path / "run", workers=workers, on_steps=done.append)
+    alike(alone, result)
+    assert len(checkpoint.load_latest(tmp_path / "run" / "checkpoints")["slices"]) == workers
+    assert result.parts == []
+    assert all(0 < steps <= sum(row["env_steps"] for row in result.table) for steps in done)
+    rates = read_metrics(tmp_path / "run" / "metrics.parquet").query("tag == 'time/env_steps_per_second'")["value"]
+    assert (rates > 0).all()
+    record = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert record["cpu_seconds"] > 0.5 * workers  # which the parent alone does not need
+    assert resume(tmp_path / "run") is None
+
+
+def test_whole_episodes_and_nothing_recorded() -> None:
+    configs = population("reinforce", CARTPOLE)
+    first, second = (train(configs, workers=workers) for workers in (1, 2))
+    assert first.table == second.table
+    assert_equal(first.params, second.params)
+
+
+def test_members_are_cut_into_pieces_of_nearly_the_same_length() -> None:
+    configs = [config(seed=k) for k in range(7)]
+    assert [len(piece) for piece in cut(configs, 3)] == [2, 2, 3]
+    assert [one.seed for piece in cut(configs, 3) for one in piece] == list(range(7))
+    assert [len(piece) for piece in cut(configs[:2], 8)] == [1, 1]
+    with pytest.raises(PgkitError, match="members of a population must agree in steps: member 0 has 1500, member 1"):
+        cut([configs[0], config(steps=9)], 2)
+    with pytest.raises(PgkitError, match="at least one member"):
+        cut([], 2)
+
+
+def test_where_one_process_is_all_that_can_be(tmp_path: Path) -> None:
+    env = CARTPOLE | {"backend": "gymnasium", "vectorization": "async"}
+    assert default_workers(config(env=env)) == 1
+    assert default_workers(config()) == len(os.sched_getaffinity(0))
+    with pytest.raises(PgkitError, match=r"^workers = 2: environments have processes of their own .* only 1"):
+        train([config(env=env, seed=k) for k in range(2)], tmp_path / "run", workers=2)
+    assert not (tmp_path / "run").exists()
+
+
+# --- stops ---
+
+
+@pytest.fixture
+def after_states(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
+    """``after_states(k, action)``: the action happens before the parent hears of the k-th state of a slice."""
+
+    def arrange(count: int, action: Callable[[], object]) -> None:
+        heard = 0
+
+        def hear(self: Whole, number: int, kind: str, content: Any, own: Any = Whole.hear) -> None:
+            nonlocal heard
+            heard += kind == "state"
+            if kind == "state" and heard == count:
+                action()
+            own(self, number, kind, content)
+
+        monkeypatch.undo()
+        monkeypatch.setattr(Whole, "hear", hear)
+
+    return arrange
+
+
+def test_stopped_and_resumed_at_any_time(alone: TrainResult, tmp_path: Path, after_states: Any) -> None:
+    """Before anything, under way, and where one slice is done."""
+    run, configs = tmp_path / "run", population("actor-critic", CARTPOLE, steps=6000, checkpoint_points=30)
+    progress = []
+    after_states(1, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Stopped, match=rf"^stopped by SIGINT: pgkit resume {run} continues$"):
+        train(configs, run, workers=3)
+    for count in (4, 25, 25):
+        progress.append(checkpoint.load_latest(run / "checkpoints"))
+        after_states(count, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Stopped, match="SIGTERM"):
+            resume(run)
+    after_states(0, lambda: None)
+    alike(alone, resume(run))
+    updates = [[own["parts"][-1]["updates"] for own in saved["slices"]] for saved in progress]
+    assert all(earlier < later for earlier, later in zip(updates, updates[1:], strict=False))
+    assert len(json.loads((run / "provenance.json").read_text())["resumed"]) == 4
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of ``alone`` in two slices, stopped under way."""
+    run = tmp_path_factory.mktemp("half") / "run"
+    own, states = Whole.hear, iter(range(1000))
+
+    def hear(self: Whole, number: int, kind: str, content: Any) -> None:
+        if kind == "state" and next(states) == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+        own(self, number, kind, content)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Whole, "hear", hear)
+        with pytest.raises(Stopped):
+            train(population("actor-critic", CARTPOLE, steps=6000, checkpoint_points=10), run, workers=2)
+    return run
+
+
+@pytest.mark.parametrize("member", range(4))
+def test_a_member_of_any_slice_goes_on_alone(alone: TrainResult, half: Path, tmp_path: Path, member: int) -> None:
+    own = resume(half, member=f"seed-{member}", out=tmp_path / "one")
+    assert own is not None
+    assert own.table == [alone.table[member]]
+    assert own.reasons == ({0: alone.reasons[member]} if member in alone.reasons else {})
+    assert_equal(own.params, {name: leaf[member : member + 1] for name, leaf in alone.params.items()})
+    assert alone.directory is not None
+    rows, others = (read_metrics(place / "metrics.parquet") for place in (tmp_path / "one", alone.directory))
+    assert by_tag(without_clock(rows)).equals(by_tag(without_clock(others[others["member"] == member])))
+
+
+def test_a_run_under_way_is_evaluated_in_the_order_of_its_members(half: Path) -> None:
+    table = evaluate_run(half, episodes=3).table
+    assert [row["seed"] for row in table] == [0, 1, 2, 3]
+    saved = checkpoint.load_latest(half / "checkpoints")
+    for number, own in enumerate(saved["slices"]):
+        assert sum(len(part["members"]) for part in own["parts"]) == 2, number
+        assert all(part["members"].max() < 2 for part in own["parts"] if len(part["members"]))
+
+
+def test_a_checkpoint_knows_the_first_rows_of_each_slice(tmp_path: Path) -> None:
+    member = np.array([0, 2, 1, 0, 2, 2, 1], np.int32)
+    rows = pd.DataFrame({name: np.arange(7) for name in COLUMNS} | {"member": member, "label": "a", "tag": "b"})
+    write_metrics(tmp_path / "metrics.parquet", rows)
+    part = {"members": np.arange(2)}
+    saved = {"slices": [{"parts": [part], "rows": 3}, {"parts": [{"members": np.arange(1)}], "rows": 2}]}
+    assert rows_until(tmp_path, saved)["step"].tolist() == [0, 1, 2, 3, 4]
+    saved["slices"][0]["rows"] = 1
+    assert rows_until(tmp_path, saved)["step"].tolist() == [0, 1, 4]
+    saved["slices"][0]["rows"] = 5
+    with pytest.raises(PgkitError, match="has 7 rows, but the checkpoint was written after 7"):
+        rows_until(tmp_path, saved)
+
+
+# --- processes that end ---
+
+
+def long_run(run: Path) -> list[str]:
+    words = "train cartpole-actor-critic steps=10_000_000 seeds=4 envs_per_member=2 evaluation.points=0 --quiet"
+    return [sys.executable, "-m", "pgkit", *words.split(), "checkpoint_points=10_000", "--workers", "2", "--out", str(run)]
+
+
+def workers_of(parent: int) -> list[int]:
+    """The processes that train: children of the fork server, which is a child of the parent."""
+    tree = {pid: stat for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if (stat := parent_of(pid))}
+    servers = [pid for pid, above in tree.items() if above == parent]
+    return [pid for pid, above in tree.items() if above in servers]
+
+
+def parent_of(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def wait_for_end(pids: list[int], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, pids))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_all_saves_and_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
+    run = tmp_path / "run"
+    with subprocess.Popen(long_run(run), stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        wait_for(run / "checkpoints" / "latest")
+        first = checkpoint.latest(run / "checkpoints")
+        time.sleep(0.5)
+        pids = workers_of(process.pid)
+        assert len(pids) == 2
+        os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (
+        code,
+        f"stopped by {signal.Signals(number).name}: pgkit resume {run} continues\n",
+    )
+    assert checkpoint.latest(run / "checkpoints") != first
+    wait_for_end(pids)
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path: Path, after_states: Any) -> None:
+    configs = [config(seed=k, steps=10_000_000) for k in range(2)]
+    after_states(2, lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
+    with pytest.raises(KeyboardInterrupt) as ended:
+        train(configs, tmp_path / "run", workers=2)
+    assert ended.type is KeyboardInterrupt
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_one_line(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with subprocess.Popen(long_run(run), stderr=subprocess.PIPE, text=True) as process:
+        wait_for(run / "checkpoints" / "latest")
+        pids = workers_of(process.pid)
+        os.kill(pids[-1], signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors == f"error: the process that trained seeds 2 ... 3 died (signal 9); pgkit resume {run} continues\n"
+    wait_for_end(pids)
+    assert len(evaluate_run(run, episodes=1).table) == 4
+    assert not (run / "result.json").exists()
+
+
+def test_a_killed_worker_costs_no_bit(alone: TrainResult, tmp_path: Path, after_states: Any) -> None:
+    run = tmp_path / "run"
+    server = os.getpid()
+    after_states(9, lambda: os.kill(workers_of(server)[0], signal.SIGKILL))
+    with pytest.raises(WorkerDied, match=r"signal 9"):
+        train(population("actor-critic", CARTPOLE, steps=6000, checkpoint_points=50), run, workers=2)
+    after_states(0, lambda: None)
+    alike(alone, resume(run))
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with subprocess.Popen(long_run(run)) as process:
+        wait_for(run / "checkpoints" / "latest")
+        pids = workers_of(process.pid)
+        process.kill()
+    assert len(pids) == 2
+    wait_for_end(pids)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_fault_in_any_process_is_the_same_line(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(PgkitError) as told:
+        train(members(faulty("step raises")), tmp_path / "run", workers=workers)
+    assert told.value.exit_code == 1
+    assert "(seeded with " in str(told.value)
+    assert "failed: ZeroDivisionError: no gravity here" in str(told.value)
+    assert "it is environment 2 of seed 1" in told.value.__notes__
+    assert 'raise ZeroDivisionError("no gravity\\nhere")' in (tmp_path / "run" / "error.txt").read_text()
+    assert len(evaluate_run(tmp_path / "run", episodes=1).table) == 3
+
+
+def test_what_no_worker_can_build_leaves_no_directory(tmp_path: Path) -> None:
+    settings = [config(seed=k, env={"id": "Nowhere-v0"}) for k in range(2)]
+    messages = []
+    for workers in (1, 2):
+        with pytest.raises(PgkitError) as told:
+            train(settings, tmp_path / "run", workers=workers)
+        messages.append(str(told.value))
+    assert messages[0] == messages[1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_of_ours_comes_with_its_traceback(tmp_path: Path) -> None:
+    settings = [config(seed=k, env={"id": "faulty_envs:Faulty-v0", "kwargs": {"fault": 3}}) for k in range(2)]
+    with pytest.raises(Exception, match=".") as told:
+        train(settings, workers=2)
+    assert isinstance(told.value, PgkitError) or "in the process of a slice" in "".join(told.value.__notes__)
+
+
+# --- the command line ---
+
+
+def test_the_command_line_uses_all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = "train cartpole-actor-critic seeds=3 envs_per_member=2 steps=400 policy.hidden=[8] evaluation.points=1"
+    words += " evaluation.episodes=2 evaluation.final_episodes=3"
+    outputs = []
+    for number, more in enumerate(["", " --workers 1"]):
+        told = command_line(f"{words} name=run{number}{more} --quiet")
+        assert told.exit_code == 0, told.stderr
+        outputs.append(told.stdout.replace(f"run{number}", "run"))
+        count = len(checkpoint.load_latest(tmp_path / f"runs/run{number}/checkpoints")["slices"])
+        assert count == (1 if more else min(3, len(os.sched_getaffinity(0))))
+    assert outputs[0] == outputs[1]
+    assert command_line(f"{words} --workers 0").exit_code == 2
+    assert pgkit.train is train
