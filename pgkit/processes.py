@@ -1,4 +1,4 @@
-"""Processes that compute with one thread each, and that no signal to the whole group ends before their parent says so."""
+"""Processes that compute with one thread each, and that no signal to the whole group ends before their parent."""
 
 import contextlib
 import multiprocessing

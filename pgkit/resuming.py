@@ -1,9 +1,10 @@
 """Going on with a run that was stopped, however it was stopped.
 
-A checkpoint holds everything between two updates: the state of each part of the population (``Population.state``:
-parameters, optimizer, normalisers, counters, environments), of the observer (``Observer.state``: marks, evaluations),
-and how many rows of ``metrics.parquet`` belong to it; all this of each slice of the members, which need not be equally
-far. Resuming builds the populations anew, takes these states, drops later rows and writes the TensorBoard files again from the rows that stay: what follows is what would have followed.
+A checkpoint holds everything between two updates of each slice of the members: the state of each part of the population
+(``Population.state``: parameters, optimizer, normalisers, counters, environments), of the observer (``Observer.state``:
+marks, evaluations), and how many rows of ``metrics.parquet`` belong to the slice; slices need not be equally far.
+Resuming builds the populations anew, takes these states, drops later rows and writes the TensorBoard files again from
+the rows that stay: what follows is what would have followed.
 """
 
 import tomllib

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, suppress
+from itertools import pairwise
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -95,7 +96,7 @@ def cut(configs: Sequence[TrainConfig], slices: int) -> list[Sequence[TrainConfi
     check_population(configs)
     count = min(slices, len(configs))
     bounds = [len(configs) * k // count for k in range(count + 1)]
-    return [configs[begin:end] for begin, end in zip(bounds, bounds[1:], strict=False)]
+    return [configs[begin:end] for begin, end in pairwise(bounds)]
 
 
 def made(jobs: Sequence[Job], make: Callable[[Job], Slice]) -> "Slices":
@@ -168,8 +169,8 @@ class InWorkers:
                 self._stop(whole)
             ended = results.keys() | self._stopped
             waiting = [connection for connection, number in connections.items() if number not in ended]
-            for connection in wait(waiting, SECONDS_BETWEEN_LOOKS):
-                number = connections[connection]
+            ready = wait(waiting, SECONDS_BETWEEN_LOOKS)
+            for number in [connections[connection] for connection in waiting if connection in ready]:
                 kind, content, cpu = self._receive(number, whole.directory)
                 whole.spend(cpu)
                 if kind == "result":
@@ -202,7 +203,8 @@ class InWorkers:
             kind, content, cpu = pickle.loads(connection.recv_bytes())
         except (EOFError, OSError):
             process.join()
-            how = f"signal {-process.exitcode}" if (process.exitcode or 0) < 0 else f"exit code {process.exitcode}"
+            code = process.exitcode or 0
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
             remedy = "" if directory is None else f"; pgkit resume {directory} continues"
             raise WorkerDied(f"the process that trained {self._members[number]} died ({how}){remedy}") from None
         if kind == "failed":

@@ -73,7 +73,9 @@ def why_one_worker(config: TrainConfig) -> str | None:
     """Why all members have to be trained in one process, if so."""
     if resolve_device(config.device).type != "cpu":
         return "a GPU trains all members at once"
-    return "environments have processes of their own (env.vectorization)" if config.env.vectorization == "async" else None
+    if config.env.vectorization == "async":
+        return "environments have processes of their own (env.vectorization)"
+    return None
 
 
 class PopulationSlice:

@@ -28,6 +28,7 @@ def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
     from pgkit.config import members as each_seed
     from pgkit.observe import Observer
     from pgkit.population import build
+    from pgkit.whole import Here, Whole
 
     config = load_config(
         "cartpole-actor-critic",
@@ -37,7 +38,8 @@ def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
     configs = each_seed(config)
     population = build(configs)
     phases = time_phases(population)
-    with Observer(population, configs, None, False, False, None) as observer:
+    whole = Whole(configs, [len(configs)], None, inexact=None, progress=False, on_steps=None)
+    with whole, Observer([population], configs, Here(whole)) as observer:
 
         def advance() -> int:
             metrics = training.update(population, diagnose=observer.wants_diagnosis)

@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", help="such as lander-async-reinforce-adam; all unless given")
     parser.add_argument("--kills", type=int, default=50, help="of all cases together")
     parser.add_argument("--steps", type=int, default=12_000, help="of each of the 8 members")
+    parser.add_argument("--workers", type=int, default=1, help="processes of each training")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
     cases = arguments.cases or CASES
@@ -62,12 +63,12 @@ def main() -> None:
         kills = arguments.kills * (index + 1) // len(cases) - arguments.kills * index // len(cases)
         untouched, killed = PLACE / case / "untouched", PLACE / case / "killed"
         started = time.monotonic()
-        subprocess.run(command(case, arguments.steps, untouched), stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(command(case, arguments, untouched), stdout=subprocess.DEVNULL, check=True)
         longest = (time.monotonic() - started) / (kills + 1)
         for _ in range(kills):
-            kill_after(moments, longest, command(case, arguments.steps, killed), killed)
+            kill_after(moments, longest, command(case, arguments, killed), killed)
             half_written += any(killed.rglob(".*.tmp"))
-        subprocess.run(command(case, arguments.steps, killed), stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(command(case, arguments, killed), stdout=subprocess.DEVNULL, check=True)
         found = [what for what, first, second in contents(untouched, killed) if first != second]
         different += [f"{case}: {what}" for what in found]
         resumed = len(json.loads((killed / "provenance.json").read_text())["resumed"])
@@ -79,15 +80,16 @@ def main() -> None:
     sys.exit(bool(different))
 
 
-def command(case: str, steps: int, directory: Path) -> list[str]:
+def command(case: str, arguments: argparse.Namespace, directory: Path) -> list[str]:
     """``pgkit train``, or ``pgkit resume`` if there is something to resume."""
     python = [sys.executable, "-m", "pgkit"]
     if any((directory / "checkpoints").glob("step-*.pt")):
         return [*python, "resume", str(directory), "--quiet"]
     env, agent, optimizer = next((e, a, o) for e in ENVS for a in AGENTS for o in OPTIMIZERS if case == f"{e}-{a}-{o}")
     name = f"{'cartpole' if env == 'cartpole' else 'lunarlander'}-{agent}"
-    words = f"{ENVS[env].format(steps=steps)} {OPTIMIZERS[optimizer]} {SHARED}".split()
+    words = f"{ENVS[env].format(steps=arguments.steps)} {OPTIMIZERS[optimizer]} {SHARED}".split()
     words += ["rollout_steps=16"] if agent == "actor-critic" else []
+    words += ["--workers", str(arguments.workers)]
     again = ["--overwrite"] if (directory / "config.toml").exists() else []
     return [*python, "train", name, *words, "--out", str(directory), "--quiet", *again]
 
@@ -117,7 +119,14 @@ def contents(first: Path, second: Path) -> Iterator[tuple[str, Any, Any]]:
         yield name, read(first), read(second)
     places = sorted({path.parent.relative_to(root) for root in (first, second) for path in root.rglob("events.*")})
     for place in places:
+        if place == Path("summary") and workers_of(first) > 1:
+            continue
         yield f"TensorBoard {place}", curves(first / place), curves(second / place)
+
+
+def workers_of(run: Path) -> int:
+    """Processes that trained; the order of rows, and with it the summary, depends on which of several was faster."""
+    return len(checkpoint.load_latest(run / "checkpoints")["slices"])
 
 
 def last(run: Path) -> dict[str, str]:
@@ -130,6 +139,8 @@ def best(run: Path) -> dict[str, str]:
 
 def metrics(run: Path) -> str:
     rows = read_metrics(run / "metrics.parquet")
+    if workers_of(run) > 1:
+        rows = rows.sort_values(["member", "tag", "step"], kind="stable", ignore_index=True)
     return rows[rows["tag"] != "time/env_steps_per_second"].drop(columns="wall_time").to_csv()
 
 

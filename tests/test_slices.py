@@ -2,11 +2,13 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from pgkit.observe import TrainResult
 from pgkit.record import rows_until
 from pgkit.resuming import resume
 from pgkit.runs import evaluate_run
-from pgkit.slices import WorkerDied, cut
+from pgkit.slices import WorkerDied, _portable, cut
 from pgkit.training import default_workers, train
 from pgkit.types import PgkitError
 from pgkit.whole import Whole
@@ -161,7 +163,7 @@ def test_stopped_and_resumed_at_any_time(alone: TrainResult, tmp_path: Path, aft
     after_states(0, lambda: None)
     alike(alone, resume(run))
     updates = [[own["parts"][-1]["updates"] for own in saved["slices"]] for saved in progress]
-    assert all(earlier < later for earlier, later in zip(updates, updates[1:], strict=False))
+    assert all(earlier < later for earlier, later in pairwise(updates))
     assert len(json.loads((run / "provenance.json").read_text())["resumed"]) == 4
 
 
@@ -222,8 +224,9 @@ def test_a_checkpoint_knows_the_first_rows_of_each_slice(tmp_path: Path) -> None
 
 
 def long_run(run: Path) -> list[str]:
-    words = "train cartpole-actor-critic steps=10_000_000 seeds=4 envs_per_member=2 evaluation.points=0 --quiet"
-    return [sys.executable, "-m", "pgkit", *words.split(), "checkpoint_points=10_000", "--workers", "2", "--out", str(run)]
+    words = "train cartpole-actor-critic steps=10_000_000 seeds=4 envs_per_member=2 evaluation.points=0"
+    words += f" checkpoint_points=10_000 --quiet --workers 2 --out {run}"
+    return [sys.executable, "-m", "pgkit", *words.split()]
 
 
 def workers_of(parent: int) -> list[int]:
@@ -331,11 +334,26 @@ def test_what_no_worker_can_build_leaves_no_directory(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_an_error_of_ours_comes_with_its_traceback(tmp_path: Path) -> None:
-    settings = [config(seed=k, env={"id": "faulty_envs:Faulty-v0", "kwargs": {"fault": 3}}) for k in range(2)]
-    with pytest.raises(Exception, match=".") as told:
-        train(settings, workers=2)
-    assert isinstance(told.value, PgkitError) or "in the process of a slice" in "".join(told.value.__notes__)
+class Unpicklable(Exception):
+    """Cannot be built again from its text."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first}\n{second}")
+
+
+def test_errors_travel_with_their_traceback() -> None:
+    """One of pgkit's is a line; others are mistakes of ours, or of a library."""
+    caught = []
+    for error in (PgkitError("one line"), ZeroDivisionError("no step"), Unpicklable(3, 4)):
+        try:
+            raise error
+        except Exception as own:
+            caught.append(pickle.loads(pickle.dumps(_portable(own))))
+    assert [type(error) for error in caught] == [PgkitError, ZeroDivisionError, RuntimeError]
+    assert [str(error) for error in caught[:2]] == ["one line", "no step"]
+    assert str(caught[2]).endswith("Unpicklable: 3 4")
+    assert not hasattr(caught[0], "__notes__")
+    assert all("raise error" in "".join(error.__notes__) for error in caught[1:])
 
 
 # --- the command line ---
