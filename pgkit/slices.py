@@ -175,6 +175,7 @@ class InWorkers:
                 whole.spend(cpu)
                 if kind == "result":
                     results[number] = content
+                    whole.hear(number, "steps", float(sum(row["env_steps"] for row in content.table)))
                 elif kind == "stopped":
                     self._stopped.add(number)
                 else:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
@@ -90,8 +90,15 @@ class Whole:
         breakdown.report(error, self.configs, self.directory)
         with ExitStack() as stack:  # each of these happens, whatever happens to the others
             stack.callback(self._close_record, error)
+            stack.callback(self._save_before, error)
             stack.callback(self._signals.__exit__, None, None, None)
             stack.callback(self._bar.stop)
+
+    def _save_before(self, error: BaseException | None) -> None:
+        """A slice that fails shall not cost what the others have done; Ctrl-C does not wait for it."""
+        if isinstance(error, Exception) and self._unwritten and None not in self._states:
+            with suppress(Unwritable):
+                self._checkpoint()
 
     def _close_record(self, error: BaseException | None) -> None:
         try:
@@ -177,11 +184,14 @@ class Whole:
         self._unwritten.add(number)
         numbers = range(len(self._states))
         if all(k in self._unwritten or self.is_trained(k) for k in numbers):
-            self._unwritten.clear()
-            self._write(lambda: self._record.checkpoint([state for state in self._states if state is not None]))
+            self._write(self._checkpoint)
         if self._ending():
             self._signals.safe = True
             self._signals.stop_here()
+
+    def _checkpoint(self) -> None:
+        self._unwritten.clear()
+        self._record.checkpoint([state for state in self._states if state is not None])
 
     def _ending(self) -> bool:
         """Whether all members are trained: what is left can be done again."""

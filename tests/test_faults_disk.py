@@ -24,6 +24,7 @@ WORDS += [
     "evaluation.final_episodes=3",
     "checkpoint_points=10",
     "--quiet",
+    "--workers=1",  # which tells its steps after each update
 ]
 
 

@@ -83,9 +83,9 @@ def config(fault: str, vectorization: str = "sync", **changes: Any) -> TrainConf
 
 
 def command(settings: TrainConfig, place: Path) -> list[str]:
-    """The words that train this into ``run``."""
+    """The words that train this into ``run``, in one process: how many there would be depends on the machine."""
     (place / "faulty.toml").write_text(to_toml(settings))
-    return ["train", str(place / "faulty.toml"), "--quiet", "--out", str(place / "run")]
+    return ["train", str(place / "faulty.toml"), "--quiet", "--workers", "1", "--out", str(place / "run")]
 
 
 @pytest.fixture

@@ -234,12 +234,12 @@ def test_debug_numerics_stops_at_the_first_bad_number(fault: str, scaled: bool, 
     env = {"kwargs": CHOSEN | {"fault": fault}, "normalize_observations": scaled}
     configs = [config(seed=seed, env=env) for seed in range(3)]
     (tmp_path / "faulty.toml").write_text(to_toml(configs[0].model_copy(update={"seeds": 3})))
-    words = ["train", str(tmp_path / "faulty.toml"), "--quiet", "--debug-numerics", "--out", str(tmp_path / "run")]
-    done = CliRunner().invoke(app, words)
+    words = f"train {tmp_path}/faulty.toml --quiet --debug-numerics --workers 2 --out {tmp_path}/run"
+    done = CliRunner().invoke(app, words.split())
     assert done.exit_code == 1
     assert done.stderr.startswith(f"error: seed 1, before step 160: first bad number: {FAULTS[fault]}")
     assert done.stderr.count("\n") == 1
-    saved = load_latest(tmp_path / "run" / "checkpoints")["slices"][0]["parts"][0]
+    saved = load_latest(tmp_path / "run" / "checkpoints")["slices"][1]["parts"][0]
     assert 0 < saved["updates"] < 6  # the last one before the bad update
     assert all(leaf.isfinite().all() for leaf in (*saved["params"].values(), *saved["obs_stats"].values()))
 
