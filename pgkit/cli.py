@@ -51,7 +51,8 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Directory of the run; runs/<name> unless given.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is already there.")] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes, one thread each, that share the seeds; all cores.")
+        int | None,
+        typer.Option(min=1, help="Processes, one thread each, that share the seeds; all cores, 8 seeds or more each."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Neither header nor progress bar.")] = False,
     debug_numerics: Annotated[

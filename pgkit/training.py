@@ -64,9 +64,14 @@ def train(
         return whole.finish(slices.train(whole))
 
 
+LEAST_MEMBERS = 8
+"""Of a worker: an update of a few members takes as long as one of a single member."""
+
+
 def default_workers(config: TrainConfig) -> int:
-    """As many as cores, where several are possible."""
-    return 1 if why_one_worker(config) else len(os.sched_getaffinity(0))
+    """As many as cores, where several are possible and each has members enough to be worth a process."""
+    worth = len(config.seed_list) // LEAST_MEMBERS
+    return 1 if why_one_worker(config) else max(1, min(worth, len(os.sched_getaffinity(0))))
 
 
 def why_one_worker(config: TrainConfig) -> str | None:
