@@ -120,8 +120,8 @@ class Population:
         state = {"opt_state": self.optimizer.dump(self.opt_state), "updates": self.updates}
         return own | state | self.collector.state(envs)
 
-    def resumed(self, saved: Mapping[str, Any]) -> "Population":
-        """The members of a state, found in this fresh population, as they were; environments not saved begin anew.
+    def resumed(self, saved: Mapping[str, Any], anew: bool = False) -> "Population":
+        """The members of a state, found in this fresh population, as they were; ``anew``: but at new episodes.
 
         Raises:
             PgkitError: the state is that of other networks, or the environments do not come back as they were.
@@ -133,7 +133,7 @@ class Population:
                 raise PgkitError(f"the checkpoint's parameter {name} has shape {shape}, expected {tuple(leaf.shape)}")
         return replace(
             fresh,
-            collector=fresh.collector.resumed(saved),
+            collector=fresh.collector.resumed(saved, anew),
             params=saved["params"],
             opt_state=self.optimizer.load(saved["opt_state"], saved["params"]),
             alive=saved["alive"],
@@ -199,7 +199,9 @@ def build_again(
     """
     fresh = build(configs, beginning)
     try:
-        return [fresh.resumed(state) for state in states]
+        *left, training = states
+        anew = training["envs"] is None and len(training["members"]) > 0
+        return [*(fresh.resumed(state) for state in left), fresh.resumed(training, anew)]
     except BaseException:
         fresh.collector.envs.close()
         raise

@@ -102,18 +102,18 @@ class Collector:
         there = self.envs.state(self._index(self.members)) if envs else None
         return kept | {"statistics": self.statistics._asdict(), "envs": there}
 
-    def resumed(self, saved: Mapping[str, Any]) -> "Collector":
-        """This collector, fresh, where another of the same members stood; environments not saved stay fresh.
+    def resumed(self, saved: Mapping[str, Any], anew: bool) -> "Collector":
+        """This collector, fresh, where another of the same members stood, or ``anew`` with all episodes before it.
 
         Raises:
             PgkitError: the environments do not come back as they were.
         """
-        begun = ("obs", "discounted", "so_far", "waiting") if saved["envs"] is None else ()
+        begun = ("obs", "discounted", "so_far", "waiting") if anew else ()
         taken = copy.copy(self)
         for name in _KEPT:
             setattr(taken, name, getattr(self, name) if name in begun else saved[name])
         taken.statistics = Statistics(**saved["statistics"])
-        if saved["envs"] is not None:
+        if saved["envs"] is not None and not anew:
             self.envs.restore(saved["envs"], self._index(self.members))
         return taken
 
