@@ -155,7 +155,8 @@ class Observer:
         """Before the first update: the first state, the first evaluation."""
         self._save()
         population = self.parts[-1]
-        self._put_aside(population, population.members.tolist(), population.env_steps.tolist())
+        if not any(self._evaluation_marks.passed):  # resumed, the next update comes first, as it would have
+            self._put_aside(population, population.members.tolist(), population.env_steps.tolist())
 
     def see(self, population: Population, metrics: Mapping[str, Tensor]) -> None:
         """Look at the population after an update."""

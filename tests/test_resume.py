@@ -155,6 +155,20 @@ def test_a_stopped_run_ends_as_if_it_had_not_stopped(tmp_path: Path, stop_after:
     assert [entry["differences"] for entry in entries] == [[], [], []]
 
 
+def test_a_run_stopped_after_every_update(tmp_path: Path, stop_after: Any) -> None:
+    """Members wait for their evaluation while others leave: all is played when it would have been played."""
+    configs = [config("reinforce", seed=k, optimizer=TABLES[k % 3]) for k in range(6)]
+    whole = train(configs, tmp_path / "whole")
+    updates = max(part.updates for part in whole.parts)
+    for count in range(updates):
+        stop_after(1)
+        with pytest.raises(Stopped):
+            train(configs, tmp_path / "stopped") if count == 0 else resume(tmp_path / "stopped")
+    stop_after(0)
+    same(whole, resume(tmp_path / "stopped"))
+    same_records(tmp_path / "whole", tmp_path / "stopped")
+
+
 @pytest.fixture(scope="module", params=["actor-critic", "reinforce"])
 def half(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainResult, Path]:
     """A population trained without a stop, and the directory of the same one stopped in its middle."""
