@@ -114,7 +114,7 @@ def go_on(configs: Sequence[TrainConfig], saved: Mapping[str, Any], anyway: bool
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise PgkitError(f"{found[0]}{more}: it could not go on exactly; --anyway goes on all the same")
     training = [own["parts"][-1] for own in saved["slices"]]
-    if all(state["envs"] is not None or not len(state["members"]) for state in training):
+    if saved["inexact"] is None or not any(len(state["members"]) for state in training):
         try:
             return made(jobs_of(configs, saved), PopulationSlice), Past(saved, saved["beginning"], found)
         except NotReproduced as error:

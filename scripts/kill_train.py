@@ -58,25 +58,28 @@ def main() -> None:
     arguments = parser.parse_args()
     cases = arguments.cases or CASES
     shutil.rmtree(PLACE, ignore_errors=True)
-    moments, different, half_written = random.Random(arguments.seed), [], 0
+    moments, different, dead, half_written = random.Random(arguments.seed), [], 0, 0
     for index, case in enumerate(cases):
         kills = arguments.kills * (index + 1) // len(cases) - arguments.kills * index // len(cases)
         untouched, killed = PLACE / case / "untouched", PLACE / case / "killed"
         started = time.monotonic()
         subprocess.run(command(case, arguments, untouched), stdout=subprocess.DEVNULL, check=True)
         longest = (time.monotonic() - started) / (kills + 1)
+        died = 0
         for _ in range(kills):
-            kill_after(moments, longest, command(case, arguments, killed), killed)
-            half_written += any(killed.rglob(".*.tmp"))
+            scrap = set(killed.rglob(".*.tmp"))
+            died += kill_after(moments, longest, command(case, arguments, killed), killed)
+            half_written += bool(set(killed.rglob(".*.tmp")) - scrap)
+        dead += died
         subprocess.run(command(case, arguments, killed), stdout=subprocess.DEVNULL, check=True)
         found = [what for what, first, second in contents(untouched, killed) if first != second]
         different += [f"{case}: {what}" for what in found]
         resumed = len(json.loads((killed / "provenance.json").read_text())["resumed"])
         print(
-            f"{case}: {kills} kills, {resumed} resumptions recorded, differs: {', '.join(found) or 'nothing'}",
+            f"{case}: {died} kills, {resumed} resumptions recorded, differs: {', '.join(found) or 'nothing'}",
             flush=True,
         )
-    print(f"{arguments.kills} kills, {half_written} of them in the middle of a write; {len(different)} differences")
+    print(f"{dead} kills, {half_written} of them in the middle of a write; {len(different)} differences")
     sys.exit(bool(different))
 
 
@@ -94,7 +97,7 @@ def command(case: str, arguments: argparse.Namespace, directory: Path) -> list[s
     return [*python, "train", name, *words, "--out", str(directory), "--quiet", *again]
 
 
-def kill_after(moments: random.Random, longest: float, words: list[str], directory: Path) -> None:
+def kill_after(moments: random.Random, longest: float, words: list[str], directory: Path) -> bool:
     """Run a command in a process group of its own, and kill that: one in five at any moment, others while it trains."""
     latest = directory / "checkpoints" / "latest"
     before = stamp(latest)
@@ -107,6 +110,8 @@ def kill_after(moments: random.Random, longest: float, words: list[str], directo
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        return True
+    return False  # it had ended before
 
 
 def stamp(path: Path) -> int | None:

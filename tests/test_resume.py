@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -206,8 +207,9 @@ def test_a_member_taken_out_goes_on_alone(half: tuple[TrainResult, Path], tmp_pa
     assert {tag: curves[tag] for tag in curves if "per_second" not in tag} == {
         tag: others[tag] for tag in others if "per_second" not in tag
     }
-    taken = json.loads((tmp_path / "alone" / "provenance.json").read_text())["taken_from"]
-    assert taken["member"] == f"seed-{member}"
+    record = json.loads((tmp_path / "alone" / "provenance.json").read_text())
+    assert record["taken_from"]["member"] == f"seed-{member}"
+    assert [entry["differences"] for entry in record["resumed"]] == [[]]
 
 
 def test_a_member_that_is_not_there(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
@@ -512,5 +514,5 @@ def test_kills_at_random_moments_change_nothing(tmp_path: Path, case: str, worke
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{case}: 2 kills" in done.stdout
+    assert re.match(rf"{case}: [12] kills", done.stdout)
     assert done.stdout.endswith("0 differences\n")
