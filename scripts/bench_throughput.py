@@ -137,8 +137,8 @@ def landers(bench: Bench) -> list[Row]:
 
 def watching(bench: Bench) -> list[Row]:
     """What logging, evaluation and checkpoints add to a training as shipped."""
-    command = [sys.executable, "-m", "pgkit", "train", "cartpole-actor-critic", "seeds=16", "steps=100_000", "-q"]
-    bare = ["evaluation.points=0", "evaluation.final_episodes=1", "checkpoint_points=0", "log_interval=100_000"]
+    command = [sys.executable, "-m", "pgkit", "train", "cartpole-actor-critic", "seeds=16", "-q"]
+    bare = ["evaluation.points=0", "evaluation.final_episodes=1", "checkpoint_points=0", "log_interval=499_000"]
     shares = []
     for _ in range(bench.repetitions):
         with tempfile.TemporaryDirectory() as folder:
