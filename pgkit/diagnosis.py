@@ -35,7 +35,8 @@ def of_optimizer(grads: Params, updates: Params, params: Params, state: object) 
         own = [_only(tree, network) for tree in (grads, updates, params)]
         if own[0]:
             measures |= {f"optimizer/{network}/{name}": number for name, number in optim.measure(*own).items()}
-    return measures | {f"optimizer/{name}": number for name, number in optim.diagnostics(state).items()}
+    # What was measured stands: an optimizer knows its norms only of the members that it clips.
+    return {f"optimizer/{name}": number for name, number in optim.diagnostics(state).items()} | measures
 
 
 def _only(tree: Mapping[str, Tensor], network: str) -> Params:

@@ -23,9 +23,10 @@ _TYPES = {
 }
 
 
-def one_line(error: PgkitError) -> str:
-    """An error and the notes added to it, all that no terminal should get escaped."""
-    text = " ".join("; ".join([str(error), *getattr(error, "__notes__", [])]).split())
+def one_line(error: Exception) -> str:
+    """An error (its type first, if it is none of pgkit's) and its notes, all that no terminal should get escaped."""
+    what = str(error) if isinstance(error, PgkitError) else f"{type(error).__name__}: {error}"
+    text = " ".join("; ".join([what, *getattr(error, "__notes__", [])]).split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -19,12 +19,12 @@ class Unwritable(PgkitError):
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What the system refuses inside is an :class:`Unwritable` that names ``path``."""
+def writing(path: Path, verb: str = "write") -> Iterator[None]:
+    """What the system refuses inside is an :class:`Unwritable`: that it cannot be written (``verb``), and what."""
     try:
         yield
     except OSError as error:
-        raise Unwritable(f"cannot write {path}: {error.strerror or error}") from error
+        raise Unwritable(f"cannot {verb} {path}: {error.strerror or error}") from error
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -35,18 +35,17 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     temporary: str | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = None
-        _sync_directory(path.parent)
-    except OSError as error:
-        raise Unwritable(f"cannot write {path}: {error.strerror or error}") from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
+            os.replace(temporary, path)
+            temporary = None
+            _sync_directory(path.parent)
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)

@@ -79,16 +79,17 @@ def mlp(params: Params, name: str, x: Tensor, activation: str, activate_last: bo
     A layer is ``x @ weight + bias``: ``(P, B, in)``, ``(P, in, out)``, ``(P, 1, out)`` -> ``(P, B, out)``. The
     activation stands between layers, and after the last one if ``activate_last``.
     """
-    leaves = _padded_leaves(params, name, rows=x.shape[1])
-    if not leaves:
+    layers = layer_count(params, name)
+    if layers == 0:
         return x
+    leaves = _padded_leaves(params, name, layers, rows=x.shape[1])
     x = functional.pad(x, (0, 1)) if x.shape[2] == 1 else x
     form, graph = (ACTIVATIONS[activation], activate_last), torch.is_grad_enabled()
     y = _Layers.apply(form, x, *leaves) if graph else _forward(form, x, leaves)[-1]  # type: ignore[no-untyped-call]
-    return y[..., : params[f"{name}.{layer_count(params, name) - 1}.bias"].shape[2]]
+    return y[..., : params[f"{name}.{layers - 1}.bias"].shape[2]]
 
 
-def _padded_leaves(params: Params, name: str, rows: int) -> list[Tensor]:
+def _padded_leaves(params: Params, name: str, layers: int, rows: int) -> list[Tensor]:
     """Weight, bias, weight, bias, ... of a network, narrow widths padded with zeros.
 
     A width of one becomes two: the matrix-vector kernels that BLAS takes for width one round differently for one member
@@ -96,7 +97,7 @@ def _padded_leaves(params: Params, name: str, rows: int) -> list[Tensor]:
     """
     leaves: list[Tensor] = []
     least = _LEAST_WIDTH if rows >= _MANY_ROWS else 2
-    for layer in range(layer_count(params, name)):
+    for layer in range(layers):
         weight, bias = params[f"{name}.{layer}.weight"], params[f"{name}.{layer}.bias"]
         width_in = leaves[-1].shape[2] if leaves else max(2, weight.shape[1])
         more_in, more_out = width_in - weight.shape[1], max(0, least - weight.shape[2])

@@ -135,6 +135,8 @@ class Observer:
             marks = (self._log_marks, self._evaluation_marks, self._checkpoint_marks)
             for own, passed in zip(marks, saved["marks"], strict=True):
                 own.passed = list(passed)
+        self._steps_left = sum(float(part.env_steps.sum()) for part in self.parts[:-1])  # of members that have left
+        self._steps = self._steps_left + float(self.parts[-1].env_steps.sum())  # of all together
         self._started = time.perf_counter() - (saved["seconds"] if saved else 0.0)
         self._saved_at = time.perf_counter()
 
@@ -162,15 +164,17 @@ class Observer:
         """Look at the population after an update."""
         self.parts[-1] = population
         members, env_steps = population.members.tolist(), population.env_steps.tolist()
+        self._steps = self._steps_left + sum(env_steps)
         if self._to_log:
             self._log(population, metrics)
         self._to_log = {members[row] for row in self._log_marks.due(members, env_steps)}
         self._put_aside(population, members, env_steps)
-        self._outlet.tell("steps", self._steps_done())
+        self._outlet.tell("steps", self._steps)
 
     def keep(self, leaving: Population, staying: Population, reasons: Mapping[int, str]) -> None:
         """Some members are done: they have used their budget, or diverged, for these reasons by member."""
         self.parts[-1:] = [leaving, staying]
+        self._steps_left += float(leaving.env_steps.sum())
         self.reasons |= reasons
         for member, alive, steps in zip(leaving.members, leaving.alive, leaving.env_steps, strict=True):
             if not alive:
@@ -182,7 +186,7 @@ class Observer:
         """Between two updates: tell the state if that is due, and stop if somebody asks for it."""
         if self.parts[-1].size == 0:
             return  # the end, which saves by itself
-        due = self._checkpoint_marks.due([0], [self._steps_done() / len(self.configs)])
+        due = self._checkpoint_marks.due([0], [self._steps / len(self.configs)])
         late = time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS
         if due or late or self._outlet.stop_wanted():
             self._save()
@@ -238,10 +242,6 @@ class Observer:
         self._outlet.tell("state", {"parts": states, "observer": self.state()})
         self._saved_at = time.perf_counter()
 
-    def _steps_done(self) -> float:
-        """Of all members together."""
-        return sum(float(part.env_steps.sum()) for part in self.parts)
-
     def _put_aside(self, population: Population, members: list[int], env_steps: list[float]) -> None:
         if self.configs[0].evaluation.points == 0:
             return
@@ -274,7 +274,7 @@ class Observer:
                 values["train/episode_return"] = returns / episodes if episodes else float("nan")
                 values["train/episode_length"] = lengths / episodes if episodes else float("nan")
                 rows[member] = (counts[0], values)
-        self._outlet.tell("trained", (self._steps_done(), rows))
+        self._outlet.tell("trained", (self._steps, rows))
 
 
 def evaluation_row(returns: Tensor, lengths: Tensor) -> dict[str, float]:

@@ -11,6 +11,9 @@ from multiprocessing.process import BaseProcess
 
 from pgkit.interrupt import SIGNALS
 
+SECONDS_BETWEEN_SIGNS = 0.5
+"""A process that computes says so often how far it is."""
+
 
 def start(work: Callable[..., None], *arguments: object, preload: str) -> tuple[BaseProcess, Connection]:
     """A process that does ``work(connection, *arguments)``, and this end of its connection.

@@ -27,7 +27,7 @@ from pgkit.optim.combine import of_one_member
 from pgkit.optim.core import take_tree
 from pgkit.record import Past, flat, labels, read_settings, rows_until, sizes_of, steps_of, write_settings
 from pgkit.rundir import hold, is_finished, new_run
-from pgkit.slices import Job, Slices, made
+from pgkit.slices import Job, Slices, prepare
 from pgkit.training import PopulationSlice
 from pgkit.types import PgkitError
 from pgkit.whole import Whole
@@ -116,14 +116,14 @@ def go_on(configs: Sequence[TrainConfig], saved: Mapping[str, Any], anyway: bool
     training = [own["parts"][-1] for own in saved["slices"]]
     if saved["inexact"] is None or not any(len(state["members"]) for state in training):
         try:
-            return made(jobs_of(configs, saved), PopulationSlice), Past(saved, saved["beginning"], found)
+            return prepare(jobs_of(configs, saved), PopulationSlice), Past(saved, saved["beginning"], found)
         except NotReproduced as error:
             if not anyway:
                 raise PgkitError(f"{error}; --anyway lets episodes begin anew") from None
             saved = {**saved, "inexact": str(error)}
     anew = {**saved, "beginning": saved["beginning"] + 1, "slices": [_without_envs(own) for own in saved["slices"]]}
     past = Past(saved, anew["beginning"], [*found, f"all episodes begin anew: {saved['inexact']}"])
-    return made(jobs_of(configs, anew), PopulationSlice), past
+    return prepare(jobs_of(configs, anew), PopulationSlice), past
 
 
 def jobs_of(configs: Sequence[TrainConfig], saved: Mapping[str, Any]) -> list[Job]:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from pgkit.explain import unknown
-from pgkit.files import is_scrap, lock
+from pgkit.files import is_scrap, lock, writing
 from pgkit.types import PgkitError
 
 RUNS = Path("runs")
@@ -52,23 +52,15 @@ def new_run(directory: Path, overwrite: bool = False) -> Iterator[None]:
         PgkitError: as :func:`check_run_directory`, or another process works there.
     """
     check_run_directory(directory, overwrite)
-    with _creating(directory):
+    with writing(directory, "create"):
         directory.mkdir(parents=True, exist_ok=True)
     with hold(directory):
         check_run_directory(directory, overwrite)
-        with _creating(directory):
+        with writing(directory, "create"):
             for entry in directory.iterdir():
                 if entry.name != LOCK:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         yield
-
-
-@contextmanager
-def _creating(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise PgkitError(f"cannot create {directory}: {error.strerror or error}") from None
 
 
 def hold(directory: Path) -> AbstractContextManager[None]:

@@ -21,13 +21,13 @@ from typing import Any, NamedTuple, Protocol
 from pgkit import processes
 from pgkit.checkpoint import plain
 from pgkit.config import TrainConfig, check_population
+from pgkit.explain import one_line
 from pgkit.interrupt import SIGNALS
 from pgkit.observe import Outlet, TrainResult
 from pgkit.provenance import cpu_seconds
 from pgkit.types import PgkitError
 from pgkit.whole import Here, Whole
 
-SECONDS_BETWEEN_SIGNS = 0.5
 SECONDS_BETWEEN_LOOKS = 0.2
 """How long a signal may go unnoticed."""
 
@@ -99,7 +99,7 @@ def cut(configs: Sequence[TrainConfig], slices: int) -> list[Sequence[TrainConfi
     return [configs[begin:end] for begin, end in pairwise(bounds)]
 
 
-def made(jobs: Sequence[Job], make: Callable[[Job], Slice]) -> "Slices":
+def prepare(jobs: Sequence[Job], make: Callable[[Job], Slice]) -> "Slices":
     """The slices of a run, before their first update.
 
     Args:
@@ -227,7 +227,7 @@ class _Sender:
 
     def tell(self, kind: str, content: Any) -> None:
         now = time.monotonic()
-        if kind == "steps" and now - self._last < SECONDS_BETWEEN_SIGNS:
+        if kind == "steps" and now - self._last < processes.SECONDS_BETWEEN_SIGNS:
             return
         self._last, before, self._cpu = now, self._cpu, cpu_seconds()
         content = plain(content, "state") if kind == "state" else content
@@ -275,7 +275,7 @@ def _portable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        error = RuntimeError(" ".join(traceback.format_exception_only(error)[-1].split()))
+        error = RuntimeError(one_line(error))
     if not isinstance(error, PgkitError):
         error.add_note(f"in the process of a slice:\n{text}")
     return error

@@ -16,7 +16,7 @@ from pgkit.population import Evidence, Population, build, build_again, take_conf
 from pgkit.rollout import Piece, join_pieces, select
 from pgkit.rundir import check_run_directory, new_run
 from pgkit.signals import Batches
-from pgkit.slices import Job, cut, made
+from pgkit.slices import Job, cut, prepare
 from pgkit.types import Batch, Params, PgkitError
 from pgkit.whole import Whole
 
@@ -57,7 +57,7 @@ def train(
         raise PgkitError(f"workers = {workers}: {reason}, so only 1 is possible")
     jobs = [Job(piece, directory is not None, debug_numerics) for piece in pieces]
     with (
-        made(jobs, PopulationSlice) as slices,
+        prepare(jobs, PopulationSlice) as slices,
         nullcontext() if directory is None else new_run(directory, overwrite),
         Whole(configs, [len(piece) for piece in pieces], directory, slices.inexact, progress, on_steps) as whole,
     ):

@@ -123,9 +123,10 @@ class Whole:
         match kind:
             case "steps":
                 self._steps[number] = content
-                self._bar.show(sum(self._steps))
+                done = sum(self._steps)
+                self._bar.show(done)
                 if self._on_steps is not None:
-                    self._on_steps(sum(self._steps))
+                    self._on_steps(done)
             case "trained":
                 self._steps[number], rows = content
                 self._log(number, self._with_speed(rows))

@@ -15,6 +15,7 @@ import json
 import shutil
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,11 +75,9 @@ def main() -> None:
     config = pgkit.load_config(arguments.config, overrides)
     shutil.rmtree(arguments.out, ignore_errors=True)
     probe = Probe(arguments.out, seconds, arguments.interval or seconds / 120)
-    try:
+    with suppress(Over):  # raised by the probe when the time is up
         pgkit.train(members(config), arguments.out, on_steps=probe)
         print("the budget of steps ended before the time did: give more --steps", file=sys.stderr)
-    except Over:
-        pass
     verdict = judge(probe.samples)
     record = {"config": arguments.config, "overrides": overrides, "verdict": verdict, "samples": probe.samples}
     Path("soak.json").write_text(json.dumps(record, indent=2))

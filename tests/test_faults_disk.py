@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -43,12 +44,9 @@ def one_line(errors: str, start: str, end: str) -> None:
 
 def fill(disk: Path) -> None:
     """Leave no byte."""
-    with open(disk / "ballast", "wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            pass
+    with open(disk / "ballast", "wb", buffering=0) as file, suppress(OSError):  # which says that it is full
+        while True:
+            file.write(bytes(4096))
 
 
 @pytest.fixture

@@ -164,6 +164,14 @@ def test_what_an_optimizer_does_is_measured_for_each_network() -> None:
     assert all(metrics[tag].shape == (1,) for tag in wanted)
 
 
+def test_what_is_measured_stands_for_members_with_other_optimizers() -> None:
+    """Only the first knows a norm of its own, because it clips."""
+    tables = ({"name": "adam", "lr": 0.01, "max_grad_norm": 0.5}, {"name": "sgd", "lr": 0.01})
+    metrics = update(build([config("actor-critic", table) for table in tables]), diagnose=True)
+    assert metrics["optimizer/grad_norm"].gt(0).all()
+    assert metrics["optimizer/grad_norm_clipped"].isnan().tolist() == [False, True]
+
+
 def test_effective_settings_are_written_and_shown(tmp_path: Path) -> None:
     """As TOML beside the configuration, and in TensorBoard's Text tab: read back from the event file."""
     import tomllib

@@ -3,7 +3,6 @@
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -14,8 +13,6 @@ from pgkit.compare.work import Row, run_chunk
 from pgkit.config import TrainConfig
 from pgkit.explain import one_line
 from pgkit.types import PgkitError
-
-SECONDS_BETWEEN_SIGNS = 0.5
 
 
 class Event(NamedTuple):
@@ -101,7 +98,7 @@ def _work(connection: Connection, configs: Sequence[TrainConfig]) -> None:
 
     def on_steps(steps: float) -> None:
         nonlocal last
-        if time.monotonic() - last > SECONDS_BETWEEN_SIGNS:
+        if time.monotonic() - last > processes.SECONDS_BETWEEN_SIGNS:
             last = time.monotonic()
             connection.send(("steps", steps))
 
@@ -110,13 +107,7 @@ def _work(connection: Connection, configs: Sequence[TrainConfig]) -> None:
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
-        connection.send(("failed", _reason(error)))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, PgkitError):
-        return one_line(error)
-    return " ".join(traceback.format_exception_only(error)[-1].split())
+        connection.send(("failed", one_line(error)))
 
 
 class RayExecutor:
@@ -168,9 +159,9 @@ class RayExecutor:
         try:
             return Event(chunk, "done", self._ray.get(reference))
         except self._ray.exceptions.RayTaskError as error:
-            return Event(chunk, "failed", _reason(error.cause))
+            return Event(chunk, "failed", one_line(error.cause))
         except self._ray.exceptions.RayError as error:
-            return Event(chunk, "failed", _reason(error))
+            return Event(chunk, "failed", one_line(error))
 
 
 def _check_reachable(address: str, timeout: float = 5.0) -> None:

@@ -215,7 +215,7 @@ def _work(pipe: Connection, others: Sequence[Connection], create: bytes, bounds:
         while (message := pipe.recv()) is not None:
             pipe.send(_answer(envs, *message))
     except (EOFError, BrokenPipeError):
-        pass  # the parent has closed the pipe, or is gone: there is nothing left to do, and nobody to tell
+        return  # the parent has closed the pipe, or is gone: there is nothing left to do, and nobody to tell
     except PgkitError as error:
         pipe.send(error)
     except BREAKS as error:  # of making the environments, or of pgkit: the parent raises it
