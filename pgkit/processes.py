@@ -4,7 +4,8 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -26,11 +27,21 @@ def start(work: Callable[..., None], *arguments: object, preload: str) -> tuple[
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
     here, there = context.Pipe()
-    process = context.Process(target=work, args=(there, *arguments), daemon=True)
-    with _environment(OMP_NUM_THREADS="1"), _without_signals():
+    # Left alone, that first process looks for modules in the working directory before all others: in a clone of pgkit
+    # it would import the sources that lie there, not what is installed.
+    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    process = context.Process(target=_enter, args=(before, work, there, *arguments), daemon=True)
+    with _environment(OMP_NUM_THREADS="1", PYTHONPATH=path, PYTHONSAFEPATH="1"), _without_signals():
         process.start()
     there.close()
     return process, here
+
+
+def _enter(variables: Mapping[str, str | None], work: Callable[..., None], *arguments: object) -> None:
+    """The beginning of a process: what it starts itself gets the environment variables of its parent."""
+    _set(variables)
+    work(*arguments)
 
 
 @contextlib.contextmanager
@@ -48,12 +59,17 @@ def _without_signals() -> Iterator[None]:
 def _environment(**variables: str) -> Iterator[None]:
     """Set environment variables for the processes that are started inside."""
     before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    _set(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    """Set these environment variables, or remove those that are None."""
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

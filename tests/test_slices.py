@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -375,3 +376,16 @@ def test_the_command_line_uses_all_cores(tmp_path: Path, monkeypatch: pytest.Mon
     assert outputs[0] == outputs[1]
     assert command_line(f"{words} --workers 0").exit_code == 2
     assert pgkit.train is train
+
+
+def test_workers_import_what_their_parent_imports(tmp_path: Path) -> None:
+    """In a clone of pgkit sources lie in the working directory, without the agents; the installed package counts."""
+    clone = shutil.copytree(Path(pgkit.__file__).parent, tmp_path / "clone" / "pgkit")
+    with open(clone / "population.py", "a") as file:
+        file.write("\n\ndef build(*arguments, **named):\n    raise RuntimeError('the wrong pgkit')\n")
+    (tmp_path / "pgkit-command").write_text("from pgkit.cli import main\nif __name__ == '__main__':\n    main()\n")
+    words = "train cartpole-actor-critic seeds=2 envs_per_member=2 steps=200 policy.hidden=[8] evaluation.points=0"
+    command = [sys.executable, str(tmp_path / "pgkit-command"), *words.split(), "--workers", "2", "--quiet"]
+    done = subprocess.run(command, cwd=tmp_path / "clone", capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "written to" in done.stdout
