@@ -188,6 +188,9 @@ def _of_arms(arms: pd.DataFrame) -> Iterator[str]:
         ]
         if happened:
             yield f"{word.capitalize()}: {joined(happened)}. They stay in every number."
+    if len(arms) and arms["n"].min() < FEW_SEEDS:
+        yield f"Fewer than {FEW_SEEDS} runs per optimizer: dots, minimum, median and maximum are shown, no intervals."
+        return
     for row in arms[arms["skew"].abs() > 1].itertuples():
         yield (
             f"The scores of {row.optimizer} are skewed ({row.skew:.1f}): trust the BCa interval "
@@ -199,8 +202,6 @@ def _of_arms(arms: pd.DataFrame) -> Iterator[str]:
             dict.fromkeys(f"{percent(row.tolerance_confidence)} with {row.n:.0f} runs" for row in low.itertuples())
         )
         yield f"Tolerance intervals (90 % of runs) have a confidence of {achieved}, not 95 %, which needs 46 runs."
-    if len(arms) and arms["n"].min() < FEW_SEEDS:
-        yield f"Fewer than {FEW_SEEDS} runs per optimizer: dots, minimum, median and maximum are shown, no intervals."
 
 
 def tuning_cost(selection: pd.DataFrame) -> str:
