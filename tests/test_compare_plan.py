@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from pgkit import registry
 from pgkit.cli import app
+from pgkit.compare import chunks
 from pgkit.compare.declaration import TIERS, half_decades
 from pgkit.compare.plan import Plan, Run, read_plan, stored_plan
 from pgkit.compare.stages import extended
@@ -150,3 +151,15 @@ def test_what_is_no_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert result.exit_code == 2
         assert fragment in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+def test_where_there_is_one_size_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few runs make one population for each worker; measuring would take longer than they do."""
+    plan = read_plan(write_toml(tmp_path))
+    runs = [Run("tuning", "CartPole-v1", "actor-critic", "sgd", 0.1, seed) for seed in range(40)]
+    assert chunks.choose_size(plan, runs[:12], workers=2) == 6
+    assert chunks.choose_size(plan, runs[:40], workers=4) == 10
+    speeds = {16: 50.0, 20: 100.0}
+    monkeypatch.setattr(chunks, "_speed", lambda configs, seconds: speeds.pop(len(configs)))
+    assert chunks.choose_size(plan, runs, workers=2) == 20
+    assert not speeds

@@ -51,16 +51,27 @@ def check_here(plan: Plan) -> None:
         build([plan.train_config(run) for run in runs]).collector.envs.close()
 
 
+def choose_size(plan: Plan, runs: Sequence[Run], workers: int) -> int:
+    """Members of a population of runs of one case; measured where there is a choice."""
+    sizes = _possible_sizes(plan, runs, workers)
+    return sizes[0] if len(sizes) == 1 else measure(plan, runs, workers).size
+
+
 def measure(plan: Plan, runs: Sequence[Run], workers: int, seconds: float = 1.0) -> Measured:
     """Train populations of several sizes for a moment, made of runs of one case."""
-    most = max(1, -(-len(runs) // workers))
-    configs = [plan.train_config(runs[index % len(runs)]) for index in range(min(most, max(SIZES)))]
-    limit = _members_in_memory(configs[0], workers)
-    sizes = sorted({min(size, len(configs), limit) for size in SIZES})
+    sizes = _possible_sizes(plan, runs, workers)
+    configs = [plan.train_config(runs[index]) for index in range(sizes[-1])]
     speeds = {size: _speed(configs[:size], seconds) for size in sizes}
     fastest = max(speeds.values())
     size = next(size for size in sizes if speeds[size] >= NEARLY * fastest)
     return Measured(size, speeds[size])
+
+
+def _possible_sizes(plan: Plan, runs: Sequence[Run], workers: int) -> list[int]:
+    """Ascending: those of ``SIZES`` that fit into memory and leave every worker its share of the runs."""
+    most = max(1, -(-len(runs) // workers))
+    limit = _members_in_memory(plan.train_config(runs[0]), workers)
+    return sorted({min(size, most, limit) for size in SIZES})
 
 
 def cut(runs: Sequence[Run], sizes: dict[tuple[str, str], int]) -> list[list[Run]]:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pgkit.compare.checks import Scale, measure_baselines, scales
-from pgkit.compare.chunks import check_here, cut, measure
+from pgkit.compare.chunks import check_here, choose_size, cut, measure
 from pgkit.compare.display import Display
 from pgkit.compare.executors import Executor
 from pgkit.compare.plan import Plan, Run
@@ -139,7 +139,7 @@ def _sizes(plan: Plan, runs: Sequence[Run], workers: int) -> dict[tuple[str, str
     cases: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         cases.setdefault((run.environment, run.agent), []).append(run)
-    return {case: measure(plan, of_case, workers).size for case, of_case in cases.items()}
+    return {case: choose_size(plan, of_case, workers) for case, of_case in cases.items()}
 
 
 def _named(chunk: Sequence[Run]) -> str:
