@@ -1,5 +1,6 @@
 """A member of a population gets the bits that it gets alone, whatever its neighbours."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -153,13 +154,20 @@ def test_schedules_end_in_the_same_bits_at_every_place() -> None:
         torch.testing.assert_close(together, function(values), rtol=1e-15, atol=0)
 
 
+def root(x: Tensor, *_: Tensor) -> Tensor:
+    """As ``directions`` computes it."""
+    return torch.rsqrt(x.abs()).reciprocal_()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_fused_operations_round_alike_at_every_place(dtype: torch.dtype) -> None:
     """Vector code, and the scalar code for what is left over."""
-    a, b, factor = (torch.randn(1003, dtype=dtype) for _ in range(3))
-    for function in (lambda x, y: torch.addcmul(x, y, factor[:1]), lambda x, y: torch.rsqrt(x.abs()).reciprocal_()):
-        one_by_one = torch.cat([function(a[k : k + 1], b[k : k + 1]) for k in range(len(a))])
-        assert torch.equal(function(a, b), one_by_one)
+    a, b = (torch.randn(1003, dtype=dtype) for _ in range(2))
+    column = torch.empty(1, dtype=dtype)
+    for function, number in itertools.product((torch.addcmul, torch.lerp, root), (1e-3, 0.3, 0.5, 0.9, 1.0)):
+        column.fill_(number)
+        one_by_one = torch.cat([function(a[k : k + 1], b[k : k + 1], column) for k in range(len(a))])
+        assert torch.equal(function(a, b, column), one_by_one)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 7, 16, 33, 100, 4096, 16385, 50_000])

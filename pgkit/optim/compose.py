@@ -1,7 +1,7 @@
 """Joining transforms into an optimizer.
 
-All steps of a chain act on a leaf, block of members by block of members, while the block is in the cache: members
-share nothing, so any block will do, and an update costs little more than the memory traffic that it cannot avoid.
+All steps of a chain act on a leaf, block of members by block of members: members share nothing, so any block will do,
+and temporaries stay small however many they are.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +26,8 @@ from pgkit.optim.core import (
 )
 from pgkit.types import Params, PgkitError
 
-BLOCK = 2**17
-"""Elements of a block: gradient, slots and temporaries of that size fit into a core's second-level cache."""
+BLOCK = 2**20
+"""Elements of a block: enough that operations cost more than calling them, few enough that temporaries stay small."""
 
 
 def chain(*parts: Transform | Optimizer) -> Optimizer:

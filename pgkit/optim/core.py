@@ -75,8 +75,8 @@ class Transform:
     Attributes:
         step: ``step(grad, leaf, c) -> grad`` for each leaf; may write into ``grad`` and the slots. To keep the bits of
             a member independent of its neighbours: correctly rounded operations only (``+ - * / sqrt``, comparisons),
-            because vector and scalar code may round others (``pow``, ``exp``) differently. ``torch.addcmul`` passes:
-            whether it fuses depends on the processor, but is the same in both, which a test holds.
+            because vector and scalar code may round others (``pow``, ``exp``) differently. ``addcmul`` and
+            ``lerp`` pass: whether they fuse depends on the processor, but is the same in both, which a test holds.
         numbers: ``numbers(hyper, vectors, signals) -> {name: (P,)}``, once per update: what ``step`` gets as columns.
             It may replace entries of ``vectors``; powers such as ``beta ** t`` are kept there as running products.
         survey: ``survey(grads) -> {name: (P,)}`` looks at the gradients that come in, all leaves together; ``numbers``
@@ -224,13 +224,13 @@ def inner(first: Params, second: Params) -> Tensor:
     return total
 
 
-def in_lanes(function: Callable[[Tensor], Tensor], vector: Tensor) -> Tensor:
-    """``function`` of each number ``(P,)``, the same bits at each place of any population.
+def in_lanes(function: Callable[..., Tensor], *vectors: Tensor) -> Tensor:
+    """``function`` of the numbers ``(P,)`` of each member, the same bits at each place of any population.
 
     Libraries compute ``exp`` or ``cos`` with vector code where a register can be filled and with scalar code for the
     rest, which differ in the last bit. Here each number fills registers of its own.
     """
-    return function(vector.unsqueeze(1).expand(-1, 16).contiguous())[:, 0]
+    return function(*(vector.unsqueeze(1).expand(-1, 16).contiguous() for vector in vectors))[:, 0]
 
 
 def signal(name: str, signals: Signals, like: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Tr
         return {"momentum": h["momentum"], "gain": gain}
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        b = leaf.slots["b"].mul_(c["momentum"]).add_(grad * c["gain"])
-        return grad.add_(b * c["momentum"]) if nesterov else grad.copy_(b)
+        b = leaf.slots["b"].mul_(c["momentum"]).addcmul_(grad, c["gain"])
+        return grad.addcmul_(b, c["momentum"]) if nesterov else grad.copy_(b)
 
     return Transform(
         step,
@@ -46,16 +46,16 @@ def scale_by_rms(alpha: Hyper, eps: Hyper, centered: bool = False, tensorflow: b
     """
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        v = average_square(leaf.slots["v"], grad, c["alpha"], c["gain"])
+        v = leaf.slots["v"].lerp_(grad.square(), c["gain"])
         if centered:
-            a = average(leaf.slots["a"], grad, c["alpha"], c["gain"])
+            a = leaf.slots["a"].lerp_(grad, c["gain"])
             v = (v - a.square()).clamp_(min=0.0)
-        return grad.div_(torch.sqrt(v + c["eps"]) if tensorflow else v.sqrt().add_(c["eps"]))
+        return grad.div_(_root(v + c["eps"]) if tensorflow else _root(v).add_(c["eps"]))
 
     slots: dict[str, float | str] = {"v": 1.0 if tensorflow else 0.0}
     return Transform(
         step,
-        lambda h, v, signals: {"alpha": h["alpha"], "gain": 1 - h["alpha"], "eps": h["eps"]},
+        lambda h, v, signals: {"gain": 1 - h["alpha"], "eps": h["eps"]},
         hyper={"alpha": decay("alpha", alpha), "eps": check("eps", eps, least=0.0)},
         slots=slots | {"a": 0.0} if centered else slots,
     )
@@ -71,7 +71,7 @@ def adagrad_step(lr: Hyper, lr_decay: Hyper, initial_accumulator_value: Hyper, e
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
         s = leaf.slots["s"].add_(grad.square())
-        return grad.mul_(c["rate"]).div_(s.sqrt().add_(c["eps"]))
+        return grad.mul_(c["rate"]).div_(_root(s).add_(c["eps"]))
 
     initial = check("initial_accumulator_value", initial_accumulator_value, least=0.0)
     return Transform(
@@ -92,15 +92,14 @@ def scale_by_adadelta(rho: Hyper, eps: Hyper) -> Transform:
     """v = rho v + (1 - rho) g^2; u = g sqrt(d + eps) / sqrt(v + eps); d = rho d + (1 - rho) u^2."""
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        v, d = leaf.slots["v"], leaf.slots["d"]
-        average_square(v, grad, c["rho"], c["gain"])
-        grad.mul_(torch.sqrt(d + c["eps"]).div_(torch.sqrt(v + c["eps"])))
-        average_square(d, grad, c["rho"], c["gain"])
+        v, d = leaf.slots["v"].lerp_(grad.square(), c["gain"]), leaf.slots["d"]
+        grad.mul_(_root(d + c["eps"]).div_(_root(v + c["eps"])))
+        d.lerp_(grad.square(), c["gain"])
         return grad
 
     return Transform(
         step,
-        lambda h, v, signals: {"rho": h["rho"], "gain": 1 - h["rho"], "eps": h["eps"]},
+        lambda h, v, signals: {"gain": 1 - h["rho"], "eps": h["eps"]},
         hyper={"rho": decay("rho", rho), "eps": check("eps", eps, above=0.0)},
         slots={"v": 0.0, "d": 0.0},
     )
@@ -110,26 +109,21 @@ def adam_step(lr: Hyper, beta1: Hyper, beta2: Hyper, eps: Hyper, amsgrad: bool =
     """m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
     u = -lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps).
 
-    AMSGrad: the largest v so far in place of v. The slots hold m / (1 - beta1) and v / (1 - beta2), plain sums, and all
-    factors are gathered into one: u = rate m / (sqrt(v) + eps'). That spares many of the passes over memory.
+    AMSGrad: the largest v so far in place of v. All factors are gathered into one: u = rate m / (sqrt(v) + eps'), which
+    spares passes over memory.
     """
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
         power1, power2 = _powers(h, v)
-        unit = v["_v_unit"]
-        c = {"decay1": _decay_of_sum(v, "m", h["beta1"]), "decay2": _decay_of_sum(v, "v", h["beta2"])}
-        root = (v["_v_unit"] / (1 - power2)).sqrt()
-        c["rate"] = -h["lr"] * v["_m_unit"] / ((1 - power1) * root)
-        return {**c, "eps": h["eps"] / root, "unit": unit / v["_v_unit"]}
+        root = (1 - power2).sqrt()
+        return {**_gains(h), "rate": -h["lr"] * root / (1 - power1), "eps": h["eps"] * root}
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        m, v = leaf.slots["m"], leaf.slots["v"]
-        torch.addcmul(grad, m, c["decay1"], out=m)
-        torch.addcmul(grad.mul_(grad), v, c["decay2"], out=v)
+        m, v = leaf.slots["m"].lerp_(grad, c["gain1"]), leaf.slots["v"]
+        v.lerp_(grad.mul_(grad), c["gain2"])
         if amsgrad:
-            v = torch.maximum(leaf.slots["v_max"].mul_(c["unit"]), v, out=leaf.slots["v_max"])
-        root = torch.rsqrt(v, out=grad).reciprocal_()  # two of these take less time than torch.sqrt, which MKL computes
-        return torch.div(m, root.add_(c["eps"]), out=grad).mul_(c["rate"])
+            v = torch.maximum(leaf.slots["v_max"], v, out=leaf.slots["v_max"])
+        return torch.div(m, _root(v, out=grad).add_(c["eps"]), out=grad).mul_(c["rate"])
 
     slots: dict[str, float | str] = {"m": 0.0, "v": 0.0}
     return Transform(
@@ -137,7 +131,7 @@ def adam_step(lr: Hyper, beta1: Hyper, beta2: Hyper, eps: Hyper, amsgrad: bool =
         numbers,
         hyper={"lr": check("lr", lr, above=0.0), **_adam_hyper(beta1, beta2, eps)},
         slots=slots | {"v_max": 0.0} if amsgrad else slots,
-        vectors={"_m_unit": 1.0, "_v_unit": 1.0, **_POWERS},
+        vectors=_POWERS,
     )
 
 
@@ -153,7 +147,7 @@ def scale_by_nadam(beta1: Hyper, beta2: Hyper, eps: Hyper, momentum_decay: Hyper
         mu, mu_next = (h["beta1"] * (1 - 0.5 * faded) for faded in (v["_step_fade"], v["_step_fade"] * fade))
         v["_step_mu"] = v["_step_mu"] * mu
         return {
-            **_averages(h),
+            **_gains(h),
             "of_grad": (1 - mu) / (1 - v["_step_mu"]),
             "of_m": mu_next / (1 - v["_step_mu"] * mu_next),
             "scale": 1 / (1 - power2).sqrt(),
@@ -161,10 +155,9 @@ def scale_by_nadam(beta1: Hyper, beta2: Hyper, eps: Hyper, momentum_decay: Hyper
         }
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        m = average(leaf.slots["m"], grad, c["beta1"], c["gain1"])
-        v = average_square(leaf.slots["v"], grad, c["beta2"], c["gain2"])
-        grad.mul_(c["of_grad"]).add_(m * c["of_m"])
-        return grad.div_(v.sqrt().mul_(c["scale"]).add_(c["eps"]))
+        m, v = leaf.slots["m"].lerp_(grad, c["gain1"]), leaf.slots["v"].lerp_(grad.square(), c["gain2"])
+        grad.mul_(c["of_grad"]).addcmul_(m, c["of_m"])
+        return grad.div_(_root(v).mul_(c["scale"]).add_(c["eps"]))
 
     return Transform(
         step,
@@ -184,19 +177,19 @@ def scale_by_radam(beta1: Hyper, beta2: Hyper, eps: Hyper) -> Transform:
     """
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
-        power1, power2 = _powers(h, v)
+        power1, _ = _powers(h, v)
         v["_step"] = v["_step"] + 1
+        power2 = in_lanes(torch.pow, h["beta2"], v["_step"])
         most = 2 / (1 - h["beta2"]) - 1
         length = most - 2 * v["_step"] * power2 / (1 - power2)
         ratio = (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
         known = length > 5
         rectified = torch.where(known, ratio * (1 - power2), 1.0).sqrt()
-        return {**_averages(h), "scale": rectified / (1 - power1), "known": known.double(), "eps": h["eps"]}
+        return {**_gains(h), "scale": rectified / (1 - power1), "known": known.double(), "eps": h["eps"]}
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        m = average(leaf.slots["m"], grad, c["beta1"], c["gain1"])
-        v = average_square(leaf.slots["v"], grad, c["beta2"], c["gain2"])
-        spread = torch.where(c["known"] != 0, v.sqrt().add_(c["eps"]), 1.0)
+        m, v = leaf.slots["m"].lerp_(grad, c["gain1"]), leaf.slots["v"].lerp_(grad.square(), c["gain2"])
+        spread = torch.where(c["known"] != 0, _root(v).add_(c["eps"]), 1.0)
         return torch.div(m, spread, out=grad).mul_(c["scale"])
 
     return Transform(
@@ -213,10 +206,10 @@ def scale_by_adamax(beta1: Hyper, beta2: Hyper, eps: Hyper) -> Transform:
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
         power1, _ = _powers(h, v)
-        return {**_averages(h), "scale": 1 / (1 - power1), "eps": h["eps"]}
+        return {**_gains(h), "beta2": h["beta2"], "scale": 1 / (1 - power1), "eps": h["eps"]}
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        m, n = average(leaf.slots["m"], grad, c["beta1"], c["gain1"]), leaf.slots["n"]
+        m, n = leaf.slots["m"].lerp_(grad, c["gain1"]), leaf.slots["n"]
         torch.maximum(n.mul_(c["beta2"]), grad.abs_().add_(c["eps"]), out=n)
         return torch.div(m, n, out=grad).mul_(c["scale"])
 
@@ -228,26 +221,21 @@ def scale_by_lion(beta1: Hyper, beta2: Hyper) -> Transform:
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
         m = leaf.slots["m"]
-        sign = (m * c["beta1"]).add_(grad * c["gain1"]).sign_()
-        average(m, grad, c["beta2"], c["gain2"])
+        sign = torch.lerp(m, grad, c["gain1"]).sign_()
+        m.lerp_(grad, c["gain2"])
         return sign
 
     return Transform(
         step,
-        lambda h, v, signals: _averages(h),
+        lambda h, v, signals: _gains(h),
         hyper={"beta1": decay("beta1", beta1), "beta2": decay("beta2", beta2)},
         slots={"m": 0.0},
     )
 
 
-def average(slot: Tensor, grad: Tensor, beta: Tensor, gain: Tensor) -> Tensor:
-    """slot = beta slot + gain g, in place."""
-    return slot.mul_(beta).add_(grad * gain)
-
-
-def average_square(slot: Tensor, grad: Tensor, beta: Tensor, gain: Tensor) -> Tensor:
-    """slot = beta slot + gain g^2, in place."""
-    return slot.mul_(beta).add_((grad * gain).mul_(grad))
+def _root(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """The square root; both of these operations take less time than ``torch.sqrt``, which MKL computes."""
+    return torch.rsqrt(x, out=out).reciprocal_()
 
 
 def decay(name: str, value: Hyper) -> Hyper:
@@ -265,20 +253,10 @@ def _powers(h: Vectors, v: Vectors) -> tuple[Tensor, Tensor]:
     return v["_step_beta1"], v["_step_beta2"]
 
 
-def _averages(h: Vectors) -> Vectors:
-    return {"beta1": h["beta1"], "gain1": 1 - h["beta1"], "beta2": h["beta2"], "gain2": 1 - h["beta2"]}
+def _gains(h: Vectors) -> Vectors:
+    """What a new gradient weighs in the averages m and v."""
+    return {"gain1": 1 - h["beta1"], "gain2": 1 - h["beta2"]}
 
 
 def _adam_hyper(beta1: Hyper, beta2: Hyper, eps: Hyper) -> dict[str, Hyper]:
     return {"beta1": decay("beta1", beta1), "beta2": decay("beta2", beta2), "eps": check("eps", eps, least=0.0)}
-
-
-def _decay_of_sum(v: Vectors, slot: str, beta: Tensor) -> Tensor:
-    """Decay of a slot that holds an average in units of 1 - beta, so that it is a plain sum: s = decay s + x.
-
-    It is beta itself as long as beta stays; the unit is kept in ``v``.
-    """
-    unit = 1 - beta
-    ratio = v[f"_{slot}_unit"] / unit
-    v[f"_{slot}_unit"] = unit
-    return beta * ratio

@@ -24,9 +24,7 @@ def diagnostics(state: State) -> dict[str, Tensor]:
     if "kind" in state:
         return _of_kinds(state["kind"], [diagnostics(own) for own in state["states"]])
     vectors = state["vectors"]
-    norms = {
-        f"{slot}_norm": _norm(leaves) * vectors.get(f"_{slot}_unit", 1.0) for slot, leaves in state["slots"].items()
-    }
+    norms = {f"{slot}_norm": _norm(leaves) for slot, leaves in state["slots"].items()}
     return {**state["hyper"], **{name: value for name, value in vectors.items() if name[0] != "_"}, **norms}
 
 

@@ -33,7 +33,7 @@ def scale_by_rate(lr: Hyper) -> Transform:
 def add_weight_decay(weight_decay: Hyper) -> Transform:
     """u = g + weight_decay p: L2 regularisation, before the moments see the gradient."""
     return Transform(
-        step=lambda grad, leaf, c: grad.add_(leaf.param * c["weight_decay"]),
+        step=lambda grad, leaf, c: grad.addcmul_(leaf.param, c["weight_decay"]),
         numbers=lambda h, v, signals: {"weight_decay": h["weight_decay"]},
         hyper={"weight_decay": check("weight_decay", weight_decay, least=0.0)},
     )
@@ -42,7 +42,7 @@ def add_weight_decay(weight_decay: Hyper) -> Transform:
 def add_decoupled_weight_decay(weight_decay: Hyper) -> Transform:
     """u = g - lr weight_decay p, behind the learning rate (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
     return Transform(
-        step=lambda grad, leaf, c: grad.add_(leaf.param * c["shrink"]),
+        step=lambda grad, leaf, c: grad.addcmul_(leaf.param, c["shrink"]),
         numbers=lambda h, v, signals: {"shrink": -h["lr"] * h["weight_decay"]},
         hyper={"weight_decay": check("weight_decay", weight_decay, least=0.0)},
     )
