@@ -34,13 +34,13 @@ class Activation(NamedTuple):
 
 
 def tanh_of_half(x: Tensor) -> Tensor:
-    """``tanh(x / 2)`` in place as ``2 sigmoid(x) - 1``, absolute error below 2e-7; six times faster than torch's tanh.
+    """``tanh(x / 2)`` in place, on CPU as ``2 sigmoid(x) - 1``: absolute error below 2e-7, six times faster than tanh.
 
     Libraries compute the elements that fill no vector register with scalar code, which rounds differently. Where that
     could make a member depend on its neighbours, because its own elements do not fill whole registers, ``torch.tanh``
     is taken, which has no such remainder.
     """
-    if x[:1].numel() % _REGISTERS:
+    if x.device.type != "cpu" or x.shape[1:].numel() % _REGISTERS:
         return x.mul_(0.5).tanh_()
     x.sigmoid_()
     return torch.add(_MINUS_ONE, x, alpha=2, out=x)

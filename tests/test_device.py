@@ -1,0 +1,87 @@
+"""Training on a device that is not the CPU, without one: PyTorch's "meta" device knows shapes and devices, not numbers.
+
+Whatever reads a number of a tensor into Python fails there, as does most that mixes devices; the rest is watched for.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pgkit import load_config, members, optim, population, training
+from pgkit.optim.core import map_tree
+
+META = torch.device("meta")
+COPIES = ("aten::_to_copy", "aten::copy_")
+
+
+class OneDevice(TorchDispatchMode):
+    """No operation but a copy sees a tensor on CPU, numbers (0-dimensional) apart."""
+
+    seen = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        away = [tuple(tensor.shape) for tensor in tensors if tensor.dim() and tensor.device != META]
+        assert not away or function.name() in COPIES, f"{function.name()} of CPU tensors of shapes {away}"
+        self.seen += 1
+        return function(*args, **(kwargs or {}))
+
+
+def build(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> population.Population:
+    monkeypatch.setattr(population, "resolve_device", lambda name: META)
+    return population.build(members(load_config("cartpole-actor-critic", ["seeds=3", *overrides])))
+
+
+def check(trained: population.Population) -> None:
+    with OneDevice() as mode:
+        for diagnose in (False, True, False):
+            metrics = training.update(trained, diagnose)
+            assert {metric.device for metric in metrics.values()} == {META}
+    assert mode.seen > 1000
+    devices: set[torch.device] = set()
+    map_tree(lambda leaf: devices.add(leaf.device), [trained.params, trained.opt_state, trained.alive, trained.kl])
+    assert devices == {META}
+
+
+@pytest.mark.parametrize("recipe", list(optim.recipes()))
+def test_every_recipe_stays_on_its_device(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [] if recipe != "npg" else ["optimizer.critic.name=adam"]
+    check(build(monkeypatch, f"optimizer.name={recipe}", "optimizer.lr=1e-3", *others))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("policy.shared=true",),
+        ("policy.activation=silu", "policy.orthogonal=false"),
+        ("env.normalize_observations=true", "env.normalize_rewards=true", "env.reward_scale=0.1"),
+        ("agent.normalize_advantage=true", "agent.entropy_coef=0.01"),
+        ("optimizer.schedule.lr=cosine", "optimizer.weight_decay=1e-4"),
+        ("optimizer.schedule.lr.kind=kl",),
+        ("optimizer.reset_moments=rollout",),
+    ],
+    ids=" ".join,
+)
+def test_every_setting_stays_on_its_device(overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    check(build(monkeypatch, *overrides))
+
+
+def test_members_leave_and_recipes_mix_on_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(population, "resolve_device", lambda name: META)
+    names = ("adam", "sgd", "adam")
+    configs = [load_config("cartpole-actor-critic", [f"optimizer.name={n}", f"seed={k}"]) for k, n in enumerate(names)]
+    trained = population.build(configs)
+    training.update(trained)
+    assert {leaf.device for leaf in trained.params.values()} == {META}
+    check(build(monkeypatch).take(torch.tensor([0, 2], device=META)))
+
+
+def test_a_tensor_left_on_the_cpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = build(monkeypatch)
+    trained.params["critic.0.bias"] = torch.zeros(3, 1, 64)
+    with pytest.raises((AssertionError, RuntimeError), match="cpu|CPU"):
+        check(trained)
