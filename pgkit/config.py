@@ -70,7 +70,7 @@ class EvaluationConfig(Model):
     """``[evaluation]``: ``points`` evenly spaced evaluations of ``episodes`` each, and a final one."""
 
     points: Number = 20
-    episodes: Count = 20
+    episodes: Count = 10
     final_episodes: Count = 100
     deterministic: bool = False
     greedy: bool = False

@@ -15,7 +15,7 @@ from pgkit.seeding import stream_keys, stream_seed, uniform
 from pgkit.types import Params
 
 _POINT_STRIDE = 1 << 40  # counters of action noise: one evaluation never reaches into the next
-_STEPS_BETWEEN_LEAVES = 32  # after so many, players whose episodes are all over leave
+_BLOCK = 32  # steps; after so many, players whose episodes are all over leave
 
 
 class Player(NamedTuple):
@@ -85,23 +85,27 @@ def _play(
     counters = counters + torch.arange(episodes * policy.head.noise, device=device).view(episodes, -1)
     returns = torch.zeros(shape, dtype=torch.float64, device=device).flatten()
     lengths = torch.zeros(shape, dtype=torch.int64, device=device).flatten()
+    so_far = returns.clone()  # of the episodes that are running
     state, index = (params, obs_stats, obs, keys, counters), running  # of the players that still play
-    for step in count(1):
+    for block in count():
         if not len(running):
             break
         params, obs_stats, obs, keys, counters = state
-        seen = obs if obs_stats is None else normalize.apply(obs_stats, obs)
-        outputs = policy.outputs(params, seen)
-        action = policy.head.mode(outputs) if deterministic else policy.head.sample(outputs, uniform(keys, counters))
-        result = envs.step(action.flatten(0, 1)[index], running)
-        obs.view(-1, obs.shape[2])[index] = result.obs
-        counters += episodes * policy.head.noise
-        returns[running] += result.reward
-        lengths[running] += 1
-        going = ~(result.terminated | result.truncated)
-        running, index = running[going], index[going]
-        if step % _STEPS_BETWEEN_LEAVES == 0:
-            left, place = torch.unique(index // episodes, return_inverse=True)
-            if len(left) < len(obs):
-                state, index = take_tree(state, left), place * episodes + index % episodes
+        steps = torch.arange(_BLOCK, device=device).view(-1, 1, 1, 1) + block * _BLOCK
+        noise = uniform(keys, counters + steps * (episodes * policy.head.noise))
+        for step, own_noise in enumerate(noise, block * _BLOCK + 1):
+            if not len(running):
+                break
+            outputs = policy.outputs(params, obs if obs_stats is None else normalize.apply(obs_stats, obs))
+            action = policy.head.mode(outputs) if deterministic else policy.head.sample(outputs, own_noise)
+            result = envs.step(action.flatten(0, 1)[index], running)
+            obs.view(-1, obs.shape[2])[index] = result.obs
+            so_far += result.reward
+            over = result.terminated | result.truncated
+            if over.any():
+                returns[running[over]], lengths[running[over]] = so_far[over], step
+                running, index, so_far = running[~over], index[~over], so_far[~over]
+        left, place = torch.unique(index // episodes, return_inverse=True)
+        if len(left) < len(obs):
+            state, index = take_tree(state, left), place * episodes + index % episodes
     return Episodes(returns.view(shape), lengths.view(shape))

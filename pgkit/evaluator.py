@@ -60,6 +60,7 @@ class Evaluator:
         self.waiting: list[Snapshot] = [] if saved is None else _spread(saved["waiting"])
         best = [] if saved is None else _spread(saved["best"])
         self.best: dict[int, Snapshot] = {snapshot.member: snapshot for snapshot in best}
+        self._own = population.collector.envs.info.backend == "pgkit"
         self._envs: Environments | None = None
 
     def state(self) -> dict[str, Any]:
@@ -106,8 +107,7 @@ class Evaluator:
         """Play these parameters; the environments are made once."""
         first = self.configs[0]
         if self._envs is None:
-            at_once = min(len(self.configs), EVALUATED_AT_ONCE) * self.settings.episodes
-            self._envs = build_envs(first, max(at_once, self.settings.final_episodes), self.device)
+            self._envs = build_envs(first, self._count(), self.device)
         return play(
             self.policy,
             params,
@@ -118,6 +118,11 @@ class Evaluator:
             deterministic=deterministic or self.settings.deterministic,
             obs_stats=obs_stats if first.env.normalize_observations else None,
         )
+
+    def _count(self) -> int:
+        """How many environments: those of pgkit's own cost next to nothing, of others the final episodes take turns."""
+        players, settings = min(len(self.configs), EVALUATED_AT_ONCE), self.settings
+        return max(players * settings.episodes, settings.final_episodes * (players if self._own else 1))
 
     def close(self) -> None:
         """Free the environments."""

@@ -18,6 +18,7 @@ from pgkit.rollout import join
 from pgkit.types import Params
 
 CHECKPOINT_SECONDS = 300.0  # at least so often, beside the evenly spaced ones
+POINTS_AT_ONCE = 4  # evaluations of a member that wait for each other: playing few environments costs as much as many
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class Observer:
         self._steps = self._steps_left + sum(env_steps)
         if self._to_log:
             self._log(population, metrics)
-        self._to_log = {members[row] for row in self._log_marks.due(members, env_steps)}
+        self._to_log = {members[row] for row in self._log_marks.due(members, self._taken(population, env_steps))}
         self._put_aside(population, members, env_steps)
         self._outlet.tell("steps", self._steps)
 
@@ -195,8 +196,8 @@ class Observer:
     def finish(self) -> TrainResult:
         """The final evaluation, once every member is done."""
         wall = time.perf_counter() - self._started
+        self._play_waiting()  # before the last state: one of them may be the best
         self._save()
-        self._play_waiting()
         parts = [part for part in self.parts if part.size]
         rows = [part.members for part in parts]
         trees = [(part.params, part.collector.obs_stats, part.alive, part.env_steps) for part in parts]
@@ -247,8 +248,15 @@ class Observer:
             return
         for row in self._evaluation_marks.due(members, env_steps):
             self._evaluator.put_aside(population, row, self._evaluation_marks.passed[members[row]] - 1)
-        if len(self._evaluator.waiting) >= min(EVALUATED_AT_ONCE, len(members)):
+        if len(self._evaluator.waiting) >= min(EVALUATED_AT_ONCE, POINTS_AT_ONCE * len(members)):
             self._play_waiting()
+
+    def _taken(self, population: Population, env_steps: Sequence[float]) -> Sequence[float]:
+        """What log marks count: after rollouts of fixed length resets too, so that all are due in one update."""
+        if population.rollout_steps is None:
+            return env_steps
+        steps = population.updates * population.rollout_steps * self.configs[0].envs_per_member
+        return [float(steps)] * len(env_steps)
 
     def _play_waiting(self) -> None:
         for evaluation in self._evaluator.play_waiting():
