@@ -34,17 +34,19 @@ class Row(NamedTuple):
         what: was compared.
         measured: as text.
         number: what the target is about.
-        target: what it should be at least, or at most.
+        target: what it should be at least, or at most; None where nothing is asked for.
         at_most: whether small is good.
     """
 
     what: str
     measured: str
     number: float
-    target: float
+    target: float | None = None
     at_most: bool = False
 
     def __str__(self) -> str:
+        if self.target is None:
+            return f"| {self.what} | {self.measured} | - | - |"
         met = self.number <= self.target if self.at_most else self.number >= self.target
         goal = f"{'<=' if self.at_most else '>='} {self.target:g}"
         return f"| {self.what} | {self.measured} | {goal} | {'yes' if met else 'no'} |"
@@ -105,6 +107,7 @@ def population(bench: Bench) -> list[Row]:
         rejax_threads=[rejax(bench, 512)],
         rejax_processes=[rejax(bench, 256, core) for core in (0, 1)],
         products=[worker("products", 64)] * 2,
+        products_of_gradient=[worker("products", 64, "gradient")] * 2,
         alone=[worker("pgkit", CARTPOLE, 1, 8)],
         together=[worker("pgkit", CARTPOLE, 512, 8)],
     )
@@ -112,11 +115,14 @@ def population(bench: Bench) -> list[Row]:
     print_phases("512 runs in two processes", found["pgkit"], found["products"])
     print_phases("one run alone", found["alone"], found["products"])
     megabytes = max(answer["megabytes"] for answers in found["together"].turns for answer in answers)
+    turns = zip(found["products_of_gradient"].turns, found["pgkit"].turns, strict=True)
+    gradient = Spread.of([cost(least) / cost(own, "gradient") for least, own in turns])
     more = Spread.of([a / b for a, b in zip(found["alone"].speeds, found["together"].speeds, strict=True)])
     return [
         times("512 CartPole runs, over SB3 A2C on both cores", found["pgkit"], found["sb3"], 100),
         times("512 CartPole runs, over rejax on both cores", found["pgkit"], best, 3),
-        times("512 CartPole runs, over their matrix products alone", found["pgkit"], found["products"], 0.5),
+        times("512 CartPole runs, over all their matrix products alone", found["pgkit"], found["products"]),
+        Row("the same, gradient phase only", f"{gradient:.2f}x", gradient.median, 0.5),
         Row("one more member at 512, of a run alone", f"1/{1 / more.median:.0f}", more.median, 1 / 50, at_most=True),
         Row("memory of 512 members in one process", f"{megabytes:,.0f} MB", megabytes, 1000, at_most=True),
     ]
@@ -137,16 +143,29 @@ def landers(bench: Bench) -> list[Row]:
 
 def watching(bench: Bench) -> list[Row]:
     """What logging, evaluation and checkpoints add to a training as shipped."""
-    command = [sys.executable, "-m", "pgkit", "train", "cartpole-actor-critic", "seeds=16", "-q"]
     bare = ["evaluation.points=0", "evaluation.final_episodes=1", "checkpoint_points=0", "log_interval=499_000"]
-    shares = []
+    found = trainings(bench, ["seeds=16"], ["seeds=16", *bare])
+    share = Spread(*(number - 1 for number in found))
+    return [Row("logging, evaluation and checkpoints, of wall time", f"{share:.1%}", share.median, 0.05, at_most=True)]
+
+
+def cores(bench: Bench) -> list[Row]:
+    """What a second process gains."""
+    rows = []
+    for seeds in ("seeds=16", "seeds=64"):
+        gain = trainings(bench, [seeds, "--workers", "1"], [seeds, "--workers", "2"])
+        rows.append(Row(f"CartPole as shipped, {seeds}, two processes over one", f"{gain:.2f}x", gain.median))
+    return rows
+
+
+def trainings(bench: Bench, first: Sequence[str], second: Sequence[str]) -> Spread:
+    """How many times as long the first training takes; what differs between them is given."""
+    command, ratios = [sys.executable, "-m", "pgkit", "train", "cartpole-actor-critic", "-q"], []
     for _ in range(bench.repetitions):
         with tempfile.TemporaryDirectory() as folder:
-            full = seconds_of([*command, "--out", f"{folder}/full"])
-            without = seconds_of([*command, "--out", f"{folder}/bare", *bare])
-        shares.append(full / without - 1)
-    share = Spread.of(shares)
-    return [Row("logging, evaluation and checkpoints, of wall time", f"{share:.1%}", share.median, 0.05, at_most=True)]
+            taken = [seconds_of([*command, *own, "--out", f"{folder}/{k}"]) for k, own in enumerate((first, second))]
+        ratios.append(taken[0] / taken[1])
+    return Spread.of(ratios)
 
 
 def start(bench: Bench) -> list[Row]:
@@ -175,29 +194,30 @@ def seconds_of(command: Sequence[str]) -> float:
     return time.perf_counter() - begun
 
 
-def times(what: str, first: Contender, second: Contender, target: float) -> Row:
+def cost(turn: Sequence[dict[str, Any]], phase: str | None = None) -> float:
+    """Seconds of a core for a step, of one phase of it if asked for."""
+    seconds = sum(answer["phases"][phase] if phase else answer["seconds"] for answer in turn)
+    return seconds / sum(answer["steps"] for answer in turn)
+
+
+def times(what: str, first: Contender, second: Contender, target: float | None = None) -> Row:
     found = ratio(first, second)
     return Row(what, f"{found:.2f}x", found.median, target)
 
 
 def print_phases(what: str, contender: Contender, products: Contender) -> None:
-    """Time per update by phase, and as a multiple of the time of the matrix products alone."""
+    """Time of a step by phase, beside that of the matrix products alone."""
     answers = [answer for turn in contender.turns for answer in turn]
-    steps = sum(answer["steps"] for answer in answers)
-    cost = {phase: 0.0 for answer in answers for phase in answer["phases"]}
-    for answer in answers:
-        for phase, seconds in answer["phases"].items():
-            cost[phase] += seconds / steps * 1e9
-    whole = sum(answer["seconds"] for answer in answers) / steps * 1e9
-    least = 1e9 * 2 / median(products.speeds)
-    print(f"\n{what}: {whole:,.0f} ns a step and core; matrix products alone {least:,.0f} ns\n")
+    whole, least = cost(answers), median(cost(turn) for turn in products.turns)
+    print(f"\n{what}: {whole * 1e9:,.0f} ns a step and core; matrix products alone {least * 1e9:,.0f} ns\n")
     print("| phase | ns a step | share |\n|---|---|---|")
-    for phase, nanoseconds in sorted(cost.items(), key=lambda pair: -pair[1]):
-        print(f"| {phase} | {nanoseconds:,.0f} | {nanoseconds / whole:.0%} |")
+    costs = {phase: cost(answers, phase) for phase in answers[0]["phases"]}
+    for phase, seconds in sorted(costs.items(), key=lambda pair: -pair[1]):
+        print(f"| {phase} | {seconds * 1e9:,.0f} | {seconds / whole:.0%} |")
 
 
 PARTS: dict[str, Callable[[Bench], list[Row]]] = {
-    part.__name__: part for part in (one, population, landers, watching, start)
+    part.__name__: part for part in (one, population, landers, watching, cores, start)
 }
 
 

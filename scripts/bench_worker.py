@@ -3,7 +3,7 @@
     python scripts/bench_worker.py pgkit ENV MEMBERS ENVS [KEY=VALUE ...]     # the train loop of one process
     python scripts/bench_worker.py sb3 ENV ENVS [subproc]                     # A2C
     python scripts/bench_worker.py envpool ENV ENVS                           # random actions
-    python scripts/bench_worker.py products MEMBERS                           # what pgkit's networks multiply, no more
+    python scripts/bench_worker.py products MEMBERS [gradient]                # what pgkit's networks multiply, no more
 
 All train with batches of ENVS environments x 5 steps, two MLPs 64x64 with tanh, RMSProp; one thread.
 """
@@ -127,20 +127,24 @@ def envpool_steps(env: str, envs: str) -> None:
     serve(advance)
 
 
-def products(members: str) -> None:
+def products(members: str, *only: str) -> None:
     """The matrix products of one update: acting, values for targets, forward and backward of both networks."""
     count, envs = int(members), 8
     rows = envs * STEPS
     sizes = [(4, 64), (64, 64), (64, 4)]  # 4 stands for narrow outputs, as pgkit computes them
 
-    def pair(batch: int, width: int, out: int) -> tuple[Tensor, Tensor]:
-        return torch.randn(count, batch, width), torch.randn(count, width, out)
+    def pair(high: int, inner: int, wide: int) -> tuple[Tensor, Tensor]:
+        """Factors of a ``(high, wide)`` product, or of its transpose where that takes less time."""
+        high, wide = (wide, high) if wide < high and wide < 16 else (high, wide)
+        return torch.randn(count, high, inner), torch.randn(count, inner, wide)
 
-    work = [pair(envs, *size) for size in sizes] * STEPS
-    work += [pair(rows + envs, *size) for size in sizes]
+    work = []
     for width, out in sizes * 2:
         work += [pair(rows, width, out), pair(width, rows, out)]
         work += [pair(rows, out, width)] if width > 4 else []
+    if "gradient" not in only:
+        work += [pair(envs, *size) for size in sizes] * STEPS
+        work += [pair(rows + envs, *size) for size in sizes]
 
     def advance() -> int:
         for a, b in work:
