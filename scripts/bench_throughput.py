@@ -112,8 +112,8 @@ def population(bench: Bench) -> list[Row]:
         together=[worker("pgkit", CARTPOLE, 512, 8)],
     )
     best = max(found["rejax_threads"], found["rejax_processes"], key=lambda peer: median(peer.speeds))
-    print_phases("512 runs in two processes", found["pgkit"], found["products"])
-    print_phases("one run alone", found["alone"], found["products"])
+    print_phases("512 runs in two processes", found["pgkit"], "matrix products alone", found["products"])
+    print_phases("one run alone", found["alone"], "matrix products alone", found["products"])
     megabytes = max(answer["megabytes"] for answers in found["together"].turns for answer in answers)
     turns = zip(found["products_of_gradient"].turns, found["pgkit"].turns, strict=True)
     gradient = Spread.of([cost(least) / cost(own, "gradient") for least, own in turns])
@@ -135,6 +135,7 @@ def landers(bench: Bench) -> list[Row]:
         sb3=[worker("sb3", LUNARLANDER, 8)] * 2,
         envpool=[worker("envpool", LUNARLANDER, 512)],
     )
+    print_phases("64 LunarLander runs in two processes", found["pgkit"], "EnvPool alone", found["envpool"], cores=2)
     return [
         times("64 LunarLander runs (EnvPool), over SB3 A2C on both cores", found["pgkit"], found["sb3"], 12),
         times("64 LunarLander runs, over EnvPool with random actions", found["pgkit"], found["envpool"], 0.8),
@@ -205,11 +206,11 @@ def times(what: str, first: Contender, second: Contender, target: float | None =
     return Row(what, f"{found:.2f}x", found.median, target)
 
 
-def print_phases(what: str, contender: Contender, products: Contender) -> None:
-    """Time of a step by phase, beside that of the matrix products alone."""
+def print_phases(what: str, contender: Contender, limit: str, least: Contender, cores: int = 1) -> None:
+    """Time of a step by phase, beside that of something that cannot be spared, on so many cores per process."""
     answers = [answer for turn in contender.turns for answer in turn]
-    whole, least = cost(answers), median(cost(turn) for turn in products.turns)
-    print(f"\n{what}: {whole * 1e9:,.0f} ns a step and core; matrix products alone {least * 1e9:,.0f} ns\n")
+    whole, limits = cost(answers), [cost(turn) * cores for turn in least.turns]
+    print(f"\n{what}: {whole * 1e9:,.0f} ns a step and core; {limit} {median(limits) * 1e9:,.0f} ns\n")
     print("| phase | ns a step | share |\n|---|---|---|")
     costs = {phase: cost(answers, phase) for phase in answers[0]["phases"]}
     for phase, seconds in sorted(costs.items(), key=lambda pair: -pair[1]):
