@@ -257,6 +257,19 @@ def test_a_damaged_checkpoint_is_passed_over(half: tuple[TrainResult, Path], tmp
     assert not list(directory.rglob(".*.tmp"))
 
 
+def test_event_files_cut_off_in_the_middle_become_whole(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
+    directory = copied(half, tmp_path / "run")
+    files = list(directory.rglob("events.out.tfevents.*"))
+    assert len(files) == 5
+    for file in files:
+        content = file.read_bytes()
+        assert len(content) > 2000
+        file.write_bytes(content[: len(content) // 2] + b"\0" * 7)
+    same(half[0], resume(directory))
+    assert half[0].directory is not None
+    same_records(half[0].directory, directory)
+
+
 def test_the_best_of_each_member_is_kept(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
     whole = half[0]
     best = evaluate_run(whole.directory or "", episodes=2, best=True)
