@@ -74,7 +74,7 @@ def main() -> None:
         subprocess.run(command(case, arguments, killed), stdout=subprocess.DEVNULL, check=True)
         found = [what for what, first, second in contents(untouched, killed) if first != second]
         different += [f"{case}: {what}" for what in found]
-        resumed = len(json.loads((killed / "provenance.json").read_text())["resumed"])
+        resumed = len(json.loads((killed / "provenance.json").read_text()).get("resumed", []))
         print(
             f"{case}: {died} kills, {resumed} resumptions recorded, differs: {', '.join(found) or 'nothing'}",
             flush=True,
