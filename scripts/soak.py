@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--interval", type=float, default=0.0, help="seconds between samples; a 120th of the time")
-    parser.add_argument("--steps", type=int, default=20_000_000, help="per member: sets how often is logged")
+    parser.add_argument("--steps", type=int, default=120_000_000, help="per member: sets how often is logged")
     parser.add_argument("--out", type=Path, default=Path("runs/soak"))
     arguments = parser.parse_args()
     seconds = 60 * arguments.minutes

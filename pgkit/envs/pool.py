@@ -2,16 +2,20 @@
 
 import importlib.util
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
-from pgkit.envs.spaces import action_shape, actions_for, check_action, flatten_batch, observation_size
+from pgkit.envs.spaces import Flatten, action_shape, actions_for, check_action, flatten_batch, observation_size
 from pgkit.types import PgkitError
+
+if TYPE_CHECKING:
+    from gymnasium import Space
 
 AUTOMATIC = ("LunarLander-v3",)
 """Ids whose EnvPool version is the same task as Gymnasium's; backend "auto" takes it for these."""
@@ -49,7 +53,7 @@ class EnvPoolEnvs:
         )
         self._action_shape = action_shape(self.info.action_space, env_id)
         self._actions = actions_for(self.info.action_space)
-        self._space = probe.single_observation_space
+        self._flat = _flattener(probe.single_observation_space)
         self._pools: dict[int, Any] = {}
         self._slots = np.full((count, 2), -1, dtype=np.int64)  # pool, and place in it
         self._over = np.zeros(count, dtype=np.bool_)
@@ -62,7 +66,7 @@ class EnvPoolEnvs:
         self._slots[chosen, 0], self._slots[chosen, 1] = number, np.arange(len(chosen))
         self._over[chosen] = False
         self._pools = {key: self._pools[key] for key in np.unique(self._slots[:, 0]).tolist() if key >= 0}
-        return self._tensor(self._flat(pool.reset()[0], len(chosen)))
+        return self._tensor(self._flat(len(chosen))(pool.reset()[0]))
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
         chosen = np.arange(self.info.count) if index is None else index.cpu().numpy()
@@ -79,7 +83,7 @@ class EnvPoolEnvs:
             if len(rows):
                 places = slots[rows, 1].astype(np.int32)
                 seen, reward[rows], flags[0, rows], flags[1, rows], _ = pool.step(actions[rows], places)
-                obs[rows] = self._flat(seen, len(rows))
+                obs[rows] = self._flat(len(rows))(seen)
         flags[2] = ~self._over[chosen]
         self._over[chosen] = flags[0] | flags[1]
         return Transition(self._tensor(obs), self._tensor(reward), *self._tensor(flags).unbind(0))
@@ -113,13 +117,15 @@ class EnvPoolEnvs:
             raise PgkitError(f"EnvPool cannot make {self._id!r} with {self._options}: {message}") from error
         return pool
 
-    def _flat(self, obs: Any, count: int) -> np.ndarray:
-        from gymnasium.vector.utils import batch_space
-
-        return flatten_batch(self._space, batch_space(self._space, count), count)(obs)
-
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.info.device)
+
+
+def _flattener(space: "Space[Any]") -> Callable[[int], Flatten]:
+    """By the number of environments, the function that flattens their observations."""
+    from gymnasium.vector.utils import batch_space
+
+    return lru_cache(lambda count: flatten_batch(space, partial(batch_space, space, count), count))
 
 
 def _fold(seed: int) -> int:

@@ -55,14 +55,18 @@ def flatten_one(space: "Space[Any]") -> Flatten:
     return lambda obs: np.asarray(spaces.flatten(space, obs))
 
 
-def flatten_batch(space: "Space[Any]", batched: "Space[Any]", count: int) -> Flatten:
-    """A function from a batched observation of ``count`` sub-environments to ``(count, D)`` float32, always a copy."""
+def flatten_batch(space: "Space[Any]", batched: Callable[[], "Space[Any]"], count: int) -> Flatten:
+    """A function from a batched observation of ``count`` sub-environments to ``(count, D)`` float32, always a copy.
+
+    The batched space is asked for only if it is needed: making one takes longer than a step.
+    """
     from gymnasium import spaces
     from gymnasium.vector.utils import iterate
 
     if isinstance(space, (spaces.Box, spaces.MultiBinary)):
         return lambda obs: np.array(obs, dtype=np.float32).reshape(count, -1)
-    return lambda obs: np.array([spaces.flatten(space, one) for one in iterate(batched, obs)], np.float32)
+    whole = batched()
+    return lambda obs: np.array([spaces.flatten(space, one) for one in iterate(whole, obs)], np.float32)
 
 
 def action_shape(space: "Space[Any]", name: str) -> tuple[int, ...]:

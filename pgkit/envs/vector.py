@@ -58,7 +58,7 @@ class VectorEnvs:
         self._action_shape = action_shape(action_space, name)
         self._actions = actions_for(action_space)
         self._flatten_one = flatten_one(obs_space)
-        self._flatten = flatten_batch(obs_space, vector.observation_space, count)
+        self._flatten = flatten_batch(obs_space, lambda: vector.observation_space, count)
         dtype = torch.float32 if np.issubdtype(action_space.dtype, np.floating) else torch.int64
         self._last_action = torch.zeros(count, *self._action_shape, dtype=dtype)
         self._over = np.zeros(count, dtype=np.bool_)
