@@ -83,5 +83,5 @@ def test_members_leave_and_recipes_mix_on_their_device(monkeypatch: pytest.Monke
 def test_a_tensor_left_on_the_cpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     trained = build(monkeypatch)
     trained.params["critic.0.bias"] = torch.zeros(3, 1, 64)
-    with pytest.raises((AssertionError, RuntimeError), match="cpu|CPU"):
+    with pytest.raises((AssertionError, RuntimeError), match=r"cpu|CPU"):
         check(trained)
