@@ -196,8 +196,10 @@ class Observer:
     def finish(self) -> TrainResult:
         """The final evaluation, once every member is done."""
         wall = time.perf_counter() - self._started
-        self._play_waiting()  # before the last state: one of them may be the best
         self._save()
+        if self._evaluator.waiting:
+            self._play_waiting()
+            self._save()  # one of these may be a member's best
         parts = [part for part in self.parts if part.size]
         rows = [part.members for part in parts]
         trees = [(part.params, part.collector.obs_stats, part.alive, part.env_steps) for part in parts]
