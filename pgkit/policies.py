@@ -31,11 +31,11 @@ class Head(NamedTuple):
         name: of the family.
         width: L, how many numbers describe the distribution at one observation.
         noise: how many uniform numbers one sample takes.
-        sample: ``(outputs (..., L), uniform (..., noise)) -> action (...)`` or ``(..., A)``.
+        sample: ``(outputs (..., B, L), uniform (..., B, noise)) -> action (..., B)`` or ``(..., B, A)``.
         mode: ``outputs -> `` the most likely action.
-        log_prob: ``(outputs, action) -> (...)``, natural logarithm of the probability (density).
-        entropy: ``outputs -> (...)``, in nats.
-        kl: ``(outputs, other) -> (...)``, the divergence KL(outputs || other) in nats.
+        log_prob: ``(outputs, action) -> (..., B)``, natural logarithm of the probability (density).
+        entropy: ``outputs -> (..., B)``, in nats.
+        kl: ``(outputs, other) -> (..., B)``, the divergence KL(outputs || other) in nats.
     """
 
     name: str
@@ -51,20 +51,24 @@ class Head(NamedTuple):
 def categorical(choices: int) -> Head:
     """One of ``choices`` actions, by the softmax of the outputs; sampled by inverting the distribution function."""
 
+    def log_probs(outputs: Tensor) -> Tensor:
+        """``(..., B, L) -> (..., L, B)``: down columns, a softmax takes a tenth of the time."""
+        return torch.log_softmax(outputs.mT, -2)
+
     def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
-        cumulative = torch.softmax(outputs, -1)[..., :-1].cumsum(-1)
-        return torch.sum(cumulative < uniform, -1)
+        cumulative = torch.softmax(outputs.mT, -2)[..., :-1, :].cumsum(-2)
+        return torch.sum(cumulative < uniform.mT, -2)
 
     def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
-        return torch.log_softmax(outputs, -1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        return log_probs(outputs).gather(-2, action.unsqueeze(-2)).squeeze(-2)
 
     def entropy(outputs: Tensor) -> Tensor:
-        log_probs = torch.log_softmax(outputs, -1)
-        return -(log_probs.exp() * log_probs).sum(-1)
+        logs = log_probs(outputs)
+        return -(logs.exp() * logs).sum(-2)
 
     def kl(outputs: Tensor, other: Tensor) -> Tensor:
-        log_probs = torch.log_softmax(outputs, -1)
-        return (log_probs.exp() * (log_probs - torch.log_softmax(other, -1))).sum(-1)
+        logs = log_probs(outputs)
+        return (logs.exp() * (logs - log_probs(other))).sum(-2)
 
     return Head("categorical", choices, 1, sample, lambda outputs: outputs.argmax(-1), log_prob, entropy, kl)
 

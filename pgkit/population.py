@@ -12,6 +12,7 @@ from pgkit import optim
 from pgkit.config import TrainConfig, resolve_device, stack_agent_config
 from pgkit.envs import make_envs
 from pgkit.envs.base import EnvInfo, Environments
+from pgkit.machine import settle
 from pgkit.optim.core import Optimizer, take_tree
 from pgkit.policies import Policy, head_for
 from pgkit.registry import Agent
@@ -157,7 +158,7 @@ def build(configs: Sequence[TrainConfig], beginning: int = 0) -> Population:
     first, seeds = configs[0], [config.seed for config in configs]
     device = resolve_device(first.device)
     if device.type == "cpu":
-        torch.set_num_threads(1)  # with more, sums are split differently for different P
+        settle()
     envs = build_envs(first, len(seeds) * first.envs_per_member, device)
     streams = range(beginning * first.envs_per_member, (beginning + 1) * first.envs_per_member)
     env_seeds = [stream_seed(seed, "env", n) for seed in seeds for n in streams]

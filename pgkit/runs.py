@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pgkit.config import resolve_device
 from pgkit.evaluate import Player, play
+from pgkit.machine import settle
 from pgkit.observe import evaluation_row, spread
 from pgkit.population import build_envs, build_policy
 from pgkit.record import saved_members
@@ -45,7 +44,7 @@ def evaluate_run(
     configs, params, obs_stats = saved_members(Path(directory), best)
     first, where = configs[0], resolve_device(device)
     if where.type == "cpu":
-        torch.set_num_threads(1)
+        settle()
     envs = build_envs(first, max(episodes, min(len(configs) * episodes, 320)), where)
     try:
         played = play(

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pgkit.machine import settle
 from pgkit.optim import apply_updates, make
 from pgkit.policies import Policy, categorical
 from pgkit.types import Params
@@ -45,7 +46,7 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, default=30)
     parser.add_argument("--memory", choices=CONTENTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    settle()
     if arguments.memory:
         print(memory(arguments.memory))
         return 0

@@ -16,9 +16,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from bench_turns import serve
-from torch import Tensor
 
 STEPS = 5
 
@@ -111,7 +111,6 @@ def sb3_trains(env: str, envs: str, *how: str) -> None:
 
 def envpool_steps(env: str, envs: str) -> None:
     import envpool
-    import numpy as np
 
     warnings.simplefilter("ignore")
     pool = envpool.make(env, env_type="gymnasium", num_envs=int(envs))
@@ -129,26 +128,32 @@ def envpool_steps(env: str, envs: str) -> None:
 
 def products(members: str, *only: str) -> None:
     """The matrix products of one update: acting, values for targets, forward and backward of both networks."""
+    from pgkit.machine import settle
+
+    settle()
     count, envs = int(members), 8
     rows = envs * STEPS
-    sizes = [(4, 64), (64, 64), (64, 4)]  # 4 stands for narrow outputs, as pgkit computes them
 
-    def pair(high: int, inner: int, wide: int) -> tuple[Tensor, Tensor]:
-        """Factors of a ``(high, wide)`` product, or of its transpose where that takes less time."""
-        high, wide = (wide, high) if wide < high and wide < 16 else (high, wide)
-        return torch.randn(count, high, inner), torch.randn(count, inner, wide)
+    def task(high: int, inner: int, wide: int, transposed: str = "") -> tuple[Any, Any, Any]:
+        """Factors and result of ``(high, inner) @ (inner, wide)``."""
+        shape = (count, inner, high) if transposed == "first" else (count, high, inner)
+        other = (count, wide, inner) if transposed == "second" else (count, inner, wide)
+        a, b = torch.randn(shape).numpy(), torch.randn(other).numpy()
+        a, b = a.swapaxes(1, 2) if transposed == "first" else a, b.swapaxes(1, 2) if transposed == "second" else b
+        return a, b, torch.empty(count, high, wide).numpy()
 
     work = []
-    for width, out in sizes * 2:
-        work += [pair(rows, width, out), pair(width, rows, out)]
-        work += [pair(rows, out, width)] if width > 4 else []
-    if "gradient" not in only:
-        work += [pair(envs, *size) for size in sizes] * STEPS
-        work += [pair(rows + envs, *size) for size in sizes]
+    for last in (2, 1):  # actor and critic
+        sizes = [(4, 64), (64, 64), (64, last)]
+        work += [task(rows, *size) for size in sizes]
+        work += [task(width, rows, out, "first") for width, out in sizes]
+        work += [task(rows, out, width, "second") for width, out in sizes[1:] if out > 1]  # a width of 1 is no product
+        outside = [envs] * STEPS if last == 2 else [rows + envs]  # acting; values for targets
+        work += [task(high, *size) for high in outside for size in sizes if "gradient" not in only]
 
     def advance() -> int:
-        for a, b in work:
-            torch.bmm(a, b)
+        for a, b, out in work:
+            np.matmul(a, b, out=out)
         return count * rows
 
     serve(advance)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LAYERS = (
-    ("types", "seeding", "files", "explain"),
+    ("types", "seeding", "machine", "files", "explain"),
     ("returns", "losses", "networks", "optim.core"),
     (
         "optim",
