@@ -91,6 +91,7 @@ class Population:
         """Share of the budget that is used, float64 ``(P,)`` in [0, 1]."""
         return (self.env_steps / self.budget).clamp(max=1.0)
 
+    @torch.no_grad()
     def collect(self) -> list[Piece]:
         """Let everybody act."""
         if self.rollout_steps is None:
