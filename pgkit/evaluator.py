@@ -15,6 +15,7 @@ from pgkit.rollout import join, select
 from pgkit.types import Params
 
 EVALUATED_AT_ONCE = 16  # members whose evaluation environments exist side by side
+POINTS_AT_ONCE = 4  # evaluations of a member that wait for each other: playing few environments costs as much as many
 
 
 class Evaluation(NamedTuple):
@@ -74,6 +75,10 @@ class Evaluator:
         params, obs_stats, steps = select(whole, here)
         member = int(population.members[row])
         self.waiting.append(Snapshot(member, point, float(steps), float("nan"), params, obs_stats))
+
+    def enough(self, members: int) -> bool:
+        """Whether those that wait should play: there are as many as play at once, or several points of each member."""
+        return len(self.waiting) >= min(self._count() // self.settings.episodes, POINTS_AT_ONCE * members)
 
     def play_waiting(self) -> list[Evaluation]:
         """Play all that wait."""

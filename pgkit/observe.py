@@ -12,13 +12,12 @@ from torch import Tensor
 
 from pgkit.config import TrainConfig
 from pgkit.evaluate import Episodes, Player
-from pgkit.evaluator import EVALUATED_AT_ONCE, Evaluation, Evaluator, packed, unpacked
+from pgkit.evaluator import Evaluation, Evaluator, packed, unpacked
 from pgkit.population import Population
 from pgkit.rollout import join
 from pgkit.types import Params
 
 CHECKPOINT_SECONDS = 300.0  # at least so often, beside the evenly spaced ones
-POINTS_AT_ONCE = 4  # evaluations of a member that wait for each other: playing few environments costs as much as many
 
 
 @dataclass(frozen=True)
@@ -250,7 +249,7 @@ class Observer:
             return
         for row in self._evaluation_marks.due(members, env_steps):
             self._evaluator.put_aside(population, row, self._evaluation_marks.passed[members[row]] - 1)
-        if len(self._evaluator.waiting) >= min(EVALUATED_AT_ONCE, POINTS_AT_ONCE * len(members)):
+        if self._evaluator.enough(len(members)):
             self._play_waiting()
 
     def _taken(self, population: Population, env_steps: Sequence[float]) -> Sequence[float]:

@@ -12,6 +12,7 @@ from pgkit.types import PgkitError
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 COLUMNS = ("member", "label", "step", "tag", "value", "wall_time")
 """member: position in the population; label: its name; step: its environment steps; wall_time: seconds since 1970."""
@@ -54,19 +55,26 @@ class Rows:
         """
         if not self._changed:
             return
-        write_metrics(self._path, self._frame())
+        _write(self._path, self._table())
         self._changed = False
 
-    def _frame(self) -> "pd.DataFrame":
-        import pandas as pd
+    def _table(self) -> "pa.Table":
+        import pyarrow as pa
 
         empty = tuple(np.empty(0, dtype) for dtype in (np.int32, np.int64, np.int64, np.float64, np.float64))
         columns = [np.concatenate(parts) for parts in zip(empty, *self._blocks, strict=True)]
         member, step, tag, value, wall_time = columns
         self._blocks = [tuple(columns)]
-        labels, tags = np.array(self._labels, dtype=object)[member], np.array(list(self._tags), dtype=object)[tag]
-        arrays = (member.astype(np.int32), labels, step.astype(np.int64), tags, value, wall_time)
-        return pd.DataFrame(dict(zip(COLUMNS, arrays, strict=True)))
+        labels, tags = (pa.array(names, pa.large_string()) for names in (self._labels, list(self._tags)))
+        arrays = (
+            member.astype(np.int32),
+            labels.take(pa.array(member)),
+            step,
+            tags.take(pa.array(tag)),
+            value,
+            wall_time,
+        )
+        return pa.table(dict(zip(COLUMNS, arrays, strict=True)))
 
 
 def write_metrics(path: Path, rows: "pd.DataFrame") -> None:
@@ -76,9 +84,13 @@ def write_metrics(path: Path, rows: "pd.DataFrame") -> None:
         PgkitError: the system refuses to write.
     """
     import pyarrow as pa
+
+    _write(path, pa.Table.from_pandas(rows, preserve_index=False))
+
+
+def _write(path: Path, table: "pa.Table") -> None:
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pandas(rows, preserve_index=False)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     replace_file(path, lambda file: file.write(buffer.getvalue()))
