@@ -82,7 +82,7 @@ def mlp(params: Params, name: str, x: Tensor, activation: str, activate_last: bo
     leaves = [params[f"{name}.{layer}.{kind}"] for layer in range(layers) for kind in ("weight", "bias")]
     form = ACTIVATIONS[activation], activate_last
     if torch.is_grad_enabled():
-        return _Layers.apply(form, x, *leaves)  # type: ignore[no-untyped-call, no-any-return]
+        return _Layers.apply(form, x, *leaves)  # type: ignore[no-untyped-call]
     return _forward(form, x, leaves)[-1]
 
 
