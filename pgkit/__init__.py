@@ -8,9 +8,8 @@
 
 Names are imported when they are first used, so that ``import pgkit`` is light.
 
-Import it before you multiply matrices with torch: it asks MKL, which reads this once, for the same bits wherever in
-memory a matrix lies (strict conditional numerical reproducibility). Without it a member of a population could round
-differently from the same run alone, where layers have widths such as 6 or 30.
+Import it before you compute with matrices in torch: it asks MKL, which makes initial weights orthogonal and reads this
+once, for the same bits wherever in memory a matrix lies (strict conditional numerical reproducibility).
 """
 
 import os

@@ -1,6 +1,7 @@
 """What pgkit asks of the libraries that compute for it on CPU: one thread, and memory that is kept."""
 
 import ctypes
+from pathlib import Path
 
 import torch
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
@@ -20,6 +21,12 @@ def settle() -> None:
 
 
 def blas() -> str:
-    """The libraries that multiply matrices for NumPy and SciPy, and the processor whose code they run."""
+    """The library that multiplies matrices for NumPy, and the processor whose code it runs.
+
+    SciPy's own copy, which may or may not be loaded, does not count.
+    """
     found = ThreadpoolController().select(user_api="blas").info()
-    return ", ".join(sorted({f"{library['internal_api']} {library.get('architecture')}" for library in found}))
+    found = [
+        library for library in found if not any(part.startswith("scipy") for part in Path(library["filepath"]).parts)
+    ]
+    return ", ".join(sorted(f"{library['internal_api']} {library.get('architecture')}" for library in found))

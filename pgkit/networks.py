@@ -3,7 +3,7 @@
 A network is one node of autograd's graph: its backward pass is written out below. That halves the time of a gradient,
 because activations are computed in place, where autograd would read and write a new tensor for each of them. On CPU,
 NumPy multiplies the matrices, those of one member after those of another, so that no bit depends on how many members
-there are; on processors with AVX-512 that takes as little as 40 % of the time of PyTorch's batched product.
+there are; where its library has kernels for the processor that PyTorch's lacks, it also takes less time.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,8 +39,8 @@ class Activation(NamedTuple):
 def tanh_(x: Tensor) -> Tensor:
     """The hyperbolic tangent in place.
 
-    NumPy's takes a tenth of the time of PyTorch's, and its vector code needs no other code for the elements that fill
-    no register, so that a number's bits do not depend on its neighbours.
+    NumPy's takes less time than PyTorch's, and its vector code needs no other code for the elements that fill no
+    register, so that a number's bits do not depend on its neighbours.
     """
     if x.device.type != "cpu":
         return x.tanh_()

@@ -52,7 +52,7 @@ def categorical(choices: int) -> Head:
     """One of ``choices`` actions, by the softmax of the outputs; sampled by inverting the distribution function."""
 
     def log_probs(outputs: Tensor) -> Tensor:
-        """``(..., B, L) -> (..., L, B)``: down columns, a softmax takes a tenth of the time."""
+        """``(..., B, L) -> (..., L, B)``: down columns, a softmax runs as vector code."""
         return torch.log_softmax(outputs.mT, -2)
 
     def sample(outputs: Tensor, uniform: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ print(machine.blas())
 
 
 def test_training_has_one_thread_and_keeps_its_memory() -> None:
-    """An update of 64 members has half a page fault; 20 to 350 where glibc is left as it is."""
+    """An update of 64 members hardly ever meets a page that is new to it; where glibc is left alone, it meets many."""
     if sys.platform != "linux":
         pytest.skip("page faults are counted on Linux")
     output = subprocess.run([sys.executable, "-c", UPDATES], capture_output=True, text=True, check=True).stdout

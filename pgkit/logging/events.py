@@ -2,7 +2,7 @@
 
 ``torch.utils.tensorboard`` starts a thread per file, and writes hyperparameters into a run of their own, away from
 the scalars that TensorBoard's HParams tab is to show beside them. TensorBoard's own writer of records computes their
-checksums in Python, which took more than half of the time of logging.
+checksums in Python, which took much of the time of logging.
 """
 
 import os
