@@ -1,33 +1,57 @@
 """What pgkit asks of the libraries below it."""
 
+import ctypes
 import subprocess
 import sys
 
 import pytest
 
-UPDATES = """
-import resource, threadpoolctl, torch
-from pgkit import load_config, machine, members, population, training
+TWENTY_MEGABYTES = """
+import ctypes, sys, threadpoolctl, torch
+import numpy, scipy.linalg
+from pgkit import machine
 
-built = population.build(members(load_config("cartpole-actor-critic", ["seeds=64", "rollout_steps=5"])))
-for _ in range(20):
-    training.update(built)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    training.update(built)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20)
+class Mallinfo(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
+
+mallinfo = ctypes.CDLL(None).mallinfo2
+mallinfo.restype = Mallinfo
+if "settle" in sys.argv:
+    machine.settle()
+before = mallinfo()
+block = torch.ones(5 << 20)
+print(mallinfo().hblks - before.hblks)
+del block
+print(mallinfo().fordblks - before.fordblks)
+"""
+
+THREADS = """
+import threadpoolctl, torch
+import numpy, scipy.linalg
+from pgkit import machine
+
+machine.settle()
 print(max(library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"))
 print(torch.get_num_threads())
-print(machine.blas())
 """
 
 
-def test_training_has_one_thread_and_keeps_its_memory() -> None:
-    """An update of 64 members hardly ever meets a page that is new to it; where glibc is left alone, it meets many."""
-    if sys.platform != "linux":
-        pytest.skip("page faults are counted on Linux")
-    output = subprocess.run([sys.executable, "-c", UPDATES], capture_output=True, text=True, check=True).stdout
-    faults, blas_threads, torch_threads, blas = output.splitlines()
-    assert float(faults) < 5
-    assert int(blas_threads) == int(torch_threads) == 1
-    assert blas
+def printed(program: str, *arguments: str) -> list[int]:
+    """The numbers that a program of its own prints."""
+    command = [sys.executable, "-c", program, *arguments]
+    return [int(line) for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()]
+
+
+def test_one_thread() -> None:
+    assert printed(THREADS) == [1, 1]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="only glibc says what it keeps")
+def test_memory_that_is_freed_is_kept() -> None:
+    """The system hands 20 MiB out as a block of their own and gets them back, unless it is told not to."""
+    alone, kept = printed(TWENTY_MEGABYTES), printed(TWENTY_MEGABYTES, "settle")
+    assert alone[0] == 1
+    assert alone[1] < 10 << 20
+    assert kept[0] == 0
+    assert kept[1] >= 20 << 20
