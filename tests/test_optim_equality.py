@@ -39,6 +39,9 @@ class Case(NamedTuple):
     members: list[Options]
     to_torch: Callable[[Options], Options] = dict
     flags: Options = MappingProxyType({})
+    guided_slots: Mapping[str, str] = MappingProxyType(
+        {}
+    )  # slots that begin each guided step as torch's, with its name
 
 
 ADAM = {"lr": RATES, "beta1": (0.0, 0.9), "beta2": (0.9, 0.999), "eps": EPSILONS}
@@ -79,7 +82,11 @@ CASES = {
         ),
     ),
     "adadelta": Case(
-        "adadelta", torch.optim.Adadelta, grid(lr=RATES, rho=(0.5, 0.9), eps=(1e-6, 1e-3), weight_decay=(0.0, 0.1))
+        "adadelta",
+        torch.optim.Adadelta,
+        grid(lr=RATES, rho=(0.5, 0.9), eps=(1e-6, 1e-3), weight_decay=(0.0, 0.1)),
+        # It multiplies d by its own steps, so an error in a last bit stays; torch's float32 roots have one, often.
+        guided_slots={"d": "acc_delta"},
     ),
     "adam": Case("adam", torch.optim.Adam, grid(**ADAM, weight_decay=(0.0, 0.1)), betas),
     "amsgrad": Case("amsgrad", torch.optim.Adam, grid(**ADAM), lambda o: {**betas(o), "amsgrad": True}),
@@ -156,11 +163,16 @@ def differences(case: Case, dtype: torch.dtype, guided: bool) -> dict[bool, floa
             worst = torch.maximum(worst, error)
             assert error.isfinite().all()
             params[name] = torch.where((decays | guided)[:, None, None], expected, params[name])
+            for slot, theirs in case.guided_slots.items() if guided else ():
+                kept = [
+                    reference.state[own[place]][theirs] for reference, own in zip(references, torch_params, strict=True)
+                ]
+                state["slots"][slot][name] = torch.stack(kept)
     return {decay: worst[decays == decay].max().item() for decay in decays.unique().tolist()}
 
 
-ULPS = {"adam": 16, "adadelta": 32}
-"""Where gradients cancel in g + weight_decay p, the last bits of what is left decide about a large step."""
+ULPS = 6
+"""Of the largest value of a parameter, in every step at float32."""
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -168,7 +180,7 @@ def test_recipe_equals_torch_step_by_step(name: str, dtype: torch.dtype) -> None
     worst = differences(CASES[name], dtype, guided=dtype is torch.float32)
     for difference in worst.values():
         if dtype is torch.float32:
-            assert difference <= ULPS.get(name, 6) * torch.finfo(dtype).eps
+            assert difference <= ULPS * torch.finfo(dtype).eps
         else:
             assert difference <= 1e-12
 

@@ -1,6 +1,5 @@
 """A member of a population gets the bits that it gets alone, whatever its neighbours."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -130,11 +129,6 @@ def test_alone_is_together_for_npg() -> None:
     assert_alone_is_together([{**table, **critic} for table in varied("npg", 4)] + [varied("sgd", 1)[0]])
 
 
-def test_alone_is_together_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgkit.optim.compose.BLOCK", 150)
-    assert_alone_is_together([{**table, "max_grad_norm": 1.0, "centralize": True} for table in varied("adamw", 7)])
-
-
 @pytest.mark.parametrize("recipe", ["adam"])
 def test_alone_is_together_with_two_threads(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves of a size that PyTorch splits between threads."""
@@ -152,22 +146,6 @@ def test_schedules_end_in_the_same_bits_at_every_place() -> None:
         together = in_lanes(function, values)
         assert torch.equal(together, torch.cat([in_lanes(function, value[None]) for value in values]))
         torch.testing.assert_close(together, function(values), rtol=1e-15, atol=0)
-
-
-def root(x: Tensor, *_: Tensor) -> Tensor:
-    """As ``directions`` computes it."""
-    return torch.rsqrt(x.abs()).reciprocal_()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_fused_operations_round_alike_at_every_place(dtype: torch.dtype) -> None:
-    """Vector code, and the scalar code for what is left over."""
-    a, b = (torch.randn(1003, dtype=dtype) for _ in range(2))
-    column = torch.empty(1, dtype=dtype)
-    for function, number in itertools.product((torch.addcmul, torch.lerp, root), (1e-3, 0.3, 0.5, 0.9, 1.0)):
-        column.fill_(number)
-        one_by_one = torch.cat([function(a[k : k + 1], b[k : k + 1], column) for k in range(len(a))])
-        assert torch.equal(function(a, b, column), one_by_one)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 7, 16, 33, 100, 4096, 16385, 50_000])

@@ -1,19 +1,13 @@
-"""Joining transforms into an optimizer.
+"""Joining transforms into an optimizer."""
 
-All steps of a chain act on a leaf, block of members by block of members: members share nothing, so any block will do,
-and temporaries stay small however many they are.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pgkit.optim.core import (
-    Columns,
     Hyper,
-    Leaf,
     Optimizer,
     Schedule,
     Signals,
@@ -24,10 +18,8 @@ from pgkit.optim.core import (
     per_leaf,
     per_member,
 )
+from pgkit.optim.stages import act, stages
 from pgkit.types import Params, PgkitError
-
-BLOCK = 2**20
-"""Elements of a block: enough that operations cost more than calling them, few enough that temporaries stay small."""
 
 
 def chain(*parts: Transform | Optimizer) -> Optimizer:
@@ -42,7 +34,7 @@ def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
     hyper: dict[str, Hyper] = _merged("hyperparameter", [part.hyper for part in transforms])
     slots: dict[str, float | str] = _merged("slot", [part.slots for part in transforms])
     vectors: dict[str, float] = _merged("vector", [part.vectors for part in transforms])
-    stages = _stages(transforms)
+    together = stages(transforms)
 
     @torch.no_grad()
     def init(params: Params) -> State:
@@ -57,19 +49,13 @@ def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
 
     @torch.no_grad()
     def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
-        updates, members = own(grads, params), len(next(iter(params.values())))
+        updates = own(grads, params)
         now, vectors_now = next_hyper(hyper, state, signals), dict(state["vectors"])
-        for stage in stages:
+        for stage in together:
             survey = stage[0].survey
             seen: Signals = {**signals, **survey(updates)} if survey else signals
-            columns = _Columns([part.numbers(now, vectors_now, seen) for part in stage], members)
-            for name, grad in updates.items():
-                for block, leaf, numbers in _blocks(name, grad, params[name], state["slots"], columns):
-                    result = block
-                    for part, c in zip(stage, numbers, strict=True):
-                        result = part.step(result, leaf, c)
-                    if result is not block:
-                        block.copy_(result)
+            numbers = [part.numbers(now, vectors_now, seen) for part in stage]
+            act(stage, updates, params, state["slots"], numbers)
         return updates, {**state, "hyper": now, "vectors": vectors_now}
 
     needs = frozenset().union(needs_of(hyper), *(part.needs for part in transforms))
@@ -126,50 +112,6 @@ def population(params: Params) -> tuple[int, torch.device]:
         shapes = {name: tuple(leaf.shape) for name, leaf in params.items()}
         raise PgkitError(f"every parameter needs the same leading axis of members, got {shapes}")
     return members.pop(), next(iter(params.values())).device
-
-
-def _blocks(
-    name: str, grad: Tensor, param: Tensor, slots: Mapping[str, Params], columns: "_Columns"
-) -> Iterator[tuple[Tensor, Leaf, Sequence[Columns]]]:
-    """Walk over the members of a leaf: gradient, the rest of the leaf, and the columns of each transform."""
-    members, own_slots = grad.shape[0], [tensors[name] for tensors in slots.values()]
-    height = max(1, BLOCK * members // max(1, grad.numel()))
-    numbers = columns.of_blocks(grad, height)
-    if height >= members:
-        yield grad, Leaf(param, dict(zip(slots, own_slots, strict=True))), numbers[0]
-        return
-    rows = zip(*(tensor.split(height) for tensor in (grad, param, *own_slots)), strict=True)
-    for (block, own_param, *parts), own_numbers in zip(rows, numbers, strict=True):
-        yield block, Leaf(own_param, dict(zip(slots, parts, strict=True))), own_numbers
-
-
-class _Columns:
-    """The numbers of the transforms of a stage, cast, shaped and cut once for each kind of leaf."""
-
-    def __init__(self, numbers: Sequence[Vectors], members: int):
-        self.names = [list(part) for part in numbers]
-        vectors = [vector for part in numbers for vector in part.values()]
-        self.table = torch.stack(vectors) if vectors else torch.empty(0, members)
-        self.made: dict[tuple[torch.dtype, int, int], list[Sequence[Columns]]] = {}
-
-    def of_blocks(self, leaf: Tensor, height: int) -> list[Sequence[Columns]]:
-        """For each block of ``height`` members: the columns of each transform."""
-        kind = leaf.dtype, leaf.dim(), height
-        if kind not in self.made:
-            table = self.table.to(leaf.dtype).view(*self.table.shape, *[1] * (leaf.dim() - 1))
-            blocks = [iter(block.unbind()) for block in (table.split(height, 1) if height < len(leaf) else [table])]
-            self.made[kind] = [[{name: next(block) for name in part} for part in self.names] for block in blocks]
-        return self.made[kind]
-
-
-def _stages(transforms: Sequence[Transform]) -> list[list[Transform]]:
-    """Cut before every transform that surveys, which has to see the gradients of all leaves."""
-    stages: list[list[Transform]] = [[]]
-    for part in transforms:
-        if part.survey and stages[-1]:
-            stages.append([])
-        stages[-1].append(part)
-    return stages
 
 
 def _sequence(parts: Sequence[Optimizer]) -> Optimizer:

@@ -21,7 +21,7 @@ Vectors = dict[str, Tensor]
 """Numbers per member by name, float64 ``(P,)``."""
 
 Columns = Mapping[str, Tensor]
-"""Numbers per member as ``(R, 1, ...)`` of the parameters' dtype, ready to be multiplied with a leaf ``(R, ...)``."""
+"""Numbers per member as ``(P, 1, ...)`` of the parameters' dtype, ready to be multiplied with a leaf ``(P, ...)``."""
 
 Signals = Mapping[str, Any]
 """What the training loop tells an optimizer beside the gradients: tensors ``(P,)`` such as ``progress``, or objects
@@ -53,15 +53,19 @@ Hyper = Number | Schedule
 
 
 class Leaf(NamedTuple):
-    """What a step sees of one leaf beside its gradient, for R members.
+    """What a step sees of one leaf beside its gradient.
 
     Attributes:
-        param: the parameters ``(R, ...)``, read only.
-        slots: tensors of the state by name, shaped alike, to be changed in place.
+        param: the parameters ``(P, ...)``, read only.
+        slots: tensors of the state by name, shaped alike; a step puts new ones in their place.
     """
 
     param: Tensor
     slots: dict[str, Tensor]
+
+
+Step = Callable[[Tensor, Leaf, Columns], Tensor]
+"""``step(grad, leaf, c) -> grad``."""
 
 
 def _no_numbers(hyper: Vectors, vectors: Vectors, signals: Signals) -> Vectors:
@@ -73,12 +77,13 @@ class Transform:
     """One piece of an optimizer.
 
     Attributes:
-        step: ``step(grad, leaf, c) -> grad`` for each leaf; may write into ``grad`` and the slots. To keep the bits of
-            a member independent of its neighbours: correctly rounded operations only (``+ - * / sqrt``, comparisons),
-            because vector and scalar code may round others (``pow``, ``exp``) differently. ``addcmul`` and
-            ``lerp`` pass: whether they fuse depends on the processor, but is the same in both, which a test holds.
-        numbers: ``numbers(hyper, vectors, signals) -> {name: (P,)}``, once per update: what ``step`` gets as columns.
-            It may replace entries of ``vectors``; powers such as ``beta ** t`` are kept there as running products.
+        step: ``step(grad, leaf, c) -> grad`` for each leaf, written for one element, nothing in place: ``+ - * /``,
+            comparisons, ``& | ~`` and ``torch.abs, sqrt, square, sign, where, maximum, minimum, clamp, lerp, addcmul``.
+            On CPU the steps of a chain are compiled into one loop, see :mod:`pgkit.optim.kernels`; elsewhere they get
+            tensors.
+        numbers: ``numbers(hyper, vectors, signals) -> {name: (P,)}``, once per update, the same names each time: what
+            ``step`` gets as columns. It may replace entries of ``vectors``; powers such as ``beta ** t`` are kept there
+            as running products.
         survey: ``survey(grads) -> {name: (P,)}`` looks at the gradients that come in, all leaves together; ``numbers``
             finds the result among its signals.
         hyper: the hyperparameters that it brings.
@@ -87,15 +92,18 @@ class Transform:
         vectors: the numbers per member that it keeps, with their first value. They show in the diagnostics unless
             their name begins with ``_``; a reset of the step counter puts back those that begin with ``_step``.
         needs: the signals that it reads.
+        elementwise: whether ``step`` is as said above. If not, it gets tensors everywhere, and may use all of torch
+            that gives a member the same bits whatever its neighbours: correctly rounded operations, ``row_sum``.
     """
 
-    step: Callable[[Tensor, Leaf, Columns], Tensor]
+    step: Step
     numbers: Callable[[Vectors, Vectors, Signals], Vectors] = _no_numbers
     survey: Callable[[Params], Vectors] | None = None
     hyper: Mapping[str, Hyper] = field(default_factory=dict)
     slots: Mapping[str, float | str] = field(default_factory=dict)
     vectors: Mapping[str, float] = field(default_factory=dict)
     needs: frozenset[str] = frozenset()
+    elementwise: bool = True
 
 
 def map_tree(function: Callable[[Tensor], Any], tree: Any) -> Any:

@@ -24,8 +24,8 @@ def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Tr
         return {"momentum": h["momentum"], "gain": gain}
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        b = leaf.slots["b"].mul_(c["momentum"]).addcmul_(grad, c["gain"])
-        return grad.addcmul_(b, c["momentum"]) if nesterov else grad.copy_(b)
+        b = leaf.slots["b"] = torch.addcmul(c["momentum"] * leaf.slots["b"], c["gain"], grad)
+        return torch.addcmul(grad, c["momentum"], b) if nesterov else b
 
     return Transform(
         step,
@@ -46,16 +46,16 @@ def scale_by_rms(alpha: Hyper, eps: Hyper, centered: bool = False, tensorflow: b
     """
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        v = leaf.slots["v"].lerp_(grad.square(), c["gain"])
+        v = leaf.slots["v"] = torch.addcmul(c["alpha"] * leaf.slots["v"], c["gain"] * grad, grad)
         if centered:
-            a = leaf.slots["a"].lerp_(grad, c["gain"])
-            v = (v - a.square()).clamp_(min=0.0)
-        return grad.div_(_root(v + c["eps"]) if tensorflow else _root(v).add_(c["eps"]))
+            a = leaf.slots["a"] = torch.lerp(leaf.slots["a"], grad, c["gain"])
+            v = torch.clamp(torch.addcmul(v, -a, a), min=0.0)
+        return grad / (torch.sqrt(v + c["eps"]) if tensorflow else torch.sqrt(v) + c["eps"])
 
     slots: dict[str, float | str] = {"v": 1.0 if tensorflow else 0.0}
     return Transform(
         step,
-        lambda h, v, signals: {"gain": 1 - h["alpha"], "eps": h["eps"]},
+        lambda h, v, signals: {"alpha": h["alpha"], "gain": 1 - h["alpha"], "eps": h["eps"]},
         hyper={"alpha": decay("alpha", alpha), "eps": check("eps", eps, least=0.0)},
         slots=slots | {"a": 0.0} if centered else slots,
     )
@@ -70,8 +70,8 @@ def adagrad_step(lr: Hyper, lr_decay: Hyper, initial_accumulator_value: Hyper, e
         return {"rate": rate, "eps": h["eps"]}
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        s = leaf.slots["s"].add_(grad.square())
-        return grad.mul_(c["rate"]).div_(_root(s).add_(c["eps"]))
+        s = leaf.slots["s"] = torch.addcmul(leaf.slots["s"], grad, grad)
+        return c["rate"] * grad / (torch.sqrt(s) + c["eps"])
 
     initial = check("initial_accumulator_value", initial_accumulator_value, least=0.0)
     return Transform(
@@ -92,14 +92,15 @@ def scale_by_adadelta(rho: Hyper, eps: Hyper) -> Transform:
     """v = rho v + (1 - rho) g^2; u = g sqrt(d + eps) / sqrt(v + eps); d = rho d + (1 - rho) u^2."""
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        v, d = leaf.slots["v"].lerp_(grad.square(), c["gain"]), leaf.slots["d"]
-        grad.mul_(_root(d + c["eps"]).div_(_root(v + c["eps"])))
-        d.lerp_(grad.square(), c["gain"])
-        return grad
+        d = leaf.slots["d"]
+        v = leaf.slots["v"] = torch.addcmul(c["rho"] * leaf.slots["v"], c["gain"] * grad, grad)
+        u = torch.sqrt(d + c["eps"]) / torch.sqrt(v + c["eps"]) * grad
+        leaf.slots["d"] = torch.addcmul(c["rho"] * d, c["gain"] * u, u)
+        return u
 
     return Transform(
         step,
-        lambda h, v, signals: {"gain": 1 - h["rho"], "eps": h["eps"]},
+        lambda h, v, signals: {"rho": h["rho"], "gain": 1 - h["rho"], "eps": h["eps"]},
         hyper={"rho": decay("rho", rho), "eps": check("eps", eps, above=0.0)},
         slots={"v": 0.0, "d": 0.0},
     )
@@ -109,21 +110,18 @@ def adam_step(lr: Hyper, beta1: Hyper, beta2: Hyper, eps: Hyper, amsgrad: bool =
     """m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
     u = -lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps).
 
-    AMSGrad: the largest v so far in place of v. All factors are gathered into one: u = rate m / (sqrt(v) + eps'), which
-    spares passes over memory.
+    AMSGrad: the largest v so far in place of v.
     """
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
         power1, power2 = _powers(h, v)
-        root = (1 - power2).sqrt()
-        return {**_gains(h), "rate": -h["lr"] * root / (1 - power1), "eps": h["eps"] * root}
+        return {**_gains(h), "rate": -h["lr"] / (1 - power1), "root": (1 - power2).sqrt(), "eps": h["eps"]}
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        m, v = leaf.slots["m"].lerp_(grad, c["gain1"]), leaf.slots["v"]
-        v.lerp_(grad.mul_(grad), c["gain2"])
+        m, v = _moments(grad, leaf, c)
         if amsgrad:
-            v = torch.maximum(leaf.slots["v_max"], v, out=leaf.slots["v_max"])
-        return torch.div(m, _root(v, out=grad).add_(c["eps"]), out=grad).mul_(c["rate"])
+            v = leaf.slots["v_max"] = torch.maximum(leaf.slots["v_max"], v)
+        return c["rate"] * m / (torch.sqrt(v) / c["root"] + c["eps"])
 
     slots: dict[str, float | str] = {"m": 0.0, "v": 0.0}
     return Transform(
@@ -150,14 +148,13 @@ def scale_by_nadam(beta1: Hyper, beta2: Hyper, eps: Hyper, momentum_decay: Hyper
             **_gains(h),
             "of_grad": (1 - mu) / (1 - v["_step_mu"]),
             "of_m": mu_next / (1 - v["_step_mu"] * mu_next),
-            "scale": 1 / (1 - power2).sqrt(),
+            "root": (1 - power2).sqrt(),
             "eps": h["eps"],
         }
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        m, v = leaf.slots["m"].lerp_(grad, c["gain1"]), leaf.slots["v"].lerp_(grad.square(), c["gain2"])
-        grad.mul_(c["of_grad"]).addcmul_(m, c["of_m"])
-        return grad.div_(_root(v).mul_(c["scale"]).add_(c["eps"]))
+        m, v = _moments(grad, leaf, c)
+        return torch.addcmul(c["of_grad"] * grad, c["of_m"], m) / (torch.sqrt(v) / c["root"] + c["eps"])
 
     return Transform(
         step,
@@ -188,9 +185,8 @@ def scale_by_radam(beta1: Hyper, beta2: Hyper, eps: Hyper) -> Transform:
         return {**_gains(h), "scale": rectified / (1 - power1), "known": known.double(), "eps": h["eps"]}
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        m, v = leaf.slots["m"].lerp_(grad, c["gain1"]), leaf.slots["v"].lerp_(grad.square(), c["gain2"])
-        spread = torch.where(c["known"] != 0, _root(v).add_(c["eps"]), 1.0)
-        return torch.div(m, spread, out=grad).mul_(c["scale"])
+        m, v = _moments(grad, leaf, c)
+        return c["scale"] * (m / torch.where(c["known"] != 0, torch.sqrt(v) + c["eps"], 1.0))
 
     return Transform(
         step,
@@ -206,12 +202,12 @@ def scale_by_adamax(beta1: Hyper, beta2: Hyper, eps: Hyper) -> Transform:
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
         power1, _ = _powers(h, v)
-        return {**_gains(h), "beta2": h["beta2"], "scale": 1 / (1 - power1), "eps": h["eps"]}
+        return {**_gains(h), "scale": 1 / (1 - power1), "eps": h["eps"]}
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        m, n = leaf.slots["m"].lerp_(grad, c["gain1"]), leaf.slots["n"]
-        torch.maximum(n.mul_(c["beta2"]), grad.abs_().add_(c["eps"]), out=n)
-        return torch.div(m, n, out=grad).mul_(c["scale"])
+        m = leaf.slots["m"] = torch.lerp(leaf.slots["m"], grad, c["gain1"])
+        n = leaf.slots["n"] = torch.maximum(c["beta2"] * leaf.slots["n"], torch.abs(grad) + c["eps"])
+        return c["scale"] * (m / n)
 
     return Transform(step, numbers, hyper=_adam_hyper(beta1, beta2, eps), slots={"m": 0.0, "n": 0.0}, vectors=_POWERS)
 
@@ -221,9 +217,8 @@ def scale_by_lion(beta1: Hyper, beta2: Hyper) -> Transform:
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
         m = leaf.slots["m"]
-        sign = torch.lerp(m, grad, c["gain1"]).sign_()
-        m.lerp_(grad, c["gain2"])
-        return sign
+        leaf.slots["m"] = torch.lerp(m, grad, c["gain2"])
+        return torch.sign(torch.lerp(m, grad, c["gain1"]))
 
     return Transform(
         step,
@@ -231,11 +226,6 @@ def scale_by_lion(beta1: Hyper, beta2: Hyper) -> Transform:
         hyper={"beta1": decay("beta1", beta1), "beta2": decay("beta2", beta2)},
         slots={"m": 0.0},
     )
-
-
-def _root(x: Tensor, out: Tensor | None = None) -> Tensor:
-    """The square root; both of these operations take less time than ``torch.sqrt``, which MKL computes."""
-    return torch.rsqrt(x, out=out).reciprocal_()
 
 
 def decay(name: str, value: Hyper) -> Hyper:
@@ -254,8 +244,15 @@ def _powers(h: Vectors, v: Vectors) -> tuple[Tensor, Tensor]:
 
 
 def _gains(h: Vectors) -> Vectors:
-    """What a new gradient weighs in the averages m and v."""
-    return {"gain1": 1 - h["beta1"], "gain2": 1 - h["beta2"]}
+    """What the past and a new gradient weigh in the averages m and v."""
+    return {"beta2": h["beta2"], "gain1": 1 - h["beta1"], "gain2": 1 - h["beta2"]}
+
+
+def _moments(grad: Tensor, leaf: Leaf, c: Columns) -> tuple[Tensor, Tensor]:
+    """m and v with a new gradient, rounded as torch does."""
+    m = leaf.slots["m"] = torch.lerp(leaf.slots["m"], grad, c["gain1"])
+    v = leaf.slots["v"] = torch.addcmul(c["beta2"] * leaf.slots["v"], c["gain2"] * grad, grad)
+    return m, v
 
 
 def _adam_hyper(beta1: Hyper, beta2: Hyper, eps: Hyper) -> dict[str, Hyper]:

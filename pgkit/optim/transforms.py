@@ -1,5 +1,7 @@
 """Transforms that any recipe may use; each states its formula with g for what comes in and u for what goes out."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ from pgkit.types import Params, PgkitError
 def scale_by_rate(lr: Hyper) -> Transform:
     """u = -lr g: turns what points uphill into an update to be added."""
     return Transform(
-        step=lambda grad, leaf, c: grad.mul_(c["rate"]),
+        step=lambda grad, leaf, c: c["rate"] * grad,
         numbers=lambda h, v, signals: {"rate": -h["lr"]},
         hyper={"lr": check("lr", lr, above=0.0)},
     )
@@ -33,7 +35,7 @@ def scale_by_rate(lr: Hyper) -> Transform:
 def add_weight_decay(weight_decay: Hyper) -> Transform:
     """u = g + weight_decay p: L2 regularisation, before the moments see the gradient."""
     return Transform(
-        step=lambda grad, leaf, c: grad.addcmul_(leaf.param, c["weight_decay"]),
+        step=lambda grad, leaf, c: torch.addcmul(grad, c["weight_decay"], leaf.param),
         numbers=lambda h, v, signals: {"weight_decay": h["weight_decay"]},
         hyper={"weight_decay": check("weight_decay", weight_decay, least=0.0)},
     )
@@ -42,7 +44,7 @@ def add_weight_decay(weight_decay: Hyper) -> Transform:
 def add_decoupled_weight_decay(weight_decay: Hyper) -> Transform:
     """u = g - lr weight_decay p, behind the learning rate (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
     return Transform(
-        step=lambda grad, leaf, c: grad.addcmul_(leaf.param, c["shrink"]),
+        step=lambda grad, leaf, c: torch.addcmul(grad, c["shrink"], leaf.param),
         numbers=lambda h, v, signals: {"shrink": -h["lr"] * h["weight_decay"]},
         hyper={"weight_decay": check("weight_decay", weight_decay, least=0.0)},
     )
@@ -64,7 +66,7 @@ def clip_by_global_norm(max_grad_norm: Hyper) -> Transform:
         return {"share": share}
 
     return Transform(
-        step=lambda grad, leaf, c: grad.mul_(c["share"]),
+        step=lambda grad, leaf, c: c["share"] * grad,
         numbers=numbers,
         survey=survey,
         hyper={"max_grad_norm": check("max_grad_norm", max_grad_norm, above=0.0)},
@@ -77,19 +79,20 @@ def clip_by_layer_norm(max_layer_norm: Hyper) -> Transform:
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
         norm = per_leaf(row_sum(grad.square()).sqrt(), grad)
-        return grad.mul_((c["max_layer_norm"] / (norm + 1e-6)).clamp(max=1.0))
+        return grad * (c["max_layer_norm"] / (norm + 1e-6)).clamp(max=1.0)
 
     return Transform(
         step=step,
         numbers=lambda h, v, signals: {"max_layer_norm": h["max_layer_norm"]},
         hyper={"max_layer_norm": check("max_layer_norm", max_layer_norm, above=0.0)},
+        elementwise=False,
     )
 
 
 def clip_by_value(max_grad_value: Hyper) -> Transform:
     """u = g cut to [-max_grad_value, max_grad_value], element by element."""
     return Transform(
-        step=lambda grad, leaf, c: grad.clamp_(-c["max_grad_value"], c["max_grad_value"]),
+        step=lambda grad, leaf, c: torch.clamp(grad, -c["max_grad_value"], c["max_grad_value"]),
         numbers=lambda h, v, signals: {"max_grad_value": h["max_grad_value"]},
         hyper={"max_grad_value": check("max_grad_value", max_grad_value, above=0.0)},
     )
@@ -102,9 +105,9 @@ def centralize() -> Transform:
     """
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        return grad.sub_(grad.sum(1, keepdim=True) / grad.shape[1]) if grad.dim() == 3 and grad.shape[1] > 1 else grad
+        return grad - grad.sum(1, keepdim=True) / grad.shape[1] if grad.dim() == 3 and grad.shape[1] > 1 else grad
 
-    return Transform(step=step)
+    return Transform(step=step, elementwise=False)
 
 
 def lookahead(steps: Hyper, alpha: Hyper = 0.5) -> Transform:
@@ -121,9 +124,8 @@ def lookahead(steps: Hyper, alpha: Hyper = 0.5) -> Transform:
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
         slow, meet = leaf.slots["slow"], c["meet"] != 0
-        target = slow + (leaf.param + grad - slow) * c["alpha"]
-        torch.where(meet, target, slow, out=slow)
-        return torch.where(meet, slow - leaf.param, grad, out=grad)
+        target = leaf.slots["slow"] = torch.where(meet, slow + c["alpha"] * (leaf.param + grad - slow), slow)
+        return torch.where(meet, target - leaf.param, grad)
 
     return Transform(
         step=step,
@@ -172,11 +174,8 @@ def restart(optimizer: Optimizer, what: str, every: Hyper | str) -> Optimizer:
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
         now = c["now"] != 0
         for name, value in slots.items():
-            slot = leaf.slots[name]
-            if isinstance(value, str):
-                torch.where(now, leaf.param if value == "param" else c[f"first {name}"], slot, out=slot)
-            else:
-                slot.masked_fill_(now, value)
+            first: Any = leaf.param if value == "param" else c.get(f"first {name}", value)
+            leaf.slots[name] = torch.where(now, first, leaf.slots[name])
         return grad
 
     if every == "rollout":

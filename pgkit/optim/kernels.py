@@ -1,0 +1,296 @@
+"""Element-wise steps, compiled: one loop over memory for all of them, by LLVM.
+
+A step is a function of tensors. Called once with :class:`Value` in place of tensors, it writes down what becomes of one
+element; LLVM turns that into vector code for this processor. Nothing may be reordered or contracted, and all operations
+are correctly rounded, so the bits are the same at every place in memory, and on every processor.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+from llvmlite import binding, ir
+
+from pgkit.optim.core import Leaf, Step
+from pgkit.types import PgkitError
+
+TYPES = {torch.float32: ir.FloatType(), torch.float64: ir.DoubleType()}
+"""What can be compiled."""
+
+Kernel = Callable[..., None]
+"""``kernel(L, P, sizes, fields, table)`` works on L leaves of P members in place.
+
+``sizes`` are the elements of a member in each leaf, int64 ``(L,)``; ``fields`` the addresses of gradient, parameters
+and slots, ``(L, 2 + slots)``; ``table`` is the address of the numbers per member, ``(C, P)``.
+"""
+
+_INT, _POINTER, _BIT = ir.IntType(64), ir.PointerType(), ir.IntType(1)
+
+
+class Value:
+    """One element of a tensor, or one number of a member, while a step is written down.
+
+    It knows ``+ - * /``, comparisons, ``& | ~`` and the functions of torch in ``_FUNCTIONS``.
+    """
+
+    def __init__(self, builder: ir.IRBuilder, it: ir.Value):
+        self.builder, self.it = builder, it
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> "Value":
+        if function not in _FUNCTIONS:
+            raise TypeError(f"{getattr(function, '__name__', function)} is not among the compiled functions of torch")
+        return _FUNCTIONS[function](*args, **(kwargs or {}))
+
+    def number(self, other: "Value | float") -> ir.Value:
+        """The other operand of an operation with this one."""
+        return other.it if isinstance(other, Value) else ir.Constant(self.it.type, float(other))
+
+    def of(self, operation: str, *others: "Value | float") -> "Value":
+        """``operation`` of LLVM with this as its first operand."""
+        return Value(self.builder, getattr(self.builder, operation)(self.it, *map(self.number, others)))
+
+    def intrinsic(self, name: str, *others: "Value | float") -> "Value":
+        """The intrinsic ``llvm.name`` with this as its first operand."""
+        operands = [self.it, *map(self.number, others)]
+        called = self.builder.module.declare_intrinsic(
+            f"llvm.{name}", [self.it.type], ir.FunctionType(self.it.type, [self.it.type] * len(operands))
+        )
+        return Value(self.builder, self.builder.call(called, operands))
+
+    def compare(self, sign: str, other: "Value | float") -> "Value":
+        """A comparison, of which NaN fails all but ``!=``."""
+        test = self.builder.fcmp_unordered if sign == "!=" else self.builder.fcmp_ordered
+        return Value(self.builder, test(sign, self.it, self.number(other)))
+
+    def __add__(self, other: "Value | float") -> "Value":
+        return self.of("fadd", other)
+
+    def __sub__(self, other: "Value | float") -> "Value":
+        return self.of("fsub", other)
+
+    def __mul__(self, other: "Value | float") -> "Value":
+        return self.of("fmul", other)
+
+    def __truediv__(self, other: "Value | float") -> "Value":
+        return self.of("fdiv", other)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __rsub__(self, other: float) -> "Value":
+        return Value(self.builder, self.number(other)) - self
+
+    def __rtruediv__(self, other: float) -> "Value":
+        return Value(self.builder, self.number(other)) / self
+
+    def __neg__(self) -> "Value":
+        return self.of("fneg")
+
+    def __lt__(self, other: "Value | float") -> "Value":
+        return self.compare("<", other)
+
+    def __le__(self, other: "Value | float") -> "Value":
+        return self.compare("<=", other)
+
+    def __gt__(self, other: "Value | float") -> "Value":
+        return self.compare(">", other)
+
+    def __ge__(self, other: "Value | float") -> "Value":
+        return self.compare(">=", other)
+
+    def __eq__(self, other: "Value | float") -> "Value":  # type: ignore[override] # as torch.Tensor
+        return self.compare("==", other)
+
+    def __ne__(self, other: "Value | float") -> "Value":  # type: ignore[override] # as torch.Tensor
+        return self.compare("!=", other)
+
+    def __and__(self, other: "Value") -> "Value":
+        return self.of("and_", other)
+
+    def __or__(self, other: "Value") -> "Value":
+        return self.of("or_", other)
+
+    def __invert__(self) -> "Value":
+        return self.of("not_")
+
+    def __bool__(self) -> bool:
+        raise TypeError("a step cannot branch on the value of an element; use torch.where")
+
+
+def _where(condition: Value, first: Value | float, second: Value | float) -> Value:
+    values = [value for value in (first, second) if isinstance(value, Value)]
+    if not values:
+        raise TypeError("torch.where between two numbers; begin with a tensor, such as 0.0 * grad")
+    chosen = [values[0].number(value) for value in (first, second)]
+    return Value(condition.builder, condition.builder.select(condition.it, *chosen))
+
+
+def _sign(x: Value) -> Value:
+    bits = ((x > 0.0), (x < 0.0))
+    above, below = (Value(x.builder, x.builder.uitofp(bit.it, x.it.type)) for bit in bits)
+    return above - below
+
+
+def _maximum(x: Value, y: Value | float) -> Value:
+    return x.intrinsic("maximum", y)
+
+
+def _minimum(x: Value, y: Value | float) -> Value:
+    return x.intrinsic("minimum", y)
+
+
+def _clamp(x: Value, min: Value | float | None = None, max: Value | float | None = None) -> Value:
+    x = x if min is None else _maximum(x, min)
+    return x if max is None else _minimum(x, max)
+
+
+def _addcmul(x: Value, y: Value, z: Value) -> Value:
+    """x + y z, rounded once, as torch does where the processor has an instruction for it."""
+    return y.intrinsic("fma", z, x)
+
+
+def _lerp(x: Value, y: Value, weight: Value) -> Value:
+    """From the end that is closer, as torch."""
+    near = weight < 0.5
+    return _addcmul(_where(near, x, y), _where(near, weight, weight - 1.0), y - x)
+
+
+_FUNCTIONS: dict[Any, Callable[..., Value]] = {
+    torch.abs: lambda x: x.intrinsic("fabs"),
+    torch.sqrt: lambda x: x.intrinsic("sqrt"),
+    torch.square: lambda x: x * x,
+    torch.sign: _sign,
+    torch.where: _where,
+    torch.maximum: _maximum,
+    torch.minimum: _minimum,
+    torch.clamp: _clamp,
+    torch.addcmul: _addcmul,
+    torch.lerp: _lerp,
+}
+
+
+def compile_steps(
+    steps: Sequence[Step], numbers: Sequence[Sequence[str]], slots: Sequence[str], dtype: torch.dtype
+) -> Kernel:
+    """The steps, one after the other, in one loop.
+
+    Args:
+        steps: of transforms.
+        numbers: for each step the names of its numbers, in the order of the table's rows.
+        slots: the names of all slots, in the order of the fields.
+        dtype: of all fields and of the table, one of ``TYPES``.
+
+    Raises:
+        PgkitError: a step does what cannot be written down.
+    """
+    module, real = ir.Module(), TYPES[dtype]
+
+    def load(builder: ir.IRBuilder, base: ir.Value, index: ir.Value) -> Value:
+        return Value(builder, builder.load(builder.gep(base, [index], source_etype=real), typ=real))
+
+    leaf = ir.Function(module, ir.FunctionType(ir.VoidType(), [_INT, _INT, *[_POINTER] * (3 + len(slots))]), "leaf")
+    leaf.linkage = "internal"
+    leaf.attributes.add("noinline")
+    members, size, table, *fields = leaf.args
+    for pointer in (table, *fields):
+        pointer.add_attribute("noalias")
+    builder = ir.IRBuilder(leaf.append_basic_block())
+    with _loop(builder, members) as member:
+        rows = iter(range(sum(map(len, numbers))))
+        columns = [
+            {name: load(builder, table, builder.add(builder.mul(members, _INT(next(rows))), member)) for name in names}
+            for names in numbers
+        ]
+        first = builder.mul(member, size)
+        with _loop(builder, size) as element:
+            place = builder.add(first, element)
+            before = [load(builder, field, place) for field in fields]
+            for field, old, new in zip(fields, before, _after(steps, columns, slots, before), strict=True):
+                if new is not old:
+                    builder.store(old.number(new), builder.gep(field, [place], source_etype=real))
+    builder.ret_void()
+    _walk(module, leaf, len(fields))
+    return compiled(str(module))
+
+
+def _after(
+    steps: Sequence[Step], columns: Sequence[Mapping[str, Value]], slots: Sequence[str], before: Sequence[Value]
+) -> list[Value]:
+    """The fields of an element after all steps."""
+    result: Any = before[0]
+    leaf: Any = Leaf(before[1], dict(zip(slots, before[2:], strict=True)))  # type: ignore[arg-type] # they act as tensors
+    for step, c in zip(steps, columns, strict=True):
+        try:
+            result = step(result, leaf, c)  # type: ignore[arg-type] # numbers, too
+        except (AttributeError, TypeError) as error:
+            raise PgkitError(
+                f"a step of the chain cannot be compiled ({error}); it may use + - * / and comparisons, torch's "
+                f"{', '.join(function.__name__ for function in _FUNCTIONS)}, and nothing in place; give any other "
+                "Transform elementwise=False"
+            ) from error
+    return [result, before[1], *(leaf.slots[name] for name in slots)]
+
+
+def _walk(module: ir.Module, leaf: ir.Function, fields: int) -> None:
+    """The kernel itself: ``leaf`` for each leaf."""
+    kind = ir.FunctionType(ir.VoidType(), [_INT, _INT, _POINTER, _POINTER, _POINTER])
+    walk = ir.Function(module, kind, "walk")
+    leaves, members, sizes, addresses, table = walk.args
+    builder = ir.IRBuilder(walk.append_basic_block())
+    with _loop(builder, leaves) as index:
+        size = builder.load(builder.gep(sizes, [index], source_etype=_INT), typ=_INT)
+        places = [builder.add(builder.mul(index, _INT(fields)), _INT(field)) for field in range(fields)]
+        pointers = [
+            builder.load(builder.gep(addresses, [place], source_etype=_POINTER), typ=_POINTER) for place in places
+        ]
+        builder.call(leaf, [members, size, table, *pointers])
+    builder.ret_void()
+
+
+@contextmanager
+def _loop(builder: ir.IRBuilder, count: ir.Value) -> Iterator[ir.Value]:
+    """``for index in range(count)``."""
+    before, (head, body, after) = builder.block, (builder.append_basic_block() for _ in range(3))
+    builder.branch(head)
+    builder.position_at_end(head)
+    index = builder.phi(_INT)
+    index.add_incoming(_INT(0), before)
+    builder.cbranch(builder.icmp_signed("<", index, count), body, after)
+    builder.position_at_end(body)
+    yield index
+    index.add_incoming(builder.add(index, _INT(1), flags=["nsw"]), builder.block)
+    builder.branch(head)
+    builder.position_at_end(after)
+
+
+def _machine() -> binding.TargetMachine:
+    """This processor."""
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    features = binding.get_host_cpu_features().flatten()
+    return binding.Target.from_default_triple().create_target_machine(
+        cpu=binding.get_host_cpu_name(), features=features, opt=3
+    )
+
+
+@lru_cache
+def compiled(text: str) -> Kernel:
+    """The function ``walk`` of a module."""
+    module, machine = binding.parse_assembly(text), _machine()
+    options = binding.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = options.loop_interleaving = True
+    passes = binding.create_pass_builder(machine, options)
+    passes.getModulePassManager().run(module, passes)
+    engine = binding.create_mcjit_compiler(module, machine)
+    engine.finalize_object()
+    pointer = ctypes.c_void_p
+    function = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, pointer, pointer, pointer)(
+        engine.get_function_address("walk")
+    )
+    function.engine = engine  # type: ignore[attr-defined] # it owns the code, and lives as long as the function
+    return function

@@ -1,0 +1,136 @@
+"""The steps of a chain on every leaf: compiled into one loop on CPU, one tensor operation after the other elsewhere."""
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pgkit.optim.core import Leaf, Step, Transform, Vectors, per_leaf
+from pgkit.types import Params, PgkitError
+
+if TYPE_CHECKING:
+    from pgkit.optim.kernels import Kernel
+
+
+def stages(transforms: Sequence[Transform]) -> list[list[Transform]]:
+    """Transforms that can act together.
+
+    Cut before each one that surveys, which has to see the gradients of all leaves, and around each that is not
+    element-wise.
+    """
+    cut: list[list[Transform]] = []
+    for part in transforms:
+        joins = cut and not part.survey and part.elementwise and cut[-1][-1].elementwise
+        if joins:
+            cut[-1].append(part)
+        else:
+            cut.append([part])
+    return cut
+
+
+def act(
+    stage: Sequence[Transform],
+    grads: Params,
+    params: Params,
+    slots: Mapping[str, Params],
+    numbers: Sequence[Vectors],
+) -> None:
+    """Apply the steps of a stage to gradients and slots, in place.
+
+    Args:
+        stage: transforms that can act together.
+        grads: leaves ``(P, ...)``, contiguous, none of them in the memory of another.
+        params: leaves like them.
+        slots: by slot and parameter, leaves like them.
+        numbers: for each transform its numbers ``(P,)`` by name.
+    """
+    vectors = [vector for part in numbers for vector in part.values()]
+    like = next(iter(grads.values()))
+    table = torch.stack(vectors) if vectors else torch.empty(0, len(like), device=like.device)
+    for dtype in dict.fromkeys(leaf.dtype for leaf in grads.values()):
+        names = [name for name, leaf in grads.items() if leaf.dtype == dtype]
+        together = _compiled if stage[0].elementwise and compiles(dtype, like.device) else _one_by_one
+        together(stage, {name: grads[name] for name in names}, params, slots, numbers, table.to(dtype))
+
+
+def compiles(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether element-wise steps are compiled there."""
+    return device.type == "cpu" and dtype in (torch.float32, torch.float64)
+
+
+def _one_by_one(
+    stage: Sequence[Transform],
+    grads: Params,
+    params: Params,
+    slots: Mapping[str, Params],
+    numbers: Sequence[Vectors],
+    table: Tensor,
+) -> None:
+    """As tensors."""
+    for name, grad in grads.items():
+        rows = iter([per_leaf(row, grad) for row in table])
+        result, leaf = grad, Leaf(params[name], {slot: tensors[name] for slot, tensors in slots.items()})
+        old = [grad, *leaf.slots.values()]
+        for part, names in zip(stage, numbers, strict=True):
+            result = part.step(result, leaf, {number: next(rows) for number in names})
+        new = zip(old, (result, *leaf.slots.values()), strict=True)
+        moved = [
+            (before, after.clone() if any(after is other for other in old) else after)
+            for before, after in new
+            if after is not before
+        ]
+        for before, after in moved:
+            before.copy_(after)
+
+
+def _compiled(
+    stage: Sequence[Transform],
+    grads: Params,
+    params: Params,
+    slots: Mapping[str, Params],
+    numbers: Sequence[Vectors],
+    table: Tensor,
+) -> None:
+    """As one loop."""
+    members = table.shape[1]
+    if members == 0:
+        return
+    fields = [field for name, grad in grads.items() for field in _fields(name, grad, params, slots)]
+    sizes = [grad.numel() // members for grad in grads.values()]
+    kernel = _kernel(tuple(part.step for part in stage), tuple(map(tuple, numbers)), tuple(slots), table.dtype)
+    kernel(
+        len(sizes),
+        members,
+        (ctypes.c_int64 * len(sizes))(*sizes),
+        (ctypes.c_int64 * len(fields))(*[field.data_ptr() for field in fields]),
+        table.data_ptr(),
+    )
+
+
+def _fields(name: str, grad: Tensor, params: Params, slots: Mapping[str, Params]) -> list[Tensor]:
+    """What a kernel reads and writes of a leaf.
+
+    Raises:
+        PgkitError: a slot is not like the gradient.
+    """
+    fields = [grad, params[name].contiguous()]
+    for slot, tensors in slots.items():
+        tensor = tensors[name]
+        if tensor.shape != grad.shape or tensor.dtype != grad.dtype or not tensor.is_cpu:
+            given, needed = (f"{leaf.dtype} {tuple(leaf.shape)} on {leaf.device}" for leaf in (tensor, grad))
+            raise PgkitError(f"the slot {slot!r} of {name} is {given}, the parameter {needed}")
+        tensors[name] = tensor.contiguous()
+        fields.append(tensors[name])
+    return fields
+
+
+@lru_cache(maxsize=256)
+def _kernel(
+    steps: tuple[Step, ...], numbers: tuple[tuple[str, ...], ...], slots: tuple[str, ...], dtype: torch.dtype
+) -> "Kernel":
+    from pgkit.optim.kernels import compile_steps  # LLVM is loaded where something is compiled
+
+    return compile_steps(steps, numbers, slots, dtype)
