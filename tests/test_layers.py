@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("gymnasium", "tensorboard", "matplotlib", "pandas", "pyarrow", "scipy", "envpool", "rich")
+HEAVY = ("gymnasium", "tensorboard", "matplotlib", "pandas", "pyarrow", "scipy", "envpool", "rich", "llvmlite")
 
 
 def load_checker() -> ModuleType:

@@ -67,7 +67,7 @@ def test_pictures_are_there_and_small() -> None:
 def test_the_code_on_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optim_registry, "_REGISTRY", recipes())  # what the page registers is forgotten
     codes = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(codes) == 2
+    assert len(codes) == 3
     for code in codes:
         exec(compile(code, str(PAGE), "exec"), {"__name__": "page"})
     assert "careful" in optim_registry.recipes()
