@@ -11,7 +11,8 @@ from torch import Tensor
 from pgkit import causes, diagnosis, optim, signals
 from pgkit.config import TrainConfig, resolve_device
 from pgkit.observe import Observer, Outlet, TrainResult
-from pgkit.optim.core import apply_updates, freeze
+from pgkit.optim import sums
+from pgkit.optim.core import freeze
 from pgkit.population import Evidence, Population, build, build_again, take_config
 from pgkit.rollout import Piece, join_pieces, select
 from pgkit.rundir import check_run_directory, new_run
@@ -134,11 +135,10 @@ def update(population: Population, diagnose: bool = False) -> dict[str, Tensor]:
     updates, population.opt_state = population.optimizer.update(grads, population.opt_state, before, **sent)
     if diagnose:
         metrics |= diagnosis.of_optimizer(raw, updates, before, population.opt_state)
-    moved = apply_updates(before, updates)
-    sums = torch.stack([leaf.flatten(1).sum(1) for leaf in moved.values()])
-    population.alive = population.alive & loss.isfinite() & sums.isfinite().all(0) & population.collector.sound
+    moved, totals = sums.add_updates(before, updates)
+    population.alive = population.alive & loss.isfinite() & totals.isfinite().all(0) & population.collector.sound
     population.params = freeze(moved, before, population.alive)
-    population.evidence = Evidence(pieces, batches, before, obs_stats, sums)
+    population.evidence = Evidence(pieces, batches, before, obs_stats, totals)
     population.updates += 1
     if "kl" in population.optimizer.needs:
         population.kl = signals.kl_of_update(population.policy, batches, before, population.params)

@@ -84,7 +84,7 @@ def time_phases(population: Any) -> Counter[str]:
     replace(type(collector), "steps", "rollout")
     replace(training, "targets", "targets")
     replace(training, "gradient", "gradient")
-    replace(training, "apply_updates", "optimizer")
+    replace(training.sums, "add_updates", "optimizer")
     replace(Observer, "see", "logging")
     optimizer = population.optimizer
     population.optimizer = dataclasses.replace(optimizer, update=timed("optimizer", optimizer.update))

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from pgkit.optim import apply_updates, diagnostics, fisher_vector_product, make
-from pgkit.optim.core import inner
 from pgkit.optim.natural import conjugate_gradients
+from pgkit.optim.sums import inner
 from pgkit.policies import Policy, categorical, gaussian
 from pgkit.types import Params, PgkitError
 

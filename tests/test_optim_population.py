@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pgkit.optim import Optimizer, apply_updates, from_settings, put_tree, recipes, take_tree
-from pgkit.optim.core import in_lanes, inner, own, row_sum
+from pgkit.optim.core import in_lanes, own
+from pgkit.optim.sums import inner, row_sum
 from pgkit.types import Params, PgkitError
 
 Table = Mapping[str, Any]

@@ -4,7 +4,6 @@ An :class:`Optimizer` acts on ``Params``. A :class:`Transform` is a piece of one
 joins transforms into an optimizer.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -158,16 +157,6 @@ class Optimizer:
 
 
 @torch.no_grad()
-def apply_updates(params: Params, updates: Params, alive: Tensor | None = None) -> Params:
-    """``param + update`` in the buffers of the updates; members where ``alive`` ``(P,)`` is False keep ``param``."""
-    moved = {}
-    for name, param in params.items():
-        leaf = updates[name].add_(param)
-        moved[name] = leaf.requires_grad_() if param.requires_grad else leaf
-    return moved if alive is None else freeze(moved, params, alive)
-
-
-@torch.no_grad()
 def freeze(moved: Params, params: Params, alive: Tensor) -> Params:
     """``moved``, in its own buffers, where ``alive`` ``(P,)``; ``params`` for the other members."""
     if alive.device.type == "cpu" and alive.all():
@@ -212,24 +201,6 @@ def per_member(name: str, value: Number, members: int, device: torch.device) -> 
     if vector.dim() > 1 or vector.numel() not in (1, members):
         raise PgkitError(f"{name} has {vector.numel()} values for {members} members; give one, or one per member")
     return vector.expand(members).clone()
-
-
-def row_sum(leaf: Tensor) -> Tensor:
-    """Sum over all but axis 0, ``(P, ...) -> (P,)``: the same bits for any P and any number of threads."""
-    matrix = leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:]))
-    total = matrix[:, : 2**14].sum(1)
-    for first in range(2**14, matrix.shape[1], 2**14):
-        total += matrix[:, first : first + 2**14].sum(1)
-    return total
-
-
-def inner(first: Params, second: Params) -> Tensor:
-    """Inner product of two Params per member, ``(P,)``, summed leaf by leaf in their order."""
-    terms = [row_sum(first[name] * second[name]) for name in first]
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
 
 
 def in_lanes(function: Callable[..., Tensor], *vectors: Tensor) -> Tensor:

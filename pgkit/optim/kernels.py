@@ -21,13 +21,20 @@ TYPES = {torch.float32: ir.FloatType(), torch.float64: ir.DoubleType()}
 """What can be compiled."""
 
 Kernel = Callable[..., None]
-"""``kernel(L, P, sizes, fields, table)`` works on L leaves of P members in place.
+"""``kernel(L, P, sizes, fields, table, stride)`` works on L leaves of P members in place.
 
-``sizes`` are the elements of a member in each leaf, int64 ``(L,)``; ``fields`` the addresses of gradient, parameters
-and slots, ``(L, 2 + slots)``; ``table`` is the address of the numbers per member, ``(C, P)``.
+``sizes`` are the elements of a member in each leaf, int64 ``(L,)``; ``fields`` the addresses of the F tensors of each
+leaf, ``(L, F)``; ``table`` is the address of numbers per member, for the first leaf, and those of the next leaf stand
+``stride`` numbers behind them.
 """
 
-_INT, _POINTER, _BIT = ir.IntType(64), ir.PointerType(), ir.IntType(1)
+Fold = Callable[..., tuple[Any, ...]]
+"""``fold(total, *fields) -> (total, *fields)`` with one more element added to the total."""
+
+LANES = 32
+"""A sum is made of so many, which are added up at the end: the same bits however many of them a register takes."""
+
+_INT, _POINTER = ir.IntType(64), ir.PointerType()
 
 
 class Value:
@@ -189,33 +196,105 @@ def compile_steps(
         PgkitError: a step does what cannot be written down.
     """
     module, real = ir.Module(), TYPES[dtype]
-
-    def load(builder: ir.IRBuilder, base: ir.Value, index: ir.Value) -> Value:
-        return Value(builder, builder.load(builder.gep(base, [index], source_etype=real), typ=real))
-
-    leaf = ir.Function(module, ir.FunctionType(ir.VoidType(), [_INT, _INT, *[_POINTER] * (3 + len(slots))]), "leaf")
-    leaf.linkage = "internal"
-    leaf.attributes.add("noinline")
-    members, size, table, *fields = leaf.args
-    for pointer in (table, *fields):
-        pointer.add_attribute("noalias")
-    builder = ir.IRBuilder(leaf.append_basic_block())
+    builder, members, size, table, fields = _leaf(module, 2 + len(slots))
     with _loop(builder, members) as member:
         rows = iter(range(sum(map(len, numbers))))
         columns = [
-            {name: load(builder, table, builder.add(builder.mul(members, _INT(next(rows))), member)) for name in names}
+            {
+                name: _load(builder, real, table, builder.add(builder.mul(members, _INT(next(rows))), member))
+                for name in names
+            }
             for names in numbers
         ]
         first = builder.mul(member, size)
         with _loop(builder, size) as element:
             place = builder.add(first, element)
-            before = [load(builder, field, place) for field in fields]
-            for field, old, new in zip(fields, before, _after(steps, columns, slots, before), strict=True):
-                if new is not old:
-                    builder.store(old.number(new), builder.gep(field, [place], source_etype=real))
+            before = [_load(builder, real, field, place) for field in fields]
+            _store(builder, real, fields, place, before, _after(steps, columns, slots, before))
     builder.ret_void()
-    _walk(module, leaf, len(fields))
+    _walk(module, real, len(fields))
     return compiled(str(module))
+
+
+def compile_fold(fold: Fold, fields: int, dtype: torch.dtype) -> Kernel:
+    """A pass over leaves that adds up something of each member: to the number that stands in its row of the table.
+
+    Args:
+        fold: of plain arithmetic.
+        fields: how many tensors of each leaf it sees.
+        dtype: of all of them and of the table, one of ``TYPES``.
+    """
+    module, real = ir.Module(), TYPES[dtype]
+    lanes = ir.VectorType(real, LANES)
+    builder, members, size, table, own = _leaf(module, fields)
+    many, rest = builder.alloca(lanes), builder.alloca(real)
+    chunks = builder.udiv(size, _INT(LANES))
+    whole = builder.mul(chunks, _INT(LANES))
+
+    def add(place: ir.Value, kind: ir.Type, total: ir.Value) -> None:
+        before = [_load(builder, kind, field, place, real) for field in own]
+        result, *after = fold(_load(builder, kind, total, _INT(0)), *before)
+        builder.store(result.it, total)
+        _store(builder, real, own, place, before, after)
+
+    with _loop(builder, members) as member:
+        builder.store(ir.Constant(lanes, None), many)
+        builder.store(ir.Constant(real, 0.0), rest)
+        first = builder.mul(member, size)
+        with _loop(builder, chunks) as chunk:
+            add(builder.add(first, builder.mul(chunk, _INT(LANES))), lanes, many)
+        with _loop(builder, builder.sub(size, whole)) as element:
+            add(builder.add(builder.add(first, whole), element), real, rest)
+        total = _load(builder, real, table, member) + (
+            _total(builder, many, lanes) + _load(builder, real, rest, _INT(0))
+        )
+        builder.store(total.it, builder.gep(table, [member], source_etype=real))
+    builder.ret_void()
+    _walk(module, real, fields)
+    return compiled(str(module))
+
+
+def _total(builder: ir.IRBuilder, many: ir.Value, lanes: ir.VectorType) -> Value:
+    """The sum of all lanes, one half added to the other until one is left."""
+    vector, width = _load(builder, lanes, many, _INT(0)), lanes.count
+    while width > 1:
+        width //= 2
+        halves = [ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(k, k + width))) for k in (0, width)]
+        low, high = (Value(builder, builder.shuffle_vector(vector.it, vector.it, half)) for half in halves)
+        vector = low + high
+    return Value(builder, builder.extract_element(vector.it, ir.IntType(32)(0)))
+
+
+def _leaf(module: ir.Module, fields: int) -> tuple[ir.IRBuilder, ir.Value, ir.Value, ir.Value, list[ir.Value]]:
+    """The function ``leaf(P, size, table, *fields)``, which is to work on one leaf: its builder and arguments."""
+    leaf = ir.Function(module, ir.FunctionType(ir.VoidType(), [_INT, _INT, *[_POINTER] * (1 + fields)]), "leaf")
+    leaf.linkage = "internal"
+    leaf.attributes.add("noinline")
+    members, size, *pointers = leaf.args
+    for pointer in pointers:
+        pointer.add_attribute("noalias")
+    return ir.IRBuilder(leaf.append_basic_block()), members, size, pointers[0], pointers[1:]
+
+
+def _load(builder: ir.IRBuilder, kind: ir.Type, base: ir.Value, index: ir.Value, unit: ir.Type | None = None) -> Value:
+    """What is ``index`` units (of ``kind``, unless said otherwise) behind an address, aligned as a number is."""
+    unit = unit or kind
+    address = builder.gep(base, [index], source_etype=unit)
+    return Value(builder, builder.load(address, typ=kind, align=4))
+
+
+def _store(
+    builder: ir.IRBuilder,
+    unit: ir.Type,
+    fields: Sequence[ir.Value],
+    place: ir.Value,
+    before: Sequence[Value],
+    after: Sequence[Value | float],
+) -> None:
+    """Put what has changed back."""
+    for field, old, new in zip(fields, before, after, strict=True):
+        if new is not old:
+            builder.store(old.number(new), builder.gep(field, [place], source_etype=unit), align=4)
 
 
 def _after(
@@ -236,11 +315,11 @@ def _after(
     return [result, before[1], *(leaf.slots[name] for name in slots)]
 
 
-def _walk(module: ir.Module, leaf: ir.Function, fields: int) -> None:
+def _walk(module: ir.Module, real: ir.Type, fields: int) -> None:
     """The kernel itself: ``leaf`` for each leaf."""
-    kind = ir.FunctionType(ir.VoidType(), [_INT, _INT, _POINTER, _POINTER, _POINTER])
+    kind = ir.FunctionType(ir.VoidType(), [_INT, _INT, _POINTER, _POINTER, _POINTER, _INT])
     walk = ir.Function(module, kind, "walk")
-    leaves, members, sizes, addresses, table = walk.args
+    leaves, members, sizes, addresses, table, stride = walk.args
     builder = ir.IRBuilder(walk.append_basic_block())
     with _loop(builder, leaves) as index:
         size = builder.load(builder.gep(sizes, [index], source_etype=_INT), typ=_INT)
@@ -248,7 +327,8 @@ def _walk(module: ir.Module, leaf: ir.Function, fields: int) -> None:
         pointers = [
             builder.load(builder.gep(addresses, [place], source_etype=_POINTER), typ=_POINTER) for place in places
         ]
-        builder.call(leaf, [members, size, table, *pointers])
+        own = builder.gep(table, [builder.mul(index, stride)], source_etype=real)
+        builder.call(module.get_global("leaf"), [members, size, own, *pointers])
     builder.ret_void()
 
 
@@ -288,9 +368,8 @@ def compiled(text: str) -> Kernel:
     passes.getModulePassManager().run(module, passes)
     engine = binding.create_mcjit_compiler(module, machine)
     engine.finalize_object()
-    pointer = ctypes.c_void_p
-    function = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, pointer, pointer, pointer)(
-        engine.get_function_address("walk")
-    )
+    number, pointer = ctypes.c_int64, ctypes.c_void_p
+    kind = ctypes.CFUNCTYPE(None, number, number, pointer, pointer, pointer, number)
+    function = kind(engine.get_function_address("walk"))
     function.engine = engine  # type: ignore[attr-defined] # it owns the code, and lives as long as the function
     return function

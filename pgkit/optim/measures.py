@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from pgkit.optim.core import State, inner
+from pgkit.optim.core import State
+from pgkit.optim.sums import inner
 from pgkit.types import Params
 
 
@@ -55,7 +56,7 @@ def measure(grads: Params, updates: Params, params: Params) -> dict[str, Tensor]
 
     Args:
         grads: what was given to ``update`` (a :func:`snapshot`), or a part of it by name.
-        updates: what came back, the same names, before :func:`~pgkit.optim.core.apply_updates` takes their buffers.
+        updates: what came back, the same names, before :func:`~pgkit.optim.sums.apply_updates` takes their buffers.
         params: what they are added to.
 
     Returns:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from pgkit.optim.compose import first_hyper, needs_of, next_hyper, population
-from pgkit.optim.core import Hyper, Optimizer, Schedule, State, inner, per_leaf
+from pgkit.optim.core import Hyper, Optimizer, Schedule, State, per_leaf
 from pgkit.optim.hyperparameters import check, numbers_of
+from pgkit.optim.sums import inner
 from pgkit.types import Params, PgkitError
 
 FisherVectorProduct = Callable[[Params], Params]

@@ -1,6 +1,5 @@
 """The steps of a chain on every leaf: compiled into one loop on CPU, one tensor operation after the other elsewhere."""
 
-import ctypes
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pgkit.optim.core import Leaf, Step, Transform, Vectors, per_leaf
+from pgkit.optim.sums import compiles, launch
 from pgkit.types import Params, PgkitError
 
 if TYPE_CHECKING:
@@ -56,11 +56,6 @@ def act(
         together(stage, {name: grads[name] for name in names}, params, slots, numbers, table.to(dtype))
 
 
-def compiles(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether element-wise steps are compiled there."""
-    return device.type == "cpu" and dtype in (torch.float32, torch.float64)
-
-
 def _one_by_one(
     stage: Sequence[Transform],
     grads: Params,
@@ -95,19 +90,8 @@ def _compiled(
     table: Tensor,
 ) -> None:
     """As one loop."""
-    members = table.shape[1]
-    if members == 0:
-        return
-    fields = [field for name, grad in grads.items() for field in _fields(name, grad, params, slots)]
-    sizes = [grad.numel() // members for grad in grads.values()]
     kernel = _kernel(tuple(part.step for part in stage), tuple(map(tuple, numbers)), tuple(slots), table.dtype)
-    kernel(
-        len(sizes),
-        members,
-        (ctypes.c_int64 * len(sizes))(*sizes),
-        (ctypes.c_int64 * len(fields))(*[field.data_ptr() for field in fields]),
-        table.data_ptr(),
-    )
+    launch(kernel, [_fields(name, grad, params, slots) for name, grad in grads.items()], table)
 
 
 def _fields(name: str, grad: Tensor, params: Params, slots: Mapping[str, Params]) -> list[Tensor]:

@@ -14,12 +14,11 @@ from pgkit.optim.core import (
     Signals,
     Transform,
     Vectors,
-    inner,
     per_leaf,
-    row_sum,
     signal,
 )
 from pgkit.optim.hyperparameters import check
+from pgkit.optim.sums import inner, row_sum
 from pgkit.types import Params, PgkitError
 
 
