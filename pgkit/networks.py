@@ -1,9 +1,8 @@
 """Stacked multi-layer perceptrons: one batched matrix product per layer for the whole population.
 
 A network is one node of autograd's graph: its backward pass is written out below. That halves the time of a gradient,
-because activations are computed in place, where autograd would read and write a new tensor for each of them. On CPU,
-NumPy multiplies the matrices, those of one member after those of another, so that no bit depends on how many members
-there are; where its library has kernels for the processor that PyTorch's lacks, it also takes less time.
+because activations are computed in place, where autograd would read and write a new tensor for each of them.
+:mod:`pgkit.products` multiplies the matrices.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pgkit.products import multiply, multiply_and_sum
 from pgkit.seeding import uniform
 from pgkit.types import Params
 
@@ -86,25 +86,13 @@ def mlp(params: Params, name: str, x: Tensor, activation: str, activate_last: bo
     return _forward(form, x, leaves)[-1]
 
 
-@np.errstate(all="ignore")  # numbers that are not finite make a member fail, not a warning
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` of each member, ``(P, M, K) @ (P, K, N) -> (P, M, N)``; autograd does not see it."""
-    if a.shape[2] == 1:
-        return a.detach() * b.detach()
-    if a.device.type != "cpu":
-        return torch.bmm(a.detach(), b.detach())
-    result = a.new_empty(len(a), a.shape[1], b.shape[2])  # PyTorch's memory is aligned, which can halve the time
-    np.matmul(a.detach().numpy(), b.detach().numpy(), out=result.numpy())
-    return result
-
-
 class _Product(torch.autograd.Function):
     """``a @ b`` of each member, differentiable any number of times."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        return _product(a, b)
+        return multiply(a, b)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +109,7 @@ def _forward(form: _Form, x: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
     activation, activate_last = form
     tape = [x]
     for weight, bias in zip(leaves[::2], leaves[1::2], strict=True):
-        tape.append(_product(tape[-1], weight).add_(bias))
+        tape.append(multiply(tape[-1], weight, bias))
         if activate_last or weight is not leaves[-2]:
             x = activation.apply(tape[-1])
             tape[-1:] = [tape[-1], x] if activation.keeps_argument else [x]
@@ -152,9 +140,10 @@ class _Layers(torch.autograd.Function):
                 own = grad.clone() if layer == count - 2 else grad  # the first is not ours to write into
                 grad = activation.backward(own, tape.pop() if activation.keeps_argument else output)
             output = tape.pop()
-            gradients += [grad.sum(1, keepdim=True), _product(output.mT, grad)]
+            of_weight, of_bias = multiply_and_sum(output.mT, grad)
+            gradients += [of_bias, of_weight]
             if layer or ctx.needs_input_grad[1]:
-                grad = _product(grad, leaves[layer].mT)
+                grad = multiply(grad, leaves[layer].mT)
         return None, grad if ctx.needs_input_grad[1] else None, *reversed(gradients)
 
 

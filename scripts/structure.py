@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LAYERS = (
-    ("types", "seeding", "machine", "files", "explain"),
+    ("types", "seeding", "machine", "files", "explain", "llvm", "product_kernel", "products"),
     ("returns", "losses", "networks", "optim.core"),
     (
         "optim",

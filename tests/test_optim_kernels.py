@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgkit.llvm import compiled
 from pgkit.optim import Transform, apply_updates, chain, make, recipes
 from pgkit.optim.core import Columns, Leaf
-from pgkit.optim.kernels import compiled
 from pgkit.optim.transforms import scale_by_rate
 from pgkit.types import Params, PgkitError
 

@@ -1,24 +1,19 @@
 """Element-wise steps, compiled: one loop over memory for all of them, by LLVM.
 
 A step is a function of tensors. Called once with :class:`Value` in place of tensors, it writes down what becomes of one
-element; LLVM turns that into vector code for this processor. Nothing may be reordered or contracted, and all operations
-are correctly rounded, so the bits are the same at every place in memory, and on every processor.
+element; LLVM turns that into vector code for this processor.
 """
 
 import ctypes
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from llvmlite import binding, ir
+from llvmlite import ir
 
+from pgkit.llvm import INT, POINTER, TYPES, compiled, function, lane_sum, load, loop, store
 from pgkit.optim.core import Leaf, Step
 from pgkit.types import PgkitError
-
-TYPES = {torch.float32: ir.FloatType(), torch.float64: ir.DoubleType()}
-"""What can be compiled."""
 
 Kernel = Callable[..., None]
 """``kernel(L, P, sizes, fields, table, stride)`` works on L leaves of P members in place.
@@ -34,7 +29,7 @@ Fold = Callable[..., tuple[Any, ...]]
 LANES = 32
 """A sum is made of so many, which are added up at the end: the same bits however many of them a register takes."""
 
-_INT, _POINTER = ir.IntType(64), ir.PointerType()
+_KINDS = [INT, INT, POINTER, POINTER, POINTER, INT]
 
 
 class Value:
@@ -197,23 +192,22 @@ def compile_steps(
     """
     module, real = ir.Module(), TYPES[dtype]
     builder, members, size, table, fields = _leaf(module, 2 + len(slots))
-    with _loop(builder, members) as member:
+    with loop(builder, members) as member:
         rows = iter(range(sum(map(len, numbers))))
         columns = [
             {
-                name: _load(builder, real, table, builder.add(builder.mul(members, _INT(next(rows))), member))
-                for name in names
+                name: _read(builder, real, table, builder.add(builder.mul(members, INT(next(rows))), member))
+                for name in own
             }
-            for names in numbers
+            for own in numbers
         ]
         first = builder.mul(member, size)
-        with _loop(builder, size) as element:
+        with loop(builder, size) as element:
             place = builder.add(first, element)
-            before = [_load(builder, real, field, place) for field in fields]
-            _store(builder, real, fields, place, before, _after(steps, columns, slots, before))
+            before = [_read(builder, real, field, place) for field in fields]
+            _write(builder, fields, place, before, _after(steps, columns, slots, before))
     builder.ret_void()
-    _walk(module, real, len(fields))
-    return compiled(str(module))
+    return _kernel(module, real, len(fields))
 
 
 def compile_fold(fold: Fold, fields: int, dtype: torch.dtype) -> Kernel:
@@ -228,64 +222,43 @@ def compile_fold(fold: Fold, fields: int, dtype: torch.dtype) -> Kernel:
     lanes = ir.VectorType(real, LANES)
     builder, members, size, table, own = _leaf(module, fields)
     many, rest = builder.alloca(lanes), builder.alloca(real)
-    chunks = builder.udiv(size, _INT(LANES))
-    whole = builder.mul(chunks, _INT(LANES))
+    chunks = builder.udiv(size, INT(LANES))
+    whole = builder.mul(chunks, INT(LANES))
 
     def add(place: ir.Value, kind: ir.Type, total: ir.Value) -> None:
-        before = [_load(builder, kind, field, place, real) for field in own]
-        result, *after = fold(_load(builder, kind, total, _INT(0)), *before)
+        before = [_read(builder, kind, field, place) for field in own]
+        result, *after = fold(Value(builder, builder.load(total, typ=kind)), *before)
         builder.store(result.it, total)
-        _store(builder, real, own, place, before, after)
+        _write(builder, own, place, before, after)
 
-    with _loop(builder, members) as member:
+    with loop(builder, members) as member:
         builder.store(ir.Constant(lanes, None), many)
         builder.store(ir.Constant(real, 0.0), rest)
         first = builder.mul(member, size)
-        with _loop(builder, chunks) as chunk:
-            add(builder.add(first, builder.mul(chunk, _INT(LANES))), lanes, many)
-        with _loop(builder, builder.sub(size, whole)) as element:
+        with loop(builder, chunks) as chunk:
+            add(builder.add(first, builder.mul(chunk, INT(LANES))), lanes, many)
+        with loop(builder, builder.sub(size, whole)) as element:
             add(builder.add(builder.add(first, whole), element), real, rest)
-        total = _load(builder, real, table, member) + (
-            _total(builder, many, lanes) + _load(builder, real, rest, _INT(0))
-        )
-        builder.store(total.it, builder.gep(table, [member], source_etype=real))
+        total = builder.fadd(lane_sum(builder, builder.load(many, typ=lanes)), builder.load(rest, typ=real))
+        store(builder, builder.fadd(load(builder, real, table, member), total), table, member)
     builder.ret_void()
-    _walk(module, real, fields)
-    return compiled(str(module))
+    return _kernel(module, real, fields)
 
 
-def _total(builder: ir.IRBuilder, many: ir.Value, lanes: ir.VectorType) -> Value:
-    """The sum of all lanes, one half added to the other until one is left."""
-    vector, width = _load(builder, lanes, many, _INT(0)), lanes.count
-    while width > 1:
-        width //= 2
-        halves = [ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(k, k + width))) for k in (0, width)]
-        low, high = (Value(builder, builder.shuffle_vector(vector.it, vector.it, half)) for half in halves)
-        vector = low + high
-    return Value(builder, builder.extract_element(vector.it, ir.IntType(32)(0)))
-
-
-def _leaf(module: ir.Module, fields: int) -> tuple[ir.IRBuilder, ir.Value, ir.Value, ir.Value, list[ir.Value]]:
+def _leaf(module: ir.Module, fields: int) -> tuple[ir.IRBuilder, ir.Value, ir.Value, ir.Value, Sequence[ir.Value]]:
     """The function ``leaf(P, size, table, *fields)``, which is to work on one leaf: its builder and arguments."""
-    leaf = ir.Function(module, ir.FunctionType(ir.VoidType(), [_INT, _INT, *[_POINTER] * (1 + fields)]), "leaf")
-    leaf.linkage = "internal"
-    leaf.attributes.add("noinline")
-    members, size, *pointers = leaf.args
-    for pointer in pointers:
-        pointer.add_attribute("noalias")
-    return ir.IRBuilder(leaf.append_basic_block()), members, size, pointers[0], pointers[1:]
+    builder, (members, size, table, *own) = function(module, "leaf", [INT, INT, *[POINTER] * (1 + fields)])
+    builder.function.linkage = "internal"
+    builder.function.attributes.add("noinline")
+    return builder, members, size, table, own
 
 
-def _load(builder: ir.IRBuilder, kind: ir.Type, base: ir.Value, index: ir.Value, unit: ir.Type | None = None) -> Value:
-    """What is ``index`` units (of ``kind``, unless said otherwise) behind an address, aligned as a number is."""
-    unit = unit or kind
-    address = builder.gep(base, [index], source_etype=unit)
-    return Value(builder, builder.load(address, typ=kind, align=4))
+def _read(builder: ir.IRBuilder, kind: ir.Type, base: ir.Value, index: ir.Value) -> Value:
+    return Value(builder, load(builder, kind, base, index))
 
 
-def _store(
+def _write(
     builder: ir.IRBuilder,
-    unit: ir.Type,
     fields: Sequence[ir.Value],
     place: ir.Value,
     before: Sequence[Value],
@@ -294,7 +267,7 @@ def _store(
     """Put what has changed back."""
     for field, old, new in zip(fields, before, after, strict=True):
         if new is not old:
-            builder.store(old.number(new), builder.gep(field, [place], source_etype=unit), align=4)
+            store(builder, old.number(new), field, place)
 
 
 def _after(
@@ -315,61 +288,16 @@ def _after(
     return [result, before[1], *(leaf.slots[name] for name in slots)]
 
 
-def _walk(module: ir.Module, real: ir.Type, fields: int) -> None:
+def _kernel(module: ir.Module, real: ir.Type, fields: int) -> Kernel:
     """The kernel itself: ``leaf`` for each leaf."""
-    kind = ir.FunctionType(ir.VoidType(), [_INT, _INT, _POINTER, _POINTER, _POINTER, _INT])
-    walk = ir.Function(module, kind, "walk")
-    leaves, members, sizes, addresses, table, stride = walk.args
-    builder = ir.IRBuilder(walk.append_basic_block())
-    with _loop(builder, leaves) as index:
-        size = builder.load(builder.gep(sizes, [index], source_etype=_INT), typ=_INT)
-        places = [builder.add(builder.mul(index, _INT(fields)), _INT(field)) for field in range(fields)]
-        pointers = [
-            builder.load(builder.gep(addresses, [place], source_etype=_POINTER), typ=_POINTER) for place in places
-        ]
+    builder, (leaves, members, sizes, addresses, table, stride) = function(module, "walk", _KINDS)
+    with loop(builder, leaves) as index:
+        size = builder.load(builder.gep(sizes, [index], source_etype=INT), typ=INT)
+        first = builder.gep(addresses, [builder.mul(index, INT(fields))], source_etype=POINTER)
+        places = [builder.gep(first, [INT(field)], source_etype=POINTER) for field in range(fields)]
         own = builder.gep(table, [builder.mul(index, stride)], source_etype=real)
+        pointers = [builder.load(place, typ=POINTER) for place in places]
         builder.call(module.get_global("leaf"), [members, size, own, *pointers])
     builder.ret_void()
-
-
-@contextmanager
-def _loop(builder: ir.IRBuilder, count: ir.Value) -> Iterator[ir.Value]:
-    """``for index in range(count)``."""
-    before, (head, body, after) = builder.block, (builder.append_basic_block() for _ in range(3))
-    builder.branch(head)
-    builder.position_at_end(head)
-    index = builder.phi(_INT)
-    index.add_incoming(_INT(0), before)
-    builder.cbranch(builder.icmp_signed("<", index, count), body, after)
-    builder.position_at_end(body)
-    yield index
-    index.add_incoming(builder.add(index, _INT(1), flags=["nsw"]), builder.block)
-    builder.branch(head)
-    builder.position_at_end(after)
-
-
-def _machine() -> binding.TargetMachine:
-    """This processor."""
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    features = binding.get_host_cpu_features().flatten()
-    return binding.Target.from_default_triple().create_target_machine(
-        cpu=binding.get_host_cpu_name(), features=features, opt=3
-    )
-
-
-@lru_cache
-def compiled(text: str) -> Kernel:
-    """The function ``walk`` of a module."""
-    module, machine = binding.parse_assembly(text), _machine()
-    options = binding.create_pipeline_tuning_options(speed_level=3)
-    options.loop_vectorization = options.loop_interleaving = True
-    passes = binding.create_pass_builder(machine, options)
-    passes.getModulePassManager().run(module, passes)
-    engine = binding.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
     number, pointer = ctypes.c_int64, ctypes.c_void_p
-    kind = ctypes.CFUNCTYPE(None, number, number, pointer, pointer, pointer, number)
-    function = kind(engine.get_function_address("walk"))
-    function.engine = engine  # type: ignore[attr-defined] # it owns the code, and lives as long as the function
-    return function
+    return compiled(str(module), "walk", (number, number, pointer, pointer, pointer, number), vectorize=True)

@@ -1,0 +1,99 @@
+"""Compiling with LLVM: loops, memory and modules, for the few places where a pass over memory has to be one's own.
+
+Nothing may be reordered or contracted, and all operations used are correctly rounded, so the bits do not depend on how
+wide the registers are.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+from llvmlite import binding, ir
+
+TYPES = {torch.float32: ir.FloatType(), torch.float64: ir.DoubleType()}
+"""What can be computed with."""
+
+INT, POINTER = ir.IntType(64), ir.PointerType()
+
+
+def function(module: ir.Module, name: str, kinds: Sequence[ir.Type]) -> tuple[ir.IRBuilder, tuple[ir.Value, ...]]:
+    """A function that returns nothing, and whose addresses do not overlap where it writes: builder and arguments."""
+    made = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+    for argument in made.args:
+        if argument.type == POINTER:
+            argument.add_attribute("noalias")
+    return ir.IRBuilder(made.append_basic_block()), made.args
+
+
+@contextmanager
+def loop(builder: ir.IRBuilder, count: ir.Value) -> Iterator[ir.Value]:
+    """``for index in range(count)``."""
+    before, (head, body, after) = builder.block, (builder.append_basic_block() for _ in range(3))
+    builder.branch(head)
+    builder.position_at_end(head)
+    index = builder.phi(INT)
+    index.add_incoming(INT(0), before)
+    builder.cbranch(builder.icmp_signed("<", index, count), body, after)
+    builder.position_at_end(body)
+    yield index
+    index.add_incoming(builder.add(index, INT(1), flags=["nsw"]), builder.block)
+    builder.branch(head)
+    builder.position_at_end(after)
+
+
+def load(builder: ir.IRBuilder, kind: ir.Type, base: ir.Value, index: ir.Value) -> ir.Value:
+    """A number, or a vector of numbers that begins with it, ``index`` numbers behind an address."""
+    return builder.load(builder.gep(base, [index], source_etype=_number(kind)), typ=kind, align=4)
+
+
+def store(builder: ir.IRBuilder, value: ir.Value, base: ir.Value, index: ir.Value) -> None:
+    """Put a number, or a vector, ``index`` numbers behind an address."""
+    builder.store(value, builder.gep(base, [index], source_etype=_number(value.type)), align=4)
+
+
+def lane_sum(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
+    """The sum of the numbers of a vector, one half added to the other until one is left."""
+    width, place = vector.type.count, ir.IntType(32)
+    while width > 1:
+        width //= 2
+        halves = [ir.Constant(ir.VectorType(place, width), list(range(k, k + width))) for k in (0, width)]
+        low, high = (builder.shuffle_vector(vector, vector, half) for half in halves)
+        vector = builder.fadd(low, high)
+    return builder.extract_element(vector, place(0))
+
+
+def _number(kind: ir.Type) -> ir.Type:
+    return kind.element if isinstance(kind, ir.VectorType) else kind
+
+
+@lru_cache
+def register_bytes() -> int:
+    """How much a vector register of this processor holds."""
+    features = binding.get_host_cpu_features()
+    return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
+
+
+@lru_cache
+def compiled(module: str, name: str, kinds: tuple[type[Any], ...], vectorize: bool) -> Callable[..., None]:
+    """A function of a module, by types of ctypes; the same text is compiled once.
+
+    ``vectorize``: LLVM shall unroll loops and make vectors of their numbers; in vain where they have vectors already.
+    """
+    parsed = binding.parse_assembly(module)
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    machine = binding.Target.from_default_triple().create_target_machine(
+        cpu=binding.get_host_cpu_name(), features=binding.get_host_cpu_features().flatten(), opt=3
+    )
+    options = binding.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = options.loop_interleaving = options.loop_unrolling = vectorize
+    passes = binding.create_pass_builder(machine, options)
+    passes.getModulePassManager().run(parsed, passes)
+    engine = binding.create_mcjit_compiler(parsed, machine)
+    engine.finalize_object()
+    made = ctypes.CFUNCTYPE(None, *kinds)(engine.get_function_address(name))
+    made.engine = engine  # type: ignore[attr-defined] # it owns the code, and lives as long as the function
+    return made

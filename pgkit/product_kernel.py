@@ -1,0 +1,272 @@
+"""The loops of :mod:`pgkit.products`, written down for LLVM."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from llvmlite import ir
+
+from pgkit.llvm import INT, POINTER, TYPES, compiled, function, lane_sum, load, loop, register_bytes, store
+
+ROWS = (5, 4, 1)
+"""Rows of the tiles: of five so many that fours cover the rest, where that can be, then of four, then single ones."""
+
+FEW = 4
+"""Up to so many columns are taken one by one, each element a sum in ``LANES`` lanes along the inner axis."""
+
+LANES = 16
+
+SQUARE = 8
+"""Matrices are turned in squares of so many rows and columns."""
+
+_KINDS = [INT] * 4 + [POINTER, INT, INT, INT] + [POINTER, INT, INT, INT] + [POINTER] * 4
+
+
+def compile_product(dtype: torch.dtype) -> Callable[..., None]:
+    """``product(P, M, K, N, a, member, row, inner, b, member, row, turned, bias, sums, result, room)``.
+
+    ``a`` and ``b`` are followed by their strides in numbers; if ``turned``, ``row`` of ``b`` is the stride from one
+    column to the next, and those along K are 1. ``bias`` and ``sums`` may be null. ``room`` holds
+    ``(K + 1)(N + 16)`` numbers.
+    """
+    module = ir.Module()
+    builder, arguments = function(module, "product", _KINDS)
+    _Writer(builder, TYPES[dtype], arguments).members()
+    builder.ret_void()
+    number, pointer = ctypes.c_int64, ctypes.c_void_p
+    kinds = tuple(number if kind == INT else pointer for kind in _KINDS)
+    return compiled(str(module), "product", kinds, vectorize=False)
+
+
+class _Panel(NamedTuple):
+    """Some columns of the second matrix and of the product.
+
+    Attributes:
+        kind: vector of as many numbers as there are columns.
+        source: address of the second matrix from there on.
+        stride: from one of its rows to the next.
+        column: the first.
+        filled: how many columns there really are, if not all.
+    """
+
+    kind: ir.VectorType
+    source: ir.Value
+    stride: ir.Value
+    column: ir.Value
+    filled: ir.Value | None
+
+
+class _Writer:
+    """All methods write behind what is there already; addresses and strides count in numbers."""
+
+    def __init__(self, builder: ir.IRBuilder, real: ir.Type, arguments: Sequence[ir.Value]) -> None:
+        self.builder, self.real = builder, real
+        self.count, self.rows, self.inner, self.columns = arguments[:4]
+        self.a, self.b = arguments[4:8], arguments[8:12]
+        self.bias, self.sums, self.result, self.room = arguments[12:]
+        lanes = register_bytes() // (4 if real == ir.FloatType() else 8)
+        registers = 4 if register_bytes() == 64 else 2  # processors with the widest registers have twice as many
+        self.narrow, self.wide = (ir.VectorType(real, width) for width in (lanes, registers * lanes))
+        self.totals = {kind: [builder.alloca(kind) for _ in range(max(ROWS))] for kind in (self.narrow, self.wide)}
+        self.lanes = ir.VectorType(real, LANES)
+        self.many, self.rest, self.start = (builder.alloca(kind) for kind in (self.lanes, real, real))
+        self.aside = self.at(self.room, builder.mul(self.inner, self.columns))
+        self.few = self.at(self.aside, builder.mul(self.inner, INT(lanes)))
+
+    def at(self, base: ir.Value, index: ir.Value) -> ir.Value:
+        """An address."""
+        return self.builder.gep(base, [index], source_etype=self.real)
+
+    def members(self) -> None:
+        """The product of each member."""
+        builder = self.builder
+        with loop(builder, self.count) as member:
+            a, b = (self.at(base, builder.mul(member, stride)) for base, stride, *_ in (self.a, self.b))
+            result = self.at(self.result, builder.mul(member, builder.mul(self.rows, self.columns)))
+            bias, sums = (self.at(base, builder.mul(member, self.columns)) for base in (self.bias, self.sums))
+            turned = builder.icmp_signed("!=", self.b[3], INT(0))
+            with builder.if_then(turned):
+                self.turn(b)
+            source = builder.select(turned, self.room, b)
+            stride = builder.select(turned, self.columns, self.b[2])
+            few = builder.icmp_signed("<=", self.columns, INT(FEW))
+            along = builder.icmp_signed("==", self.a[3], INT(1))
+            with builder.if_else(builder.and_(few, along)) as (one_by_one, in_panels):
+                with one_by_one:
+                    self.few_columns(a, source, stride, bias, result)
+                with in_panels:
+                    self.panels(a, source, stride, bias, sums, result)
+
+    def few_columns(self, a: ir.Value, source: ir.Value, stride: ir.Value, bias: ir.Value, result: ir.Value) -> None:
+        """Each column of the second matrix, put aside, times the rows of the first; no sums."""
+        builder, kind = self.builder, self.lanes
+        whole = builder.mul(builder.udiv(self.inner, INT(LANES)), INT(LANES))
+        with loop(builder, self.columns) as column:
+            with loop(builder, self.inner) as k:
+                number = load(builder, self.real, source, builder.add(builder.mul(k, stride), column))
+                store(builder, number, self.aside, k)
+            builder.store(ir.Constant(self.real, 0.0), self.start)
+            with builder.if_then(self.is_given(self.bias)):
+                builder.store(load(builder, self.real, bias, column), self.start)
+            with loop(builder, self.rows) as row:
+                own = self.at(a, builder.mul(row, self.a[2]))
+                builder.store(ir.Constant(kind, None), self.many)
+                with loop(builder, builder.udiv(whole, INT(LANES))) as chunk:
+                    x, y = (load(builder, kind, base, builder.mul(chunk, INT(LANES))) for base in (own, self.aside))
+                    builder.store(self.fused(x, y, builder.load(self.many, typ=kind)), self.many)
+                builder.store(builder.load(self.start, typ=self.real), self.rest)
+                with loop(builder, builder.sub(self.inner, whole)) as beyond:
+                    k = builder.add(whole, beyond)
+                    term = builder.fmul(*(load(builder, self.real, base, k) for base in (own, self.aside)))
+                    builder.store(builder.fadd(builder.load(self.rest, typ=self.real), term), self.rest)
+                lanes = lane_sum(builder, builder.load(self.many, typ=kind))
+                total = builder.fadd(lanes, builder.load(self.rest, typ=self.real))
+                store(builder, total, result, builder.add(builder.mul(row, self.columns), column))
+
+    def panels(self, a: ir.Value, source: ir.Value, stride: ir.Value, *others: ir.Value) -> None:
+        """Wide panels as far as they go, then narrow ones."""
+        builder, wide, narrow = self.builder, INT(self.wide.count), INT(self.narrow.count)
+        many = builder.udiv(self.columns, wide)
+        with loop(builder, many) as index:
+            column = builder.mul(index, wide)
+            self.panel(_Panel(self.wide, self.at(source, column), stride, column, None), a, *others)
+        done = builder.mul(many, wide)
+        left = builder.sub(self.columns, done)
+        with loop(builder, builder.udiv(builder.add(left, INT(self.narrow.count - 1)), narrow)) as index:
+            column = builder.add(done, builder.mul(index, narrow))
+            rest = builder.sub(self.columns, column)
+            full = builder.icmp_signed(">=", rest, narrow)
+            count, here = builder.select(full, narrow, rest), self.at(source, column)
+            with builder.if_then(builder.not_(full)), loop(builder, self.inner) as k:
+                row = self.gathered(self.at(here, builder.mul(k, stride)), count)
+                store(builder, row, self.aside, builder.mul(k, narrow))
+            there, step = builder.select(full, here, self.aside), builder.select(full, stride, narrow)
+            self.panel(_Panel(self.narrow, there, step, column, count), a, *others)
+
+    def gathered(self, base: ir.Value, count: ir.Value) -> ir.Value:
+        """A narrow vector of so many numbers, then zeros."""
+        builder = self.builder
+        store(builder, ir.Constant(self.narrow, None), self.few, INT(0))
+        with loop(builder, count) as index:
+            store(builder, load(builder, self.real, base, index), self.few, index)
+        return load(builder, self.narrow, self.few, INT(0))
+
+    def put(self, panel: _Panel, vector: ir.Value, base: ir.Value) -> None:
+        """Store what belongs to the columns of a panel."""
+        builder, base = self.builder, self.at(base, panel.column)
+        if panel.filled is None:
+            store(builder, vector, base, INT(0))
+            return
+        full = builder.icmp_signed("==", panel.filled, INT(panel.kind.count))
+        with builder.if_else(full) as (whole, part):
+            with whole:
+                store(builder, vector, base, INT(0))
+            with part:
+                store(builder, vector, self.few, INT(0))
+                with loop(builder, panel.filled) as index:
+                    store(builder, load(builder, self.real, self.few, index), base, index)
+
+    def panel(self, panel: _Panel, a: ir.Value, bias: ir.Value, sums: ir.Value, result: ir.Value) -> None:
+        """These columns of the product, and the sums of those of the second matrix."""
+        builder, total = self.builder, self.totals[panel.kind][0]
+        zero = ir.Constant(panel.kind, None)
+        builder.store(zero, total)
+        with builder.if_then(self.is_given(self.bias)):
+            own = self.at(bias, panel.column)
+            whole = panel.filled is None
+            builder.store(load(builder, panel.kind, own, INT(0)) if whole else self.gathered(own, panel.filled), total)
+        first, done = builder.load(total, typ=panel.kind), INT(0)
+        for rows, count in zip(ROWS, self.tiles(), strict=True):
+            with loop(builder, count) as index:
+                self.tile(panel, rows, builder.add(done, builder.mul(index, INT(rows))), first, a, result)
+            done = builder.add(done, builder.mul(count, INT(rows)))
+        with builder.if_then(self.is_given(self.sums)):
+            builder.store(zero, total)
+            with loop(builder, self.inner) as k:
+                row = load(builder, panel.kind, panel.source, builder.mul(k, panel.stride))
+                builder.store(builder.fadd(builder.load(total, typ=panel.kind), row), total)
+            self.put(panel, builder.load(total, typ=panel.kind), sums)
+
+    def is_given(self, address: ir.Value) -> ir.Value:
+        return self.builder.icmp_unsigned("!=", address, ir.Constant(POINTER, None))
+
+    def tiles(self) -> list[ir.Value]:
+        """How many tiles there are of each height."""
+        builder = self.builder
+        most = builder.udiv(self.rows, INT(5))
+        fives = builder.sub(most, builder.and_(builder.sub(most, self.rows), INT(3)))  # as 5 n = n modulo 4
+        fives = builder.select(builder.icmp_signed("<", fives, INT(0)), INT(0), fives)
+        left = builder.sub(self.rows, builder.mul(fives, INT(5)))
+        return [fives, builder.udiv(left, INT(4)), builder.urem(left, INT(4))]
+
+    def tile(self, panel: _Panel, rows: int, first: ir.Value, start: ir.Value, a: ir.Value, result: ir.Value) -> None:
+        """These rows of a panel, held in registers while the inner axis is gone along."""
+        builder, kind, totals = self.builder, panel.kind, self.totals[panel.kind][:rows]
+        places = [builder.add(first, INT(row)) for row in range(rows)]
+        bases = [self.at(a, builder.mul(place, self.a[2])) for place in places]
+        for total in totals:
+            builder.store(start, total)
+        with loop(builder, self.inner) as k:
+            row = load(builder, kind, panel.source, builder.mul(k, panel.stride))
+            for base, total in zip(bases, totals, strict=True):
+                factor = self.everywhere(load(builder, self.real, base, builder.mul(k, self.a[3])), kind)
+                builder.store(self.fused(factor, row, builder.load(total, typ=kind)), total)
+        for place, total in zip(places, totals, strict=True):
+            self.put(panel, builder.load(total, typ=kind), self.at(result, builder.mul(place, self.columns)))
+
+    def everywhere(self, number: ir.Value, kind: ir.VectorType) -> ir.Value:
+        """A vector of equal numbers."""
+        nothing, place = ir.Constant(kind, ir.Undefined), ir.VectorType(ir.IntType(32), kind.count)
+        one = self.builder.insert_element(nothing, number, ir.IntType(32)(0))
+        return self.builder.shuffle_vector(one, nothing, ir.Constant(place, None))
+
+    def fused(self, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+        """``x y + z``, rounded once."""
+        module, kind = self.builder.module, x.type
+        name = f"llvm.fma.v{kind.count}{self.real.intrinsic_name}"
+        called = module.globals.get(name) or ir.Function(module, ir.FunctionType(kind, [kind] * 3), name)
+        return self.builder.call(called, [x, y, z])
+
+    def turn(self, b: ir.Value) -> None:
+        """Put the second matrix into the room, row by row, where it stands column by column."""
+        builder, edge, stride = self.builder, INT(SQUARE), self.b[2]
+        squares = [builder.udiv(length, edge) for length in (self.columns, self.inner)]
+        whole_columns, whole_inner = (builder.mul(count, edge) for count in squares)
+        with loop(builder, squares[0]) as across, loop(builder, squares[1]) as along:
+            column, k = builder.mul(across, edge), builder.mul(along, edge)
+            kind, steps = ir.VectorType(self.real, SQUARE), [INT(step) for step in range(SQUARE)]
+            from_column = [builder.mul(builder.add(column, step), stride) for step in steps]
+            square = [load(builder, kind, b, builder.add(start, k)) for start in from_column]
+            for step, row in zip(steps, self.turned(square), strict=True):
+                store(builder, row, self.room, builder.add(builder.mul(builder.add(k, step), self.columns), column))
+        self.turn_rest(b, whole_columns, INT(0), self.inner)
+        self.turn_rest(b, INT(0), whole_inner, self.inner, whole_columns)
+
+    def turn_rest(
+        self, b: ir.Value, column: ir.Value, k: ir.Value, last_k: ir.Value, last_column: ir.Value | None = None
+    ) -> None:
+        """The same number by number, from a column and a place on the inner axis on."""
+        builder = self.builder
+        last_column = self.columns if last_column is None else last_column
+        with loop(builder, builder.sub(last_column, column)) as across, loop(builder, builder.sub(last_k, k)) as along:
+            from_column, from_k = builder.add(column, across), builder.add(k, along)
+            number = load(builder, self.real, b, builder.add(builder.mul(from_column, self.b[2]), from_k))
+            store(builder, number, self.room, builder.add(builder.mul(from_k, self.columns), from_column))
+
+    def turned(self, rows: list[ir.Value]) -> list[ir.Value]:
+        """Columns of a square as rows: pairs of rows change every second number, then pairs of numbers, and so on."""
+        reach = 1
+        while reach < SQUARE:
+            low = [i if not i & reach else SQUARE + i - reach for i in range(SQUARE)]
+            high = [i + reach if not i & reach else SQUARE + i for i in range(SQUARE)]
+            changed = list(rows)
+            for i in range(SQUARE):
+                if not i & reach:
+                    pair = rows[i], rows[i + reach]
+                    changed[i], changed[i + reach] = (self.shuffled(*pair, lanes) for lanes in (low, high))
+            rows, reach = changed, 2 * reach
+        return rows
+
+    def shuffled(self, first: ir.Value, second: ir.Value, lanes: list[int]) -> ir.Value:
+        return self.builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
