@@ -8,14 +8,13 @@ import torch
 from llvmlite import ir
 
 from pgkit.llvm import INT, POINTER, TYPES, compiled, function, lane_sum, load, loop, register_bytes, store
+from pgkit.products import FEW
 
 ROWS = (5, 4, 1)
 """Rows of the tiles: of five so many that fours cover the rest, where that can be, then of four, then single ones."""
 
-FEW = 4
-"""Up to so many columns are taken one by one, each element a sum in ``LANES`` lanes along the inner axis."""
-
 LANES = 16
+"""A sum along the inner axis has so many parts, where there are few columns."""
 
 SQUARE = 8
 """Matrices are turned in squares of so many rows and columns."""

@@ -16,7 +16,7 @@ from torch import Tensor
 Kernel = Callable[..., None]
 
 FEW = 4
-"""Columns that make a narrow matrix."""
+"""Up to so many columns are taken one by one."""
 
 PAD = 16
 """Room for columns that do not fill a register: a copy of them, one register wide."""

@@ -18,13 +18,12 @@ from typing import Any, NamedTuple
 import torch
 
 from pgkit.files import write_text
-from pgkit.machine import blas
 from pgkit.types import PgkitError
 
-PACKAGES = ("pgkit-rl", "torch", "numpy", "gymnasium", "box2d", "envpool", "pydantic", "scipy")
+PACKAGES = ("pgkit-rl", "torch", "numpy", "llvmlite", "gymnasium", "box2d", "envpool", "pydantic", "scipy")
 """What numbers may depend on."""
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "MKL_CBWR")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_CBWR")
 
 
 class Stopwatch(NamedTuple):
@@ -82,7 +81,7 @@ def origin() -> dict[str, Any]:
     hardware = _hardware()
     versions = {f"version of {name}": _version(name) for name in PACKAGES if name != "pgkit-rl"}
     python = {"version of python": platform.python_version()}
-    machine = {"processor": hardware["cpu"], "matrix products": blas(), "GPUs": ", ".join(hardware["gpus"]) or None}
+    machine = {"processor": hardware["cpu"], "GPUs": ", ".join(hardware["gpus"]) or None}
     return {"code of pgkit": code_digest(), **python, **versions, **machine}
 
 
@@ -172,7 +171,7 @@ def _cpu_name() -> str:
 
 def _threads() -> dict[str, Any]:
     environment = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    own = {"torch": torch.get_num_threads(), "torch_interop": torch.get_num_interop_threads(), "blas": blas()}
+    own = {"torch": torch.get_num_threads(), "torch_interop": torch.get_num_interop_threads()}
     return own | environment
 
 
