@@ -107,6 +107,7 @@ def population(bench: Bench) -> list[Row]:
         rejax_threads=[rejax(bench, 512)],
         rejax_processes=[rejax(bench, 256, core) for core in (0, 1)],
         products=[worker("products", 64)] * 2,
+        products_of_numpy=[worker("products", 64, "numpy")] * 2,
         products_of_gradient=[worker("products", 64, "gradient")] * 2,
         alone=[worker("pgkit", CARTPOLE, 1, 8)],
         together=[worker("pgkit", CARTPOLE, 512, 8)],
@@ -122,7 +123,8 @@ def population(bench: Bench) -> list[Row]:
         times("512 CartPole runs, over SB3 A2C on both cores", found["pgkit"], found["sb3"], 100),
         times("512 CartPole runs, over rejax on both cores", found["pgkit"], best, 3),
         times("512 CartPole runs, over all their matrix products alone", found["pgkit"], found["products"]),
-        Row("the same, gradient phase only", f"{gradient:.2f}x", gradient.median, 0.5),
+        times("these products, over NumPy's", found["products"], found["products_of_numpy"]),
+        Row("the gradient phase, over its products", f"{gradient:.2f}x", gradient.median, 0.5),
         Row("one more member at 512, of a run alone", f"1/{1 / more.median:.0f}", more.median, 1 / 50, at_most=True),
         Row("memory of 512 members in one process", f"{megabytes:,.0f} MB", megabytes, 1000, at_most=True),
     ]
@@ -230,7 +232,7 @@ def main() -> None:
     parser.add_argument("--jax", type=Path, default=Path(tempfile.gettempdir()) / "pgkit-bench-jax")
     parser.add_argument("--json", type=Path, help="write the rows there")
     arguments = parser.parse_args()
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ |= {"JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1"}
     bench = Bench(arguments.repetitions, arguments.seconds, arguments.jax)
     rows: list[Row] = []
     for name in arguments.parts or PARTS:

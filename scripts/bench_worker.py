@@ -3,7 +3,7 @@
     python scripts/bench_worker.py pgkit ENV MEMBERS ENVS [KEY=VALUE ...]     # the train loop of one process
     python scripts/bench_worker.py sb3 ENV ENVS [subproc]                     # A2C
     python scripts/bench_worker.py envpool ENV ENVS                           # random actions
-    python scripts/bench_worker.py products MEMBERS [gradient]                # what pgkit's networks multiply, no more
+    python scripts/bench_worker.py products MEMBERS [gradient] [numpy]        # what pgkit's networks multiply, no more
 
 All train with batches of ENVS environments x 5 steps, two MLPs 64x64 with tanh, RMSProp; one thread.
 """
@@ -126,9 +126,13 @@ def envpool_steps(env: str, envs: str) -> None:
     serve(advance)
 
 
-def products(members: str, *only: str) -> None:
-    """The matrix products of one update: acting, values for targets, forward and backward of both networks."""
+def products(members: str, *how: str) -> None:
+    """The matrix products of one update: acting, values for targets, forward and backward of both networks.
+
+    ``gradient``: the last two of these only; ``numpy``: by NumPy's BLAS, not by pgkit's own loops.
+    """
     from pgkit.machine import settle
+    from pgkit.products import multiply
 
     settle()
     count, envs = int(members), 8
@@ -138,9 +142,9 @@ def products(members: str, *only: str) -> None:
         """Factors and result of ``(high, inner) @ (inner, wide)``."""
         shape = (count, inner, high) if transposed == "first" else (count, high, inner)
         other = (count, wide, inner) if transposed == "second" else (count, inner, wide)
-        a, b = torch.randn(shape).numpy(), torch.randn(other).numpy()
-        a, b = a.swapaxes(1, 2) if transposed == "first" else a, b.swapaxes(1, 2) if transposed == "second" else b
-        return a, b, torch.empty(count, high, wide).numpy()
+        a, b = torch.randn(shape), torch.randn(other)
+        a, b = a.mT if transposed == "first" else a, b.mT if transposed == "second" else b
+        return (a.numpy(), b.numpy(), torch.empty(count, high, wide).numpy()) if "numpy" in how else (a, b, None)
 
     work = []
     for last in (2, 1):  # actor and critic
@@ -149,11 +153,11 @@ def products(members: str, *only: str) -> None:
         work += [task(width, rows, out, "first") for width, out in sizes]
         work += [task(rows, out, width, "second") for width, out in sizes[1:] if out > 1]  # a width of 1 is no product
         outside = [envs] * STEPS if last == 2 else [rows + envs]  # acting; values for targets
-        work += [task(high, *size) for high in outside for size in sizes if "gradient" not in only]
+        work += [task(high, *size) for high in outside for size in sizes if "gradient" not in how]
 
     def advance() -> int:
         for a, b, out in work:
-            np.matmul(a, b, out=out)
+            np.matmul(a, b, out=out) if "numpy" in how else multiply(a, b)
         return count * rows
 
     serve(advance)
