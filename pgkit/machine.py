@@ -1,10 +1,15 @@
-"""What pgkit asks of the libraries that compute for it on CPU: one thread, and memory that is kept."""
+"""Computing on CPU: one thread, memory that is kept, and where loops of pgkit's own take the place of libraries."""
 
 import ctypes
 
 import torch
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of mallopt(3)
+
+
+def compiles(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether pgkit's own loops, compiled by LLVM, multiply matrices and make optimizer steps there, not PyTorch."""
+    return device.type == "cpu" and dtype in (torch.float32, torch.float64)
 
 
 def settle() -> None:

@@ -13,6 +13,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from pgkit.machine import compiles
+
 Kernel = Callable[..., None]
 
 FEW = 4
@@ -29,9 +31,12 @@ def multiply(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
         a: ``(P, M, K)``, any strides.
         b: ``(P, K, N)``; fastest if a row or a column is contiguous.
         bias: ``(P, 1, N)``.
+
+    Raises:
+        ValueError: shapes, dtypes or devices do not fit together.
     """
     a, b = a.detach(), b.detach()
-    if _compiles(a):
+    if compiles(a.dtype, a.device):
         return _multiply(a, b, bias, None)
     return torch.bmm(a, b) if bias is None else torch.baddbmm(bias.detach(), a, b)
 
@@ -39,16 +44,12 @@ def multiply(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 def multiply_and_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """``a @ b`` of each member, and the sum of the rows of ``b``, ``(P, 1, N)``; arguments as :func:`multiply`."""
     a, b = a.detach(), b.detach()
-    if not _compiles(a):
+    if not compiles(a.dtype, a.device):
         return torch.bmm(a, b), b.sum(1, keepdim=True)
     if b.shape[2] <= FEW:  # as many rows of the transposed product, which are long
         return _multiply(b.mT, a.mT, None, None).mT.contiguous(), b.sum(1, keepdim=True)
     sums = b.new_empty(len(b), 1, b.shape[2])
     return _multiply(a, b, None, sums), sums
-
-
-def _compiles(like: Tensor) -> bool:
-    return like.is_cpu and like.dtype in (torch.float32, torch.float64)
 
 
 def _multiply(a: Tensor, b: Tensor, bias: Tensor | None, sums: Tensor | None) -> Tensor:

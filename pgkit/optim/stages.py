@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pgkit.machine import compiles
 from pgkit.optim.core import Leaf, Step, Transform, Vectors, per_leaf
-from pgkit.optim.sums import compiles, launch
+from pgkit.optim.sums import launch
 from pgkit.types import Params, PgkitError
 
 if TYPE_CHECKING:

@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pgkit.machine import compiles
 from pgkit.optim.core import freeze
 from pgkit.types import Params
 
 if TYPE_CHECKING:
     from pgkit.optim.kernels import Fold, Kernel
-
-
-def compiles(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether passes over parameters are compiled there, see :mod:`pgkit.optim.kernels`, not tensor operations."""
-    return device.type == "cpu" and dtype in (torch.float32, torch.float64)
 
 
 def launch(kernel: "Kernel", leaves: Sequence[Sequence[Tensor]], table: Tensor, stride: int = 0) -> None:
