@@ -58,8 +58,9 @@ def _multiply(a: Tensor, b: Tensor, bias: Tensor | None, sums: Tensor | None) ->
     if b.shape != (members, inner, columns) or b.dtype != a.dtype or not b.is_cpu:
         raise ValueError(f"cannot multiply {a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)} on {b.device}")
     if bias is not None:
-        if bias.shape != (members, 1, columns) or bias.dtype != a.dtype:
-            raise ValueError(f"expected a bias {a.dtype} {(members, 1, columns)}, got {bias.dtype} {tuple(bias.shape)}")
+        if bias.shape != (members, 1, columns) or bias.dtype != a.dtype or not bias.is_cpu:
+            given = f"{bias.dtype} {tuple(bias.shape)} on {bias.device}"
+            raise ValueError(f"expected a bias {a.dtype} {(members, 1, columns)} on cpu, got {given}")
         bias = bias.detach().contiguous()
     member, along, across = b.stride()
     turned = across != 1 and along == 1

@@ -39,9 +39,7 @@ class Case(NamedTuple):
     members: list[Options]
     to_torch: Callable[[Options], Options] = dict
     flags: Options = MappingProxyType({})
-    guided_slots: Mapping[str, str] = MappingProxyType(
-        {}
-    )  # slots that begin each guided step as torch's, with its name
+    guided_slots: Options = MappingProxyType({})  # what begins a guided step as torch's does, and its name there
 
 
 ADAM = {"lr": RATES, "beta1": (0.0, 0.9), "beta2": (0.9, 0.999), "eps": EPSILONS}

@@ -6,6 +6,7 @@ element; LLVM turns that into vector code for this processor.
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from functools import partialmethod
 from typing import Any
 
 import torch
@@ -70,55 +71,21 @@ class Value:
         test = self.builder.fcmp_unordered if sign == "!=" else self.builder.fcmp_ordered
         return Value(self.builder, test(sign, self.it, self.number(other)))
 
-    def __add__(self, other: "Value | float") -> "Value":
-        return self.of("fadd", other)
-
-    def __sub__(self, other: "Value | float") -> "Value":
-        return self.of("fsub", other)
-
-    def __mul__(self, other: "Value | float") -> "Value":
-        return self.of("fmul", other)
-
-    def __truediv__(self, other: "Value | float") -> "Value":
-        return self.of("fdiv", other)
-
-    __radd__, __rmul__ = __add__, __mul__
+    __add__ = __radd__ = partialmethod(of, "fadd")
+    __sub__ = partialmethod(of, "fsub")
+    __mul__ = __rmul__ = partialmethod(of, "fmul")
+    __truediv__ = partialmethod(of, "fdiv")
+    __neg__ = partialmethod(of, "fneg")
+    __lt__, __le__ = partialmethod(compare, "<"), partialmethod(compare, "<=")
+    __gt__, __ge__ = partialmethod(compare, ">"), partialmethod(compare, ">=")
+    __eq__, __ne__ = partialmethod(compare, "=="), partialmethod(compare, "!=")  # type: ignore[assignment] # as Tensor
+    __and__, __or__, __invert__ = partialmethod(of, "and_"), partialmethod(of, "or_"), partialmethod(of, "not_")
 
     def __rsub__(self, other: float) -> "Value":
         return Value(self.builder, self.number(other)) - self
 
     def __rtruediv__(self, other: float) -> "Value":
         return Value(self.builder, self.number(other)) / self
-
-    def __neg__(self) -> "Value":
-        return self.of("fneg")
-
-    def __lt__(self, other: "Value | float") -> "Value":
-        return self.compare("<", other)
-
-    def __le__(self, other: "Value | float") -> "Value":
-        return self.compare("<=", other)
-
-    def __gt__(self, other: "Value | float") -> "Value":
-        return self.compare(">", other)
-
-    def __ge__(self, other: "Value | float") -> "Value":
-        return self.compare(">=", other)
-
-    def __eq__(self, other: "Value | float") -> "Value":  # type: ignore[override] # as torch.Tensor
-        return self.compare("==", other)
-
-    def __ne__(self, other: "Value | float") -> "Value":  # type: ignore[override] # as torch.Tensor
-        return self.compare("!=", other)
-
-    def __and__(self, other: "Value") -> "Value":
-        return self.of("and_", other)
-
-    def __or__(self, other: "Value") -> "Value":
-        return self.of("or_", other)
-
-    def __invert__(self) -> "Value":
-        return self.of("not_")
 
     def __bool__(self) -> bool:
         raise TypeError("a step cannot branch on the value of an element; use torch.where")

@@ -52,12 +52,15 @@ def act(
     like = next(iter(grads.values()))
     table = torch.stack(vectors) if vectors else torch.empty(0, len(like), device=like.device)
     for dtype in dict.fromkeys(leaf.dtype for leaf in grads.values()):
-        names = [name for name, leaf in grads.items() if leaf.dtype == dtype]
-        together = _compiled if stage[0].elementwise and compiles(dtype, like.device) else _one_by_one
-        together(stage, {name: grads[name] for name in names}, params, slots, numbers, table.to(dtype))
+        own, columns = {name: leaf for name, leaf in grads.items() if leaf.dtype == dtype}, table.to(dtype)
+        if stage[0].elementwise and compiles(dtype, like.device):
+            kernel = _kernel(tuple(part.step for part in stage), tuple(map(tuple, numbers)), tuple(slots), dtype)
+            launch(kernel, [_fields(name, grad, params, slots) for name, grad in own.items()], columns)
+        else:
+            _on_tensors(stage, own, params, slots, numbers, columns)
 
 
-def _one_by_one(
+def _on_tensors(
     stage: Sequence[Transform],
     grads: Params,
     params: Params,
@@ -65,7 +68,7 @@ def _one_by_one(
     numbers: Sequence[Vectors],
     table: Tensor,
 ) -> None:
-    """As tensors."""
+    """The same, one tensor operation after the other; what has changed is copied to where it was."""
     for name, grad in grads.items():
         rows = iter([per_leaf(row, grad) for row in table])
         result, leaf = grad, Leaf(params[name], {slot: tensors[name] for slot, tensors in slots.items()})
@@ -82,25 +85,14 @@ def _one_by_one(
             before.copy_(after)
 
 
-def _compiled(
-    stage: Sequence[Transform],
-    grads: Params,
-    params: Params,
-    slots: Mapping[str, Params],
-    numbers: Sequence[Vectors],
-    table: Tensor,
-) -> None:
-    """As one loop."""
-    kernel = _kernel(tuple(part.step for part in stage), tuple(map(tuple, numbers)), tuple(slots), table.dtype)
-    launch(kernel, [_fields(name, grad, params, slots) for name, grad in grads.items()], table)
-
-
 def _fields(name: str, grad: Tensor, params: Params, slots: Mapping[str, Params]) -> list[Tensor]:
     """What a kernel reads and writes of a leaf.
 
     Raises:
-        PgkitError: a slot is not like the gradient.
+        PgkitError: a slot is not like the gradient, or they are on different devices.
     """
+    if not params[name].is_cpu:
+        raise PgkitError(f"the gradient of {name} is on {grad.device}, the parameter on {params[name].device}")
     fields = [grad, params[name].contiguous()]
     for slot, tensors in slots.items():
         tensor = tensors[name]
