@@ -19,12 +19,25 @@ TYPES = {torch.float32: ir.FloatType(), torch.float64: ir.DoubleType()}
 INT, POINTER = ir.IntType(64), ir.PointerType()
 
 
-def function(module: ir.Module, name: str, kinds: Sequence[ir.Type]) -> tuple[ir.IRBuilder, tuple[ir.Value, ...]]:
-    """A function that returns nothing, and whose addresses do not overlap where it writes: builder and arguments."""
+def function(
+    module: ir.Module, name: str, kinds: Sequence[ir.Type], alias: bool = False, private: bool = False
+) -> tuple[ir.IRBuilder, tuple[ir.Value, ...]]:
+    """A function that returns nothing: builder and arguments.
+
+    Args:
+        module: that it belongs to.
+        name: in the module.
+        kinds: of the arguments.
+        alias: what it writes may overlap with what it reads; else LLVM may take it that no two addresses do.
+        private: other functions of the module call it, nobody else; LLVM leaves it one.
+    """
     made = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
     for argument in made.args:
-        if argument.type == POINTER:
+        if argument.type == POINTER and not alias:
             argument.add_attribute("noalias")
+    if private:
+        made.linkage = "internal"
+        made.attributes.add("noinline")
     return ir.IRBuilder(made.append_basic_block()), made.args
 
 
@@ -46,12 +59,23 @@ def loop(builder: ir.IRBuilder, count: ir.Value) -> Iterator[ir.Value]:
 
 def load(builder: ir.IRBuilder, kind: ir.Type, base: ir.Value, index: ir.Value) -> ir.Value:
     """A number, or a vector of numbers that begins with it, ``index`` numbers behind an address."""
-    return builder.load(builder.gep(base, [index], source_etype=_number(kind)), typ=kind, align=4)
+    number = _number(kind)
+    return builder.load(builder.gep(base, [index], source_etype=number), typ=kind, align=_align(number))
 
 
 def store(builder: ir.IRBuilder, value: ir.Value, base: ir.Value, index: ir.Value) -> None:
     """Put a number, or a vector, ``index`` numbers behind an address."""
-    builder.store(value, builder.gep(base, [index], source_etype=_number(value.type)), align=4)
+    number = _number(value.type)
+    builder.store(value, builder.gep(base, [index], source_etype=number), align=_align(number))
+
+
+def intrinsic(builder: ir.IRBuilder, name: str, *operands: ir.Value) -> ir.Value:
+    """``llvm.name`` of operands of one type, numbers or vectors of them."""
+    kind, module = operands[0].type, builder.module
+    many = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
+    full = f"llvm.{name}.{many}{_number(kind).intrinsic_name}"
+    called = module.globals.get(full) or ir.Function(module, ir.FunctionType(kind, [kind] * len(operands)), full)
+    return builder.call(called, operands)
 
 
 def lane_sum(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
@@ -63,6 +87,11 @@ def lane_sum(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
         low, high = (builder.shuffle_vector(vector, vector, half) for half in halves)
         vector = builder.fadd(low, high)
     return builder.extract_element(vector, place(0))
+
+
+def _align(number: ir.Type) -> int:
+    """Bytes that an address is a multiple of, at least."""
+    return 1 if number == ir.IntType(8) else 4
 
 
 def _number(kind: ir.Type) -> ir.Type:

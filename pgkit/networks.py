@@ -1,70 +1,50 @@
-"""Stacked multi-layer perceptrons: one batched matrix product per layer for the whole population.
+"""Stacked multi-layer perceptrons: all layers of the whole population in one pass.
 
-A network is one node of autograd's graph: its backward pass is written out below. That halves the time of a gradient,
-because activations are computed in place, where autograd would read and write a new tensor for each of them.
-:mod:`pgkit.products` multiplies the matrices.
+A network is one node of autograd's graph, its backward pass written out below. On CPU both passes are compiled
+(:mod:`pgkit.network_kernel`); elsewhere they are batched matrix products.
 """
 
+import ctypes
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pgkit.products import multiply, multiply_and_sum
+from pgkit.machine import compiles
+from pgkit.products import FEW, PAD, multiply, multiply_and_sum
 from pgkit.seeding import uniform
 from pgkit.types import Params
 
 
 class Activation(NamedTuple):
-    """An element-wise function.
+    """An element-wise function, of tensors or of what is written down for one element (:mod:`pgkit.elements`).
 
     Attributes:
-        plain: the function, as autograd can differentiate it any number of times.
-        apply: the same, faster; it may write into what it is given.
-        backward: ``backward(grad, kept)``, the gradient of the argument in the memory of that of the result, from what
-            the function gave, or was given if ``keeps_argument``.
-        keeps_argument: ``apply`` leaves its argument as it is, and ``backward`` wants it.
+        plain: the function.
+        backward: ``backward(grad, kept)``, the gradient of the argument from that of the result and from what the
+            function gave, or was given if ``keeps_argument``.
+        keeps_argument: the backward pass wants the argument.
     """
 
-    plain: Callable[[Tensor], Tensor]
-    apply: Callable[[Tensor], Tensor]
-    backward: Callable[[Tensor, Tensor], Tensor]
+    plain: Callable[[Any], Any]
+    backward: Callable[[Any, Any], Any]
     keeps_argument: bool = False
 
 
-@np.errstate(all="ignore")
-def tanh_(x: Tensor) -> Tensor:
-    """The hyperbolic tangent in place.
-
-    NumPy's takes less time than PyTorch's, and its vector code needs no other code for the elements that fill no
-    register, so that a number's bits do not depend on its neighbours.
-    """
-    if x.device.type != "cpu":
-        return x.tanh_()
-    np.tanh(x.numpy(), out=x.numpy())
-    return x
+def _silu_backward(grad: Any, x: Any) -> Any:
+    gate = torch.sigmoid(x)
+    return grad * (gate * (x * (1.0 - gate) + 1.0))
 
 
-_aten = torch.ops.aten
 ACTIVATIONS: dict[str, Activation] = {
-    "tanh": Activation(torch.tanh, tanh_, lambda grad, y: _aten.tanh_backward.grad_input(grad, y, grad_input=grad)),
-    "relu": Activation(
-        torch.relu, torch.relu_, lambda grad, y: _aten.threshold_backward.grad_input(grad, y, 0, grad_input=grad)
-    ),
-    "elu": Activation(
-        functional.elu,
-        lambda x: functional.elu(x, inplace=True),
-        lambda grad, y: _aten.elu_backward.grad_input(grad, 1, 1, 1, True, y, grad_input=grad),
-    ),
-    "silu": Activation(
-        functional.silu,
-        functional.silu,
-        lambda grad, x: _aten.silu_backward.grad_input(grad, x, grad_input=grad),
-        keeps_argument=True,
-    ),
+    "tanh": Activation(torch.tanh, lambda grad, y: grad * (1.0 - y * y)),
+    "relu": Activation(torch.relu, lambda grad, y: torch.where(y > 0.0, grad, 0.0)),
+    "elu": Activation(functional.elu, lambda grad, y: torch.where(y > 0.0, grad, grad * (y + 1.0))),
+    "silu": Activation(functional.silu, _silu_backward, keeps_argument=True),
 }
 
 _LAYER_STRIDE = 1 << 32  # counters of one layer's weights never reach the next layer's
@@ -75,15 +55,18 @@ def mlp(params: Params, name: str, x: Tensor, activation: str, activate_last: bo
 
     A layer is ``x @ weight + bias``: ``(P, B, in)``, ``(P, in, out)``, ``(P, 1, out)`` -> ``(P, B, out)``. The
     activation stands between layers, and after the last one if ``activate_last``.
+
+    Raises:
+        ValueError: shapes, dtypes or devices do not fit together.
     """
     layers = layer_count(params, name)
     if layers == 0:
         return x
     leaves = [params[f"{name}.{layer}.{kind}"] for layer in range(layers) for kind in ("weight", "bias")]
-    form = ACTIVATIONS[activation], activate_last
+    form = ACTIVATIONS[activation], layers if activate_last else layers - 1
     if torch.is_grad_enabled():
         return _Layers.apply(form, x, *leaves)  # type: ignore[no-untyped-call]
-    return _forward(form, x, leaves)[-1]
+    return _forward(form, x, leaves).after[-1]
 
 
 class _Product(torch.autograd.Function):
@@ -101,19 +84,53 @@ class _Product(torch.autograd.Function):
         return product(grads[0], b.mT), product(a.mT, grads[0])  # type: ignore[no-untyped-call]
 
 
-_Form = tuple[Activation, bool]
+_Form = tuple[Activation, int]
+"""The activation, and how many layers it follows."""
 
 
-def _forward(form: _Form, x: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
-    """What the backward pass needs of each layer, and the output: ``x``, then one or two tensors a layer."""
-    activation, activate_last = form
-    tape = [x]
-    for weight, bias in zip(leaves[::2], leaves[1::2], strict=True):
-        tape.append(multiply(tape[-1], weight, bias))
-        if activate_last or weight is not leaves[-2]:
-            x = activation.apply(tape[-1])
-            tape[-1:] = [tape[-1], x] if activation.keeps_argument else [x]
+class Tape(NamedTuple):
+    """What a forward pass leaves behind.
+
+    Attributes:
+        after: the result of each layer, ``(P, B, out)``.
+        before: of layers with an activation that keeps its argument, that; of others the same as ``after``.
+    """
+
+    after: Sequence[Tensor]
+    before: Sequence[Tensor]
+
+
+def _forward(form: _Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
+    activation, activated = form
+    if compiles(x.dtype, x.device):
+        return _compiled_forward(form, x.contiguous(), [leaf.contiguous() for leaf in leaves])
+    tape = Tape([], [])
+    for layer, (weight, bias) in enumerate(zip(leaves[::2], leaves[1::2], strict=True)):
+        x = before = torch.baddbmm(bias, x, weight)
+        if layer < activated:
+            x = activation.plain(before)
+        tape.after.append(x)
+        tape.before.append(before if activation.keeps_argument else x)
     return tape
+
+
+def _backward(
+    form: _Form, x: Tensor, leaves: Sequence[Tensor], tape: Tape, grad: Tensor, wants_input: bool
+) -> tuple[Tensor | None, list[Tensor]]:
+    """The gradients of the input, if wanted, and of the leaves."""
+    activation, activated = form
+    if compiles(x.dtype, x.device):
+        return _compiled_backward(form, x.contiguous(), leaves, tape, grad.contiguous(), wants_input)
+    gradients: list[Tensor] = []
+    for layer in range(len(leaves) // 2 - 1, -1, -1):
+        if layer < activated:
+            grad = activation.backward(grad, tape.before[layer])
+        source = tape.after[layer - 1] if layer else x
+        of_weight, of_bias = multiply_and_sum(source.mT, grad)
+        gradients += [of_bias, of_weight]
+        if layer or wants_input:
+            grad = multiply(grad, leaves[2 * layer].mT)
+    return grad if wants_input else None, gradients[::-1]
 
 
 class _Layers(torch.autograd.Function):
@@ -123,40 +140,115 @@ class _Layers(torch.autograd.Function):
     def forward(ctx: Any, form: _Form, x: Tensor, *leaves: Tensor) -> Tensor:
         tape = _forward(form, x, leaves)
         ctx.form = form
-        ctx.save_for_backward(*tape, *leaves)
-        return tape[-1]
+        ctx.save_for_backward(x, *leaves, *tape.after, *(tape.before if form[0].keeps_argument else ()))
+        return tape.after[-1]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,), (activation, activate_last) = grads, ctx.form
-        count = len(ctx.needs_input_grad) - 2
-        tape, leaves = list(ctx.saved_tensors[:-count]), ctx.saved_tensors[-count:]
+        x, *others = ctx.saved_tensors
+        layers = (len(ctx.needs_input_grad) - 2) // 2
+        leaves, after = others[: 2 * layers], others[2 * layers : 3 * layers]
         if torch.is_grad_enabled():  # somebody asks for second derivatives
-            return None, *_differentiable_backward(ctx.form, tape[0], leaves, grad)
-        output = tape.pop()
-        gradients: list[Tensor | None] = []
-        for layer in range(count - 2, -1, -2):
-            if activate_last or layer < count - 2:
-                own = grad.clone() if layer == count - 2 else grad  # the first is not ours to write into
-                grad = activation.backward(own, tape.pop() if activation.keeps_argument else output)
-            output = tape.pop()
-            of_weight, of_bias = multiply_and_sum(output.mT, grad)
-            gradients += [of_bias, of_weight]
-            if layer or ctx.needs_input_grad[1]:
-                grad = multiply(grad, leaves[layer].mT)
-        return None, grad if ctx.needs_input_grad[1] else None, *reversed(gradients)
+            return None, *_differentiable_backward(ctx.form, x, leaves, grads[0])
+        tape = Tape(after, others[3 * layers :] or after)
+        of_x, of_leaves = _backward(ctx.form, x, leaves, tape, grads[0], ctx.needs_input_grad[1])
+        return None, of_x, *of_leaves
 
 
 def _differentiable_backward(form: _Form, x: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
     """The gradients of input and leaves by autograd, operation by operation, so that they can be differentiated."""
-    activation, activate_last = form
+    activation, activated = form
     y = x
-    for weight, bias in zip(leaves[::2], leaves[1::2], strict=True):
+    for layer, (weight, bias) in enumerate(zip(leaves[::2], leaves[1::2], strict=True)):
         y = _Product.apply(y, weight) + bias  # type: ignore[no-untyped-call]
-        y = activation.plain(y) if activate_last or weight is not leaves[-2] else y
+        y = activation.plain(y) if layer < activated else y
     wanted = [leaf for leaf in (x, *leaves) if leaf.requires_grad]
     found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
     return [next(found) if leaf.requires_grad else None for leaf in (x, *leaves)]
+
+
+class _Plan(NamedTuple):
+    """What the compiled passes through networks of one shape need beside tensors.
+
+    Attributes:
+        widths: of the input and of all layers, and the largest of them.
+        array: the same as int64.
+        room: numbers that the products of one member need beside their results.
+        scratch: numbers that its backward pass needs.
+    """
+
+    widths: list[int]
+    array: Any
+    room: int
+    scratch: int
+
+
+@lru_cache(maxsize=256)
+def _plan(x: torch.Size, *leaves: torch.Size) -> _Plan:
+    members, rows, *widths = x
+    for weight, bias in zip(leaves[::2], leaves[1::2], strict=True):
+        if len(x) != 3 or weight[:2] != (members, widths[-1]) or bias != (members, 1, weight[-1]):
+            given = ", ".join(str(tuple(shape)) for shape in (x, *leaves))
+            raise ValueError(
+                f"these are no layers of a network: expected (P, B, in), (P, in, out), (P, 1, out), got {given}"
+            )
+        widths.append(weight[-1])
+    room = max(
+        max((inner + 1) * (width + PAD), (rows + 1) * (max(inner, width) + PAD), (width + 1) * (inner + PAD))
+        for inner, width in pairwise(widths)
+    )
+    array = (ctypes.c_int64 * (len(widths) + 1))(*widths, max(widths))
+    return _Plan(widths, array, room, (2 * rows + FEW) * max(widths))
+
+
+def _layers(form: _Form, plan: _Plan, leaves: Sequence[Tensor], tape: Tape) -> tuple[Any, ...]:
+    """The arguments :class:`pgkit.network_kernel.Layers`."""
+    tables = (addresses(tensors) for tensors in (leaves, tape.before, tape.after))
+    return len(tape.after), form[1], plan.array, *tables
+
+
+def addresses(tensors: Sequence[Tensor]) -> Any:
+    """A table of where tensors are."""
+    return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
+
+
+def _compiled_forward(form: _Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
+    plan = _plan(x.shape, *[leaf.shape for leaf in leaves])
+    if any(leaf.dtype != x.dtype or not leaf.is_cpu for leaf in leaves):
+        raise ValueError(f"expected layers of {x.dtype} on cpu, as their input, got {[leaf.dtype for leaf in leaves]}")
+    members, rows = x.shape[:2]
+    after = [x.new_empty(members, rows, width) for width in plan.widths[1:]]
+    kept = form[1] if form[0].keeps_argument else 0
+    tape = Tape(after, [tensor.new_empty(tensor.shape) for tensor in after[:kept]] + after[kept:])
+    room = x.new_empty(plan.room)
+    forward, _ = _kernels(form[0], x.dtype)
+    forward(members, rows, *_layers(form, plan, leaves, tape), x.data_ptr(), room.data_ptr())
+    return tape
+
+
+def _compiled_backward(
+    form: _Form, x: Tensor, leaves: Sequence[Tensor], tape: Tape, grad: Tensor, wants_input: bool
+) -> tuple[Tensor | None, list[Tensor]]:
+    leaves = [leaf.contiguous() for leaf in leaves]
+    plan = _plan(x.shape, *[leaf.shape for leaf in leaves])
+    of_leaves = [torch.empty_like(leaf) for leaf in leaves]
+    of_x = torch.empty_like(x) if wants_input else None
+    room, scratch = x.new_empty(plan.room), x.new_empty(plan.scratch)
+    _, backward = _kernels(form[0], x.dtype)
+    backward(
+        *x.shape[:2],
+        *_layers(form, plan, leaves, tape),
+        *(x.data_ptr(), grad.data_ptr(), addresses(of_leaves)),
+        *(None if of_x is None else of_x.data_ptr(), scratch.data_ptr(), room.data_ptr()),
+    )
+    return of_x, of_leaves
+
+
+@lru_cache
+def _kernels(activation: Activation, dtype: torch.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
+    from pgkit import network_kernel  # LLVM is loaded where something is compiled
+
+    return network_kernel.compile_forward(activation, dtype), network_kernel.compile_backward(activation, dtype)
 
 
 def layer_count(params: Params, name: str) -> int:

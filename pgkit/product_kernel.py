@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from llvmlite import ir
 
-from pgkit.llvm import INT, POINTER, TYPES, compiled, function, lane_sum, load, loop, register_bytes, store
+from pgkit.llvm import INT, POINTER, TYPES, compiled, function, intrinsic, lane_sum, load, loop, register_bytes, store
 from pgkit.products import FEW
 
 ROWS = (5, 4, 1)
@@ -19,23 +19,47 @@ LANES = 16
 SQUARE = 8
 """Matrices are turned in squares of so many rows and columns."""
 
-_KINDS = [INT] * 4 + [POINTER, INT, INT, INT] + [POINTER, INT, INT, INT] + [POINTER] * 4
+_OWN = [INT] * 3 + [POINTER, INT, INT] + [POINTER, INT, INT] + [POINTER] * 4
+
+
+def product_function(module: ir.Module, real: ir.Type) -> ir.Function:
+    """``product(M, K, N, a, row, column, b, row, turned, bias, sums, result, room)`` of one member, in a module.
+
+    ``a`` is followed by its strides in numbers; if ``turned``, ``row`` of ``b`` is the stride from one column to the
+    next, and those along K are 1. ``bias`` and ``sums`` may be null. ``room`` holds ``(K + 1)(N + 16)`` numbers.
+    """
+    builder, arguments = function(module, "product", _OWN, private=True)
+    _Writer(builder, real, arguments).product()
+    builder.ret_void()
+    return builder.function
 
 
 def compile_product(dtype: torch.dtype) -> Callable[..., None]:
-    """``product(P, M, K, N, a, member, row, inner, b, member, row, turned, bias, sums, result, room)``.
+    """``products(P, M, K, N, a, member, row, column, b, member, row, turned, bias, sums, result, room)``.
 
-    ``a`` and ``b`` are followed by their strides in numbers; if ``turned``, ``row`` of ``b`` is the stride from one
-    column to the next, and those along K are 1. ``bias`` and ``sums`` may be null. ``room`` holds
-    ``(K + 1)(N + 16)`` numbers.
+    ``member`` are strides, too; the rest is as in :func:`product_function`.
     """
-    module = ir.Module()
-    builder, arguments = function(module, "product", _KINDS)
-    _Writer(builder, TYPES[dtype], arguments).members()
+    module, real = ir.Module(), TYPES[dtype]
+    product = product_function(module, real)
+    kinds = [INT] * 4 + [POINTER, INT, INT, INT] + [POINTER, INT, INT, INT] + [POINTER] * 4
+    builder, arguments = function(module, "products", kinds)
+    members, *sizes = arguments[:4]
+    (a, a_member, *a_strides), (b, b_member, *b_strides) = arguments[4:8], arguments[8:12]
+    bias, sums, result, room = arguments[12:]
+
+    def of(base: ir.Value, member: ir.Value, size: ir.Value) -> ir.Value:
+        place = builder.gep(base, [builder.mul(member, size)], source_etype=real)
+        given = builder.icmp_unsigned("!=", base, ir.Constant(POINTER, None))
+        return builder.select(given, place, base)
+
+    with loop(builder, members) as member:
+        own = [of(b_or_s, member, sizes[2]) for b_or_s in (bias, sums)]
+        here = of(result, member, builder.mul(sizes[0], sizes[2]))
+        factors = of(a, member, a_member), *a_strides, of(b, member, b_member), *b_strides
+        builder.call(product, [*sizes, *factors, *own, here, room])
     builder.ret_void()
-    number, pointer = ctypes.c_int64, ctypes.c_void_p
-    kinds = tuple(number if kind == INT else pointer for kind in _KINDS)
-    return compiled(str(module), "product", kinds, vectorize=False)
+    types = tuple(ctypes.c_int64 if kind == INT else ctypes.c_void_p for kind in kinds)
+    return compiled(str(module), "products", types, vectorize=False)
 
 
 class _Panel(NamedTuple):
@@ -61,9 +85,9 @@ class _Writer:
 
     def __init__(self, builder: ir.IRBuilder, real: ir.Type, arguments: Sequence[ir.Value]) -> None:
         self.builder, self.real = builder, real
-        self.count, self.rows, self.inner, self.columns = arguments[:4]
-        self.a, self.b = arguments[4:8], arguments[8:12]
-        self.bias, self.sums, self.result, self.room = arguments[12:]
+        self.rows, self.inner, self.columns = arguments[:3]
+        self.a, self.b = arguments[3:6], arguments[6:9]
+        self.bias, self.sums, self.result, self.room = arguments[9:]
         lanes = register_bytes() // (4 if real == ir.FloatType() else 8)
         registers = 4 if register_bytes() == 64 else 2  # processors with the widest registers have twice as many
         self.narrow, self.wide = (ir.VectorType(real, width) for width in (lanes, registers * lanes))
@@ -77,27 +101,23 @@ class _Writer:
         """An address."""
         return self.builder.gep(base, [index], source_etype=self.real)
 
-    def members(self) -> None:
-        """The product of each member."""
+    def product(self) -> None:
+        """All of it."""
         builder = self.builder
-        with loop(builder, self.count) as member:
-            a, b = (self.at(base, builder.mul(member, stride)) for base, stride, *_ in (self.a, self.b))
-            result = self.at(self.result, builder.mul(member, builder.mul(self.rows, self.columns)))
-            bias, sums = (self.at(base, builder.mul(member, self.columns)) for base in (self.bias, self.sums))
-            turned = builder.icmp_signed("!=", self.b[3], INT(0))
-            with builder.if_then(turned):
-                self.turn(b)
-            source = builder.select(turned, self.room, b)
-            stride = builder.select(turned, self.columns, self.b[2])
-            few = builder.icmp_signed("<=", self.columns, INT(FEW))
-            along = builder.icmp_signed("==", self.a[3], INT(1))
-            with builder.if_else(builder.and_(few, along)) as (one_by_one, in_panels):
-                with one_by_one:
-                    self.few_columns(a, source, stride, bias, result)
-                with in_panels:
-                    self.panels(a, source, stride, bias, sums, result)
+        turned = builder.icmp_signed("!=", self.b[2], INT(0))
+        with builder.if_then(turned):
+            self.turn()
+        source = builder.select(turned, self.room, self.b[0])
+        stride = builder.select(turned, self.columns, self.b[1])
+        few = builder.icmp_signed("<=", self.columns, INT(FEW))
+        along = builder.icmp_signed("==", self.a[2], INT(1))
+        with builder.if_else(builder.and_(few, along)) as (one_by_one, in_panels):
+            with one_by_one:
+                self.few_columns(source, stride)
+            with in_panels:
+                self.panels(source, stride)
 
-    def few_columns(self, a: ir.Value, source: ir.Value, stride: ir.Value, bias: ir.Value, result: ir.Value) -> None:
+    def few_columns(self, source: ir.Value, stride: ir.Value) -> None:
         """Each column of the second matrix, put aside, times the rows of the first; no sums."""
         builder, kind = self.builder, self.lanes
         whole = builder.mul(builder.udiv(self.inner, INT(LANES)), INT(LANES))
@@ -107,9 +127,9 @@ class _Writer:
                 store(builder, number, self.aside, k)
             builder.store(ir.Constant(self.real, 0.0), self.start)
             with builder.if_then(self.is_given(self.bias)):
-                builder.store(load(builder, self.real, bias, column), self.start)
+                builder.store(load(builder, self.real, self.bias, column), self.start)
             with loop(builder, self.rows) as row:
-                own = self.at(a, builder.mul(row, self.a[2]))
+                own = self.at(self.a[0], builder.mul(row, self.a[1]))
                 builder.store(ir.Constant(kind, None), self.many)
                 with loop(builder, builder.udiv(whole, INT(LANES))) as chunk:
                     x, y = (load(builder, kind, base, builder.mul(chunk, INT(LANES))) for base in (own, self.aside))
@@ -121,15 +141,15 @@ class _Writer:
                     builder.store(builder.fadd(builder.load(self.rest, typ=self.real), term), self.rest)
                 lanes = lane_sum(builder, builder.load(self.many, typ=kind))
                 total = builder.fadd(lanes, builder.load(self.rest, typ=self.real))
-                store(builder, total, result, builder.add(builder.mul(row, self.columns), column))
+                store(builder, total, self.result, builder.add(builder.mul(row, self.columns), column))
 
-    def panels(self, a: ir.Value, source: ir.Value, stride: ir.Value, *others: ir.Value) -> None:
+    def panels(self, source: ir.Value, stride: ir.Value) -> None:
         """Wide panels as far as they go, then narrow ones."""
         builder, wide, narrow = self.builder, INT(self.wide.count), INT(self.narrow.count)
         many = builder.udiv(self.columns, wide)
         with loop(builder, many) as index:
             column = builder.mul(index, wide)
-            self.panel(_Panel(self.wide, self.at(source, column), stride, column, None), a, *others)
+            self.panel(_Panel(self.wide, self.at(source, column), stride, column, None))
         done = builder.mul(many, wide)
         left = builder.sub(self.columns, done)
         with loop(builder, builder.udiv(builder.add(left, INT(self.narrow.count - 1)), narrow)) as index:
@@ -141,7 +161,7 @@ class _Writer:
                 row = self.gathered(self.at(here, builder.mul(k, stride)), count)
                 store(builder, row, self.aside, builder.mul(k, narrow))
             there, step = builder.select(full, here, self.aside), builder.select(full, stride, narrow)
-            self.panel(_Panel(self.narrow, there, step, column, count), a, *others)
+            self.panel(_Panel(self.narrow, there, step, column, count))
 
     def gathered(self, base: ir.Value, count: ir.Value) -> ir.Value:
         """A narrow vector of so many numbers, then zeros."""
@@ -166,26 +186,26 @@ class _Writer:
                 with loop(builder, panel.filled) as index:
                     store(builder, load(builder, self.real, self.few, index), base, index)
 
-    def panel(self, panel: _Panel, a: ir.Value, bias: ir.Value, sums: ir.Value, result: ir.Value) -> None:
+    def panel(self, panel: _Panel) -> None:
         """These columns of the product, and the sums of those of the second matrix."""
         builder, total = self.builder, self.totals[panel.kind][0]
         zero = ir.Constant(panel.kind, None)
         builder.store(zero, total)
         with builder.if_then(self.is_given(self.bias)):
-            own = self.at(bias, panel.column)
+            own = self.at(self.bias, panel.column)
             whole = panel.filled is None
             builder.store(load(builder, panel.kind, own, INT(0)) if whole else self.gathered(own, panel.filled), total)
         first, done = builder.load(total, typ=panel.kind), INT(0)
         for rows, count in zip(ROWS, self.tiles(), strict=True):
             with loop(builder, count) as index:
-                self.tile(panel, rows, builder.add(done, builder.mul(index, INT(rows))), first, a, result)
+                self.tile(panel, rows, builder.add(done, builder.mul(index, INT(rows))), first)
             done = builder.add(done, builder.mul(count, INT(rows)))
         with builder.if_then(self.is_given(self.sums)):
             builder.store(zero, total)
             with loop(builder, self.inner) as k:
                 row = load(builder, panel.kind, panel.source, builder.mul(k, panel.stride))
                 builder.store(builder.fadd(builder.load(total, typ=panel.kind), row), total)
-            self.put(panel, builder.load(total, typ=panel.kind), sums)
+            self.put(panel, builder.load(total, typ=panel.kind), self.sums)
 
     def is_given(self, address: ir.Value) -> ir.Value:
         return self.builder.icmp_unsigned("!=", address, ir.Constant(POINTER, None))
@@ -199,20 +219,20 @@ class _Writer:
         left = builder.sub(self.rows, builder.mul(fives, INT(5)))
         return [fives, builder.udiv(left, INT(4)), builder.urem(left, INT(4))]
 
-    def tile(self, panel: _Panel, rows: int, first: ir.Value, start: ir.Value, a: ir.Value, result: ir.Value) -> None:
+    def tile(self, panel: _Panel, rows: int, first: ir.Value, start: ir.Value) -> None:
         """These rows of a panel, held in registers while the inner axis is gone along."""
         builder, kind, totals = self.builder, panel.kind, self.totals[panel.kind][:rows]
         places = [builder.add(first, INT(row)) for row in range(rows)]
-        bases = [self.at(a, builder.mul(place, self.a[2])) for place in places]
+        bases = [self.at(self.a[0], builder.mul(place, self.a[1])) for place in places]
         for total in totals:
             builder.store(start, total)
         with loop(builder, self.inner) as k:
             row = load(builder, kind, panel.source, builder.mul(k, panel.stride))
             for base, total in zip(bases, totals, strict=True):
-                factor = self.everywhere(load(builder, self.real, base, builder.mul(k, self.a[3])), kind)
+                factor = self.everywhere(load(builder, self.real, base, builder.mul(k, self.a[2])), kind)
                 builder.store(self.fused(factor, row, builder.load(total, typ=kind)), total)
         for place, total in zip(places, totals, strict=True):
-            self.put(panel, builder.load(total, typ=kind), self.at(result, builder.mul(place, self.columns)))
+            self.put(panel, builder.load(total, typ=kind), self.at(self.result, builder.mul(place, self.columns)))
 
     def everywhere(self, number: ir.Value, kind: ir.VectorType) -> ir.Value:
         """A vector of equal numbers."""
@@ -222,14 +242,11 @@ class _Writer:
 
     def fused(self, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
         """``x y + z``, rounded once."""
-        module, kind = self.builder.module, x.type
-        name = f"llvm.fma.v{kind.count}{self.real.intrinsic_name}"
-        called = module.globals.get(name) or ir.Function(module, ir.FunctionType(kind, [kind] * 3), name)
-        return self.builder.call(called, [x, y, z])
+        return intrinsic(self.builder, "fma", x, y, z)
 
-    def turn(self, b: ir.Value) -> None:
+    def turn(self) -> None:
         """Put the second matrix into the room, row by row, where it stands column by column."""
-        builder, edge, stride = self.builder, INT(SQUARE), self.b[2]
+        builder, edge, (b, stride, _) = self.builder, INT(SQUARE), self.b
         squares = [builder.udiv(length, edge) for length in (self.columns, self.inner)]
         whole_columns, whole_inner = (builder.mul(count, edge) for count in squares)
         with loop(builder, squares[0]) as across, loop(builder, squares[1]) as along:
@@ -239,18 +256,18 @@ class _Writer:
             square = [load(builder, kind, b, builder.add(start, k)) for start in from_column]
             for step, row in zip(steps, self.turned(square), strict=True):
                 store(builder, row, self.room, builder.add(builder.mul(builder.add(k, step), self.columns), column))
-        self.turn_rest(b, whole_columns, INT(0), self.inner)
-        self.turn_rest(b, INT(0), whole_inner, self.inner, whole_columns)
+        self.turn_rest(whole_columns, INT(0), self.columns)
+        self.turn_rest(INT(0), whole_inner, whole_columns)
 
-    def turn_rest(
-        self, b: ir.Value, column: ir.Value, k: ir.Value, last_k: ir.Value, last_column: ir.Value | None = None
-    ) -> None:
+    def turn_rest(self, column: ir.Value, k: ir.Value, last_column: ir.Value) -> None:
         """The same number by number, from a column and a place on the inner axis on."""
-        builder = self.builder
-        last_column = self.columns if last_column is None else last_column
-        with loop(builder, builder.sub(last_column, column)) as across, loop(builder, builder.sub(last_k, k)) as along:
+        builder, (b, stride, _) = self.builder, self.b
+        with (
+            loop(builder, builder.sub(last_column, column)) as across,
+            loop(builder, builder.sub(self.inner, k)) as along,
+        ):
             from_column, from_k = builder.add(column, across), builder.add(k, along)
-            number = load(builder, self.real, b, builder.add(builder.mul(from_column, self.b[2]), from_k))
+            number = load(builder, self.real, b, builder.add(builder.mul(from_column, stride), from_k))
             store(builder, number, self.room, builder.add(builder.mul(from_k, self.columns), from_column))
 
     def turned(self, rows: list[ir.Value]) -> list[ir.Value]:

@@ -1,6 +1,5 @@
 """pgkit's CartPole is Gymnasium's, and its environments are strangers to each other."""
 
-import itertools
 
 import gymnasium
 import numpy as np
@@ -14,7 +13,7 @@ from pgkit.envs.cartpole import CartPole
 from pgkit.types import PgkitError
 
 IN_ORDER = [cartpole.X, cartpole.X_VELOCITY, cartpole.ANGLE, cartpole.ANGLE_VELOCITY]
-ULPS = 4  # of the velocities: now and then torch's and NumPy's sine or cosine differ in the last bit (2 measured)
+ULPS = 4  # of the velocities, or of their changes: now and then sines or cosines differ from NumPy's in the last bit
 
 
 def states_of(envs):
@@ -51,7 +50,7 @@ def test_one_step_from_the_same_state():
         np.testing.assert_allclose(result.obs[k].numpy(), obs, rtol=2e-7)
     mine = states_of(ours)
     assert np.array_equal(mine[:, [0, 2]], theirs[:, [0, 2]])
-    scale = np.spacing(np.maximum(np.abs(theirs), np.abs(states)))
+    scale = np.spacing(np.maximum.reduce([np.abs(theirs), np.abs(states), np.abs(theirs - states)]))
     assert (np.abs(mine - theirs) <= ULPS * scale).all()
     assert (mine == theirs).mean() > 0.99
     assert np.array_equal(result.terminated.numpy(), flags)
@@ -133,17 +132,6 @@ def test_starts_are_all_different_and_uniform(limit):
     assert len(torch.cat(starts).unique(dim=0)) == len(torch.cat(starts))
 
 
-def test_no_episode_is_shorter_than_claimed():
-    """Drawing starts in advance rests on it. The extreme starts, pushed one way."""
-    corners = np.array(list(itertools.product([-cartpole.START, cartpole.START], repeat=4)))
-    for push in (0, 1):
-        envs = CartPole(len(corners))
-        envs.reset(range(len(corners)))
-        put_states(envs, corners)
-        for _ in range(cartpole.SHORTEST_EPISODE - 1):
-            assert not envs.step(torch.full((len(corners),), push)).terminated.any()
-
-
 def play(seeds, actions, chosen=None):
     """Observations, rewards and flags of some columns; all steps of each environment are made with ``actions``."""
     envs = CartPole(len(seeds), 30)
@@ -197,8 +185,12 @@ def test_reset_of_some():
     assert envs.step(action).valid.all()
 
 
-def test_a_step_waits_for_nothing():
-    """No value goes back to Python, nothing has a data-dependent size, and the number of operations stays small."""
+def test_a_step_waits_for_nothing(monkeypatch):
+    """No value goes back to Python, nothing has a data-dependent size, and the number of operations stays small.
+
+    As on GPUs, where a step is made of tensor operations.
+    """
+    monkeypatch.setattr(cartpole, "compiles", lambda dtype, device: False)
 
     class Record(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -211,12 +203,12 @@ def test_a_step_waits_for_nothing():
         action = torch.zeros(8 if index is None else 3, dtype=torch.int64)
         names = []
         with Record():
-            for _ in range(16):  # two refills of the starts
+            for _ in range(16):
                 envs.step(action, index)
         forbidden = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "masked_select", "equal"}
         assert len(names) > 16 * 20
         assert not forbidden & set(names)
-        assert len(names) < 16 * (60 if index is None else 90)
+        assert len(names) < 16 * (90 if index is None else 100)
 
 
 def test_all_tensors_are_on_the_device():
@@ -228,6 +220,16 @@ def test_all_tensors_are_on_the_device():
         for _ in range(10):
             result = envs.step(torch.zeros(count, dtype=torch.int64, device="meta"), index)
         assert all(field.device.type == "meta" and len(field) == count for field in result[:5])
+
+
+def test_tensor_operations_give_the_same_numbers(monkeypatch):
+    """Those that run on GPUs; velocities to rounding of sines and cosines, all else exactly."""
+    actions = torch.randint(2, (60, 21), generator=torch.Generator().manual_seed(6))
+    compiled, fields = play(list(range(21)), actions)
+    monkeypatch.setattr(cartpole, "compiles", lambda dtype, device: False)
+    on_tensors, other_fields = play(list(range(21)), actions)
+    torch.testing.assert_close(compiled, on_tensors, rtol=1e-6, atol=1e-7)
+    assert all(torch.equal(own, other) for own, other in zip(fields, other_fields, strict=True))
 
 
 def test_float64_inside():

@@ -3,7 +3,7 @@
 Sub-environments of a population are member-major, ``index = member * N + n``. All tensors live on ``info.device``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -68,6 +68,21 @@ class Transition(NamedTuple):
     truncated: Tensor
     valid: Tensor
     final_obs: Tensor | None = None
+
+
+class Elementwise(NamedTuple):
+    """A step that can be written down for one environment (:mod:`pgkit.elements`), so that rollouts are compiled.
+
+    Attributes:
+        step: ``step(action, *state, *constants) -> [*state, *obs, reward, terminated, truncated, valid]`` of one
+            environment; the observation's D numbers and the reward are float32.
+        state: what a step changes, tensors ``(K,)`` whose memory stays where it is.
+        constants: what it only reads, likewise.
+    """
+
+    step: Callable[..., list[Any]]
+    state: Sequence[Tensor]
+    constants: Sequence[Tensor]
 
 
 def check_seeds(seeds: Sequence[int], index: Tensor | None, count: int) -> list[int]:

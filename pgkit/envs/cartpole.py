@@ -1,4 +1,4 @@
-"""CartPole-v1 for any number of environments at once, on torch tensors, on CPU or GPU.
+"""CartPole-v1 for any number of environments at once, on CPU or GPU.
 
 The same task as Gymnasium's ``CartPole-v1`` (Barto, Sutton and Anderson 1983): the same float64 arithmetic in the
 same order, so that from the same state both give the same next positions and flags to the last bit, and velocities
@@ -6,15 +6,17 @@ that differ by rounding of sine and cosine only. Unlike Gymnasium's ``CartPoleVe
 from one generator, each environment has its own stream, a function of its seed alone.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pgkit.envs.base import EnvInfo, Transition, check_seeds
+from pgkit.envs.base import Elementwise, EnvInfo, Transition, check_seeds
 from pgkit.envs.spaces import check_action
+from pgkit.machine import compiles
 from pgkit.seeding import uniform
 from pgkit.types import PgkitError
 
@@ -32,14 +34,8 @@ POSITION_LIMIT = 2.4
 ANGLE_LIMIT = 12 * 2 * np.pi / 360
 START = 0.05  # an episode starts with all four numbers in (-START, START)
 
-# No episode that starts there ends within 6 steps: the angular acceleration stays below 18.6, so after 6 steps
-# the angle is below 0.05 + 0.02 * (6 * 0.05 + 15 * 0.02 * 18.6) = 0.168 < ANGLE_LIMIT, and the position below 1.
-SHORTEST_EPISODE = 7
-
-# Rows of the table, one column for each environment. Positions, velocities and accelerations stand one above the
-# other, so that an Euler step is: rows 2-5 += rows 4-7 * time step.
-RESETS, STEPS, X, ANGLE, X_VELOCITY, ANGLE_VELOCITY, X_ACCELERATION, HALF_ANGLE_ACCELERATION = range(8)
-STATE = 6  # rows that a reset replaces
+RESETS, STEPS, X, X_VELOCITY, ANGLE, ANGLE_VELOCITY = range(6)
+"""Rows of the table, one column for each environment; the last four in Gymnasium's order."""
 
 
 class CartPole:
@@ -59,52 +55,38 @@ class CartPole:
             device=device,
             can_step_subset=True,
         )
-        limits = [[max_episode_steps - 0.5], [POSITION_LIMIT], [ANGLE_LIMIT]]
-        self._forces = torch.tensor([-FORCE, FORCE], dtype=torch.float64, device=device)
-        self._time_steps = torch.tensor([[1], [1], [1], [2]], dtype=torch.float64, device=device) * TIME_STEP
-        self._limits = torch.tensor(limits, dtype=torch.float64, device=device)
         self._keys = torch.zeros(count, dtype=torch.int64, device=device)
-        self._table = torch.zeros(8, count, dtype=torch.float64, device=device)
-        self._rows = _rows(self._table)
-        self._starts = torch.zeros(STATE, count, dtype=torch.float64, device=device)  # where the next reset leads
+        self._table = torch.zeros(6, count, dtype=torch.float64, device=device)
         self._over = torch.zeros(count, dtype=torch.bool, device=device)
-        # In this many steps no environment is reset twice, so that drawing starts so often is enough.
-        self._drawn_for = min(max_episode_steps, SHORTEST_EPISODE) + 1
-        self._until_drawing = -1
+        self._is_reset = False
+
+    @property
+    def elementwise(self) -> Elementwise:
+        """A step of one environment, whose state is its reset number, steps, position and so on, over, key."""
+        return Elementwise(_element(self.info.max_episode_steps or 0), [*self._table, self._over], [self._keys])
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
         keys = np.array(check_seeds(seeds, index, self.info.count), dtype=np.uint64).view(np.int64)
         where = slice(None) if index is None else index
         self._keys[where] = torch.from_numpy(keys).to(self.info.device)
-        self._table[RESETS, where] = 0
-        self._draw_starts()
-        self._table[:STATE, where] = self._starts[:, where]
+        self._table[:, where] = _starts(self._keys[where], torch.zeros_like(self._table[RESETS, where]))
         self._over[where] = False
-        self._until_drawing = 0
-        return _observe(_rows(self._table[:, where]))
+        self._is_reset = True
+        return self._table[X:, where].T.float().contiguous()
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
         check_action(action, self.info.count if index is None else len(index), ())
-        if self._until_drawing <= 0:
-            if self._until_drawing < 0:
-                raise PgkitError("environment 'CartPole-v1': reset(seeds) must come before the first step")
-            self._draw_starts()
-        self._until_drawing -= 1
-        table, rows, starts, over = self._table, self._rows, self._starts, self._over
+        if not self._is_reset:
+            raise PgkitError("environment 'CartPole-v1': reset(seeds) must come before the first step")
+        table, over, keys = self._table, self._over, self._keys
         if index is not None:
-            table, starts, over = table.index_select(1, index), starts.index_select(1, index), over[index]
-            rows = _rows(table)
-        _move(rows, self._forces.take(action), self._time_steps)
-        torch.where(over, starts, rows.state, out=rows.state)
-        truncated, out_of_track, fallen = (rows.limited.abs() > self._limits).unbind(0)
-        terminated = out_of_track | fallen
-        if index is None:
-            self._over = terminated | truncated
-        else:
-            self._over[index] = terminated | truncated
+            table, over, keys = table.index_select(1, index), over[index], keys[index]
+        step = _compiled_step if compiles(torch.float64, table.device) else _tensor_step
+        transition = step(self.info.max_episode_steps or 0, action, table, over, keys)
+        if index is not None:
             self._table.index_copy_(1, index, table)
-        valid = ~over
-        return Transition(_observe(rows), valid.float(), terminated, truncated, valid)
+            self._over[index] = over
+        return transition
 
     def why_inexact(self) -> None:
         return None
@@ -117,70 +99,105 @@ class CartPole:
         where = slice(None) if index is None else index
         self._keys[where], self._over[where] = state["keys"], state["over"]
         self._table[:, where] = state["table"].T
-        self._until_drawing = 0  # the next start is a function of what has been restored
+        self._is_reset = True
 
     def close(self) -> None:
         pass
 
-    def _draw_starts(self) -> None:
-        """The next start of every environment: a function of its key and of how often it was reset before."""
-        self._until_drawing = self._drawn_for
-        resets = self._table[RESETS]
-        components = torch.arange(4, device=resets.device)[:, None]
-        self._starts[RESETS] = resets + 1
-        self._starts[X:] = (uniform(self._keys, resets.long() * 4 + components).double() - 0.5) * (2 * START)
 
+def _moved(action: Any, x: Any, x_velocity: Any, angle: Any, angle_velocity: Any) -> tuple[Any, ...]:
+    """The four numbers after one step of the dynamics. The order of operations is Gymnasium's.
 
-class _Rows(NamedTuple):
-    """Views of a table, made once: slicing costs as much as computing at a few environments."""
-
-    state: Tensor
-    steps: Tensor
-    angle: Tensor
-    angle_velocity: Tensor
-    acceleration: Tensor
-    half_angle_acceleration: Tensor
-    moved: Tensor  # positions and velocities
-    moving: Tensor  # velocities and accelerations
-    limited: Tensor  # steps and positions
-    observed: Tensor  # (k, 2, 2): position, velocity, angle, angular velocity
-
-
-def _rows(table: Tensor) -> _Rows:
-    moved = table[X : ANGLE_VELOCITY + 1]
-    return _Rows(
-        state=table[:STATE],
-        steps=table[STEPS],
-        angle=table[ANGLE],
-        angle_velocity=table[ANGLE_VELOCITY],
-        acceleration=table[X_ACCELERATION],
-        half_angle_acceleration=table[HALF_ANGLE_ACCELERATION],
-        moved=moved,
-        moving=table[X_VELOCITY:],
-        limited=table[STEPS : ANGLE + 1],
-        observed=moved.view(2, 2, -1).permute(2, 1, 0),
+    Half the angular acceleration stands for the whole: halving is exact.
+    """
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    force = (action * 2 - 1).to(torch.float64) * FORCE
+    push = (angle_velocity * angle_velocity * POLE_MASS_LENGTH * sin + force) / TOTAL_MASS
+    inertia = 4.0 / 3.0 - cos * cos * POLE_MASS / TOTAL_MASS
+    half = (sin * GRAVITY - cos * push) / inertia
+    acceleration = push - half * (2 * POLE_MASS_LENGTH) * cos / TOTAL_MASS
+    return (
+        x + x_velocity * TIME_STEP,
+        x_velocity + acceleration * TIME_STEP,
+        angle + angle_velocity * TIME_STEP,
+        angle_velocity + half * (2 * TIME_STEP),
     )
 
 
-def _move(rows: _Rows, force: Tensor, time_steps: Tensor) -> None:
-    """One step of the dynamics, in place; ``force (k,)``. The order of operations is Gymnasium's.
-
-    Half the angular acceleration is kept instead of the whole: halving is exact, and saves an operation.
-    """
-    cos, sin, velocity = rows.angle.cos(), rows.angle.sin(), rows.angle_velocity
-    push = (velocity * velocity).mul_(POLE_MASS_LENGTH).mul_(sin).add_(force).div_(TOTAL_MASS)
-    inertia = torch.rsub((cos * cos).mul_(POLE_MASS).div_(TOTAL_MASS), 4.0 / 3.0)
-    torch.div(sin.mul_(GRAVITY).sub_(cos * push), inertia, out=rows.half_angle_acceleration)
-    reaction = (rows.half_angle_acceleration * (2 * POLE_MASS_LENGTH)).mul_(cos).div_(TOTAL_MASS)
-    torch.sub(push, reaction, out=rows.acceleration)
-    rows.moved.add_(rows.moving * time_steps)
-    rows.steps.add_(1)
+def _stepped(limit: int, action: Any, table: Sequence[Any], starts: Sequence[Any], over: Any) -> tuple[Any, ...]:
+    """The table after one step or, where an episode is over, the next start; and whether it terminated, or was cut."""
+    resets, steps, *state = table
+    moved = [resets, steps + 1.0, *_moved(action, *state)]
+    after = [torch.where(over, start, own) for start, own in zip(starts, moved, strict=True)]
+    terminated = (torch.abs(after[X]) > POSITION_LIMIT) | (torch.abs(after[ANGLE]) > ANGLE_LIMIT)
+    return *after, terminated, after[STEPS] > limit - 0.5
 
 
-def _observe(rows: _Rows) -> Tensor:
-    """``(k, 4)`` float32, in Gymnasium's order."""
-    obs = torch.empty(len(rows.observed), 2, 2, device=rows.observed.device)
-    return obs.copy_(rows.observed).view(-1, 4)
+def _start(key: Any, resets: Any, component: Any) -> Any:
+    """One of the four numbers after ``resets`` resets, uniform in (-START, START)."""
+    return (uniform(key, resets.to(torch.int64) * 4 + component).to(torch.float64) - 0.5) * (2 * START)
+
+
+def _starts(keys: Tensor, resets: Tensor) -> Tensor:
+    """Columns of the table after so many resets."""
+    numbers = _start(keys, resets, torch.arange(4, device=keys.device)[:, None])
+    return torch.cat([(resets + 1)[None], torch.zeros_like(resets)[None], numbers])
+
+
+@lru_cache
+def _element(limit: int) -> Callable[..., list[Any]]:
+    """The step of one environment, for :class:`pgkit.envs.base.Elementwise`."""
+
+    def step(action: Any, *state: Any) -> list[Any]:
+        *table, over, key = state
+        resets, nothing = table[RESETS], table[STEPS] * 0.0
+        starts = [resets + 1.0, nothing, *(_start(key, resets, component) for component in range(4))]
+        *after, terminated, truncated = _stepped(limit, action, table, starts, over)
+        obs = [number.to(torch.float32) for number in after[X:]]
+        valid = ~over
+        return [*after, terminated | truncated, *obs, valid.to(torch.float32), terminated, truncated, valid]
+
+    return step
+
+
+def _tensor_step(limit: int, action: Tensor, table: Tensor, over: Tensor, keys: Tensor) -> Transition:
+    """A step of all columns of the table; table and ``over`` are changed."""
+    *after, terminated, truncated = _stepped(
+        limit, action, table.unbind(0), _starts(keys, table[RESETS]).unbind(0), over
+    )
+    valid = ~over
+    torch.stack(after, out=table)
+    torch.logical_or(terminated, truncated, out=over)
+    return Transition(table[X:].T.float().contiguous(), valid.float(), terminated, truncated, valid)
+
+
+def _compiled_step(limit: int, action: Tensor, table: Tensor, over: Tensor, keys: Tensor) -> Transition:
+    """The same in one loop."""
+    count = len(keys)
+    obs, reward, flags = (
+        table.new_empty(count, 4, dtype=torch.float32),
+        table.new_empty(count, dtype=torch.float32),
+        over.new_empty(3, count),
+    )
+    action, row = action.contiguous(), 8 * count
+    state = [*range(table.data_ptr(), table.data_ptr() + 6 * row, row), over.data_ptr()] if count else [0] * 7
+    first, flag = obs.data_ptr(), flags.data_ptr()
+    _kernel(limit)(
+        *(count, action.data_ptr(), *state, keys.data_ptr(), *state, *range(first, first + 16, 4)),
+        *(reward.data_ptr(), flag, flag + count, flag + 2 * count),
+    )
+    return Transition(obs, reward, *flags.unbind(0))
+
+
+@lru_cache
+def _kernel(limit: int) -> Callable[..., None]:
+    from pgkit.elements import compile_rows  # LLVM is loaded where something is compiled
+
+    state = [(torch.float64, 1)] * 6 + [(torch.bool, 1)]
+    results = [(torch.float32, 4)] * 4 + [(torch.float32, 1)] + [(torch.bool, 1)] * 3
+    step = _element(limit)
+    inputs = [(torch.int64, 1), *state, (torch.int64, 1)]
+    return compile_rows(lambda row, *values: step(*values), inputs, [*state, *results])
 
 
 def _action_space() -> "Space[Any]":

@@ -1,17 +1,17 @@
 """Element-wise steps, compiled: one loop over memory for all of them, by LLVM.
 
-A step is a function of tensors. Called once with :class:`Value` in place of tensors, it writes down what becomes of one
-element; LLVM turns that into vector code for this processor.
+A step is a function of tensors, written down for one element (:mod:`pgkit.elements`); LLVM turns that into vector code
+for this processor.
 """
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from functools import partialmethod
 from typing import Any
 
 import torch
 from llvmlite import ir
 
+from pgkit.elements import FUNCTIONS, Value
 from pgkit.llvm import INT, POINTER, TYPES, compiled, function, lane_sum, load, loop, store
 from pgkit.optim.core import Leaf, Step
 from pgkit.types import PgkitError
@@ -31,116 +31,6 @@ LANES = 32
 """A sum is made of so many, which are added up at the end: the same bits however many of them a register takes."""
 
 _KINDS = [INT, INT, POINTER, POINTER, POINTER, INT]
-
-
-class Value:
-    """One element of a tensor, or one number of a member, while a step is written down.
-
-    It knows ``+ - * /``, comparisons, ``& | ~`` and the functions of torch in ``_FUNCTIONS``.
-    """
-
-    def __init__(self, builder: ir.IRBuilder, it: ir.Value):
-        self.builder, self.it = builder, it
-
-    @classmethod
-    def __torch_function__(
-        cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> "Value":
-        if function not in _FUNCTIONS:
-            raise TypeError(f"{getattr(function, '__name__', function)} is not among the compiled functions of torch")
-        return _FUNCTIONS[function](*args, **(kwargs or {}))
-
-    def number(self, other: "Value | float") -> ir.Value:
-        """The other operand of an operation with this one."""
-        return other.it if isinstance(other, Value) else ir.Constant(self.it.type, float(other))
-
-    def of(self, operation: str, *others: "Value | float") -> "Value":
-        """``operation`` of LLVM with this as its first operand."""
-        return Value(self.builder, getattr(self.builder, operation)(self.it, *map(self.number, others)))
-
-    def intrinsic(self, name: str, *others: "Value | float") -> "Value":
-        """The intrinsic ``llvm.name`` with this as its first operand."""
-        operands = [self.it, *map(self.number, others)]
-        called = self.builder.module.declare_intrinsic(
-            f"llvm.{name}", [self.it.type], ir.FunctionType(self.it.type, [self.it.type] * len(operands))
-        )
-        return Value(self.builder, self.builder.call(called, operands))
-
-    def compare(self, sign: str, other: "Value | float") -> "Value":
-        """A comparison, of which NaN fails all but ``!=``."""
-        test = self.builder.fcmp_unordered if sign == "!=" else self.builder.fcmp_ordered
-        return Value(self.builder, test(sign, self.it, self.number(other)))
-
-    __add__ = __radd__ = partialmethod(of, "fadd")
-    __sub__ = partialmethod(of, "fsub")
-    __mul__ = __rmul__ = partialmethod(of, "fmul")
-    __truediv__ = partialmethod(of, "fdiv")
-    __neg__ = partialmethod(of, "fneg")
-    __lt__, __le__ = partialmethod(compare, "<"), partialmethod(compare, "<=")
-    __gt__, __ge__ = partialmethod(compare, ">"), partialmethod(compare, ">=")
-    __eq__, __ne__ = partialmethod(compare, "=="), partialmethod(compare, "!=")  # type: ignore[assignment] # as Tensor
-    __and__, __or__, __invert__ = partialmethod(of, "and_"), partialmethod(of, "or_"), partialmethod(of, "not_")
-
-    def __rsub__(self, other: float) -> "Value":
-        return Value(self.builder, self.number(other)) - self
-
-    def __rtruediv__(self, other: float) -> "Value":
-        return Value(self.builder, self.number(other)) / self
-
-    def __bool__(self) -> bool:
-        raise TypeError("a step cannot branch on the value of an element; use torch.where")
-
-
-def _where(condition: Value, first: Value | float, second: Value | float) -> Value:
-    values = [value for value in (first, second) if isinstance(value, Value)]
-    if not values:
-        raise TypeError("torch.where between two numbers; begin with a tensor, such as 0.0 * grad")
-    chosen = [values[0].number(value) for value in (first, second)]
-    return Value(condition.builder, condition.builder.select(condition.it, *chosen))
-
-
-def _sign(x: Value) -> Value:
-    bits = ((x > 0.0), (x < 0.0))
-    above, below = (Value(x.builder, x.builder.uitofp(bit.it, x.it.type)) for bit in bits)
-    return above - below
-
-
-def _maximum(x: Value, y: Value | float) -> Value:
-    return x.intrinsic("maximum", y)
-
-
-def _minimum(x: Value, y: Value | float) -> Value:
-    return x.intrinsic("minimum", y)
-
-
-def _clamp(x: Value, min: Value | float | None = None, max: Value | float | None = None) -> Value:
-    x = x if min is None else _maximum(x, min)
-    return x if max is None else _minimum(x, max)
-
-
-def _addcmul(x: Value, y: Value, z: Value) -> Value:
-    """x + y z, rounded once, as torch does where the processor has an instruction for it."""
-    return y.intrinsic("fma", z, x)
-
-
-def _lerp(x: Value, y: Value, weight: Value) -> Value:
-    """From the end that is closer, as torch."""
-    near = weight < 0.5
-    return _addcmul(_where(near, x, y), _where(near, weight, weight - 1.0), y - x)
-
-
-_FUNCTIONS: dict[Any, Callable[..., Value]] = {
-    torch.abs: lambda x: x.intrinsic("fabs"),
-    torch.sqrt: lambda x: x.intrinsic("sqrt"),
-    torch.square: lambda x: x * x,
-    torch.sign: _sign,
-    torch.where: _where,
-    torch.maximum: _maximum,
-    torch.minimum: _minimum,
-    torch.clamp: _clamp,
-    torch.addcmul: _addcmul,
-    torch.lerp: _lerp,
-}
 
 
 def compile_steps(
@@ -214,9 +104,8 @@ def compile_fold(fold: Fold, fields: int, dtype: torch.dtype) -> Kernel:
 
 def _leaf(module: ir.Module, fields: int) -> tuple[ir.IRBuilder, ir.Value, ir.Value, ir.Value, Sequence[ir.Value]]:
     """The function ``leaf(P, size, table, *fields)``, which is to work on one leaf: its builder and arguments."""
-    builder, (members, size, table, *own) = function(module, "leaf", [INT, INT, *[POINTER] * (1 + fields)])
-    builder.function.linkage = "internal"
-    builder.function.attributes.add("noinline")
+    kinds = [INT, INT, *[POINTER] * (1 + fields)]
+    builder, (members, size, table, *own) = function(module, "leaf", kinds, private=True)
     return builder, members, size, table, own
 
 
@@ -249,7 +138,7 @@ def _after(
         except (AttributeError, TypeError) as error:
             raise PgkitError(
                 f"a step of the chain cannot be compiled ({error}); it may use + - * / and comparisons, torch's "
-                f"{', '.join(function.__name__ for function in _FUNCTIONS)}, and nothing in place; give any other "
+                f"{', '.join(function.__name__ for function in FUNCTIONS)}, and nothing in place; give any other "
                 "Transform elementwise=False"
             ) from error
     return [result, before[1], *(leaf.slots[name] for name in slots)]

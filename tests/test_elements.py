@@ -1,0 +1,118 @@
+"""Functions written down for one element: what they give, how exactly, and the same bits in every row."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pgkit.elements import LANES, compile_rows
+from pgkit.seeding import stream_keys, uniform
+
+DTYPES = (torch.float32, torch.float64)
+
+
+def compute(function: Callable[..., Any], *inputs: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """``function`` of tensors ``(k,)``, compiled."""
+    inputs = tuple(tensor.contiguous() for tensor in inputs)
+    result = torch.empty(len(inputs[0]), dtype=dtype or inputs[0].dtype)
+    kernel = compile_rows(lambda row, *values: [function(*values)], [(x.dtype, 1) for x in inputs], [(result.dtype, 1)])
+    kernel(len(result), *(tensor.data_ptr() for tensor in (*inputs, result)))
+    return result
+
+
+def arguments(dtype: torch.dtype, reach: float) -> Tensor:
+    """Small and large numbers of both signs."""
+    random = torch.Generator().manual_seed(0)
+    sizes = 10 ** (torch.rand(200_000, generator=random, dtype=torch.float64) * 12 - 9)
+    spread = torch.randn(200_000, generator=random, dtype=torch.float64) * reach / 4
+    return torch.cat([sizes[sizes < reach], -sizes[sizes < reach], spread.clamp(-reach, reach)]).to(dtype)
+
+
+FUNCTIONS = {
+    "exp": (torch.exp, 80.0),
+    "expm1": (torch.expm1, 80.0),
+    "tanh": (torch.tanh, 30.0),
+    "sigmoid": (torch.sigmoid, 80.0),
+    "sin": (torch.sin, 1000.0),
+    "cos": (torch.cos, 1000.0),
+    "elu": (functional.elu, 30.0),
+    "silu": (functional.silu, 80.0),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_elementary_functions_to_a_few_units_in_the_last_place(name: str, dtype: torch.dtype) -> None:
+    """Float32 beside torch's float64; float64 beside torch's own, which is off by half a unit or so itself."""
+    function, reach = FUNCTIONS[name]
+    x = arguments(dtype, reach)
+    own, exact = compute(function, x), function(x.double())
+    unit = torch.finfo(dtype).eps * 2 ** torch.floor(torch.log2(exact.abs().clamp(min=1e-300)))
+    error = ((own.double() - exact).abs() / unit)[exact != 0]
+    assert error.max() <= (3.0 if dtype == torch.float32 else 4.0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_elementary_functions_of_special_numbers(dtype: torch.dtype) -> None:
+    infinity, nan = torch.inf, torch.nan
+    x = torch.tensor([0.0, -0.0, infinity, -infinity, nan, 1e4, -1e4], dtype=dtype)
+    expected = {
+        torch.exp: [1.0, 1.0, infinity, 0.0, nan, infinity, 0.0],
+        torch.tanh: [0.0, -0.0, 1.0, -1.0, nan, 1.0, -1.0],
+        torch.sigmoid: [0.5, 0.5, 1.0, 0.0, nan, 1.0, 0.0],
+        torch.relu: [0.0, 0.0, infinity, 0.0, nan, 1e4, 0.0],
+        functional.elu: [0.0, 0.0, infinity, -1.0, nan, 1e4, -1.0],
+    }
+    for function, numbers in expected.items():
+        own = compute(function, x)
+        assert torch.equal(own.nan_to_num(77.0), torch.tensor(numbers, dtype=dtype).nan_to_num(77.0)), function
+    assert compute(torch.tanh, x)[1].signbit()
+    assert compute(torch.sin, x)[:2].tolist() == [0.0, 0.0]
+    assert compute(torch.cos, x)[:2].tolist() == [1.0, 1.0]
+    assert compute(torch.sin, x)[2:5].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_bits_are_the_same_in_every_row(name: str, dtype: torch.dtype) -> None:
+    """Of a whole vector of rows, and of those left over."""
+    function, reach = FUNCTIONS[name]
+    x = arguments(dtype, reach)[::997][: 5 * LANES + 3]
+    together = compute(function, x)
+    assert torch.equal(together, torch.cat([compute(function, x[k : k + 1]) for k in range(len(x))]))
+
+
+def test_integers_and_what_is_true() -> None:
+    x = torch.tensor([-5, -1, 0, 3, 2**62, -(2**63), 7, 8, 9, 10])
+    flags = x > 4
+    for function in (
+        lambda x, flag: (x ^ (x >> 3)) & 1023 | 5,
+        lambda x, flag: torch.where(flag & ~(x == 9), x * 3 - 1, -x),
+        lambda x, flag: flag.to(torch.int64) + (x << 2),
+    ):
+        assert torch.equal(compute(function, x, flags), function(x, flags))
+    assert torch.equal(compute(lambda x, flag: (x < 3) | flag, x, flags, dtype=torch.bool), (x < 3) | flags)
+    real = compute(lambda x, flag: x.to(torch.float32), x, flags, dtype=torch.float32)
+    assert torch.equal(real, x.to(torch.float32))
+
+
+def test_random_numbers_are_those_of_the_stream() -> None:
+    keys, counters = stream_keys(range(11), "action"), torch.arange(11) * 2**40 + 3
+    own = compute(uniform, keys, counters, dtype=torch.float32)
+    assert torch.equal(own, uniform(keys, counters))
+
+
+def test_columns_with_strides_and_the_number_of_the_row() -> None:
+    x, result = torch.randn(2 * LANES + 3, 3), torch.zeros(2 * LANES + 3, 2)
+    kernel = compile_rows(
+        lambda row, a, b: [a - b, row.to(torch.float32)],
+        [(torch.float32, 3)] * 2,
+        [(torch.float32, 2)] * 2,
+    )
+    first, second = (x[:, k].data_ptr() for k in (0, 2))
+    kernel(len(x), first, second, result[:, 0].data_ptr(), result[:, 1].data_ptr())
+    assert torch.equal(result[:, 0], x[:, 0] - x[:, 2])
+    assert torch.equal(result[:, 1], torch.arange(len(x)).float())
