@@ -4,7 +4,6 @@ A function is called once with :class:`Value` in place of tensors, and leaves be
 same function, called with tensors, is what runs on GPUs.
 """
 
-import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from functools import partialmethod
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from llvmlite import ir
 from torch.nn import functional
 
 from pgkit import elementary
-from pgkit.llvm import INT, POINTER, compiled, intrinsic, load, loop, store
+from pgkit.llvm import INT, POINTER, compiled_function, intrinsic, load, loop, store
 from pgkit.llvm import function as declare
 
 KINDS = {torch.float32: ir.FloatType(), torch.float64: ir.DoubleType(), torch.int64: INT, torch.bool: ir.IntType(1)}
@@ -132,6 +131,15 @@ class Value:
         """The nearest number in an interval; NaN stays."""
         return (self < low).choose(low, (self > high).choose(high, self))
 
+    def everywhere(self, number: ir.Value) -> "Value":
+        """A number, in as many lanes as this has."""
+        if not isinstance(self.it.type, ir.VectorType):
+            return Value(self.builder, number)
+        kind, place = self._shaped(number.type), ir.IntType(32)
+        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), number, place(0))
+        lanes = ir.Constant(self._shaped(place), None)
+        return Value(self.builder, self.builder.shuffle_vector(one, one, lanes))
+
     def bits(self) -> "Value":
         """The bits of a real number, as an integer of its size."""
         size = ir.IntType(32 if self.kind == ir.FloatType() else 64)
@@ -202,6 +210,11 @@ FUNCTIONS: dict[Any, Callable[..., Value]] = {
 """The functions of torch that a compiled function may use."""
 
 
+def address(builder: ir.IRBuilder, base: ir.Value, kind: ir.Type, index: ir.Value) -> ir.Value:
+    """Of a number; what is true or not takes a byte."""
+    return builder.gep(base, [index], source_etype=_memory(kind))
+
+
 class Column(NamedTuple):
     """One number of each row.
 
@@ -217,7 +230,7 @@ class Column(NamedTuple):
 
     def read(self, builder: ir.IRBuilder, row: ir.Value, lanes: int) -> Value:
         """Those of so many rows from this one on; of a single row if 1."""
-        memory, shape = self._memory(), _lanes(self.kind, lanes)
+        memory, shape = _memory(self.kind), _lanes(self.kind, lanes)
         place = builder.mul(row, INT(self.stride))
         if lanes == 1 or self.stride == 1:
             found = load(builder, _lanes(memory, lanes), self.base, place)
@@ -230,7 +243,7 @@ class Column(NamedTuple):
 
     def write(self, value: Value, row: ir.Value, lanes: int) -> None:
         """Put a value where :meth:`read` takes it from."""
-        builder, memory = value.builder, self._memory()
+        builder, memory = value.builder, _memory(self.kind)
         it = builder.zext(value.it, _lanes(memory, lanes)) if memory is _BYTE else value.it
         place = builder.mul(row, INT(self.stride))
         if lanes == 1 or self.stride == 1:
@@ -239,9 +252,6 @@ class Column(NamedTuple):
         for lane in range(lanes):
             one = builder.extract_element(it, ir.IntType(32)(lane))
             store(builder, one, self.base, builder.add(place, INT(lane * self.stride)))
-
-    def _memory(self) -> ir.Type:
-        return _BYTE if self.kind == KINDS[torch.bool] else self.kind
 
 
 def each_row(
@@ -258,6 +268,11 @@ def each_row(
         for column, value in zip(outputs, function(_rows(builder, row, lanes), *before), strict=True):
             column.write(value, row, lanes)
 
+    in_lanes(builder, count, some)
+
+
+def in_lanes(builder: ir.IRBuilder, count: ir.Value, some: Callable[[ir.Value, int], None]) -> None:
+    """Write ``some(row, lanes)`` for all of ``count`` rows: a vector of them at a time, and the rest one by one."""
     chunks = builder.sdiv(count, INT(LANES))
     with loop(builder, chunks) as chunk:
         some(builder.mul(chunk, INT(LANES)), LANES)
@@ -284,8 +299,11 @@ def compile_rows(
     ]
     each_row(builder, count, columns[: len(inputs)], columns[len(inputs) :], function)
     builder.ret_void()
-    kinds = (ctypes.c_int64, *[ctypes.c_void_p] * len(columns))
-    return compiled(str(module), "rows", kinds, vectorize=False)
+    return compiled_function(builder.function)
+
+
+def _memory(kind: ir.Type) -> ir.Type:
+    return _BYTE if kind == KINDS[torch.bool] else kind
 
 
 def _lanes(kind: ir.Type, lanes: int) -> ir.Type:
@@ -296,7 +314,5 @@ def _rows(builder: ir.IRBuilder, row: ir.Value, lanes: int) -> Value:
     """The numbers of so many rows."""
     if lanes == 1:
         return Value(builder, row)
-    kind = _lanes(INT, lanes)
-    first = builder.insert_element(ir.Constant(kind, ir.Undefined), row, ir.IntType(32)(0))
-    everywhere = builder.shuffle_vector(first, first, ir.Constant(_lanes(ir.IntType(32), lanes), None))
-    return Value(builder, builder.add(everywhere, ir.Constant(kind, list(range(lanes)))))
+    count = Value(builder, ir.Constant(_lanes(INT, lanes), list(range(lanes))))
+    return count + count.everywhere(row)

@@ -126,3 +126,9 @@ def compiled(module: str, name: str, kinds: tuple[type[Any], ...], vectorize: bo
     made = ctypes.CFUNCTYPE(None, *kinds)(engine.get_function_address(name))
     made.engine = engine  # type: ignore[attr-defined] # it owns the code, and lives as long as the function
     return made
+
+
+def compiled_function(made: ir.Function, vectorize: bool = False) -> Callable[..., None]:
+    """A function that is written down, see :func:`compiled`."""
+    kinds = tuple(ctypes.c_int64 if argument.type == INT else ctypes.c_void_p for argument in made.args)
+    return compiled(str(made.module), made.name, kinds, vectorize)

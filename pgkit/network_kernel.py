@@ -3,7 +3,6 @@
 Each member's pass is a whole: what a layer writes is still in the cache when the next one reads it.
 """
 
-import ctypes
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +11,7 @@ import torch
 from llvmlite import ir
 
 from pgkit.elements import Value
-from pgkit.llvm import INT, POINTER, TYPES, compiled, function, load, loop, register_bytes, store
+from pgkit.llvm import INT, POINTER, TYPES, compiled_function, function, load, loop, register_bytes, store
 from pgkit.product_kernel import product_function
 from pgkit.products import FEW
 
@@ -58,7 +57,7 @@ def compile_forward(activation: "Activation", dtype: torch.dtype) -> Callable[..
         own = builder.gep(x, [builder.mul(first, width)], source_etype=real)
         builder.call(forward, [member, rows, first, *layers, own, room])
     builder.ret_void()
-    return _compiled(module, builder.function)
+    return compiled_function(builder.function)
 
 
 def compile_backward(activation: "Activation", dtype: torch.dtype) -> Callable[..., None]:
@@ -75,7 +74,7 @@ def compile_backward(activation: "Activation", dtype: torch.dtype) -> Callable[.
     with loop(builder, members) as member:
         writer.member(member, activation)
     builder.ret_void()
-    return _compiled(module, builder.function)
+    return compiled_function(builder.function)
 
 
 def forward_function(module: ir.Module, real: ir.Type, activation: "Activation") -> ir.Function:
@@ -231,8 +230,3 @@ def _widths(builder: ir.IRBuilder, layers: Layers, layer: ir.Value) -> tuple[ir.
     places = layer, builder.add(layer, INT(1))
     first, second = (builder.load(builder.gep(layers.widths, [k], source_etype=INT), typ=INT) for k in places)
     return first, second
-
-
-def _compiled(module: ir.Module, made: ir.Function) -> Callable[..., None]:
-    kinds = tuple(ctypes.c_int64 if argument.type == INT else ctypes.c_void_p for argument in made.args)
-    return compiled(str(module), made.name, kinds, vectorize=False)

@@ -59,11 +59,10 @@ def mlp(params: Params, name: str, x: Tensor, activation: str, activate_last: bo
     Raises:
         ValueError: shapes, dtypes or devices do not fit together.
     """
-    layers = layer_count(params, name)
-    if layers == 0:
+    leaves = layer_leaves(params, name)
+    if not leaves:
         return x
-    leaves = [params[f"{name}.{layer}.{kind}"] for layer in range(layers) for kind in ("weight", "bias")]
-    form = ACTIVATIONS[activation], layers if activate_last else layers - 1
+    form = ACTIVATIONS[activation], len(leaves) // 2 - (not activate_last)
     if torch.is_grad_enabled():
         return _Layers.apply(form, x, *leaves)  # type: ignore[no-untyped-call]
     return _forward(form, x, leaves).after[-1]
@@ -84,7 +83,7 @@ class _Product(torch.autograd.Function):
         return product(grads[0], b.mT), product(a.mT, grads[0])  # type: ignore[no-untyped-call]
 
 
-_Form = tuple[Activation, int]
+Form = tuple[Activation, int]
 """The activation, and how many layers it follows."""
 
 
@@ -100,7 +99,7 @@ class Tape(NamedTuple):
     before: Sequence[Tensor]
 
 
-def _forward(form: _Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
+def _forward(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
     activation, activated = form
     if compiles(x.dtype, x.device):
         return _compiled_forward(form, x.contiguous(), [leaf.contiguous() for leaf in leaves])
@@ -115,7 +114,7 @@ def _forward(form: _Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
 
 
 def _backward(
-    form: _Form, x: Tensor, leaves: Sequence[Tensor], tape: Tape, grad: Tensor, wants_input: bool
+    form: Form, x: Tensor, leaves: Sequence[Tensor], tape: Tape, grad: Tensor, wants_input: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
     """The gradients of the input, if wanted, and of the leaves."""
     activation, activated = form
@@ -137,7 +136,7 @@ class _Layers(torch.autograd.Function):
     """The layers of a network as one function of its input and its leaves (weight, bias, weight, bias, ...)."""
 
     @staticmethod
-    def forward(ctx: Any, form: _Form, x: Tensor, *leaves: Tensor) -> Tensor:
+    def forward(ctx: Any, form: Form, x: Tensor, *leaves: Tensor) -> Tensor:
         tape = _forward(form, x, leaves)
         ctx.form = form
         ctx.save_for_backward(x, *leaves, *tape.after, *(tape.before if form[0].keeps_argument else ()))
@@ -155,7 +154,7 @@ class _Layers(torch.autograd.Function):
         return None, of_x, *of_leaves
 
 
-def _differentiable_backward(form: _Form, x: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
+def _differentiable_backward(form: Form, x: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
     """The gradients of input and leaves by autograd, operation by operation, so that they can be differentiated."""
     activation, activated = form
     y = x
@@ -201,7 +200,7 @@ def _plan(x: torch.Size, *leaves: torch.Size) -> _Plan:
     return _Plan(widths, array, room, (2 * rows + FEW) * max(widths))
 
 
-def _layers(form: _Form, plan: _Plan, leaves: Sequence[Tensor], tape: Tape) -> tuple[Any, ...]:
+def _layers(form: Form, plan: _Plan, leaves: Sequence[Tensor], tape: Tape) -> tuple[Any, ...]:
     """The arguments :class:`pgkit.network_kernel.Layers`."""
     tables = (addresses(tensors) for tensors in (leaves, tape.before, tape.after))
     return len(tape.after), form[1], plan.array, *tables
@@ -212,22 +211,46 @@ def addresses(tensors: Sequence[Tensor]) -> Any:
     return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
 
 
-def _compiled_forward(form: _Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
-    plan = _plan(x.shape, *[leaf.shape for leaf in leaves])
-    if any(leaf.dtype != x.dtype or not leaf.is_cpu for leaf in leaves):
-        raise ValueError(f"expected layers of {x.dtype} on cpu, as their input, got {[leaf.dtype for leaf in leaves]}")
-    members, rows = x.shape[:2]
-    after = [x.new_empty(members, rows, width) for width in plan.widths[1:]]
+class Blank(NamedTuple):
+    """A tape to be written by a compiled forward pass.
+
+    Attributes:
+        tape: its tensors.
+        arguments: those of :class:`pgkit.network_kernel.Layers`.
+        room: what the pass needs beside it.
+    """
+
+    tape: Tape
+    arguments: tuple[Any, ...]
+    room: Tensor
+
+
+def blank_tape(form: Form, shape: torch.Size, leaves: Sequence[Tensor]) -> Blank:
+    """For an input of that shape ``(P, B, D)``; the leaves are contiguous.
+
+    Raises:
+        ValueError: shapes, dtypes or devices do not fit together.
+    """
+    plan, like = _plan(shape, *[leaf.shape for leaf in leaves]), leaves[0]
+    if any(leaf.dtype != like.dtype or not leaf.is_cpu for leaf in leaves):
+        raise ValueError(f"expected layers of {like.dtype} on cpu, got {[leaf.dtype for leaf in leaves]}")
+    after = [like.new_empty(*shape[:2], width) for width in plan.widths[1:]]
     kept = form[1] if form[0].keeps_argument else 0
-    tape = Tape(after, [tensor.new_empty(tensor.shape) for tensor in after[:kept]] + after[kept:])
-    room = x.new_empty(plan.room)
+    tape = Tape(after, [torch.empty_like(tensor) for tensor in after[:kept]] + after[kept:])
+    return Blank(tape, _layers(form, plan, leaves, tape), like.new_empty(plan.room))
+
+
+def _compiled_forward(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
+    blank = blank_tape(form, x.shape, leaves)
+    if x.dtype != leaves[0].dtype:
+        raise ValueError(f"expected an input {leaves[0].dtype}, as the layers are, got {x.dtype}")
     forward, _ = _kernels(form[0], x.dtype)
-    forward(members, rows, *_layers(form, plan, leaves, tape), x.data_ptr(), room.data_ptr())
-    return tape
+    forward(*x.shape[:2], *blank.arguments, x.data_ptr(), blank.room.data_ptr())
+    return blank.tape
 
 
 def _compiled_backward(
-    form: _Form, x: Tensor, leaves: Sequence[Tensor], tape: Tape, grad: Tensor, wants_input: bool
+    form: Form, x: Tensor, leaves: Sequence[Tensor], tape: Tape, grad: Tensor, wants_input: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
     leaves = [leaf.contiguous() for leaf in leaves]
     plan = _plan(x.shape, *[leaf.shape for leaf in leaves])
@@ -249,6 +272,13 @@ def _kernels(activation: Activation, dtype: torch.dtype) -> tuple[Callable[..., 
     from pgkit import network_kernel  # LLVM is loaded where something is compiled
 
     return network_kernel.compile_forward(activation, dtype), network_kernel.compile_backward(activation, dtype)
+
+
+def layer_leaves(params: Params, name: str) -> list[Tensor]:
+    """Weight, bias, weight, bias, ... of the layers stored under ``name``."""
+    return [
+        params[f"{name}.{layer}.{kind}"] for layer in range(layer_count(params, name)) for kind in ("weight", "bias")
+    ]
 
 
 def layer_count(params: Params, name: str) -> int:

@@ -1,13 +1,24 @@
 """The loops of :mod:`pgkit.products`, written down for LLVM."""
 
-import ctypes
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from llvmlite import ir
 
-from pgkit.llvm import INT, POINTER, TYPES, compiled, function, intrinsic, lane_sum, load, loop, register_bytes, store
+from pgkit.llvm import (
+    INT,
+    POINTER,
+    TYPES,
+    compiled_function,
+    function,
+    intrinsic,
+    lane_sum,
+    load,
+    loop,
+    register_bytes,
+    store,
+)
 from pgkit.products import FEW
 
 ROWS = (5, 4, 1)
@@ -58,8 +69,7 @@ def compile_product(dtype: torch.dtype) -> Callable[..., None]:
         factors = of(a, member, a_member), *a_strides, of(b, member, b_member), *b_strides
         builder.call(product, [*sizes, *factors, *own, here, room])
     builder.ret_void()
-    types = tuple(ctypes.c_int64 if kind == INT else ctypes.c_void_p for kind in kinds)
-    return compiled(str(module), "products", types, vectorize=False)
+    return compiled_function(builder.function)
 
 
 class _Panel(NamedTuple):

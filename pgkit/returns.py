@@ -16,11 +16,12 @@ With w_t = 1 and gamma < 1, the custom, the same estimators are unbiased for ano
 the gradient of no objective (Nota and Thomas 2020, arXiv 1906.07073). The tests compare both with exact values.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from pgkit.scans import scan
 from pgkit.types import Scalar
 
 
@@ -171,10 +172,12 @@ def normalize_advantage(advantage: Tensor, valid: Tensor, eps: float = 1e-8) -> 
 
 def _accumulate(step: Tensor, passes: Tensor) -> Tensor:
     """``x_t = step_t + passes_t x_{t+1}``, backwards in time."""
-    results = [step[-1]]
-    for t in range(len(step) - 2, -1, -1):
-        results.append(step[t] + passes[t] * results[-1])  # no fused multiply-add: it rounds by position in memory
-    return torch.stack(results[::-1])
+    return scan(_accumulated, [step.new_zeros(step.shape[1:])], [step, passes], [step.dtype], reverse=True)[0]
+
+
+def _accumulated(later: Any, step: Any, passes: Any) -> list[Any]:
+    result = step + passes * later  # no fused multiply-add, which torch and LLVM would round differently
+    return [result, result]
 
 
 def _goes_on(ends: Ends) -> Tensor:

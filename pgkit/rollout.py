@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pgkit.compiled_rollout import compiled_rollout, elementwise
 from pgkit.envs import normalize
 from pgkit.envs.base import Environments, Transition
 from pgkit.optim.core import put_tree, take_tree
 from pgkit.policies import Policy
+from pgkit.scans import scan
 from pgkit.seeding import stream_keys, uniform
 from pgkit.types import Params, PgkitError, Rollout
 
@@ -131,15 +133,26 @@ class Collector:
 
     def steps(self, params: Params, length: int) -> list[Piece]:
         """``length`` steps of every environment, episodes carried over from one rollout to the next."""
-        noise, index = self._noise(0, length), self._index(self.members)
-        record = []
-        for t in range(length):
-            action = self._act(params, self.obs, noise[t], self.obs_stats)
-            result = self.envs.step(action.flatten(0, 1), index)
-            record.append(_unflatten(self.obs, action, result))
-            self.obs = result.obs.view_as(self.obs)
+        compiled = None if self.scaling.observations else elementwise(self.envs, self.policy, params)
+        if compiled is None:
+            rollout = self._one_by_one(params, length)
+        else:
+            where = self.obs, self.members, self.keys, self.iteration * _ITERATION_STRIDE
+            rollout = compiled_rollout(self.policy, params, compiled, *where, length)
+        self.obs = rollout.obs[-1].clone()
         self.iteration += 1
-        return [self._piece(None, _stack(record, self.obs))]
+        return [self._piece(None, rollout)]
+
+    def _one_by_one(self, params: Params, length: int) -> Rollout:
+        """The steps, of all environments at once each."""
+        noise, index = self._noise(0, length), self._index(self.members)
+        record, obs = [], self.obs
+        for own_noise in noise:
+            action = self._act(params, obs, own_noise, self.obs_stats)
+            result = self.envs.step(action.flatten(0, 1), index)
+            record.append(_unflatten(obs, action, result))
+            obs = result.obs.view_as(obs)
+        return _stack(record, obs)
 
     def episodes(self, params: Params) -> list[Piece]:
         """One whole episode of every environment.
@@ -237,16 +250,13 @@ class Collector:
 
     def _count(self, rows: Rows, rollout: Rollout) -> None:
         """Add to the statistics; ``so_far`` carries returns and lengths of unfinished episodes."""
-        done = rollout.terminated | rollout.truncated
-        to_come = done.flip(0).cummax(0).values.flip(0)  # the end of an episode is here or still to come
-        events = torch.stack([rollout.reward, rollout.valid], 2).double()
-        of_finished = torch.where(to_come.unsqueeze(2), events, 0.0).sum(0)
-        of_unfinished = torch.where(to_come.unsqueeze(2), 0.0, events).sum(0)
-        some_end, so_far = to_come[0].unsqueeze(1), select(self.so_far, rows)
-        finished = (of_finished + torch.where(some_end, so_far, 0.0)).sum(2)
-        self.so_far = merge(self.so_far, rows, of_unfinished + torch.where(some_end, 0.0, so_far))
-        steps, episodes = (_per_member(flags).sum(1).double() for flags in (rollout.valid, done))
-        new = Statistics(steps, episodes, finished[:, 0], finished[:, 1])
+        so_far = select(self.so_far, rows)
+        size, _, count = so_far.shape
+        totals = so_far.new_zeros(6, size, count)
+        totals[:2] = so_far.transpose(0, 1)
+        scan(_counted, totals.unbind(0), [rollout.reward, rollout.valid, rollout.terminated, rollout.truncated])
+        self.so_far = merge(self.so_far, rows, totals[:2].transpose(0, 1).contiguous())
+        new = Statistics(*totals[2:].sum(2))
         old = Statistics(*(select(field, rows) for field in self.statistics))
         sums = [a + b for a, b in zip(old, new, strict=True)]
         self.statistics = Statistics(*(merge(f, rows, s) for f, s in zip(self.statistics, sums, strict=True)))
@@ -305,6 +315,17 @@ def _cat(parts: Sequence[Any], order: Tensor) -> Any:
     if isinstance(parts[0], dict):
         return {key: _cat([part[key] for part in parts], order) for key in parts[0]}
     return tuple(_cat(column, order) for column in zip(*parts, strict=True))
+
+
+def _counted(so_far: Any, length: Any, steps: Any, episodes: Any, returns: Any, lengths: Any, *now: Any) -> list[Any]:
+    """Return and length of the episode that is under way, and :class:`Statistics`, after one more step."""
+    reward, valid, terminated, truncated = now
+    real, done = valid.to(torch.float64), terminated | truncated
+    ended, nothing = done.to(torch.float64), real * 0.0
+    so_far, length = so_far + reward.to(torch.float64), length + real
+    returns, lengths = (x + torch.where(done, y, nothing) for x, y in ((returns, so_far), (lengths, length)))
+    so_far, length = (torch.where(done, nothing, x) for x in (so_far, length))
+    return [so_far, length, steps + real, episodes + ended, returns, lengths]
 
 
 def _per_member(x: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """pgkit's CartPole is Gymnasium's, and its environments are strangers to each other."""
 
-
 import gymnasium
 import numpy as np
 import pytest

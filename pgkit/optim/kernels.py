@@ -4,7 +4,6 @@ A step is a function of tensors, written down for one element (:mod:`pgkit.eleme
 for this processor.
 """
 
-import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from llvmlite import ir
 
 from pgkit.elements import FUNCTIONS, Value
-from pgkit.llvm import INT, POINTER, TYPES, compiled, function, lane_sum, load, loop, store
+from pgkit.llvm import INT, POINTER, TYPES, compiled_function, function, lane_sum, load, loop, store
 from pgkit.optim.core import Leaf, Step
 from pgkit.types import PgkitError
 
@@ -155,5 +154,4 @@ def _kernel(module: ir.Module, real: ir.Type, fields: int) -> Kernel:
         pointers = [builder.load(place, typ=POINTER) for place in places]
         builder.call(module.get_global("leaf"), [members, size, own, *pointers])
     builder.ret_void()
-    number, pointer = ctypes.c_int64, ctypes.c_void_p
-    return compiled(str(module), "walk", (number, number, pointer, pointer, pointer, number), vectorize=True)
+    return compiled_function(builder.function, vectorize=True)

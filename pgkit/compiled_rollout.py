@@ -1,0 +1,78 @@
+"""Rollouts without a visit to Python: every member acts in its environments for all steps, then the next one does.
+
+The numbers are those of acting and stepping one after the other, to the last bit.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pgkit.envs.base import Elementwise, Environments
+from pgkit.machine import compiles
+from pgkit.networks import Activation, blank_tape
+from pgkit.policies import MOST_COMPILED, Policy
+from pgkit.types import Params, Rollout
+
+
+def elementwise(envs: Environments, policy: Policy, params: Params) -> Elementwise | None:
+    """How one environment steps, where rollouts of such environments with such a policy are compiled."""
+    step = getattr(envs, "elementwise", None)
+    acts = policy.head.name == "categorical" and policy.head.width <= MOST_COMPILED
+    leaves = params.values()
+    fits = acts and all(leaf.dtype == torch.float32 and compiles(leaf.dtype, leaf.device) for leaf in leaves)
+    return step if fits else None
+
+
+def compiled_rollout(
+    policy: Policy,
+    params: Params,
+    envs: Elementwise,
+    obs: Tensor,
+    members: Tensor,
+    keys: Tensor,
+    counter: int,
+    length: int,
+) -> Rollout:
+    """``length`` steps of every member's environments.
+
+    Args:
+        policy: with a categorical head.
+        params: leaves ``(P, ...)``, float32.
+        envs: of all members there are.
+        obs: ``(P, N, D)``, what the environments show now.
+        members: int64 ``(P,)``; the environments of member k are the N from ``members[k] N`` on.
+        keys: int64 ``(P,)``, of the streams of action noise.
+        counter: of the first number in each stream.
+        length: T, at least 1.
+    """
+    size, count, features = obs.shape
+    seen, action = obs.new_empty(size, length + 1, count, features), members.new_empty(size, length, count)
+    reward = obs.new_empty(size, length, count)
+    ends = torch.empty(3, size, length, count, dtype=torch.bool)
+    seen[:, 0] = obs
+    form, leaves = policy.acting_layers(params)
+    leaves = [leaf.contiguous() for leaf in leaves]
+    blank = blank_tape(form, torch.Size([size, length * count, features]), leaves)
+    members, keys = members.contiguous(), keys.contiguous()
+    tensors = seen, action, reward, ends, *envs.state, *envs.constants, blank.room
+    _kernel(form[0], policy.head.width, features, envs)(
+        *(length, size, count, members.data_ptr(), keys.data_ptr(), counter),
+        *blank.arguments,
+        *(tensor.data_ptr() for tensor in tensors),
+    )
+    return Rollout(*(tensor.transpose(0, 1) for tensor in (seen, action, reward, *ends)))
+
+
+def _kernel(activation: Activation, width: int, features: int, envs: Elementwise) -> Callable[..., None]:
+    dtypes = (tuple(tensor.dtype for tensor in tensors) for tensors in (envs.state, envs.constants))
+    return _compiled(activation, width, features, envs.step, *dtypes)
+
+
+@lru_cache
+def _compiled(*form: Any) -> Callable[..., None]:
+    from pgkit.rollout_kernel import Form, compile_rollout  # LLVM is loaded where something is compiled
+
+    return compile_rollout(Form(*form))

@@ -1,0 +1,64 @@
+"""Recursions over time, written down for LLVM."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from llvmlite import ir
+
+from pgkit.elements import KINDS, LANES, Column, Value, address, in_lanes
+from pgkit.llvm import INT, POINTER, compiled_function, function, loop
+
+
+def compile_scan(
+    step: Callable[..., Sequence[Any]],
+    carried: Sequence[torch.dtype],
+    inputs: Sequence[torch.dtype],
+    outputs: Sequence[torch.dtype],
+    reverse: bool,
+) -> Callable[..., None]:
+    """``scan(T, P, N, *carried, *inputs, *outputs)``, see :func:`pgkit.scans.scan`.
+
+    Of what is carried, addresses of ``(P, N)``; of each input and output, the address of ``(T, P, N)`` and its strides
+    along T and P in numbers.
+    """
+    module = ir.Module()
+    kinds = [INT, INT, INT, *[POINTER] * len(carried), *[POINTER, INT, INT] * (len(inputs) + len(outputs))]
+    builder, (steps, members, count, *others) = function(module, "scan", kinds, alias=True)
+    states, others = list(zip(others, carried, strict=False)), others[len(carried) :]
+    arrays = [(*others[3 * k : 3 * k + 3], dtype) for k, dtype in enumerate([*inputs, *outputs])]
+    rooms = {lanes: [builder.alloca(_shape(dtype, lanes)) for dtype in carried] for lanes in (1, LANES)}
+
+    def rows_of(member: ir.Value, row: ir.Value, lanes: int) -> None:
+        kept = [
+            Column(address(builder, base, KINDS[dtype], builder.mul(member, count)), KINDS[dtype])
+            for base, dtype in states
+        ]
+        for column, room in zip(kept, rooms[lanes], strict=True):
+            builder.store(column.read(builder, row, lanes).it, room)
+        with loop(builder, steps) as index:
+            time = builder.sub(builder.sub(steps, INT(1)), index) if reverse else index
+            columns = []
+            for base, along, across, dtype in arrays:
+                place = builder.add(builder.mul(time, along), builder.mul(member, across))
+                columns.append(Column(address(builder, base, KINDS[dtype], place), KINDS[dtype]))
+            now = [
+                Value(builder, builder.load(room, typ=_shape(dtype, lanes)))
+                for room, dtype in zip(rooms[lanes], carried, strict=True)
+            ]
+            results = step(*now, *(column.read(builder, row, lanes) for column in columns[: len(inputs)]))
+            for room, value in zip(rooms[lanes], results, strict=False):
+                builder.store(value.it, room)
+            for column, value in zip(columns[len(inputs) :], results[len(carried) :], strict=True):
+                column.write(value, row, lanes)
+        for column, room, dtype in zip(kept, rooms[lanes], carried, strict=True):
+            column.write(Value(builder, builder.load(room, typ=_shape(dtype, lanes))), row, lanes)
+
+    with loop(builder, members) as member:
+        in_lanes(builder, count, lambda row, lanes: rows_of(member, row, lanes))
+    builder.ret_void()
+    return compiled_function(builder.function)
+
+
+def _shape(dtype: torch.dtype, lanes: int) -> ir.Type:
+    return KINDS[dtype] if lanes == 1 else ir.VectorType(KINDS[dtype], lanes)
