@@ -43,7 +43,7 @@ def targets(policy: Policy, params: Params, rollout: Rollout, config: Config) ->
 
 def loss(policy: Policy, params: Params, batch: Batch, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Policy loss + value_coef * value loss - entropy_coef * entropy, each a mean over samples, ``(P,)``."""
-    outputs, value = policy.outputs(params, batch.obs), policy.value(params, batch.obs)
+    outputs, value = (network(params, batch.obs, batch.tapes) for network in (policy.outputs, policy.value))
     log_prob = policy.head.log_prob(outputs, batch.action)
     metrics = {
         "loss/policy": policy_gradient_loss(log_prob, batch.advantage, batch.valid),

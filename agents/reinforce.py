@@ -67,7 +67,7 @@ def _baseline(config: Config, weight: Tensor, value: Tensor, valid: Tensor) -> T
 
 def loss(policy: Policy, params: Params, batch: Batch, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Policy loss - entropy_coef * entropy (+ value_coef * value loss), each a mean over samples, ``(P,)``."""
-    outputs = policy.outputs(params, batch.obs)
+    outputs = policy.outputs(params, batch.obs, batch.tapes)
     log_prob = policy.head.log_prob(outputs, batch.action)
     metrics = {
         "loss/policy": policy_gradient_loss(log_prob, batch.advantage, batch.valid),
@@ -75,6 +75,6 @@ def loss(policy: Policy, params: Params, batch: Batch, config: Config) -> tuple[
     }
     total = metrics["loss/policy"] - config.entropy_coef * metrics["policy/entropy"]
     if config.baseline == "value":
-        metrics["loss/value"] = value_loss(policy.value(params, batch.obs), batch.target, batch.valid)
+        metrics["loss/value"] = value_loss(policy.value(params, batch.obs, batch.tapes), batch.target, batch.valid)
         total = total + config.value_coef * metrics["loss/value"]
     return total, metrics

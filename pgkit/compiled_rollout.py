@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pgkit.envs.base import Elementwise, Environments
 from pgkit.machine import compiles
-from pgkit.networks import Activation, blank_tape
+from pgkit.networks import Activation, Kept, blank_tape
 from pgkit.policies import MOST_COMPILED, Policy
 from pgkit.types import Params, Rollout
 
@@ -63,7 +63,10 @@ def compiled_rollout(
         *blank.arguments,
         *(tensor.data_ptr() for tensor in tensors),
     )
-    return Rollout(*(tensor.transpose(0, 1) for tensor in (seen, action, reward, *ends)))
+    rollout = Rollout(*(tensor.transpose(0, 1) for tensor in (seen, action, reward, *ends)))
+    if not policy.shared:
+        rollout.tapes["actor"] = Kept.of(form, blank.tape, seen, *leaves)
+    return rollout
 
 
 def _kernel(activation: Activation, width: int, features: int, envs: Elementwise) -> Callable[..., None]:

@@ -61,16 +61,17 @@ def compile_forward(activation: "Activation", dtype: torch.dtype) -> Callable[..
 
 
 def compile_backward(activation: "Activation", dtype: torch.dtype) -> Callable[..., None]:
-    """``backward(P, B, *layers, x, grad, of_leaves, of_x, scratch, room)``.
+    """``backward(P, B, tape_rows, x_rows, *layers, x, grad, of_leaves, of_x, scratch, room)``.
 
-    ``grad`` is the gradient of the output; ``of_leaves`` 2 L addresses where those of the leaves go, ``of_x`` where
+    A member's first B rows are meant, of so many of its rows on the tape and in ``x``. ``grad`` is the gradient of the
+    output; ``of_leaves`` 2 L addresses where those of the leaves go, ``of_x`` where
     that of the input goes, or null. ``scratch`` holds a member's widest layer three times, or its largest weight.
     """
     module, real = ir.Module(), TYPES[dtype]
-    kinds = [INT, INT, *LAYERS, *[POINTER] * 6]
+    kinds = [INT, INT, INT, INT, *LAYERS, *[POINTER] * 6]
     builder, arguments = function(module, "backward", kinds, alias=True)
-    members, rows, layers = arguments[0], arguments[1], Layers(*arguments[2:8])
-    writer = _Backward(builder, real, product_function(module, real), rows, layers, arguments[8:])
+    members, rows, layers = arguments[0], _Rows(*arguments[1:4]), Layers(*arguments[4:10])
+    writer = _Backward(builder, real, product_function(module, real), rows, layers, arguments[10:])
     with loop(builder, members) as member:
         writer.member(member, activation)
     builder.ret_void()
@@ -106,6 +107,14 @@ def forward_function(module: ir.Module, real: ir.Type, activation: "Activation")
     return builder.function
 
 
+class _Rows(NamedTuple):
+    """How many rows a member has: in the gradient, on the tape and in the input."""
+
+    meant: ir.Value
+    on_tape: ir.Value
+    in_x: ir.Value
+
+
 class _Backward:
     """The backward pass; all methods write behind what is there already."""
 
@@ -114,11 +123,12 @@ class _Backward:
         builder: ir.IRBuilder,
         real: ir.Type,
         product: ir.Function,
-        rows: ir.Value,
+        rows: _Rows,
         layers: Layers,
         others: Sequence[ir.Value],
     ) -> None:
-        self.builder, self.real, self.product, self.rows, self.layers = builder, real, product, rows, layers
+        self.builder, self.real, self.product, self.layers = builder, real, product, layers
+        self.rows, self.on_tape, self.in_x = rows
         self.x, self.grad, self.of_leaves, self.of_x, self.scratch, self.room = others
         self.at = partial(_at, builder, real)
         self.current, self.total = builder.alloca(POINTER), builder.alloca(real)
@@ -133,14 +143,14 @@ class _Backward:
             layer = builder.sub(builder.sub(layers.count, INT(1)), index)
             inner, width = _widths(builder, layers, layer)
             size = builder.mul(rows, width)
-            place = builder.mul(first, width)
+            place = builder.mul(builder.mul(member, self.on_tape), width)
             with builder.if_then(builder.icmp_signed("<", layer, layers.activated)):
                 kept = layers.before if activation.keeps_argument else layers.after
                 operands = [builder.load(self.current, typ=POINTER), self.at(_address(builder, kept, layer), place)]
                 _each(builder, self.real, size, operands, self.scratch, activation.backward)
                 builder.store(self.scratch, self.current)
             grad = builder.load(self.current, typ=POINTER)
-            self.leaves(member, first, layer, grad)
+            self.leaves(member, layer, grad)
             lowest = builder.icmp_signed("==", layer, INT(0))
             here = builder.select(lowest, self.of_x, self.at(self.scratch, builder.mul(rows, self.widest())))
             with builder.if_then(builder.icmp_unsigned("!=", here, NULL)):
@@ -153,13 +163,14 @@ class _Backward:
         builder, layers = self.builder, self.layers
         return builder.load(builder.gep(layers.widths, [builder.add(layers.count, INT(1))], source_etype=INT), typ=INT)
 
-    def leaves(self, member: ir.Value, first: ir.Value, layer: ir.Value, grad: ir.Value) -> None:
+    def leaves(self, member: ir.Value, layer: ir.Value, grad: ir.Value) -> None:
         """The gradients of a layer's weight and bias."""
         builder, layers, rows = self.builder, self.layers, self.rows
         inner, width = _widths(builder, layers, layer)
         lowest = builder.icmp_signed("==", layer, INT(0))
         below = builder.select(lowest, layer, builder.sub(layer, INT(1)))
         source = builder.select(lowest, self.x, _address(builder, layers.after, below))
+        first = builder.mul(member, builder.select(lowest, self.in_x, self.on_tape))
         source = self.at(source, builder.mul(first, inner))
         of_weight = self.at(
             _address(builder, self.of_leaves, layer, 2, 0), builder.mul(member, builder.mul(inner, width))

@@ -50,11 +50,22 @@ ACTIVATIONS: dict[str, Activation] = {
 _LAYER_STRIDE = 1 << 32  # counters of one layer's weights never reach the next layer's
 
 
-def mlp(params: Params, name: str, x: Tensor, activation: str, activate_last: bool = False) -> Tensor:
+def mlp(
+    params: Params, name: str, x: Tensor, activation: str, activate_last: bool = False, tapes: "Tapes | None" = None
+) -> Tensor:
     """Apply the layers ``name.0``, ``name.1``, ... to ``x`` of shape ``(P, B, D)``; members do not mix.
 
     A layer is ``x @ weight + bias``: ``(P, B, in)``, ``(P, in, out)``, ``(P, 1, out)`` -> ``(P, B, out)``. The
     activation stands between layers, and after the last one if ``activate_last``.
+
+    Args:
+        params: weights and biases by name.
+        name: of the network.
+        x: the input.
+        activation: one of ``ACTIVATIONS``.
+        activate_last: see above.
+        tapes: where a pass without gradient leaves its tape, by name; one with gradient does not compute again what it
+            finds there.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit together.
@@ -64,8 +75,13 @@ def mlp(params: Params, name: str, x: Tensor, activation: str, activate_last: bo
         return x
     form = ACTIVATIONS[activation], len(leaves) // 2 - (not activate_last)
     if torch.is_grad_enabled():
-        return _Layers.apply(form, x, *leaves)  # type: ignore[no-untyped-call]
-    return _forward(form, x, leaves).after[-1]
+        kept = tapes.get(name) if tapes else None
+        tape = kept.rows_of(form, x, *leaves) if kept else None
+        return _Layers.apply(form, tape, x, *leaves)  # type: ignore[no-untyped-call]
+    tape = _forward(form, x, leaves)
+    if tapes is not None:
+        tapes[name] = Kept.of(form, tape, x, *leaves)
+    return tape.after[-1]
 
 
 class _Product(torch.autograd.Function):
@@ -99,6 +115,42 @@ class Tape(NamedTuple):
     before: Sequence[Tensor]
 
 
+class Kept(NamedTuple):
+    """A tape, and of what it is.
+
+    Attributes:
+        form: of the network.
+        tape: of at least the rows that are asked for.
+        tensors: the input and the leaves; held, so that nothing else is where they are.
+        versions: how often they had been written to.
+    """
+
+    form: Form
+    tape: Tape
+    tensors: Sequence[Tensor]
+    versions: Sequence[int]
+
+    @staticmethod
+    def of(form: Form, tape: Tape, *tensors: Tensor) -> "Kept":
+        """The tape of a pass, with its input and its leaves."""
+        return Kept(form, tape, tensors, [tensor._version for tensor in tensors])
+
+    def rows_of(self, form: Form, *tensors: Tensor) -> Tape | None:
+        """The tape for an input that is the first rows of each member; None if it is that of other numbers."""
+        same = form == self.form and all(
+            own.data_ptr() == other.data_ptr() and other._version == version
+            for own, other, version in zip(self.tensors, tensors, self.versions, strict=True)
+        )
+        if not same:
+            return None
+        after, before = ([tensor[:, : tensors[0].shape[1]] for tensor in part] for part in self.tape)
+        return Tape(after, before)
+
+
+Tapes = dict[str, Kept]
+"""Tapes by name of the network."""
+
+
 def _forward(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
     activation, activated = form
     if compiles(x.dtype, x.device):
@@ -119,7 +171,7 @@ def _backward(
     """The gradients of the input, if wanted, and of the leaves."""
     activation, activated = form
     if compiles(x.dtype, x.device):
-        return _compiled_backward(form, x.contiguous(), leaves, tape, grad.contiguous(), wants_input)
+        return _compiled_backward(form, x, leaves, tape, grad.contiguous(), wants_input)
     gradients: list[Tensor] = []
     for layer in range(len(leaves) // 2 - 1, -1, -1):
         if layer < activated:
@@ -136,8 +188,8 @@ class _Layers(torch.autograd.Function):
     """The layers of a network as one function of its input and its leaves (weight, bias, weight, bias, ...)."""
 
     @staticmethod
-    def forward(ctx: Any, form: Form, x: Tensor, *leaves: Tensor) -> Tensor:
-        tape = _forward(form, x, leaves)
+    def forward(ctx: Any, form: Form, tape: Tape | None, x: Tensor, *leaves: Tensor) -> Tensor:
+        tape = _forward(form, x, leaves) if tape is None else tape
         ctx.form = form
         ctx.save_for_backward(x, *leaves, *tape.after, *(tape.before if form[0].keeps_argument else ()))
         return tape.after[-1]
@@ -145,13 +197,13 @@ class _Layers(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, *others = ctx.saved_tensors
-        layers = (len(ctx.needs_input_grad) - 2) // 2
+        layers = (len(ctx.needs_input_grad) - 3) // 2
         leaves, after = others[: 2 * layers], others[2 * layers : 3 * layers]
         if torch.is_grad_enabled():  # somebody asks for second derivatives
-            return None, *_differentiable_backward(ctx.form, x, leaves, grads[0])
+            return None, None, *_differentiable_backward(ctx.form, x, leaves, grads[0])
         tape = Tape(after, others[3 * layers :] or after)
-        of_x, of_leaves = _backward(ctx.form, x, leaves, tape, grads[0], ctx.needs_input_grad[1])
-        return None, of_x, *of_leaves
+        of_x, of_leaves = _backward(ctx.form, x, leaves, tape, grads[0], ctx.needs_input_grad[2])
+        return None, None, of_x, *of_leaves
 
 
 def _differentiable_backward(form: Form, x: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
@@ -252,14 +304,16 @@ def _compiled_forward(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
 def _compiled_backward(
     form: Form, x: Tensor, leaves: Sequence[Tensor], tape: Tape, grad: Tensor, wants_input: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
+    members, rows, width = x.shape
+    x = x if x.stride()[1:] == (width, 1) else x.contiguous()
     leaves = [leaf.contiguous() for leaf in leaves]
     plan = _plan(x.shape, *[leaf.shape for leaf in leaves])
     of_leaves = [torch.empty_like(leaf) for leaf in leaves]
-    of_x = torch.empty_like(x) if wants_input else None
+    of_x = x.new_empty(x.shape) if wants_input else None
     room, scratch = x.new_empty(plan.room), x.new_empty(plan.scratch)
     _, backward = _kernels(form[0], x.dtype)
     backward(
-        *x.shape[:2],
+        *(members, rows, tape.after[0].stride(0) // plan.widths[1], x.stride(0) // width),
         *_layers(form, plan, leaves, tape),
         *(x.data_ptr(), grad.data_ptr(), addresses(of_leaves)),
         *(None if of_x is None else of_x.data_ptr(), scratch.data_ptr(), room.data_ptr()),

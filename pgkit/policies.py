@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pgkit.machine import compiles
-from pgkit.networks import ACTIVATIONS, Form, init_mlp, layer_leaves, mlp
+from pgkit.networks import ACTIVATIONS, Form, Tapes, init_mlp, layer_leaves, mlp
 from pgkit.seeding import stream_keys
 from pgkit.types import Params, PgkitError, Rollout
 
@@ -255,10 +255,10 @@ class Policy:
             params["actor.log_std"] = torch.full((len(seeds), 1, outputs), self.log_std)
         return params
 
-    def outputs(self, params: Params, obs: Tensor) -> Tensor:
-        """``(P, B, D) -> (P, B, L)``, what the head turns into a distribution."""
-        x = self._features(params, obs)
-        outputs = mlp(params, "actor", x, self.activation)
+    def outputs(self, params: Params, obs: Tensor, tapes: Tapes | None = None) -> Tensor:
+        """``(P, B, D) -> (P, B, L)``, what the head turns into a distribution; for ``tapes`` see :func:`mlp`."""
+        x = self._features(params, obs, tapes)
+        outputs = mlp(params, "actor", x, self.activation, tapes=tapes)
         if self.head.name == "gaussian":
             outputs = torch.cat([outputs, params["actor.log_std"].expand_as(outputs)], -1)
         return outputs
@@ -268,23 +268,24 @@ class Policy:
         leaves = layer_leaves(params, "trunk") + layer_leaves(params, "actor")
         return (ACTIVATIONS[self.activation], len(leaves) // 2 - 1), leaves
 
-    def value(self, params: Params, obs: Tensor) -> Tensor:
-        """``(P, B, D) -> (P, B)``, the critic's estimate of the discounted return."""
-        return mlp(params, "critic", self._features(params, obs), self.activation).squeeze(-1)
+    def value(self, params: Params, obs: Tensor, tapes: Tapes | None = None) -> Tensor:
+        """``(P, B, D) -> (P, B)``, the critic's estimate of the discounted return; for ``tapes`` see :func:`mlp`."""
+        x = self._features(params, obs, tapes)
+        return mlp(params, "critic", x, self.activation, tapes=tapes).squeeze(-1)
 
     def values(self, params: Params, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """Values of the observations and of the true next observations of a rollout, both ``(T, P, N)``."""
-        strip = self._strip_value(params, rollout.obs)
+        strip = self._strip_value(params, rollout.obs, rollout.tapes)
         if rollout.final_obs is None:
             return strip[:-1], strip[1:]
         done = rollout.terminated | rollout.truncated
         return strip[:-1], torch.where(done, self._strip_value(params, rollout.final_obs), strip[1:])
 
-    def _strip_value(self, params: Params, obs: Tensor) -> Tensor:
+    def _strip_value(self, params: Params, obs: Tensor, tapes: Tapes | None = None) -> Tensor:
         """``(T, P, N, D) -> (T, P, N)``."""
         steps, members, count = obs.shape[:3]
         flat = obs.transpose(0, 1).reshape(members, steps * count, -1)
-        return self.value(params, flat).view(members, steps, count).transpose(0, 1)
+        return self.value(params, flat, tapes).view(members, steps, count).transpose(0, 1)
 
-    def _features(self, params: Params, obs: Tensor) -> Tensor:
-        return mlp(params, "trunk", obs, self.activation, activate_last=True) if self.shared else obs
+    def _features(self, params: Params, obs: Tensor, tapes: Tapes | None) -> Tensor:
+        return mlp(params, "trunk", obs, self.activation, activate_last=True, tapes=tapes) if self.shared else obs

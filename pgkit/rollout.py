@@ -342,16 +342,20 @@ def _unflatten(obs: Tensor, action: Tensor, result: Transition) -> Rollout:
 
 
 def _stack(record: Sequence[Rollout], last_obs: Tensor) -> Rollout:
-    """Single steps ``(P, N, ...)`` as one rollout ``(T, P, N, ...)``."""
+    """Single steps ``(P, N, ...)`` as one rollout ``(T, P, N, ...)``, the numbers of a member one behind the other."""
     final_obs = [step.final_obs for step in record if step.final_obs is not None]
+
+    def stacked(steps: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(steps), 1).transpose(0, 1)
+
     return Rollout(
-        obs=torch.stack([*(step.obs for step in record), last_obs]),
-        action=torch.stack([step.action for step in record]),
-        reward=torch.stack([step.reward for step in record]),
-        terminated=torch.stack([step.terminated for step in record]),
-        truncated=torch.stack([step.truncated for step in record]),
-        valid=torch.stack([step.valid for step in record]),
-        final_obs=torch.stack(final_obs) if final_obs else None,
+        obs=stacked([*(step.obs for step in record), last_obs]),
+        action=stacked([step.action for step in record]),
+        reward=stacked([step.reward for step in record]),
+        terminated=stacked([step.terminated for step in record]),
+        truncated=stacked([step.truncated for step in record]),
+        valid=stacked([step.valid for step in record]),
+        final_obs=stacked(final_obs) if final_obs else None,
     )
 
 

@@ -130,6 +130,8 @@ def update(population: Population, diagnose: bool = False) -> dict[str, Tensor]:
     pieces = population.collect()
     batches = [(piece.rows, targets(population, piece)) for piece in pieces]
     loss, grads, metrics = gradient(population, batches)
+    for _, batch in batches:
+        batch.tapes.clear()  # large, and of no use any more
     raw = optim.snapshot(grads) if diagnose else {}  # the optimizer may write into the gradients
     sent = signals.gather(population, progress, batches)
     updates, population.opt_state = population.optimizer.update(grads, population.opt_state, before, **sent)

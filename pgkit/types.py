@@ -15,8 +15,8 @@ A      actions (categories, or components of an action vector)
 ====== ==========================================================================
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -50,6 +50,7 @@ class Rollout:
         final_obs: ``(T, P, N, D)`` true next observations where an episode ended, for environments whose
             ``obs[t + 1]`` is already the first of the next episode (SAME_STEP, DISABLED); None when
             ``obs[t + 1]`` is always the true next observation (NEXT_STEP).
+        tapes: what networks have computed of ``obs``, by name, see :func:`pgkit.networks.mlp`.
     """
 
     obs: Tensor
@@ -59,6 +60,7 @@ class Rollout:
     truncated: Tensor
     valid: Tensor
     final_obs: Tensor | None = None
+    tapes: dict[str, Any] = field(default_factory=dict)
 
 
 class Batch(NamedTuple):
@@ -70,6 +72,7 @@ class Batch(NamedTuple):
         advantage: ``(P, B)`` weight of each log-probability's gradient.
         target: ``(P, B)`` what the critic shall predict.
         valid: ``(P, B)`` bool, samples that count.
+        tapes: those of the rollout.
     """
 
     obs: Tensor
@@ -77,9 +80,10 @@ class Batch(NamedTuple):
     advantage: Tensor
     target: Tensor
     valid: Tensor
+    tapes: dict[str, Any]
 
     @staticmethod
     def of(rollout: Rollout, advantage: Tensor, target: Tensor) -> "Batch":
         """A rollout's samples with these ``(T, P, N)`` advantages and targets, ``B = T * N``."""
-        fields = (rollout.obs[:-1], rollout.action, advantage, target, rollout.valid)
-        return Batch(*(field.transpose(0, 1).flatten(1, 2) for field in fields))
+        columns = (rollout.obs[:-1], rollout.action, advantage, target, rollout.valid)
+        return Batch(*(column.transpose(0, 1).flatten(1, 2) for column in columns), rollout.tapes)
