@@ -44,11 +44,11 @@ def targets(policy: Policy, params: Params, rollout: Rollout, config: Config) ->
 def loss(policy: Policy, params: Params, batch: Batch, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Policy loss + value_coef * value loss - entropy_coef * entropy, each a mean over samples, ``(P,)``."""
     outputs, value = (network(params, batch.obs, batch.tapes) for network in (policy.outputs, policy.value))
-    log_prob = policy.head.log_prob(outputs, batch.action)
+    log_prob, entropy = policy.head.evaluate(outputs, batch.action)
     metrics = {
         "loss/policy": policy_gradient_loss(log_prob, batch.advantage, batch.valid),
         "loss/value": value_loss(value, batch.target, batch.valid),
-        "policy/entropy": masked_mean(policy.head.entropy(outputs), batch.valid),
+        "policy/entropy": masked_mean(entropy, batch.valid),
     }
     value_term, bonus = config.value_coef * metrics["loss/value"], config.entropy_coef * metrics["policy/entropy"]
     return metrics["loss/policy"] + value_term - bonus, metrics

@@ -68,10 +68,10 @@ def _baseline(config: Config, weight: Tensor, value: Tensor, valid: Tensor) -> T
 def loss(policy: Policy, params: Params, batch: Batch, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Policy loss - entropy_coef * entropy (+ value_coef * value loss), each a mean over samples, ``(P,)``."""
     outputs = policy.outputs(params, batch.obs, batch.tapes)
-    log_prob = policy.head.log_prob(outputs, batch.action)
+    log_prob, entropy = policy.head.evaluate(outputs, batch.action)
     metrics = {
         "loss/policy": policy_gradient_loss(log_prob, batch.advantage, batch.valid),
-        "policy/entropy": masked_mean(policy.head.entropy(outputs), batch.valid),
+        "policy/entropy": masked_mean(entropy, batch.valid),
     }
     total = metrics["loss/policy"] - config.entropy_coef * metrics["policy/entropy"]
     if config.baseline == "value":

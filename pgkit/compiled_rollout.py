@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgkit.categorical import MOST_COMPILED
 from pgkit.envs.base import Elementwise, Environments
 from pgkit.machine import compiles
 from pgkit.networks import Activation, Kept, blank_tape
-from pgkit.policies import MOST_COMPILED, Policy
+from pgkit.policies import Policy
 from pgkit.types import Params, Rollout
 
 

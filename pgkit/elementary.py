@@ -41,6 +41,24 @@ def exp(x: "Value") -> "Value":
     return (part + 1.0) * _power_of_two(half, x) * _power_of_two(n - half, x)
 
 
+def log(x: "Value") -> "Value":
+    """The natural logarithm of normal numbers, of zero and infinity, and NaN of negative ones."""
+    form = _FORMATS[x.kind]
+    root = _bits_of(0.5**0.5, x.kind)
+    bits = x.bits()
+    n = (bits - root) >> form.fraction  # x = 2^n m with m between the roots of 1/2 and 2
+    more = (bits - (n << form.fraction)).from_bits(x) - 1.0
+    ratio = more / (more + 2.0)  # log(1 + f) = 2 artanh(f / (2 + f))
+    square = ratio * ratio
+    series = _polynomial([2 / (2 * k + 3) for k in range(form.terms - 2)], square) * square
+    near = more - ratio * (more - series)
+    high, low = _split(LN_2, 2, x.kind)
+    exponent = n.to_real(x)
+    result = exponent.times_plus(high, exponent.times_plus(low, near))
+    result = (x == 0.0).choose(-math.inf, (x < math.inf).choose(result, x))
+    return (x < 0.0).choose(math.nan, result)
+
+
 def expm1(x: "Value") -> "Value":
     """``exp(x) - 1`` without cancellation near 0, up to where that is the largest number."""
     form = _FORMATS[x.kind]

@@ -149,6 +149,10 @@ class Value:
         """The real number that has these bits."""
         return Value(self.builder, self.builder.bitcast(self.it, like.it.type))
 
+    def to_real(self, like: "Value") -> "Value":
+        """An integer as a real number of the other's kind."""
+        return Value(self.builder, self.builder.sitofp(self.it, like.it.type))
+
     def _shaped(self, kind: ir.Type) -> ir.Type:
         return ir.VectorType(kind, self.it.type.count) if isinstance(self.it.type, ir.VectorType) else kind
 
@@ -198,6 +202,7 @@ FUNCTIONS: dict[Any, Callable[..., Value]] = {
     torch.addcmul: _addcmul,
     torch.lerp: _lerp,
     torch.exp: elementary.exp,
+    torch.log: elementary.log,
     torch.expm1: elementary.expm1,
     torch.sin: elementary.sin,
     torch.cos: elementary.cos,

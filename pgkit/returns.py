@@ -58,8 +58,10 @@ def gae(reward: Tensor, value: Tensor, next_value: Tensor, ends: Ends, gamma: Sc
     """
     _check(ends, reward=reward, value=value, next_value=next_value)
     gamma, lam = _per_member("gamma", gamma, reward), _per_member("lam", lam, reward)
-    delta = torch.where(ends.valid, reward + _following(next_value, ends, gamma) - value, 0.0)
-    return _accumulate(delta, torch.where(_goes_on(ends), gamma * lam, 0.0))
+    discounts = [number.expand(reward.shape) for number in (gamma, gamma * lam)]
+    carried = [reward.new_zeros(reward.shape[1:]), ends.valid.new_zeros(reward.shape[1:])]
+    inputs = [reward, value, next_value, *ends, *discounts]
+    return scan(_advantage, carried, inputs, [reward.dtype], reverse=True)[0]
 
 
 def td0(reward: Tensor, value: Tensor, next_value: Tensor, ends: Ends, gamma: Scalar) -> Tensor:
@@ -168,6 +170,15 @@ def normalize_advantage(advantage: Tensor, valid: Tensor, eps: float = 1e-8) -> 
     mean = torch.where(valid, advantage, 0.0).contiguous().sum(1, keepdim=True) / count
     centred = torch.where(valid, advantage - mean, 0.0).contiguous()
     return centred / ((centred.square().sum(1, keepdim=True) / count).sqrt() + eps)
+
+
+def _advantage(later: Any, valid_later: Any, reward: Any, value: Any, next_value: Any, *rest: Any) -> list[Any]:
+    """One step of :func:`gae`."""
+    terminated, truncated, valid, gamma, gamma_lam = rest
+    error = torch.where(valid, reward + torch.where(terminated, 0.0, gamma * next_value) - value, 0.0)
+    goes_on = valid & valid_later & ~(terminated | truncated)
+    advantage = error + torch.where(goes_on, gamma_lam * later, 0.0)
+    return [advantage, valid, advantage]
 
 
 def _accumulate(step: Tensor, passes: Tensor) -> Tensor:

@@ -321,11 +321,10 @@ def _counted(so_far: Any, length: Any, steps: Any, episodes: Any, returns: Any, 
     """Return and length of the episode that is under way, and :class:`Statistics`, after one more step."""
     reward, valid, terminated, truncated = now
     real, done = valid.to(torch.float64), terminated | truncated
-    ended, nothing = done.to(torch.float64), real * 0.0
     so_far, length = so_far + reward.to(torch.float64), length + real
-    returns, lengths = (x + torch.where(done, y, nothing) for x, y in ((returns, so_far), (lengths, length)))
-    so_far, length = (torch.where(done, nothing, x) for x in (so_far, length))
-    return [so_far, length, steps + real, episodes + ended, returns, lengths]
+    returns, lengths = (x + torch.where(done, y, 0.0) for x, y in ((returns, so_far), (lengths, length)))
+    so_far, length = (torch.where(done, 0.0, x) for x in (so_far, length))
+    return [so_far, length, steps + real, episodes + done.to(torch.float64), returns, lengths]
 
 
 def _per_member(x: Tensor) -> Tensor:

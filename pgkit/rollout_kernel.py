@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from llvmlite import ir
 
+from pgkit.categorical import pick
 from pgkit.elements import KINDS, Column, Value, address, each_row
 from pgkit.llvm import INT, POINTER, compiled_function, function, loop
 from pgkit.network_kernel import LAYERS, Layers, forward_function
-from pgkit.policies import pick
 from pgkit.seeding import uniform
 
 if TYPE_CHECKING:

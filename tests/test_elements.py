@@ -1,5 +1,6 @@
 """Functions written down for one element: what they give, how exactly, and the same bits in every row."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,7 @@ def arguments(dtype: torch.dtype, reach: float) -> Tensor:
 
 FUNCTIONS = {
     "exp": (torch.exp, 80.0),
+    "log": (lambda x: torch.log(torch.abs(x)), 1000.0),
     "expm1": (torch.expm1, 80.0),
     "tanh": (torch.tanh, 30.0),
     "sigmoid": (torch.sigmoid, 80.0),
@@ -61,6 +63,7 @@ def test_elementary_functions_of_special_numbers(dtype: torch.dtype) -> None:
     x = torch.tensor([0.0, -0.0, infinity, -infinity, nan, 1e4, -1e4], dtype=dtype)
     expected = {
         torch.exp: [1.0, 1.0, infinity, 0.0, nan, infinity, 0.0],
+        torch.log: [-infinity, -infinity, infinity, nan, nan, math.log(1e4), nan],
         torch.tanh: [0.0, -0.0, 1.0, -1.0, nan, 1.0, -1.0],
         torch.sigmoid: [0.5, 0.5, 1.0, 0.0, nan, 1.0, 0.0],
         torch.relu: [0.0, 0.0, infinity, 0.0, nan, 1e4, 0.0],

@@ -58,12 +58,8 @@ class CartPole:
         self._keys = torch.zeros(count, dtype=torch.int64, device=device)
         self._table = torch.zeros(6, count, dtype=torch.float64, device=device)
         self._over = torch.zeros(count, dtype=torch.bool, device=device)
-        self._is_reset = False
-
-    @property
-    def elementwise(self) -> Elementwise:
-        """A step of one environment, whose state is its reset number, steps, position and so on, over, key."""
-        return Elementwise(_element(self.info.max_episode_steps or 0), [*self._table, self._over], [self._keys])
+        self._is_reset, self._limit = False, max_episode_steps
+        self.elementwise = Elementwise(_element(max_episode_steps), [*self._table, self._over], [self._keys])
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
         keys = np.array(check_seeds(seeds, index, self.info.count), dtype=np.uint64).view(np.int64)
@@ -82,7 +78,7 @@ class CartPole:
         if index is not None:
             table, over, keys = table.index_select(1, index), over[index], keys[index]
         step = _compiled_step if compiles(torch.float64, table.device) else _tensor_step
-        transition = step(self.info.max_episode_steps or 0, action, table, over, keys)
+        transition = step(self._limit, action, table, over, keys)
         if index is not None:
             self._table.index_copy_(1, index, table)
             self._over[index] = over
