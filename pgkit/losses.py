@@ -54,9 +54,9 @@ def _variance(x: Tensor, valid: Tensor) -> Tensor:
 
 
 def _check(**tensors: Tensor) -> None:
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if len(set(shapes.values())) != 1 or tensors["valid"].dim() != 2:
-        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    valid = tensors["valid"]
+    if valid.dim() != 2 or any(tensor.shape != valid.shape for tensor in tensors.values()):
+        given = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
         raise ValueError(f"expected tensors of one shape (P, B), got {given}")
-    if tensors["valid"].dtype != torch.bool:
-        raise ValueError(f"valid must be bool, got {tensors['valid'].dtype}")
+    if valid.dtype != torch.bool:
+        raise ValueError(f"valid must be bool, got {valid.dtype}")

@@ -1,12 +1,14 @@
 """Computing on CPU: one thread, memory that is kept, and where loops of pgkit's own take the place of libraries."""
 
 import ctypes
+from functools import cache
 
 import torch
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of mallopt(3)
 
 
+@cache
 def compiles(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether pgkit's own loops, compiled by LLVM, multiply matrices and make optimizer steps there, not PyTorch."""
     return device.type == "cpu" and dtype in (torch.float32, torch.float64)

@@ -215,11 +215,11 @@ def _per_member(name: str, number: Scalar, like: Tensor) -> Tensor:
 
 def _check(ends: Ends, **tensors: Tensor) -> None:
     tensors |= ends._asdict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if len(set(shapes.values())) != 1 or len(ends.valid.shape) != 3 or not len(ends.valid):
-        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    shape = ends.valid.shape
+    if len(shape) != 3 or shape[0] == 0 or any(tensor.shape != shape for tensor in tensors.values()):
+        given = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
         raise ValueError(f"expected tensors of one shape (T, P, N) with T >= 1, got {given}")
-    for name, mask in ends._asdict().items():
+    for name, mask in zip(ends._fields, ends, strict=True):
         _check_mask(name, mask)
 
 

@@ -183,9 +183,10 @@ def own(grads: Params, params: Params) -> Params:
         if grad.shape != param.shape or grad.dtype != param.dtype:
             given, needed = f"{grad.dtype} {tuple(grad.shape)}", f"{param.dtype} {tuple(param.shape)}"
             raise PgkitError(f"the gradient of {name} is {given}, the parameter {needed}")
-        if not grad.is_contiguous() or grad.data_ptr() in taken:
+        place = grad.data_ptr()
+        if place in taken or not grad.is_contiguous():
             grad = grad.clone(memory_format=torch.contiguous_format)
-        taken.add(grad.data_ptr())
+        taken.add(place)
         owned[name] = grad.detach() if grad.requires_grad else grad
     return owned
 

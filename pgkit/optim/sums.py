@@ -29,8 +29,8 @@ def launch(kernel: "Kernel", leaves: Sequence[Sequence[Tensor]], table: Tensor, 
     members = table.shape[-1]
     if members:
         sizes = [own[0].numel() // members for own in leaves]
-        addresses = [tensor.data_ptr() for own in leaves for tensor in own]
-        arrays = [(ctypes.c_int64 * len(numbers))(*numbers) for numbers in (sizes, addresses)]
+        places = [tensor.data_ptr() for own in leaves for tensor in own]
+        arrays = [(ctypes.c_int64 * len(numbers))(*numbers) for numbers in (sizes, places)]
         kernel(len(sizes), members, *arrays, table.data_ptr(), stride)
 
 
@@ -47,7 +47,7 @@ def inner(first: Params, second: Params) -> Tensor:
     """Inner product of two Params per member, ``(P,)``, summed leaf by leaf in their order."""
     leaves = [(leaf, second[name]) for name, leaf in first.items()]
     like = leaves[0][0]
-    if not all(_alike(like, *leaf) for leaf in leaves):
+    if not _alike(leaves):
         total = row_sum(leaves[0][0] * leaves[0][1])
         for own, other in leaves[1:]:
             total = total + row_sum(own * other)
@@ -55,7 +55,7 @@ def inner(first: Params, second: Params) -> Tensor:
     total = like.new_zeros(len(like))
     launch(
         _fold_kernel(_add_product, 2, like.dtype),
-        [[leaf.detach().contiguous() for leaf in own] for own in leaves],
+        [(first.contiguous(), second.contiguous()) for first, second in leaves],
         total,
     )
     return total
@@ -71,24 +71,24 @@ def apply_updates(params: Params, updates: Params, alive: Tensor | None = None) 
 @torch.no_grad()
 def add_updates(params: Params, updates: Params) -> tuple[Params, Tensor]:
     """``param + update`` in the buffers of the updates, and the sum of the elements of each leaf, ``(L, P)``."""
-    leaves = [(updates[name].contiguous(), param.detach().contiguous()) for name, param in params.items()]
+    leaves = [(updates[name].contiguous(), param.contiguous()) for name, param in params.items()]
     like = leaves[0][0]
-    if all(_alike(like, *leaf) for leaf in leaves):
+    if _alike(leaves):
         sums = like.new_zeros(len(leaves), len(like))
         launch(_fold_kernel(_add_moved, 2, like.dtype), leaves, sums, len(like))
     else:
         sums = torch.stack([row_sum(update.add_(param)) for update, param in leaves])
     moved = {name: leaf for name, (leaf, _) in zip(params, leaves, strict=True)}
     for name, param in params.items():
-        moved[name].requires_grad_(param.requires_grad)
+        if param.requires_grad:
+            moved[name].requires_grad_()
     return moved, sums
 
 
-def _alike(like: Tensor, first: Tensor, second: Tensor) -> bool:
-    """Whether one compiled loop can go over both, and over leaves like that one."""
-    if first.shape != second.shape or not first.dtype == second.dtype == like.dtype:
-        return False
-    return first.device == second.device and compiles(like.dtype, first.device)
+def _alike(leaves: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    """Whether one compiled loop can go over all these pairs."""
+    kinds = {(tensor.dtype, tensor.device) for pair in leaves for tensor in pair}
+    return len(kinds) == 1 and compiles(*kinds.pop()) and all(first.shape == second.shape for first, second in leaves)
 
 
 def _add_product(total: Any, first: Any, second: Any) -> tuple[Any, ...]:
