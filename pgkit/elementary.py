@@ -62,14 +62,12 @@ def log(x: "Value") -> "Value":
 def expm1(x: "Value") -> "Value":
     """``exp(x) - 1`` without cancellation near 0, up to where that is the largest number."""
     form = _FORMATS[x.kind]
-    n, part = _exponent(x.between(-(form.fraction + 2.0), form.bias * float(LN_2)))
-    scale = _power_of_two(n, x)
-    return scale.times_plus(part, scale - 1.0)
+    return _expm1(x.between(-(form.fraction + 2.0), form.bias * float(LN_2)))
 
 
 def tanh(x: "Value") -> "Value":
     """The hyperbolic tangent, odd to the last bit."""
-    twice = expm1((x.magnitude() * 2.0).between(0.0, 2.0 * _FORMATS[x.kind].fraction))
+    twice = _expm1(x.magnitude().at_most(_FORMATS[x.kind].fraction) * 2.0)
     return (twice / (twice + 2.0)).with_sign_of(x)
 
 
@@ -88,6 +86,12 @@ def cos(x: "Value") -> "Value":
     """The cosine, for arguments up to 1e5."""
     quarter, sine, cosine = _quarters(x)
     return _either(quarter + 1, sine, cosine)
+
+
+def _expm1(x: "Value") -> "Value":
+    n, part = _exponent(x)
+    scale = _power_of_two(n, x)
+    return scale.times_plus(part, scale - 1.0)
 
 
 def _exponent(x: "Value") -> "tuple[Value, Value]":
@@ -132,8 +136,8 @@ def _reduced(x: "Value", unit: Fraction, parts: int) -> "tuple[Value, Value]":
 
 def _polynomial(coefficients: Sequence[float], x: "Value") -> "Value":
     """``c_0 + c_1 x + c_2 x^2 + ...`` by Horner's rule."""
-    *rest, last = coefficients
-    total = x * 0.0 + last
+    *rest, before, last = coefficients
+    total = x.times_plus(last, before)
     for coefficient in reversed(rest):
         total = total.times_plus(x, coefficient)
     return total

@@ -129,7 +129,12 @@ class Value:
 
     def between(self, low: float, high: float) -> "Value":
         """The nearest number in an interval; NaN stays."""
-        return (self < low).choose(low, (self > high).choose(high, self))
+        high_enough = (self < low).choose(low, self)
+        return high_enough.at_most(high)
+
+    def at_most(self, high: float) -> "Value":
+        """The smaller of two numbers; NaN stays."""
+        return (self > high).choose(high, self)
 
     def everywhere(self, number: ir.Value) -> "Value":
         """A number, in as many lanes as this has."""
