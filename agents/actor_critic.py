@@ -10,7 +10,6 @@ episode, and the rollout's end, bootstrap from the value of the true next observ
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from pgkit.losses import masked_mean, policy_gradient_loss, value_loss
 from pgkit.policies import Policy
 from pgkit.returns import Ends, gae, normalize_advantage
 from pgkit.types import Batch, Params, Rollout
@@ -44,11 +43,6 @@ def targets(policy: Policy, params: Params, rollout: Rollout, config: Config) ->
 def loss(policy: Policy, params: Params, batch: Batch, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Policy loss + value_coef * value loss - entropy_coef * entropy, each a mean over samples, ``(P,)``."""
     outputs, value = (network(params, batch.obs, batch.tapes) for network in (policy.outputs, policy.value))
-    log_prob, entropy = policy.head.evaluate(outputs, batch.action)
-    metrics = {
-        "loss/policy": policy_gradient_loss(log_prob, batch.advantage, batch.valid),
-        "loss/value": value_loss(value, batch.target, batch.valid),
-        "policy/entropy": masked_mean(entropy, batch.valid),
-    }
+    metrics = policy.head.losses(outputs, value, batch)
     value_term, bonus = config.value_coef * metrics["loss/value"], config.entropy_coef * metrics["policy/entropy"]
     return metrics["loss/policy"] + value_term - bonus, metrics

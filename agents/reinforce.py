@@ -13,7 +13,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from pgkit.losses import masked_mean, policy_gradient_loss, value_loss
 from pgkit.policies import Policy
 from pgkit.returns import (
     Ends,
@@ -67,14 +66,11 @@ def _baseline(config: Config, weight: Tensor, value: Tensor, valid: Tensor) -> T
 
 def loss(policy: Policy, params: Params, batch: Batch, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Policy loss - entropy_coef * entropy (+ value_coef * value loss), each a mean over samples, ``(P,)``."""
-    outputs = policy.outputs(params, batch.obs, batch.tapes)
-    log_prob, entropy = policy.head.evaluate(outputs, batch.action)
-    metrics = {
-        "loss/policy": policy_gradient_loss(log_prob, batch.advantage, batch.valid),
-        "policy/entropy": masked_mean(entropy, batch.valid),
-    }
+    outputs, learned = policy.outputs(params, batch.obs, batch.tapes), config.baseline == "value"
+    value = policy.value(params, batch.obs, batch.tapes) if learned else batch.target
+    metrics = policy.head.losses(outputs, value, batch)
     total = metrics["loss/policy"] - config.entropy_coef * metrics["policy/entropy"]
-    if config.baseline == "value":
-        metrics["loss/value"] = value_loss(policy.value(params, batch.obs, batch.tapes), batch.target, batch.valid)
-        total = total + config.value_coef * metrics["loss/value"]
+    if learned:
+        return total + config.value_coef * metrics["loss/value"], metrics
+    del metrics["loss/value"]
     return total, metrics

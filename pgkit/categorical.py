@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgkit.losses import masked_mean, policy_gradient_loss, value_loss
 from pgkit.machine import compiles
 
 MOST_COMPILED = 64
@@ -40,55 +41,85 @@ def compiled_sample(outputs: Tensor, uniform: Tensor) -> Tensor:
     return action
 
 
-def compiled_evaluation(outputs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-    """Logarithms of the probabilities of choices ``(...)`` by outputs ``(..., L)``, and entropies; differentiable."""
-    log_prob, entropy = _Evaluation.apply(outputs, action)  # type: ignore[no-untyped-call]
-    return log_prob, entropy
+class Losses(torch.autograd.Function):
+    """``(outputs, value, action, advantage, target, valid) -> (policy loss, value loss, entropy)``, ``(P,)`` each.
 
+    What :func:`pgkit.losses.policy_gradient_loss`, ``value_loss`` and ``masked_mean`` make of log-probabilities, values
+    and entropies, in closed form: all samples forward in one pass, and backward in one.
+    """
 
-class _Evaluation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, outputs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        outputs, action = outputs.contiguous(), action.contiguous()
-        if action.shape != outputs.shape[:-1] or action.dtype != torch.int64:
+    def forward(ctx: Any, outputs: Tensor, value: Tensor, *batch: Tensor) -> tuple[Tensor, ...]:
+        tensors = [tensor.contiguous() for tensor in (outputs, value, *batch)]
+        shape, dtype = outputs.shape[:2], outputs.dtype
+        kinds = [dtype, dtype, torch.int64, dtype, dtype, torch.bool]
+        if [t.dtype for t in tensors] != kinds or any(t.shape != shape for t in tensors[1:]):
+            given = ", ".join(f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in tensors)
             raise ValueError(
-                f"expected int64 {tuple(outputs.shape[:-1])} choices, got {action.dtype} {tuple(action.shape)}"
+                f"expected outputs, value, action, advantage, target, valid of samples (P, B), got {given}"
             )
-        ctx.save_for_backward(outputs, action)
-        log_prob, entropy = outputs.new_empty(action.shape), outputs.new_empty(action.shape)
-        tensors = action, log_prob, entropy
-        evaluate, _ = _evaluators(outputs.shape[-1], outputs.dtype)
-        evaluate(action.numel(), *_columns(outputs), *(tensor.data_ptr() for tensor in tensors))
-        return log_prob, entropy
+        terms = outputs.new_empty(3, *shape)
+        forward, _ = _passes(outputs.shape[2], dtype)
+        forward(
+            terms[0].numel(), *_columns(tensors[0]), *map(Tensor.data_ptr, tensors[1:]), *map(Tensor.data_ptr, terms)
+        )
+        counts = tensors[-1].sum(1).clamp(min=1)
+        ctx.save_for_backward(*tensors, counts)
+        policy, of_value, entropy = (terms.sum(2) / counts).unbind(0)
+        return -policy, of_value, entropy
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        outputs, action = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        *tensors, counts = ctx.saved_tensors
+        outputs, value = tensors[:2]
+        unneeded = [None] * 4
         if torch.is_grad_enabled():  # somebody asks for second derivatives
-            return torch.stack(_differentiated(outputs.unbind(-1), action, *grads), -1), None
-        result, (of_log_prob, of_entropy) = torch.empty_like(outputs), (grad.contiguous() for grad in grads)
-        _, differentiate = _evaluators(outputs.shape[-1], outputs.dtype)
-        tensors = action, of_log_prob, of_entropy
-        columns = *_columns(outputs), *(tensor.data_ptr() for tensor in tensors), *_columns(result)
-        differentiate(action.numel(), *columns)
-        return result, None
+            results = _on_tensors(*tensors)
+            return *torch.autograd.grad(results, (outputs, value), grads, create_graph=True), *unneeded
+        weights = (torch.stack(grads) / counts).unsqueeze(2).expand(3, *value.shape).contiguous()
+        of_outputs, of_value = torch.empty_like(outputs), torch.empty_like(value)
+        _, backward = _passes(outputs.shape[2], outputs.dtype)
+        given = *map(Tensor.data_ptr, tensors[1:]), *map(Tensor.data_ptr, weights)
+        backward(value.numel(), *_columns(outputs), *given, *_columns(of_outputs), of_value.data_ptr())
+        return of_outputs, of_value, *unneeded
 
 
-def _evaluated(outputs: Sequence[Any], action: Any) -> list[Any]:
-    """The logarithm of a choice's probability, and the entropy."""
+def _on_tensors(
+    outputs: Tensor, value: Tensor, action: Tensor, advantage: Tensor, target: Tensor, valid: Tensor
+) -> tuple[Tensor, ...]:
+    logs = torch.log_softmax(outputs, -1)
+    log_prob = logs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+    entropy = -(logs.exp() * logs).sum(-1)
+    policy = policy_gradient_loss(log_prob, advantage, valid)
+    return policy, value_loss(value, target, valid), masked_mean(entropy, valid)
+
+
+def _terms(outputs: Sequence[Any], value: Any, action: Any, advantage: Any, target: Any, valid: Any) -> list[Any]:
+    """What a sample adds to the three sums."""
     logs, weights = _log_probs(outputs)
-    entropy = -sum(weight * log for weight, log in zip(weights, logs, strict=True))
-    return [_chosen(logs, action), entropy]
+    log_prob = logs[0]
+    for choice, log in enumerate(logs[1:], 1):
+        log_prob = torch.where(action == choice, log, log_prob)
+    error = value - target
+    terms = log_prob * advantage, error * error, _entropy(logs, weights)
+    return [torch.where(valid, term, 0.0) for term in terms]
 
 
-def _differentiated(outputs: Sequence[Any], action: Any, of_log_prob: Any, of_entropy: Any) -> list[Any]:
-    """The gradient of the outputs from those of the results."""
-    logs, weights = _log_probs(outputs)
-    entropy = -sum(weight * log for weight, log in zip(weights, logs, strict=True))
-    return [
-        of_log_prob * (torch.where(action == choice, 1.0 - weight, -weight)) - of_entropy * weight * (log + entropy)
+def _gradients(
+    outputs: Sequence[Any], value: Any, action: Any, advantage: Any, target: Any, valid: Any, *of: Any
+) -> list[Any]:
+    """Those of a sample's outputs and value, by those of the three means over the number of samples."""
+    (logs, weights), (of_policy, of_error, of_entropy) = _log_probs(outputs), of
+    of_log_prob, entropy = -of_policy * advantage, _entropy(logs, weights)
+    of_outputs = [
+        of_log_prob * torch.where(action == choice, 1.0 - weight, -weight) - of_entropy * weight * (log + entropy)
         for choice, (log, weight) in enumerate(zip(logs, weights, strict=True))
     ]
+    return [torch.where(valid, grad, 0.0) for grad in (*of_outputs, of_error * (value - target) * 2.0)]
+
+
+def _entropy(logs: Sequence[Any], weights: Sequence[Any]) -> Any:
+    return -sum(weight * log for weight, log in zip(weights, logs, strict=True))
 
 
 def _log_probs(outputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
@@ -106,14 +137,6 @@ def _below_highest(outputs: Sequence[Any]) -> list[Any]:
     return [output - highest for output in outputs]
 
 
-def _chosen(numbers: Sequence[Any], action: Any) -> Any:
-    """The number of a choice."""
-    found = numbers[0]
-    for choice, number in enumerate(numbers[1:], 1):
-        found = torch.where(action == choice, number, found)
-    return found
-
-
 def _columns(matrix: Tensor) -> Sequence[int]:
     """Where the columns of a contiguous ``(..., L)`` begin."""
     size, width = matrix.element_size(), matrix.shape[-1]
@@ -129,12 +152,14 @@ def _sampler(choices: int, dtype: torch.dtype) -> Callable[..., None]:
 
 
 @lru_cache
-def _evaluators(choices: int, dtype: torch.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
+def _passes(choices: int, dtype: torch.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
     from pgkit.elements import compile_rows
 
     outputs, number = [(dtype, choices)] * choices, (dtype, 1)
-    inputs = [*outputs, (torch.int64, 1)]
+    inputs = [*outputs, number, (torch.int64, 1), number, number, (torch.bool, 1)]
     return (
-        compile_rows(lambda row, *x: _evaluated(x[:choices], x[choices]), inputs, [number, number]),
-        compile_rows(lambda row, *x: _differentiated(x[:choices], *x[choices:]), [*inputs, number, number], outputs),
+        compile_rows(lambda row, *x: _terms(x[:choices], *x[choices:]), inputs, [number] * 3),
+        compile_rows(
+            lambda row, *x: _gradients(x[:choices], *x[choices:]), [*inputs, *[number] * 3], [*outputs, number]
+        ),
     )
