@@ -31,6 +31,15 @@ def pick(outputs: Sequence[Any], uniform: Any) -> Any:
     return choice
 
 
+def most_likely(outputs: Sequence[Any]) -> Any:
+    """The first of the choices with the highest output, int64."""
+    highest, choice = outputs[0], (outputs[0] > outputs[0]).to(torch.int64)  # it is not: 0
+    for number, output in enumerate(outputs[1:], 1):
+        choice = torch.where(output > highest, number, choice)
+        highest = torch.maximum(highest, output)
+    return choice
+
+
 def compiled_sample(outputs: Tensor, uniform: Tensor) -> Tensor:
     """Choices ``(...)``, int64, by outputs ``(..., L)`` and numbers in (0, 1) of their shape but for the last axis."""
     outputs, action = outputs.contiguous(), outputs.new_empty(outputs.shape[:-1], dtype=torch.int64)

@@ -34,8 +34,9 @@ def compiled_rollout(
     obs: Tensor,
     members: Tensor,
     keys: Tensor,
-    counter: int,
+    counters: Tensor,
     length: int,
+    deterministic: bool = False,
 ) -> Rollout:
     """``length`` steps of every member's environments.
 
@@ -46,8 +47,9 @@ def compiled_rollout(
         obs: ``(P, N, D)``, what the environments show now.
         members: int64 ``(P,)``; the environments of member k are the N from ``members[k] N`` on.
         keys: int64 ``(P,)``, of the streams of action noise.
-        counter: of the first number in each stream.
+        counters: int64 ``(P,)``, of the first number in each stream.
         length: T, at least 1.
+        deterministic: take the most likely actions.
     """
     size, count, features = obs.shape
     seen, action = obs.new_empty(size, length + 1, count, features), members.new_empty(size, length, count)
@@ -57,10 +59,10 @@ def compiled_rollout(
     form, leaves = policy.acting_layers(params)
     leaves = [leaf.contiguous() for leaf in leaves]
     blank = blank_tape(form, torch.Size([size, length * count, features]), leaves)
-    members, keys = members.contiguous(), keys.contiguous()
+    of_members = [tensor.contiguous() for tensor in (members, keys, counters)]
     tensors = seen, action, reward, ends, *envs.state, *envs.constants, blank.room
-    _kernel(form[0], policy.head.width, features, envs)(
-        *(length, size, count, members.data_ptr(), keys.data_ptr(), counter),
+    _kernel(form[0], policy.head.width, features, envs, deterministic)(
+        *(length, size, count, *(tensor.data_ptr() for tensor in of_members)),
         *blank.arguments,
         *(tensor.data_ptr() for tensor in tensors),
     )
@@ -70,9 +72,11 @@ def compiled_rollout(
     return rollout
 
 
-def _kernel(activation: Activation, width: int, features: int, envs: Elementwise) -> Callable[..., None]:
+def _kernel(
+    activation: Activation, width: int, features: int, envs: Elementwise, deterministic: bool
+) -> Callable[..., None]:
     dtypes = (tuple(tensor.dtype for tensor in tensors) for tensors in (envs.state, envs.constants))
-    return _compiled(activation, width, features, envs.step, *dtypes)
+    return _compiled(activation, width, features, envs.step, *dtypes, deterministic)
 
 
 @lru_cache

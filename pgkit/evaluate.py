@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pgkit.compiled_rollout import compiled_rollout, elementwise
 from pgkit.envs import normalize
-from pgkit.envs.base import Environments
+from pgkit.envs.base import Elementwise, Environments
 from pgkit.optim.core import take_tree
 from pgkit.policies import Policy
 from pgkit.seeding import stream_keys, stream_seed, uniform
@@ -86,6 +87,10 @@ def _play(
     returns = torch.zeros(shape, dtype=torch.float64, device=device).flatten()
     lengths = torch.zeros(shape, dtype=torch.int64, device=device).flatten()
     so_far = returns.clone()  # of the episodes that are running
+    compiled = None if obs_stats is not None else elementwise(envs, policy, params)
+    if compiled is not None:
+        start = obs, keys.flatten(), counters[:, 0, 0]
+        return _compiled_play(policy, params, compiled, *start, deterministic)
     state, index = (params, obs_stats, obs, keys, counters), running  # of the players that still play
     for block in count():
         if not len(running):
@@ -109,3 +114,25 @@ def _play(
         if len(left) < len(obs):
             state, index = take_tree(state, left), place * episodes + index % episodes
     return Episodes(returns.view(shape), lengths.view(shape))
+
+
+def _compiled_play(
+    policy: Policy, params: Params, envs: Elementwise, obs: Tensor, keys: Tensor, counters: Tensor, deterministic: bool
+) -> Episodes:
+    """The same, a block of steps at a time; what an environment does after its episode is not looked at."""
+    size, episodes = obs.shape[:2]
+    players = torch.arange(size)
+    running = torch.ones(size, episodes, dtype=torch.bool)
+    returns, lengths = running.new_zeros(2, size, episodes, dtype=torch.float64).unbind(0)
+    while len(players):
+        rollout = compiled_rollout(policy, params, envs, obs, players, keys, counters, _BLOCK, deterministic)
+        done = rollout.terminated | rollout.truncated
+        counts = (done.cumsum(0) <= done.long()) & running[players]  # up to the first end, that included
+        returns[players] += torch.where(counts, rollout.reward.double(), 0.0).sum(0)
+        lengths[players] += counts.sum(0)
+        running[players] &= ~done.any(0)
+        state = params, rollout.obs[-1], keys, counters + _BLOCK * episodes, players
+        staying = running[players].any(1)
+        rows = staying.nonzero().squeeze(1)
+        params, obs, keys, counters, players = state if staying.all() else take_tree(state, rows)
+    return Episodes(returns, lengths.long())

@@ -137,7 +137,8 @@ class Collector:
         if compiled is None:
             rollout = self._one_by_one(params, length)
         else:
-            where = self.obs, self.members, self.keys, self.iteration * _ITERATION_STRIDE
+            counters = torch.full_like(self.keys, self.iteration * _ITERATION_STRIDE)
+            where = self.obs, self.members, self.keys, counters
             rollout = compiled_rollout(self.policy, params, compiled, *where, length)
         self.obs = rollout.obs[-1].clone()
         self.iteration += 1
