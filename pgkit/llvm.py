@@ -132,3 +132,10 @@ def compiled_function(made: ir.Function, vectorize: bool = False) -> Callable[..
     """A function that is written down, see :func:`compiled`."""
     kinds = tuple(ctypes.c_int64 if argument.type == INT else ctypes.c_void_p for argument in made.args)
     return compiled(str(made.module), made.name, kinds, vectorize)
+
+
+def shared(made: ir.Function, vectorize: bool = False) -> Callable[..., None]:
+    """The same, and other modules can declare a function of that name and call it."""
+    function = compiled_function(made, vectorize)
+    binding.add_symbol(made.name, ctypes.cast(function, ctypes.c_void_p).value)  # type: ignore[arg-type] # of ctypes, too
+    return function

@@ -1,6 +1,7 @@
 """The loops of :mod:`pgkit.products`, written down for LLVM."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from pgkit.llvm import (
     load,
     loop,
     register_bytes,
+    shared,
     store,
 )
 from pgkit.products import FEW
@@ -34,15 +36,22 @@ _OWN = [INT] * 3 + [POINTER, INT, INT] + [POINTER, INT, INT] + [POINTER] * 4
 
 
 def product_function(module: ir.Module, real: ir.Type) -> ir.Function:
-    """``product(M, K, N, a, row, column, b, row, turned, bias, sums, result, room)`` of one member, in a module.
+    """``product(M, K, N, a, row, column, b, row, turned, bias, sums, result, room)`` of one member, for a module.
 
     ``a`` is followed by its strides in numbers; if ``turned``, ``row`` of ``b`` is the stride from one column to the
     next, and those along K are 1. ``bias`` and ``sums`` may be null. ``room`` holds ``(K + 1)(N + 16)`` numbers.
     """
-    builder, arguments = function(module, "product", _OWN, private=True)
+    name = f"pgkit_product_{real.intrinsic_name}_{register_bytes()}"
+    _compile_once(name, real)
+    return ir.Function(module, ir.FunctionType(ir.VoidType(), _OWN), name)
+
+
+@lru_cache
+def _compile_once(name: str, real: ir.Type) -> Callable[..., None]:
+    builder, arguments = function(ir.Module(), name, _OWN)
     _Writer(builder, real, arguments).product()
     builder.ret_void()
-    return builder.function
+    return shared(builder.function)
 
 
 def compile_product(dtype: torch.dtype) -> Callable[..., None]:

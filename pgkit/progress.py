@@ -1,7 +1,12 @@
 """The progress bar of a training run: silent when the output is no terminal."""
 
+import math
 import sys
+import time
 from typing import Any
+
+SECONDS = 0.1
+"""The bar takes notice so often."""
 
 
 class ProgressBar:
@@ -14,8 +19,8 @@ class ProgressBar:
         columns: list[Any] = [TextColumn("{task.percentage:>3.0f}%"), BarColumn()]
         columns += [TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps  {task.fields[speed]}")]
         columns += [TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn(), TextColumn("{task.fields[note]}")]
-        shown = shown and sys.stderr.isatty()
-        self._progress = Progress(*columns, console=Console(stderr=True), disable=not shown, refresh_per_second=4)
+        self._shown, self._total, self._at = shown and sys.stderr.isatty(), total, -math.inf
+        self._progress = Progress(*columns, console=Console(stderr=True), disable=not self._shown, refresh_per_second=4)
         self._task = self._progress.add_task("training", total=total, speed="", note="")
 
     def start(self) -> None:
@@ -23,7 +28,11 @@ class ProgressBar:
         self._progress.start()
 
     def show(self, completed: float) -> None:
-        """Set the steps that are done."""
+        """Set the steps that are done; seen at once only at the end, because updates may be thousands a second."""
+        now = time.perf_counter()
+        if not self._shown or (now - self._at < SECONDS and completed < self._total):
+            return
+        self._at = now
         speed = self._progress.tasks[0].speed
         self._progress.update(self._task, completed=completed, speed=f"{speed:,.0f} steps/s" if speed else "")
 

@@ -191,7 +191,7 @@ class Summary:
 
     def see(self, steps: Array, numbers: Mapping[str, tuple[Array, Array]], now: float) -> None:
         """Take notice of new numbers: (members, their numbers) by tag."""
-        due: dict[int, dict[str, float]] = {}
+        due = []
         for tag, (members, values) in numbers.items():
             nothing = np.zeros(self._size, np.int64), np.full(self._size, np.nan)
             latest_steps, latest = self._latest.setdefault(tag, nothing)
@@ -199,7 +199,7 @@ class Summary:
             new = self._new.setdefault(tag, np.zeros(self._size, bool))
             new[members] = True
             if 2 * new.sum() > self._size:
-                due.setdefault(self._step(tag), {}).update(self._point(tag))
+                due.append(tag)
         self._write(due, now)
 
     def close(self) -> None:
@@ -208,25 +208,27 @@ class Summary:
             self._finish()
 
     def _finish(self) -> None:
-        due: dict[int, dict[str, float]] = {}
-        for tag, new in self._new.items():
-            if new.any():
-                due.setdefault(self._step(tag), {}).update(self._point(tag))
-        self._write(due, time.time())
+        self._write([tag for tag, new in self._new.items() if new.any()], time.time())
 
-    def _step(self, tag: str) -> int:
-        steps, latest = self._latest[tag]
-        return int(np.median(steps[~np.isnan(latest)]))
-
-    def _point(self, tag: str) -> dict[str, float]:
-        self._new[tag][:] = False
-        latest = self._latest[tag][1]
-        with np.errstate(invalid="ignore"):  # interpolating between infinities
-            quantiles = np.quantile(latest[~np.isnan(latest)], list(_QUANTILES.values()))
-        named = zip(_QUANTILES, quantiles.tolist(), strict=True)
-        return {name.format(tag): number for name, number in named if not np.isnan(number)}
-
-    def _write(self, due: Mapping[int, Mapping[str, float]], now: float) -> None:
-        for step, numbers in due.items():
-            self._writer.scalars(step, numbers, now)
+    def _write(self, tags: Sequence[str], now: float) -> None:
+        """A point of each of these curves."""
+        points: dict[int, dict[str, float]] = {}
+        alike: dict[bytes, list[str]] = {}  # curves of the same members at the same steps
+        for tag in tags:
+            self._new[tag][:] = False
+            steps, latest = self._latest[tag]
+            known = ~np.isnan(latest)
+            alike.setdefault(known.tobytes() + steps[known].tobytes(), []).append(tag)
+        for group in alike.values():
+            steps, latest = self._latest[group[0]]
+            known = ~np.isnan(latest)
+            numbers = np.stack([self._latest[tag][1][known] for tag in group], 1)
+            with np.errstate(invalid="ignore"):  # interpolating between infinities
+                quantiles = np.quantile(numbers, list(_QUANTILES.values()), axis=0)
+            own = points.setdefault(int(np.median(steps[known])), {})
+            for tag, column in zip(group, quantiles.T.tolist(), strict=True):
+                named = zip(_QUANTILES, column, strict=True)
+                own |= {name.format(tag): number for name, number in named if not np.isnan(number)}
+        for step, values in points.items():
+            self._writer.scalars(step, values, now)
         self._writer.flush()
