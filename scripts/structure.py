@@ -10,8 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LAYERS = (
-    ("types", "seeding", "machine", "files", "explain", "llvm", "product_kernel", "products"),
-    ("returns", "losses", "networks", "optim.core"),
+    (
+        "types",
+        "seeding",
+        "machine",
+        "files",
+        "explain",
+        "llvm",
+        "elementary",
+        "elements",
+        "product_kernel",
+        "products",
+        "scan_kernel",
+        "scans",
+    ),
+    ("returns", "losses", "network_kernel", "networks", "categorical", "optim.core"),
     (
         "optim",
         "policies",
@@ -25,7 +38,7 @@ LAYERS = (
         "processes",
         "rundir",
     ),
-    ("rollout", "evaluate"),
+    ("rollout_kernel", "compiled_rollout", "rollout", "evaluate"),
     ("agents",),
     ("registry", "overrides", "config"),
     (

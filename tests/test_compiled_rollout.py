@@ -1,0 +1,149 @@
+"""Compiled rollouts and evaluations are those of acting and stepping one after the other, to the last bit."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pgkit import evaluate, rollout
+from pgkit.compiled_rollout import elementwise
+from pgkit.config import TrainConfig, members, parse_config
+from pgkit.envs.cartpole import CartPole
+from pgkit.evaluate import Player, play
+from pgkit.population import Population, build
+from pgkit.training import gradient, targets, update
+from pgkit.types import Rollout
+
+
+def config(**changes: Any) -> TrainConfig:
+    """Five members on CartPole with episodes of at most 23 steps."""
+    table: dict[str, Any] = {
+        "name": "rollout",
+        "env": {"id": "CartPole-v1", "max_episode_steps": 23},
+        "agent": {"name": "actor-critic"},
+        "optimizer": {"name": "adam", "lr": 0.01},
+        "steps": 100_000,
+        "seeds": 5,
+        "envs_per_member": 8,
+        "rollout_steps": 16,
+    }
+    return parse_config(table | changes)
+
+
+def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on nothing is compiled whole."""
+    for module in (rollout, evaluate):
+        monkeypatch.setattr(module, "elementwise", lambda envs, policy, params: None)
+
+
+def tensors(one: Rollout) -> dict[str, Tensor]:
+    values = {field.name: getattr(one, field.name) for field in fields(one)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+CASES: Mapping[str, Mapping[str, Any]] = {
+    "as shipped": {},
+    "few environments": {"envs_per_member": 1},
+    "environments that fill no register": {"envs_per_member": 11},
+    "a shared trunk": {"policy": {"shared": True, "hidden": [16]}},
+    "silu": {"policy": {"activation": "silu", "hidden": [16, 7]}},
+    "no hidden layer": {"policy": {"hidden": []}},
+    "scaled rewards": {"env": {"id": "CartPole-v1", "reward_scale": 0.1, "normalize_rewards": True}},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_compiled_rollout_is_that_of_single_steps(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All transitions of four rollouts with updates between them, and the statistics; then of two members alone."""
+
+    def collect() -> tuple[list[Rollout], Population]:
+        population = build(members(config(**CASES[case])))
+        rollouts = []
+        for turn in range(6):
+            if turn == 4:
+                population = population.take(torch.tensor([3, 1]))
+            update(population)
+            assert population.evidence is not None
+            rollouts.append(population.evidence.pieces[0].raw)
+        return rollouts, population
+
+    compiled, whole = collect()
+    step_by_step(monkeypatch)
+    single, stepped = collect()
+    for own, other in zip(compiled, single, strict=True):
+        for name, value in tensors(own).items():
+            assert torch.equal(value, getattr(other, name)), name
+    assert any(own.terminated.any() and (own.truncated.any() or case == "scaled rewards") for own in compiled)
+    for own, other in zip(whole.collector.statistics, stepped.collector.statistics, strict=True):
+        assert torch.equal(own, other)
+    for name, leaf in whole.params.items():
+        assert torch.equal(leaf, stepped.params[name])
+
+
+def test_what_cannot_be_compiled_whole_is_stepped() -> None:
+    """Other environments, and distributions over more than CartPole's actions are told by ``elementwise``."""
+    population = build(members(config()))
+    collector = population.collector
+    assert elementwise(collector.envs, population.policy, population.params) is not None
+    twice = {name: leaf.double() for name, leaf in population.params.items()}
+    assert elementwise(collector.envs, population.policy, twice) is None
+    other = build(members(config(env={"id": "CartPole-v1", "backend": "gymnasium"}, seeds=2)))
+    assert elementwise(other.collector.envs, other.policy, other.params) is None
+    other.collector.envs.close()
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_compiled_evaluation_is_that_of_single_steps(deterministic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Players whose episodes end at very different times, some groups of them at once."""
+    population = build(members(config(seeds=7)))
+    population.params["actor.2.weight"] *= torch.logspace(0, 3, 7)[:, None, None]
+    players = [Player(seed, point) for seed, point in zip(range(7), (0, 5, 2, 0, 1, 1, 9), strict=True)]
+
+    def played() -> Any:
+        envs = CartPole(35, 120)
+        return play(population.policy, population.params, envs, players, 9, deterministic=deterministic)
+
+    compiled = played()
+    step_by_step(monkeypatch)
+    single = played()
+    assert torch.equal(compiled.returns, single.returns)
+    assert torch.equal(compiled.lengths, single.lengths)
+    assert len(compiled.lengths.unique()) > 10
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_tapes_change_no_bit_of_a_gradient(shared: bool) -> None:
+    population = build(members(config(policy={"shared": shared, "hidden": [16, 16]})))
+    (piece,) = population.collect()
+    batch = targets(population, piece)
+    assert set(batch.tapes) == ({"trunk", "critic"} if shared else {"actor", "critic"})
+    loss, grads, _ = gradient(population, [(None, batch)])
+    computed, others, _ = gradient(population, [(None, batch._replace(tapes={}))])
+    assert torch.equal(loss, computed)
+    assert all(torch.equal(grad, others[name]) for name, grad in grads.items())
+
+
+@pytest.mark.parametrize("change", ["weights written to", "other weights", "other observations"])
+def test_a_tape_of_other_numbers_is_not_used(change: str) -> None:
+    population = build(members(config()))
+    (piece,) = population.collect()
+    batch = targets(population, piece)
+    if change == "weights written to":
+        population.params["actor.1.weight"] += 0.1
+        population.params["critic.1.weight"] += 0.1
+    elif change == "other weights":
+        population.params = {name: leaf + 0.1 for name, leaf in population.params.items()}
+    else:
+        batch = batch._replace(obs=batch.obs * 2)
+    loss = gradient(population, [(None, batch)])[0]
+    assert torch.equal(loss, gradient(population, [(None, batch._replace(tapes={}))])[0])
+
+
+def test_nothing_is_kept_of_tapes_after_an_update() -> None:
+    population = build(members(config()))
+    update(population)
+    assert population.evidence is not None
+    assert all(not batch.tapes for _, batch in population.evidence.batches)
