@@ -134,8 +134,9 @@ def _entropy(logs: Sequence[Any], weights: Sequence[Any]) -> Any:
 def _log_probs(outputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Of all choices, the logarithms of the probabilities, and the probabilities."""
     below = _below_highest(outputs)
-    total = sum(torch.exp(output) for output in below)
-    logs = [output - torch.log(total) for output in below]
+    total: Any = sum(torch.exp(output) for output in below)
+    log_total = torch.log(total)
+    logs = [output - log_total for output in below]
     return logs, [torch.exp(log) for log in logs]
 
 

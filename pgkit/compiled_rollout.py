@@ -5,7 +5,7 @@ The numbers are those of acting and stepping one after the other, to the last bi
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,16 +27,26 @@ def elementwise(envs: Environments, policy: Policy, params: Params) -> Elementwi
     return step if fits else None
 
 
+class Place(NamedTuple):
+    """Where members stand in their environments.
+
+    Attributes:
+        obs: ``(P, N, D)``, what the environments show.
+        members: int64 ``(P,)``; the environments of member k are the N from ``members[k] N`` on.
+        keys: int64 ``(P,)``, of the streams of action noise.
+        counters: int64 ``(P,)``, of the first number in each stream.
+        counts: ``(6, P, N)``, see :mod:`pgkit.counts`; a rollout goes on with them, in place.
+    """
+
+    obs: Tensor
+    members: Tensor
+    keys: Tensor
+    counters: Tensor
+    counts: Tensor
+
+
 def compiled_rollout(
-    policy: Policy,
-    params: Params,
-    envs: Elementwise,
-    obs: Tensor,
-    members: Tensor,
-    keys: Tensor,
-    counters: Tensor,
-    length: int,
-    deterministic: bool = False,
+    policy: Policy, params: Params, envs: Elementwise, at: Place, length: int, deterministic: bool = False
 ) -> Rollout:
     """``length`` steps of every member's environments.
 
@@ -44,23 +54,20 @@ def compiled_rollout(
         policy: with a categorical head.
         params: leaves ``(P, ...)``, float32.
         envs: of all members there are.
-        obs: ``(P, N, D)``, what the environments show now.
-        members: int64 ``(P,)``; the environments of member k are the N from ``members[k] N`` on.
-        keys: int64 ``(P,)``, of the streams of action noise.
-        counters: int64 ``(P,)``, of the first number in each stream.
+        at: where to begin.
         length: T, at least 1.
         deterministic: take the most likely actions.
     """
-    size, count, features = obs.shape
-    seen, action = obs.new_empty(size, length + 1, count, features), members.new_empty(size, length, count)
-    reward = obs.new_empty(size, length, count)
+    size, count, features = at.obs.shape
+    seen, action = at.obs.new_empty(size, length + 1, count, features), at.members.new_empty(size, length, count)
+    reward = at.obs.new_empty(size, length, count)
     ends = torch.empty(3, size, length, count, dtype=torch.bool)
-    seen[:, 0] = obs
+    seen[:, 0] = at.obs
     form, leaves = policy.acting_layers(params)
     leaves = [leaf.contiguous() for leaf in leaves]
     blank = blank_tape(form, torch.Size([size, length * count, features]), leaves)
-    of_members = [tensor.contiguous() for tensor in (members, keys, counters)]
-    tensors = seen, action, reward, ends, *envs.state, *envs.constants, blank.room
+    of_members = [tensor.contiguous() for tensor in (at.members, at.keys, at.counters)]
+    tensors = seen, action, reward, ends, at.counts, *envs.state, *envs.constants, blank.room
     _kernel(form[0], policy.head.width, features, envs, deterministic)(
         *(length, size, count, *(tensor.data_ptr() for tensor in of_members)),
         *blank.arguments,

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pgkit.compiled_rollout import compiled_rollout, elementwise
+from pgkit.compiled_rollout import Place, compiled_rollout, elementwise
+from pgkit.counts import begin
 from pgkit.envs import normalize
 from pgkit.envs.base import Elementwise, Environments
 from pgkit.optim.core import take_tree
@@ -125,7 +126,8 @@ def _compiled_play(
     running = torch.ones(size, episodes, dtype=torch.bool)
     returns, lengths = running.new_zeros(2, size, episodes, dtype=torch.float64).unbind(0)
     while len(players):
-        rollout = compiled_rollout(policy, params, envs, obs, players, keys, counters, _BLOCK, deterministic)
+        place = Place(obs, players, keys, counters, begin(obs.new_zeros(len(obs), 2, episodes, dtype=torch.float64)))
+        rollout = compiled_rollout(policy, params, envs, place, _BLOCK, deterministic)
         done = rollout.terminated | rollout.truncated
         counts = (done.cumsum(0) <= done.long()) & running[players]  # up to the first end, that included
         returns[players] += torch.where(counts, rollout.reward.double(), 0.0).sum(0)

@@ -155,14 +155,15 @@ def _forward(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
     activation, activated = form
     if compiles(x.dtype, x.device):
         return _compiled_forward(form, x.contiguous(), [leaf.contiguous() for leaf in leaves])
-    tape = Tape([], [])
+    kept: list[Tensor] = []
+    results: list[Tensor] = []
     for layer, (weight, bias) in enumerate(zip(leaves[::2], leaves[1::2], strict=True)):
         x = before = torch.baddbmm(bias, x, weight)
         if layer < activated:
             x = activation.plain(before)
-        tape.after.append(x)
-        tape.before.append(before if activation.keeps_argument else x)
-    return tape
+        results.append(x)
+        kept.append(before if activation.keeps_argument else x)
+    return Tape(results, kept)
 
 
 def _backward(

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pgkit.compiled_rollout import compiled_rollout, elementwise
+from pgkit.compiled_rollout import Place, compiled_rollout, elementwise
+from pgkit.counts import Statistics, begin, count
 from pgkit.envs import normalize
 from pgkit.envs.base import Environments, Transition
 from pgkit.optim.core import put_tree, take_tree
 from pgkit.policies import Policy
-from pgkit.scans import scan
 from pgkit.seeding import stream_keys, uniform
 from pgkit.types import Params, PgkitError, Rollout
 
@@ -34,22 +34,6 @@ class Piece(NamedTuple):
     rows: Rows
     rollout: Rollout
     raw: Rollout
-
-
-class Statistics(NamedTuple):
-    """What the environments reported since the start of the run, unscaled; every field float64 ``(P,)``.
-
-    Attributes:
-        env_steps: real environment steps; reset steps of autoreset and idle environments do not count.
-        episodes: episodes that ended.
-        returns: sum of their undiscounted returns.
-        lengths: sum of their lengths in steps.
-    """
-
-    env_steps: Tensor
-    episodes: Tensor
-    returns: Tensor
-    lengths: Tensor
 
 
 class Scaling(NamedTuple):
@@ -135,14 +119,14 @@ class Collector:
         """``length`` steps of every environment, episodes carried over from one rollout to the next."""
         compiled = None if self.scaling.observations else elementwise(self.envs, self.policy, params)
         if compiled is None:
-            rollout = self._one_by_one(params, length)
+            rollout, counts = self._one_by_one(params, length), None
         else:
-            counters = torch.full_like(self.keys, self.iteration * _ITERATION_STRIDE)
-            where = self.obs, self.members, self.keys, counters
-            rollout = compiled_rollout(self.policy, params, compiled, *where, length)
+            counts, counters = begin(self.so_far), torch.full_like(self.keys, self.iteration * _ITERATION_STRIDE)
+            where = Place(self.obs, self.members, self.keys, counters, counts)
+            rollout = compiled_rollout(self.policy, params, compiled, where, length)
         self.obs = rollout.obs[-1].clone()
         self.iteration += 1
-        return [self._piece(None, rollout)]
+        return [self._piece(None, rollout, counts)]
 
     def _one_by_one(self, params: Params, length: int) -> Rollout:
         """The steps, of all environments at once each."""
@@ -237,9 +221,9 @@ class Collector:
         rollout = Rollout(obs, action, reward.view_as(terminated), terminated, truncated, running)
         return rollout, after.view_as(obs)
 
-    def _piece(self, rows: Rows, rollout: Rollout) -> Piece:
-        """Count what happened, and turn raw observations and rewards into what the learner sees."""
-        self._count(rows, rollout)
+    def _piece(self, rows: Rows, rollout: Rollout, counts: Tensor | None = None) -> Piece:
+        """Count what happened, unless that is done, and turn observations and rewards into what the learner sees."""
+        self._add(rows, count(select(self.so_far, rows), rollout) if counts is None else counts)
         raw = rollout
         if self.scaling.observations:
             rollout = self._normalize_observations(rows, rollout)
@@ -249,15 +233,10 @@ class Collector:
             rollout = self._normalize_rewards(rows, rollout)
         return Piece(rows, rollout, raw)
 
-    def _count(self, rows: Rows, rollout: Rollout) -> None:
+    def _add(self, rows: Rows, counts: Tensor) -> None:
         """Add to the statistics; ``so_far`` carries returns and lengths of unfinished episodes."""
-        so_far = select(self.so_far, rows)
-        size, _, count = so_far.shape
-        totals = so_far.new_zeros(6, size, count)
-        totals[:2] = so_far.transpose(0, 1)
-        scan(_counted, totals.unbind(0), [rollout.reward, rollout.valid, rollout.terminated, rollout.truncated])
-        self.so_far = merge(self.so_far, rows, totals[:2].transpose(0, 1).contiguous())
-        new = Statistics(*totals[2:].sum(2))
+        self.so_far = merge(self.so_far, rows, counts[:2].transpose(0, 1).contiguous())
+        new = Statistics(*counts[2:].sum(2))
         old = Statistics(*(select(field, rows) for field in self.statistics))
         sums = [a + b for a, b in zip(old, new, strict=True)]
         self.statistics = Statistics(*(merge(f, rows, s) for f, s in zip(self.statistics, sums, strict=True)))
@@ -316,16 +295,6 @@ def _cat(parts: Sequence[Any], order: Tensor) -> Any:
     if isinstance(parts[0], dict):
         return {key: _cat([part[key] for part in parts], order) for key in parts[0]}
     return tuple(_cat(column, order) for column in zip(*parts, strict=True))
-
-
-def _counted(so_far: Any, length: Any, steps: Any, episodes: Any, returns: Any, lengths: Any, *now: Any) -> list[Any]:
-    """Return and length of the episode that is under way, and :class:`Statistics`, after one more step."""
-    reward, valid, terminated, truncated = now
-    real, done = valid.to(torch.float64), terminated | truncated
-    so_far, length = so_far + reward.to(torch.float64), length + real
-    returns, lengths = (x + torch.where(done, y, 0.0) for x, y in ((returns, so_far), (lengths, length)))
-    so_far, length = (torch.where(done, 0.0, x) for x in (so_far, length))
-    return [so_far, length, steps + real, episodes + done.to(torch.float64), returns, lengths]
 
 
 def _per_member(x: Tensor) -> Tensor:

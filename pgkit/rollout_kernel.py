@@ -1,6 +1,6 @@
 """Whole rollouts in environments that step element by element, written down for LLVM."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -8,6 +8,7 @@ import torch
 from llvmlite import ir
 
 from pgkit.categorical import most_likely, pick
+from pgkit.counts import COUNTS, counted
 from pgkit.elements import KINDS, Column, Value, address, each_row
 from pgkit.llvm import INT, POINTER, compiled_function, function, loop
 from pgkit.network_kernel import LAYERS, Layers, forward_function
@@ -16,7 +17,7 @@ from pgkit.seeding import uniform
 if TYPE_CHECKING:
     from pgkit.networks import Activation
 
-REAL, FLAG = KINDS[torch.float32], KINDS[torch.bool]
+REAL, DOUBLE, FLAG = (KINDS[dtype] for dtype in (torch.float32, torch.float64, torch.bool))
 
 
 class Form(NamedTuple):
@@ -42,66 +43,80 @@ class Form(NamedTuple):
 
 
 def compile_rollout(form: Form) -> Callable[..., None]:
-    """``rollout(T, P, N, members, keys, counters, *layers, obs, action, reward, ends, *state, *constants, room)``.
+    """``rollout(T, P, N, members, keys, counters, *layers, *arrays, *state, *constants, room)``.
 
-    ``obs``, ``action`` and ``reward`` are those of :class:`pgkit.types.Rollout`, but member by member:
-    ``(P, T + 1, N, D)``, the first N of each given, and ``(P, T, N)``; ``ends`` its ``terminated``, ``truncated`` and
-    ``valid``, one behind the other. ``members`` are int64 ``(P,)``, member k's environments the N from ``members[k] N``
-    on; the keys of its action noise int64 ``(P,)``, ``counters`` those of the first numbers, likewise.
+    ``arrays`` are ``obs``, ``action`` and ``reward`` of :class:`pgkit.types.Rollout`, but member by member:
+    ``(P, T + 1, N, D)``, the first N of each given, and ``(P, T, N)``; then its ``terminated``, ``truncated`` and
+    ``valid``, one behind the other; then :mod:`pgkit.counts`, ``(6, P, N)``. ``members`` are int64 ``(P,)``, member k's
+    environments the N from ``members[k] N`` on; the keys of its action noise int64 ``(P,)``, ``counters`` those of the
+    first numbers, likewise.
     """
     module = ir.Module()
     forward = forward_function(module, REAL, form.activation)
-    columns = len(form.state) + len(form.constants)
-    kinds = [INT, INT, INT, *[POINTER] * 3, *LAYERS, *[POINTER] * (5 + columns)]
+    kinds = [INT, INT, INT, *[POINTER] * 3, *LAYERS, *[POINTER] * (6 + len(form.state) + len(form.constants))]
     builder, arguments = function(module, "rollout", kinds, alias=True)
     steps, members, count, *of_members = arguments[:6]
-    layers, (obs, action, reward, ends, *bases, room) = Layers(*arguments[6:12]), arguments[12:]
-    outputs = builder.load(
-        builder.gep(layers.after, [builder.sub(layers.count, INT(1))], source_etype=POINTER), typ=POINTER
-    )
-    flags = builder.mul(steps, builder.mul(members, count))  # from those of one kind to the next
+    layers, (obs, action, reward, ends, counts, *of_envs, room) = Layers(*arguments[6:12]), arguments[12:]
+    last = builder.gep(layers.after, [builder.sub(layers.count, INT(1))], source_etype=POINTER)
+    outputs, at = builder.load(last, typ=POINTER), partial(address, builder)
+    everything = builder.mul(steps, builder.mul(members, count))
     with loop(builder, members) as member, loop(builder, steps) as step:
         whose, key, counter = (
             builder.load(builder.gep(base, [member], source_etype=INT), typ=INT) for base in of_members
         )
-        own = builder.mul(whose, count)
-        at = partial(address, builder)
-        before = builder.mul(builder.add(builder.mul(member, steps), step), count)
-        of_obs = builder.mul(builder.add(before, builder.mul(member, count)), INT(form.obs_dim))
-        seen = [
-            at(obs, REAL, builder.add(of_obs, INT(0))),
-            at(obs, REAL, builder.add(of_obs, builder.mul(count, INT(form.obs_dim)))),
+        first = builder.mul(builder.add(builder.mul(member, steps), step), count)
+        of_obs = builder.mul(builder.add(first, builder.mul(member, count)), INT(form.obs_dim))
+        here, there = at(obs, REAL, of_obs), builder.add(of_obs, builder.mul(count, INT(form.obs_dim)))
+        builder.call(forward, [member, count, first, *layers, here, room])
+        own, place = builder.mul(whose, count), builder.mul(member, count)
+        state, constants = _columns_of(builder, of_envs, own, form)
+        each = builder.mul(members, count)
+        totals = [
+            _column(builder, counts, DOUBLE, builder.add(place, builder.mul(each, INT(k)))) for k in range(COUNTS)
         ]
-        builder.call(forward, [member, count, before, *layers, seen[0], room])
-        given = at(outputs, REAL, builder.mul(before, INT(form.width)))
-        kinds_of = [KINDS[dtype] for dtype in (*form.state, *form.constants)]
-        columns_of = [Column(at(base, kind, own), kind) for base, kind in zip(bases, kinds_of, strict=True)]
-        state, constants = columns_of[: len(form.state)], columns_of[len(form.state) :]
-        position = builder.add(counter, builder.mul(step, count))
-
-        def act(row: Value, *numbers: Value) -> list[Value]:
-            logits, rest = numbers[: form.width], numbers[form.width :]
-            noise = uniform(row.everywhere(key), row + row.everywhere(position))
-            chosen = most_likely(logits) if form.deterministic else pick(logits, noise)
-            return [chosen, *form.step(chosen, *rest)]
-
-        each_row(
-            builder,
-            count,
-            [*_columns(builder, given, form.width), *state, *constants],
-            [
-                Column(at(action, INT, before), INT),
-                *state,
-                *_columns(builder, seen[1], form.obs_dim),
-                Column(at(reward, REAL, before), REAL),
-                *(Column(at(ends, FLAG, builder.add(before, builder.mul(flags, INT(k)))), FLAG) for k in range(3)),
-            ],
-            act,
-        )
+        flags = [_column(builder, ends, FLAG, builder.add(first, builder.mul(everything, INT(k)))) for k in range(3)]
+        next_obs = _matrix(builder, at(obs, REAL, there), form.obs_dim)
+        results = [
+            _column(builder, action, INT, first),
+            *state,
+            *next_obs,
+            _column(builder, reward, REAL, first),
+            *flags,
+        ]
+        given = _matrix(builder, at(outputs, REAL, builder.mul(first, INT(form.width))), form.width)
+        act = _actor(form, key, builder.add(counter, builder.mul(step, count)))
+        each_row(builder, count, [*totals, *given, *state, *constants], [*totals, *results], act)
     builder.ret_void()
     return compiled_function(builder.function)
 
 
-def _columns(builder: ir.IRBuilder, base: ir.Value, width: int) -> list[Column]:
-    """Those of a matrix of so many float32 a row."""
+def _actor(form: Form, key: ir.Value, counter: ir.Value) -> Callable[..., list[Any]]:
+    """One step of an environment: counts, action, and what the environment says."""
+
+    def act(row: Value, *numbers: Any) -> list[Any]:
+        counts, logits, rest = numbers[:COUNTS], numbers[COUNTS : COUNTS + form.width], numbers[COUNTS + form.width :]
+        stream: Any = row.everywhere(key)
+        number: Any = row + row.everywhere(counter)
+        chosen = most_likely(logits) if form.deterministic else pick(logits, uniform(stream, number))
+        seen = form.step(chosen, *rest)
+        return [*counted(*counts, *seen[-4:]), chosen, *seen]
+
+    return act
+
+
+def _column(builder: ir.IRBuilder, base: ir.Value, kind: ir.Type, first: ir.Value) -> Column:
+    return Column(address(builder, base, kind, first), kind)
+
+
+def _columns_of(
+    builder: ir.IRBuilder, bases: Sequence[ir.Value], first: ir.Value, form: Form
+) -> tuple[list[Column], list[Column]]:
+    """What the state and the constants are of the environments from the first one on."""
+    kinds = [KINDS[dtype] for dtype in (*form.state, *form.constants)]
+    columns = [_column(builder, base, kind, first) for base, kind in zip(bases, kinds, strict=True)]
+    return columns[: len(form.state)], columns[len(form.state) :]
+
+
+def _matrix(builder: ir.IRBuilder, base: ir.Value, width: int) -> list[Column]:
+    """The columns of a matrix of so many float32 a row."""
     return [Column(address(builder, base, REAL, INT(column)), REAL, width) for column in range(width)]

@@ -100,4 +100,4 @@ class Fisher:
 
 
 def _take_batch(batch: Batch, members: Tensor) -> Batch:
-    return Batch(*(field.index_select(0, members) for field in batch[:-1]), tapes={})
+    return Batch._make([*(field.index_select(0, members) for field in batch[:-1]), {}])

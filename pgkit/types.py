@@ -60,7 +60,7 @@ class Rollout:
     truncated: Tensor
     valid: Tensor
     final_obs: Tensor | None = None
-    tapes: dict[str, Any] = field(default_factory=dict)
+    tapes: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
 
 class Batch(NamedTuple):
@@ -86,4 +86,4 @@ class Batch(NamedTuple):
     def of(rollout: Rollout, advantage: Tensor, target: Tensor) -> "Batch":
         """A rollout's samples with these ``(T, P, N)`` advantages and targets, ``B = T * N``."""
         columns = (rollout.obs[:-1], rollout.action, advantage, target, rollout.valid)
-        return Batch(*(column.transpose(0, 1).flatten(1, 2) for column in columns), rollout.tapes)
+        return Batch._make([*(column.transpose(0, 1).flatten(1, 2) for column in columns), rollout.tapes])

@@ -38,7 +38,7 @@ LAYERS = (
         "processes",
         "rundir",
     ),
-    ("rollout_kernel", "compiled_rollout", "rollout", "evaluate"),
+    ("counts", "rollout_kernel", "compiled_rollout", "rollout", "evaluate"),
     ("agents",),
     ("registry", "overrides", "config"),
     (

@@ -365,9 +365,9 @@ def raw_and_seen(size: int, lengths: Sequence[int], **scaling: bool) -> tuple[li
         record: list[Rollout] = []
         piece = acting._piece
 
-        def spy(rows: Tensor | None, rollout: Rollout, piece=piece, record=record) -> Piece:
+        def spy(rows: Tensor | None, rollout: Rollout, counts=None, piece=piece, record=record) -> Piece:
             record.append(rollout)
-            return piece(rows, rollout)
+            return piece(rows, rollout, counts)
 
         acting._piece = spy
         seen.append(acting.steps(params_of(acting), length)[0].rollout)
