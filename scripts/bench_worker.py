@@ -1,11 +1,13 @@
 """Programs that take turns (bench_turns.py): pgkit, Stable-Baselines3, EnvPool alone, matrix products alone.
 
-    python scripts/bench_worker.py pgkit ENV MEMBERS ENVS [KEY=VALUE ...]     # the train loop of one process
+    python scripts/bench_worker.py pgkit ENV MEMBERS[xTIMES] ENVS [KEY=VALUE ...]  # the train loop of one process
     python scripts/bench_worker.py sb3 ENV ENVS [subproc]                     # A2C
     python scripts/bench_worker.py envpool ENV ENVS                           # random actions
     python scripts/bench_worker.py products MEMBERS [gradient] [numpy]        # what pgkit's networks multiply, no more
 
-All train with batches of ENVS environments x 5 steps, two MLPs 64x64 with tanh, RMSProp; one thread.
+All train with batches of ENVS environments x 5 steps, two MLPs 64x64 with tanh, and the settings of Stable-Baselines3's
+A2C (one RMSProp for both networks, a constant rate, gradients clipped); one thread. MEMBERSxTIMES are several
+populations, one after the other, as in a comparison.
 """
 
 import dataclasses
@@ -13,7 +15,9 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -21,31 +25,48 @@ import torch
 from bench_turns import serve
 
 STEPS = 5
+UPDATES = 200
+"""Of a population, before the next one's turn."""
+
+A2C: dict[str, Any] = {
+    "name": "a2c",
+    "steps": 1_000_000_000,
+    "rollout_steps": STEPS,
+    "agent": {"name": "actor-critic", "gamma": 0.99, "lam": 1.0},
+    "optimizer": {"name": "rmsprop", "lr": 7e-4, "eps": 1e-5, "max_grad_norm": 0.5},
+    "evaluation": {"points": 0},
+}
 
 
 def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
     from pgkit import training
-    from pgkit.config import load_config
     from pgkit.config import members as each_seed
+    from pgkit.config import parse_config
     from pgkit.observe import Observer
+    from pgkit.overrides import apply_overrides
     from pgkit.population import build
     from pgkit.whole import Here, Whole
 
-    config = load_config(
-        "cartpole-actor-critic",
-        [f"env.id={env}", f"seeds={members}", f"envs_per_member={envs}", f"rollout_steps={STEPS}"]
-        + ["optimizer.name=rmsprop", "optimizer.lr=7e-4", "steps=1_000_000_000", "evaluation.points=0", *overrides],
-    )
-    configs = each_seed(config)
-    population = build(configs)
-    phases = time_phases(population)
-    whole = Whole(configs, [len(configs)], None, inexact=None, progress=False, on_steps=None)
-    with whole, Observer([population], configs, Here(whole)) as observer:
+    table: dict[str, Any] = A2C | {"env": {"id": env}, "envs_per_member": int(envs)}
+    size, _, times = members.partition("x")
+    parts, phases = [], Counter[str]()
+    with ExitStack() as stack:
+        for part in range(int(times or 1)):
+            seeds = list(range(part * int(size), (part + 1) * int(size)))
+            configs = each_seed(parse_config(apply_overrides(table | {"seeds": seeds}, overrides)[0]))
+            whole = stack.enter_context(
+                Whole(configs, [len(configs)], None, inexact=None, progress=False, on_steps=None)
+            )
+            population = build(configs)
+            parts.append((population, stack.enter_context(Observer([population], configs, Here(whole)))))
+        time_phases([population for population, _ in parts], phases)
+        turns = (part for _ in count() for part in parts for _ in range(UPDATES))
 
         def advance() -> int:
+            population, observer = next(turns)
             metrics = training.update(population, diagnose=observer.wants_diagnosis)
             observer.see(population, metrics)
-            return population.size * config.envs_per_member * STEPS
+            return population.size * int(envs) * STEPS
 
         def report() -> dict[str, Any]:
             spent = dict(phases)
@@ -55,12 +76,11 @@ def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
         serve(advance, report)
 
 
-def time_phases(population: Any) -> Counter[str]:
-    """Seconds spent in each phase of an update, from now on; the outer phase of two counts without the inner."""
+def time_phases(populations: Sequence[Any], spent: Counter[str]) -> None:
+    """Add up seconds spent in each phase of an update, from now on; the outer of two counts without the inner."""
     from pgkit import training
     from pgkit.observe import Observer
 
-    spent: Counter[str] = Counter()
     inside = [0.0]  # seconds of inner phases, innermost last
 
     def timed(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,7 +98,7 @@ def time_phases(population: Any) -> Counter[str]:
     def replace(owner: Any, name: str, phase: str) -> None:
         setattr(owner, name, timed(phase, getattr(owner, name)))
 
-    collector = population.collector
+    collector = populations[0].collector
     replace(type(collector), "_act", "act")
     replace(type(collector.envs), "step", "environments")
     replace(type(collector), "steps", "rollout")
@@ -86,9 +106,9 @@ def time_phases(population: Any) -> Counter[str]:
     replace(training, "gradient", "gradient")
     replace(training.sums, "add_updates", "optimizer")
     replace(Observer, "see", "logging")
-    optimizer = population.optimizer
-    population.optimizer = dataclasses.replace(optimizer, update=timed("optimizer", optimizer.update))
-    return spent
+    for population in populations:
+        optimizer = population.optimizer
+        population.optimizer = dataclasses.replace(optimizer, update=timed("optimizer", optimizer.update))
 
 
 def sb3_trains(env: str, envs: str, *how: str) -> None:
@@ -127,29 +147,29 @@ def envpool_steps(env: str, envs: str) -> None:
 
 
 def products(members: str, *how: str) -> None:
-    """The matrix products of one update: acting, values for targets, forward and backward of both networks.
+    """The matrix products of one update: acting, values for targets, and both networks backward.
 
-    ``gradient``: the last two of these only; ``numpy``: by NumPy's BLAS, not by pgkit's own loops.
+    ``gradient``: the last of these only; ``numpy``: by NumPy's BLAS, not by pgkit's own loops. A gradient needs no
+    forward pass: acting and values have made it.
     """
     from pgkit.machine import settle
     from pgkit.products import multiply
 
     settle()
-    count, envs = int(members), 8
+    size, envs = int(members), 8
     rows = envs * STEPS
 
     def task(high: int, inner: int, wide: int, transposed: str = "") -> tuple[Any, Any, Any]:
         """Factors and result of ``(high, inner) @ (inner, wide)``."""
-        shape = (count, inner, high) if transposed == "first" else (count, high, inner)
-        other = (count, wide, inner) if transposed == "second" else (count, inner, wide)
+        shape = (size, inner, high) if transposed == "first" else (size, high, inner)
+        other = (size, wide, inner) if transposed == "second" else (size, inner, wide)
         a, b = torch.randn(shape), torch.randn(other)
         a, b = a.mT if transposed == "first" else a, b.mT if transposed == "second" else b
-        return (a.numpy(), b.numpy(), torch.empty(count, high, wide).numpy()) if "numpy" in how else (a, b, None)
+        return (a.numpy(), b.numpy(), torch.empty(size, high, wide).numpy()) if "numpy" in how else (a, b, None)
 
     work = []
     for last in (2, 1):  # actor and critic
         sizes = [(4, 64), (64, 64), (64, last)]
-        work += [task(rows, *size) for size in sizes]
         work += [task(width, rows, out, "first") for width, out in sizes]
         work += [task(rows, out, width, "second") for width, out in sizes[1:] if out > 1]  # a width of 1 is no product
         outside = [envs] * STEPS if last == 2 else [rows + envs]  # acting; values for targets
@@ -158,7 +178,7 @@ def products(members: str, *how: str) -> None:
     def advance() -> int:
         for a, b, out in work:
             np.matmul(a, b, out=out) if "numpy" in how else multiply(a, b)
-        return count * rows
+        return size * rows
 
     serve(advance)
 
