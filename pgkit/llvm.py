@@ -5,11 +5,15 @@ wide the registers are.
 """
 
 import ctypes
+import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import llvmlite
 import torch
 from llvmlite import binding, ir
 
@@ -17,6 +21,8 @@ TYPES = {torch.float32: ir.FloatType(), torch.float64: ir.DoubleType()}
 """What can be computed with."""
 
 INT, POINTER = ir.IntType(64), ir.PointerType()
+
+_DIGEST = hashlib.sha256().digest_size
 
 
 def function(
@@ -107,25 +113,55 @@ def register_bytes() -> int:
 
 @lru_cache
 def compiled(module: str, name: str, kinds: tuple[type[Any], ...], vectorize: bool) -> Callable[..., None]:
-    """A function of a module, by types of ctypes; the same text is compiled once.
+    """A function of a module, by types of ctypes; the same text is compiled once, and its code kept on disk.
 
     ``vectorize``: LLVM shall unroll loops and make vectors of their numbers; in vain where they have vectors already.
     """
     parsed = binding.parse_assembly(module)
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    machine = binding.Target.from_default_triple().create_target_machine(
-        cpu=binding.get_host_cpu_name(), features=binding.get_host_cpu_features().flatten(), opt=3
-    )
-    options = binding.create_pipeline_tuning_options(speed_level=3)
-    options.loop_vectorization = options.loop_interleaving = options.loop_unrolling = vectorize
-    passes = binding.create_pass_builder(machine, options)
-    passes.getModulePassManager().run(parsed, passes)
+    processor = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+    machine = binding.Target.from_default_triple().create_target_machine(*processor, opt=3)
+    file = _cached([llvmlite.__version__, *processor, str(vectorize), module])
+    code = _read(file)
+    if code is None:
+        options = binding.create_pipeline_tuning_options(speed_level=3)
+        options.loop_vectorization = options.loop_interleaving = options.loop_unrolling = vectorize
+        passes = binding.create_pass_builder(machine, options)
+        passes.getModulePassManager().run(parsed, passes)
     engine = binding.create_mcjit_compiler(parsed, machine)
+    engine.set_object_cache(lambda module, made: _write(file, made), lambda module: code)
     engine.finalize_object()
     made = ctypes.CFUNCTYPE(None, *kinds)(engine.get_function_address(name))
     made.engine = engine  # type: ignore[attr-defined] # it owns the code, and lives as long as the function
     return made
+
+
+def _cached(parts: Sequence[str]) -> Path | None:
+    """The file that holds the code of these parts, so that no other process need compile it; None without a home."""
+    with suppress(RuntimeError):
+        above = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return above / "pgkit" / hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return None
+
+
+def _read(file: Path | None) -> bytes | None:
+    """What :func:`_write` wrote, if it is there and whole."""
+    with suppress(OSError):
+        content = b"" if file is None else file.read_bytes()
+        code = content[_DIGEST:]
+        return code if hashlib.sha256(code).digest() == content[:_DIGEST] else None
+    return None
+
+
+def _write(file: Path | None, code: bytes) -> None:
+    """Keep code, if the system lets us."""
+    if file is not None:
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            own = file.with_name(f"{file.name}.{os.getpid()}")
+            own.write_bytes(hashlib.sha256(code).digest() + code)
+            own.replace(file)
 
 
 def compiled_function(made: ir.Function, vectorize: bool = False) -> Callable[..., None]:
