@@ -43,7 +43,7 @@ def most_likely(outputs: Sequence[Any]) -> Any:
 def compiled_sample(outputs: Tensor, uniform: Tensor) -> Tensor:
     """Choices ``(...)``, int64, by outputs ``(..., L)`` and numbers in (0, 1) of their shape but for the last axis."""
     outputs, action = outputs.contiguous(), outputs.new_empty(outputs.shape[:-1], dtype=torch.int64)
-    uniform = uniform.to(outputs.dtype).expand(action.shape).contiguous()
+    uniform = uniform.to(outputs).expand(action.shape).contiguous()
     _sampler(outputs.shape[-1], outputs.dtype)(
         action.numel(), *_columns(outputs), uniform.data_ptr(), action.data_ptr()
     )
@@ -62,10 +62,11 @@ class Losses(torch.autograd.Function):
         tensors = [tensor.contiguous() for tensor in (outputs, value, *batch)]
         shape, dtype = outputs.shape[:2], outputs.dtype
         kinds = [dtype, dtype, torch.int64, dtype, dtype, torch.bool]
-        if [t.dtype for t in tensors] != kinds or any(t.shape != shape for t in tensors[1:]):
+        fit = all(tensor.shape == shape and tensor.is_cpu for tensor in tensors[1:])
+        if not fit or [tensor.dtype for tensor in tensors] != kinds:
             given = ", ".join(f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in tensors)
             raise ValueError(
-                f"expected outputs, value, action, advantage, target, valid of samples (P, B), got {given}"
+                f"expected outputs, value, action, advantage, target, valid of samples (P, B) on cpu, got {given}"
             )
         terms = outputs.new_empty(3, *shape)
         forward, _ = _passes(outputs.shape[2], dtype)

@@ -137,7 +137,8 @@ class Kept(NamedTuple):
 
     def rows_of(self, form: Form, *tensors: Tensor) -> Tape | None:
         """The tape for an input that is the first rows of each member; None if it is that of other numbers."""
-        same = form == self.form and all(
+        same = form == self.form and len(tensors) == len(self.tensors)
+        same = same and all(
             own.data_ptr() == other.data_ptr() and other._version == version
             for own, other, version in zip(self.tensors, tensors, self.versions, strict=True)
         )
@@ -255,11 +256,11 @@ def _plan(x: torch.Size, *leaves: torch.Size) -> _Plan:
 
 def _layers(form: Form, plan: _Plan, leaves: Sequence[Tensor], tape: Tape) -> tuple[Any, ...]:
     """The arguments :class:`pgkit.network_kernel.Layers`."""
-    tables = (addresses(tensors) for tensors in (leaves, tape.before, tape.after))
+    tables = (_addresses(tensors) for tensors in (leaves, tape.before, tape.after))
     return len(tape.after), form[1], plan.array, *tables
 
 
-def addresses(tensors: Sequence[Tensor]) -> Any:
+def _addresses(tensors: Sequence[Tensor]) -> Any:
     """A table of where tensors are."""
     return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
 
@@ -316,7 +317,7 @@ def _compiled_backward(
     backward(
         *(members, rows, tape.after[0].stride(0) // plan.widths[1], x.stride(0) // width),
         *_layers(form, plan, leaves, tape),
-        *(x.data_ptr(), grad.data_ptr(), addresses(of_leaves)),
+        *(x.data_ptr(), grad.data_ptr(), _addresses(of_leaves)),
         *(None if of_x is None else of_x.data_ptr(), scratch.data_ptr(), room.data_ptr()),
     )
     return of_x, of_leaves

@@ -245,6 +245,8 @@ def test_wrong_shapes():
         envs.step(torch.zeros(2, dtype=torch.int64))
     with pytest.raises(PgkitError, match=r"expected shape \(1,\), got \(1, 1\)"):
         envs.step(torch.zeros(1, 1, dtype=torch.int64), torch.tensor([0]))
+    with pytest.raises(PgkitError, match=r"expected 0 or 1, got \[-1, 7\]"):
+        envs.step(torch.tensor([1, 7, -1]))
     with pytest.raises(PgkitError, match="expected 3 seeds, got 2"):
         envs.reset([1, 2])
     with pytest.raises(PgkitError, match=r"expected seeds from 0 to 2\*\*64 - 1, got \[-1\]"):

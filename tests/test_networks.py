@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgkit import networks
 from pgkit.networks import ACTIVATIONS, init_mlp, layer_count, mlp
 from pgkit.seeding import stream_keys, uniform
 from pgkit.types import Params
@@ -100,6 +101,33 @@ def test_first_and_second_derivatives(activation: str, activate_last: bool, size
     assert torch.autograd.gradcheck(network, (x, *leaves), fast_mode=True)
     if activation != "relu":  # whose second derivative is 0 wherever there is one
         assert torch.autograd.gradgradcheck(network, (x, *leaves), fast_mode=True)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_compiled_passes_are_those_on_tensors(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs and gradients, those of the input too, by batched products as on GPUs."""
+    params = {name: leaf.requires_grad_() for name, leaf in init_mlp("net", keys(3), [5, 33, 7, 2], [1.5] * 3).items()}
+    x = numbers(0, 3, 11, 5).requires_grad_()
+
+    def passes() -> list[Tensor]:
+        outputs = mlp(params, "net", x, activation)
+        return [outputs.detach(), *torch.autograd.grad(outputs.square().sum(), [x, *params.values()])]
+
+    compiled = passes()
+    monkeypatch.setattr(networks, "compiles", lambda dtype, device: False)
+    for own, other in zip(compiled, passes(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 3), (3, 4, 5), (3, 5)])
+def test_an_input_that_does_not_fit_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="these are no layers of a network"):
+        mlp(init_mlp("net", keys(3), [3, 4, 1], [1.0, 1.0]), "net", numbers(0, *shape), "tanh")
+
+
+def test_an_input_of_another_dtype_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected an input torch\.float32"):
+        mlp(init_mlp("net", keys(3), [3, 4, 1], [1.0, 1.0]), "net", numbers(0, 3, 4, 3).double(), "tanh")
 
 
 def test_a_network_without_layers_gives_its_input() -> None:

@@ -73,6 +73,8 @@ class Transition(NamedTuple):
 class Elementwise(NamedTuple):
     """A step that can be written down for one environment (:mod:`pgkit.elements`), so that rollouts are compiled.
 
+    Environments with NEXT_STEP autoreset that have it say so by an attribute ``elementwise``.
+
     Attributes:
         step: ``step(action, *state, *constants) -> [*state, *obs, reward, terminated, truncated, valid]`` of one
             environment; the observation's D numbers and the reward are float32.

@@ -169,13 +169,15 @@ def _tensor_step(limit: int, action: Tensor, table: Tensor, over: Tensor, keys: 
 
 def _compiled_step(limit: int, action: Tensor, table: Tensor, over: Tensor, keys: Tensor) -> Transition:
     """The same in one loop."""
-    count = len(keys)
+    count, action = len(keys), action.to(table.device, torch.int64).contiguous()
+    if ((action != 0) & (action != 1)).any():
+        raise PgkitError(f"action: expected 0 or 1, got {sorted(set(action.tolist()) - {0, 1})}")
     obs, reward, flags = (
         table.new_empty(count, 4, dtype=torch.float32),
         table.new_empty(count, dtype=torch.float32),
         over.new_empty(3, count),
     )
-    action, row = action.contiguous(), 8 * count
+    row = 8 * count
     state = [*range(table.data_ptr(), table.data_ptr() + 6 * row, row), over.data_ptr()] if count else [0] * 7
     first, flag = obs.data_ptr(), flags.data_ptr()
     _kernel(limit)(
