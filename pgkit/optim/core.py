@@ -77,7 +77,8 @@ class Transform:
 
     Attributes:
         step: ``step(grad, leaf, c) -> grad`` for each leaf, written for one element, nothing in place: ``+ - * /``,
-            comparisons, ``& | ~`` and ``torch.abs, sqrt, square, sign, where, maximum, minimum, clamp, lerp, addcmul``.
+            comparisons, ``& | ~`` and functions such as ``torch.sqrt, where, clamp, lerp, addcmul, exp, tanh`` (all that
+            there are: ``pgkit.elements.FUNCTIONS``).
             On CPU the steps of a chain are compiled into one loop, see :mod:`pgkit.optim.kernels`; elsewhere they get
             tensors.
         numbers: ``numbers(hyper, vectors, signals) -> {name: (P,)}``, once per update, the same names each time: what
