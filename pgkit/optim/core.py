@@ -77,8 +77,8 @@ class Transform:
 
     Attributes:
         step: ``step(grad, leaf, c) -> grad`` for each leaf, written for one element, nothing in place: ``+ - * /``,
-            comparisons, ``& | ~`` and functions such as ``torch.sqrt, where, clamp, lerp, addcmul, exp, tanh`` (all that
-            there are: ``pgkit.elements.FUNCTIONS``).
+            comparisons, ``& | ~`` and functions such as ``torch.sqrt, where, clamp, lerp, addcmul, exp`` (all of
+            them: ``pgkit.elements.FUNCTIONS``).
             On CPU the steps of a chain are compiled into one loop, see :mod:`pgkit.optim.kernels`; elsewhere they get
             tensors.
         numbers: ``numbers(hyper, vectors, signals) -> {name: (P,)}``, once per update, the same names each time: what
