@@ -57,6 +57,8 @@ def gae(reward: Tensor, value: Tensor, next_value: Tensor, ends: Ends, gamma: Sc
         ValueError: shapes differ or are not ``(T, P, N)``, a mask is not bool, ``gamma`` or ``lam`` is not ``(P,)``.
     """
     _check(ends, reward=reward, value=value, next_value=next_value)
+    dtype = torch.promote_types(reward.dtype, torch.promote_types(value.dtype, next_value.dtype))
+    reward, value, next_value = (numbers.to(dtype) for numbers in (reward, value, next_value))
     gamma, lam = _per_member("gamma", gamma, reward), _per_member("lam", lam, reward)
     discounts = [number.expand(reward.shape) for number in (gamma, gamma * lam)]
     carried = [reward.new_zeros(reward.shape[1:]), ends.valid.new_zeros(reward.shape[1:])]
@@ -183,7 +185,8 @@ def _advantage(later: Any, valid_later: Any, reward: Any, value: Any, next_value
 
 def _accumulate(step: Tensor, passes: Tensor) -> Tensor:
     """``x_t = step_t + passes_t x_{t+1}``, backwards in time."""
-    return scan(_accumulated, [step.new_zeros(step.shape[1:])], [step, passes], [step.dtype], reverse=True)[0]
+    carried, inputs = [step.new_zeros(step.shape[1:])], [step, passes.to(step.dtype)]
+    return scan(_accumulated, carried, inputs, [step.dtype], reverse=True)[0]
 
 
 def _accumulated(later: Any, step: Any, passes: Any) -> list[Any]:

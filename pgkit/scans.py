@@ -9,6 +9,9 @@ from torch import Tensor
 
 from pgkit.machine import compiles
 
+COMPILED = (torch.float32, torch.float64, torch.int64, torch.bool)
+"""What a compiled step can be of; one that does arithmetic with real numbers of two kinds cannot be compiled."""
+
 
 def scan(
     step: Callable[..., Sequence[Any]],
@@ -30,7 +33,9 @@ def scan(
     Returns:
         the outputs, ``(T, P, N)`` each; on CPU the numbers of a member are one behind the other.
     """
-    if not compiles(torch.float32, inputs[0].device) or any(tensor.requires_grad for tensor in inputs):
+    tensors = (*carried, *inputs)
+    written = all(tensor.dtype in COMPILED and not tensor.requires_grad for tensor in tensors)
+    if not written or not compiles(torch.float32, inputs[0].device):
         return _on_tensors(step, carried, inputs, reverse)
     inputs = [tensor if tensor.stride(2) == 1 else tensor.contiguous() for tensor in inputs]
     shape = inputs[0].shape

@@ -110,6 +110,23 @@ def test_rewards_weighed_from_the_start_add_up_to_the_full_return(example: Examp
             assert (factor * reward)[:stop, p, n].sum().item() == pytest.approx(full[0, p, n].item(), abs=1e-12)
 
 
+@pytest.mark.parametrize("function", [gae, reward_to_go])
+def test_numbers_of_two_kinds_give_the_larger(example: Example, function: Callable[..., Tensor]):
+    reward, *values, ends = example
+    given, settings = (values, [GAMMA, LAM]) if function is gae else (values[1:], [GAMMA])
+    mixed = function(reward.float(), *given, ends, *settings)
+    assert mixed.dtype == torch.float64
+    torch.testing.assert_close(mixed, function(reward, *given, ends, *settings), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_small_numbers_are_for_torch(example: Example, kind: torch.dtype):
+    *numbers, ends = example
+    advantage = gae(*(number.to(kind) for number in numbers), ends, GAMMA, LAM)
+    assert advantage.dtype == kind
+    torch.testing.assert_close(advantage.double(), gae(*example, GAMMA, LAM), rtol=0.1, atol=0.1)
+
+
 def test_gamma_zero_leaves_the_reward(example: Example):
     reward, _, next_value, ends = example
     assert torch.equal(reward_to_go(reward, next_value, ends, 0.0), torch.where(ends.valid, reward, 0.0))
