@@ -57,13 +57,16 @@ def write(path: Path, seeds: Sequence[int], **more: Any) -> Stopwatch:
 def go_on(path: Path, entry: Mapping[str, Any], times: Mapping[str, float]) -> Stopwatch:
     """Add an entry to the list ``resumed``, and count on from the times of what is continued.
 
+    Those of its last state, or of the process's end where that has been written down: it may have taken longer.
+
     Raises:
         PgkitError: the file cannot be read or written.
     """
     record = _read(path)
     now = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "command_line": list(sys.argv)}
     _replace(path, record | {"resumed": [*record.get("resumed", []), now | dict(entry)]})
-    return Stopwatch(path, time.perf_counter() - times["wall_seconds"], cpu_seconds() - times["cpu_seconds"])
+    wall, cpu = (max(times[name], record.get(name) or 0.0) for name in ("wall_seconds", "cpu_seconds"))
+    return Stopwatch(path, time.perf_counter() - wall, cpu_seconds() - cpu)
 
 
 def finish(stopwatch: Stopwatch) -> None:
