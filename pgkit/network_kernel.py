@@ -64,8 +64,8 @@ def compile_backward(activation: "Activation", dtype: torch.dtype) -> Callable[.
     """``backward(P, B, tape_rows, x_rows, *layers, x, grad, of_leaves, of_x, scratch, room)``.
 
     A member's first B rows are meant, of so many of its rows on the tape and in ``x``. ``grad`` is the gradient of the
-    output; ``of_leaves`` 2 L addresses where those of the leaves go, ``of_x`` where
-    that of the input goes, or null. ``scratch`` holds a member's widest layer three times, or its largest weight.
+    output; ``of_leaves`` 2 L addresses where those of the leaves go, ``of_x`` where that of the input goes, or null.
+    ``scratch`` holds ``2 B + FEW`` times as many numbers as the widest layer has.
     """
     module, real = ir.Module(), TYPES[dtype]
     kinds = [INT, INT, INT, INT, *LAYERS, *[POINTER] * 6]
