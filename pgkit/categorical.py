@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgkit.losses import masked_mean, policy_gradient_loss, value_loss
+from pgkit.losses import actor_critic_terms
 from pgkit.machine import compiles
 
 MOST_COMPILED = 64
@@ -53,8 +53,8 @@ def compiled_sample(outputs: Tensor, uniform: Tensor) -> Tensor:
 class Losses(torch.autograd.Function):
     """``(outputs, value, action, advantage, target, valid) -> (policy loss, value loss, entropy)``, ``(P,)`` each.
 
-    What :func:`pgkit.losses.policy_gradient_loss`, ``value_loss`` and ``masked_mean`` make of log-probabilities, values
-    and entropies, in closed form: all samples forward in one pass, and backward in one.
+    What :func:`pgkit.losses.actor_critic_terms` makes of log-probabilities, entropies and values, in closed form: all
+    samples forward in one pass, and backward in one.
     """
 
     @staticmethod
@@ -100,8 +100,7 @@ def _on_tensors(
     logs = torch.log_softmax(outputs, -1)
     log_prob = logs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
     entropy = -(logs.exp() * logs).sum(-1)
-    policy = policy_gradient_loss(log_prob, advantage, valid)
-    return policy, value_loss(value, target, valid), masked_mean(entropy, valid)
+    return actor_critic_terms(log_prob, entropy, value, advantage, target, valid)
 
 
 def _terms(outputs: Sequence[Any], value: Any, action: Any, advantage: Any, target: Any, valid: Any) -> list[Any]:

@@ -39,6 +39,14 @@ def value_loss(value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     return masked_mean(error.square(), valid)
 
 
+def actor_critic_terms(
+    log_prob: Tensor, entropy: Tensor, value: Tensor, advantage: Tensor, target: Tensor, valid: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Policy loss, value loss and mean entropy, ``(P,)`` each; all arguments ``(P, B)``, as above."""
+    policy = policy_gradient_loss(log_prob, advantage, valid)
+    return policy, value_loss(value, target, valid), masked_mean(entropy, valid)
+
+
 def explained_variance(value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """``1 - Var(target - V) / Var(target)``, ``(P,)``: 1 is perfect, 0 no better than a constant.
 

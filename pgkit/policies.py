@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pgkit.categorical import Losses, compiled_sample, is_compiled
-from pgkit.losses import masked_mean, policy_gradient_loss, value_loss
+from pgkit.losses import actor_critic_terms
 from pgkit.networks import ACTIVATIONS, Form, Tapes, init_mlp, layer_leaves, mlp
 from pgkit.seeding import stream_keys
 from pgkit.types import Batch, Params, PgkitError, Rollout
@@ -57,15 +57,12 @@ class Head(NamedTuple):
             value: ``(P, B)``, the critic's.
             batch: the samples.
         """
+        weighed = batch.advantage, batch.target, batch.valid
         if self.name == "categorical" and is_compiled(outputs):
-            terms = Losses.apply(outputs, value, batch.action, batch.advantage, batch.target, batch.valid)  # type: ignore[no-untyped-call]
+            terms = Losses.apply(outputs, value, batch.action, *weighed)  # type: ignore[no-untyped-call]
         else:
             log_prob = self.log_prob(outputs, batch.action)
-            terms = (
-                policy_gradient_loss(log_prob, batch.advantage, batch.valid),
-                value_loss(value, batch.target, batch.valid),
-                masked_mean(self.entropy(outputs), batch.valid),
-            )
+            terms = actor_critic_terms(log_prob, self.entropy(outputs), value, *weighed)
         return dict(zip(("loss/policy", "loss/value", "policy/entropy"), terms, strict=True))
 
 

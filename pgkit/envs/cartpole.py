@@ -126,7 +126,7 @@ def _stepped(limit: int, action: Any, table: Sequence[Any], starts: Sequence[Any
     moved = [resets, steps + 1.0, *_moved(action, *state)]
     after = [torch.where(over, start, own) for start, own in zip(starts, moved, strict=True)]
     terminated = (torch.abs(after[X]) > POSITION_LIMIT) | (torch.abs(after[ANGLE]) > ANGLE_LIMIT)
-    return *after, terminated, after[STEPS] > limit - 0.5
+    return *after, terminated, after[STEPS] >= limit
 
 
 def _start(key: Any, resets: Any, component: Any) -> Any:
