@@ -17,6 +17,8 @@ import llvmlite
 import torch
 from llvmlite import binding, ir
 
+from pgkit.files import Unwritable, replace_file
+
 TYPES = {torch.float32: ir.FloatType(), torch.float64: ir.DoubleType()}
 """What can be computed with."""
 
@@ -157,11 +159,8 @@ def _read(file: Path | None) -> bytes | None:
 def _write(file: Path | None, code: bytes) -> None:
     """Keep code, if the system lets us."""
     if file is not None:
-        with suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            own = file.with_name(f"{file.name}.{os.getpid()}")
-            own.write_bytes(hashlib.sha256(code).digest() + code)
-            own.replace(file)
+        with suppress(Unwritable):
+            replace_file(file, lambda out: out.write(hashlib.sha256(code).digest() + code))
 
 
 def compiled_function(made: ir.Function, vectorize: bool = False) -> Callable[..., None]:
