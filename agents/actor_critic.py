@@ -42,7 +42,6 @@ def targets(policy: Policy, params: Params, rollout: Rollout, config: Config) ->
 
 def loss(policy: Policy, params: Params, batch: Batch, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Policy loss + value_coef * value loss - entropy_coef * entropy, each a mean over samples, ``(P,)``."""
-    outputs, value = (network(params, batch.obs, batch.tapes) for network in (policy.outputs, policy.value))
-    metrics = policy.head.losses(outputs, value, batch)
+    metrics = policy.losses(params, batch)
     value_term, bonus = config.value_coef * metrics["loss/value"], config.entropy_coef * metrics["policy/entropy"]
     return metrics["loss/policy"] + value_term - bonus, metrics

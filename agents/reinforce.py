@@ -66,11 +66,7 @@ def _baseline(config: Config, weight: Tensor, value: Tensor, valid: Tensor) -> T
 
 def loss(policy: Policy, params: Params, batch: Batch, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Policy loss - entropy_coef * entropy (+ value_coef * value loss), each a mean over samples, ``(P,)``."""
-    outputs, learned = policy.outputs(params, batch.obs, batch.tapes), config.baseline == "value"
-    value = policy.value(params, batch.obs, batch.tapes) if learned else batch.target
-    metrics = policy.head.losses(outputs, value, batch)
+    learned = config.baseline == "value"
+    metrics = policy.losses(params, batch, critic=learned)
     total = metrics["loss/policy"] - config.entropy_coef * metrics["policy/entropy"]
-    if learned:
-        return total + config.value_coef * metrics["loss/value"], metrics
-    del metrics["loss/value"]
-    return total, metrics
+    return (total + config.value_coef * metrics["loss/value"] if learned else total), metrics

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgkit.losses import actor_critic_terms
 from pgkit.machine import compiles
 
 MOST_COMPILED = 64
@@ -50,71 +49,18 @@ def compiled_sample(outputs: Tensor, uniform: Tensor) -> Tensor:
     return action
 
 
-class Losses(torch.autograd.Function):
-    """``(outputs, value, action, advantage, target, valid) -> (policy loss, value loss, entropy)``, ``(P,)`` each.
-
-    What :func:`pgkit.losses.actor_critic_terms` makes of log-probabilities, entropies and values, in closed form: all
-    samples forward in one pass, and backward in one.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, outputs: Tensor, value: Tensor, *batch: Tensor) -> tuple[Tensor, ...]:
-        tensors = [tensor.contiguous() for tensor in (outputs, value, *batch)]
-        shape, dtype = outputs.shape[:2], outputs.dtype
-        kinds = [dtype, dtype, torch.int64, dtype, dtype, torch.bool]
-        fit = all(tensor.shape == shape and tensor.is_cpu for tensor in tensors[1:])
-        if not fit or [tensor.dtype for tensor in tensors] != kinds:
-            given = ", ".join(f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in tensors)
-            raise ValueError(
-                f"expected outputs, value, action, advantage, target, valid of samples (P, B) on cpu, got {given}"
-            )
-        terms = outputs.new_empty(3, *shape)
-        forward, _ = _passes(outputs.shape[2], dtype)
-        forward(
-            terms[0].numel(), *_columns(tensors[0]), *map(Tensor.data_ptr, tensors[1:]), *map(Tensor.data_ptr, terms)
-        )
-        counts = tensors[-1].sum(1).clamp(min=1)
-        ctx.save_for_backward(*tensors, counts)
-        policy, of_value, entropy = (terms.sum(2) / counts).unbind(0)
-        return -policy, of_value, entropy
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        *tensors, counts = ctx.saved_tensors
-        outputs, value = tensors[:2]
-        unneeded = [None] * 4
-        if torch.is_grad_enabled():  # somebody asks for second derivatives
-            results = _on_tensors(*tensors)
-            return *torch.autograd.grad(results, (outputs, value), grads, create_graph=True), *unneeded
-        weights = (torch.stack(grads) / counts).unsqueeze(2).expand(3, *value.shape).contiguous()
-        of_outputs, of_value = torch.empty_like(outputs), torch.empty_like(value)
-        _, backward = _passes(outputs.shape[2], outputs.dtype)
-        given = *map(Tensor.data_ptr, tensors[1:]), *map(Tensor.data_ptr, weights)
-        backward(value.numel(), *_columns(outputs), *given, *_columns(of_outputs), of_value.data_ptr())
-        return of_outputs, of_value, *unneeded
-
-
-def _on_tensors(
-    outputs: Tensor, value: Tensor, action: Tensor, advantage: Tensor, target: Tensor, valid: Tensor
-) -> tuple[Tensor, ...]:
-    logs = torch.log_softmax(outputs, -1)
-    log_prob = logs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
-    entropy = -(logs.exp() * logs).sum(-1)
-    return actor_critic_terms(log_prob, entropy, value, advantage, target, valid)
-
-
-def _terms(outputs: Sequence[Any], value: Any, action: Any, advantage: Any, target: Any, valid: Any) -> list[Any]:
-    """What a sample adds to the three sums."""
+def terms(outputs: Sequence[Any], value: Any, action: Any, advantage: Any, target: Any, valid: Any) -> list[Any]:
+    """What a sample adds to the sums that the means of :func:`pgkit.losses.actor_critic_terms` are made of."""
     logs, weights = _log_probs(outputs)
     log_prob = logs[0]
     for choice, log in enumerate(logs[1:], 1):
         log_prob = torch.where(action == choice, log, log_prob)
     error = value - target
-    terms = log_prob * advantage, error * error, _entropy(logs, weights)
-    return [torch.where(valid, term, 0.0) for term in terms]
+    of_sample = log_prob * advantage, error * error, _entropy(logs, weights)
+    return [torch.where(valid, term, 0.0) for term in of_sample]
 
 
-def _gradients(
+def gradients(
     outputs: Sequence[Any], value: Any, action: Any, advantage: Any, target: Any, valid: Any, *of: Any
 ) -> list[Any]:
     """Those of a sample's outputs and value, by those of the three means over the number of samples."""
@@ -159,17 +105,3 @@ def _sampler(choices: int, dtype: torch.dtype) -> Callable[..., None]:
 
     inputs = [(dtype, choices)] * choices + [(dtype, 1)]
     return compile_rows(lambda row, *numbers: [pick(numbers[:-1], numbers[-1])], inputs, [(torch.int64, 1)])
-
-
-@lru_cache
-def _passes(choices: int, dtype: torch.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
-    from pgkit.elements import compile_rows
-
-    outputs, number = [(dtype, choices)] * choices, (dtype, 1)
-    inputs = [*outputs, number, (torch.int64, 1), number, number, (torch.bool, 1)]
-    return (
-        compile_rows(lambda row, *x: _terms(x[:choices], *x[choices:]), inputs, [number] * 3),
-        compile_rows(
-            lambda row, *x: _gradients(x[:choices], *x[choices:]), [*inputs, *[number] * 3], [*outputs, number]
-        ),
-    )

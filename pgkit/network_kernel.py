@@ -44,6 +44,9 @@ class Layers(NamedTuple):
 LAYERS = [INT, INT, *[POINTER] * 4]
 """The types of :class:`Layers`."""
 
+BACKWARD = [INT, INT, INT, INT, POINTER, POINTER, *LAYERS, *[POINTER] * 4]
+"""Those of the arguments of a backward pass."""
+
 
 def compile_forward(activation: "Activation", dtype: torch.dtype) -> Callable[..., None]:
     """``forward(P, B, *layers, x, room)``; ``room`` as for all products of one member."""
@@ -61,19 +64,21 @@ def compile_forward(activation: "Activation", dtype: torch.dtype) -> Callable[..
 
 
 def compile_backward(activation: "Activation", dtype: torch.dtype) -> Callable[..., None]:
-    """``backward(P, B, tape_rows, x_rows, *layers, x, grad, of_leaves, of_x, scratch, room)``.
+    """``backward(P, B, tape_rows, x_rows, x, grad, *layers, of_leaves, of_x, scratch, room)``.
 
     A member's first B rows are meant, of so many of its rows on the tape and in ``x``. ``grad`` is the gradient of the
     output; ``of_leaves`` 2 L addresses where those of the leaves go, ``of_x`` where that of the input goes, or null.
     ``scratch`` holds ``2 B + FEW`` times as many numbers as the widest layer has.
     """
     module, real = ir.Module(), TYPES[dtype]
-    kinds = [INT, INT, INT, INT, *LAYERS, *[POINTER] * 6]
-    builder, arguments = function(module, "backward", kinds, alias=True)
-    members, rows, layers = arguments[0], _Rows(*arguments[1:4]), Layers(*arguments[4:10])
-    writer = _Backward(builder, real, product_function(module, real), rows, layers, arguments[10:])
+    one_backward = backward_function(module, real, activation)
+    builder, arguments = function(module, "backward", BACKWARD, alias=True)
+    members, rows, tape_rows, x_rows, x, grad, *others = arguments
+    layers = Layers(*others[: len(LAYERS)])
+    outputs = builder.load(builder.gep(layers.widths, [layers.count], source_etype=INT), typ=INT)
     with loop(builder, members) as member:
-        writer.member(member, activation)
+        own = _at(builder, real, grad, builder.mul(builder.mul(member, rows), outputs))
+        builder.call(one_backward, [member, rows, tape_rows, x_rows, x, own, *others])
     builder.ret_void()
     return compiled_function(builder.function)
 
@@ -103,6 +108,20 @@ def forward_function(module: ir.Module, real: ir.Type, activation: "Activation")
         with builder.if_then(builder.icmp_signed("<", layer, layers.activated)):
             _each(builder, real, builder.mul(rows, width), [before], after, activation.plain)
         builder.store(after, source)
+    builder.ret_void()
+    return builder.function
+
+
+def backward_function(module: ir.Module, real: ir.Type, activation: "Activation") -> ir.Function:
+    """``backward(member, B, tape_rows, x_rows, x, grad, *layers, of_leaves, of_x, scratch, room)`` of one member.
+
+    ``grad`` is that of its own output; the others are as for all members.
+    """
+    product = product_function(module, real)
+    builder, (member, *arguments) = function(module, "one_backward", BACKWARD, alias=True, private=True)
+    rows, (x, grad, *others) = _Rows(*arguments[:3]), arguments[3:]
+    layers, rest = Layers(*others[: len(LAYERS)]), others[len(LAYERS) :]
+    _Backward(builder, real, product, rows, layers, [x, grad, *rest]).member(member, activation)
     builder.ret_void()
     return builder.function
 
@@ -137,8 +156,7 @@ class _Backward:
         """All layers of a member, the last first."""
         builder, layers, rows = self.builder, self.layers, self.rows
         first = builder.mul(member, rows)
-        outputs = builder.load(builder.gep(layers.widths, [layers.count], source_etype=INT), typ=INT)
-        builder.store(self.at(self.grad, builder.mul(first, outputs)), self.current)
+        builder.store(self.grad, self.current)
         with loop(builder, layers.count) as index:
             layer = builder.sub(builder.sub(layers.count, INT(1)), index)
             inner, width = _widths(builder, layers, layer)

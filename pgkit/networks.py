@@ -76,12 +76,19 @@ def mlp(
     form = ACTIVATIONS[activation], len(leaves) // 2 - (not activate_last)
     if torch.is_grad_enabled():
         kept = tapes.get(name) if tapes else None
-        tape = kept.rows_of(form, x, *leaves) if kept else None
+        tape = kept.rows(x.shape[1]) if kept and kept.fits(form, x, *leaves) else None
         return _Layers.apply(form, tape, x, *leaves)  # type: ignore[no-untyped-call]
     tape = _forward(form, x, leaves)
     if tapes is not None:
         tapes[name] = Kept.of(form, tape, x, *leaves)
     return tape.after[-1]
+
+
+def kept_pass(params: Params, name: str, x: Tensor, activation: str, tapes: "Tapes") -> "Kept":
+    """What the pass of :func:`mlp` leaves: taken from ``tapes`` if it is there; autograd sees nothing of it."""
+    leaves = layer_leaves(params, name)
+    form, kept = (ACTIVATIONS[activation], len(leaves) // 2 - 1), tapes.get(name)
+    return kept if kept and kept.fits(form, x, *leaves) else Kept.of(form, _forward(form, x, leaves), x, *leaves)
 
 
 class _Product(torch.autograd.Function):
@@ -135,17 +142,17 @@ class Kept(NamedTuple):
         """The tape of a pass, with its input and its leaves."""
         return Kept(form, tape, tensors, [tensor._version for tensor in tensors])
 
-    def rows_of(self, form: Form, *tensors: Tensor) -> Tape | None:
-        """The tape for an input that is the first rows of each member; None if it is that of other numbers."""
+    def fits(self, form: Form, *tensors: Tensor) -> bool:
+        """Whether the tape is of these leaves, and its first rows of this input."""
         same = form == self.form and len(tensors) == len(self.tensors)
-        same = same and all(
+        return same and all(
             own.data_ptr() == other.data_ptr() and other._version == version
             for own, other, version in zip(self.tensors, tensors, self.versions, strict=True)
         )
-        if not same:
-            return None
-        after, before = ([tensor[:, : tensors[0].shape[1]] for tensor in part] for part in self.tape)
-        return Tape(after, before)
+
+    def rows(self, count: int) -> Tape:
+        """The first so many rows of each member."""
+        return Tape(*([tensor[:, :count] for tensor in part] for part in self.tape))
 
 
 Tapes = dict[str, Kept]
@@ -209,15 +216,20 @@ class _Layers(torch.autograd.Function):
 
 
 def _differentiable_backward(form: Form, x: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
-    """The gradients of input and leaves by autograd, operation by operation, so that they can be differentiated."""
-    activation, activated = form
-    y = x
-    for layer, (weight, bias) in enumerate(zip(leaves[::2], leaves[1::2], strict=True)):
-        y = _Product.apply(y, weight) + bias  # type: ignore[no-untyped-call]
-        y = activation.plain(y) if layer < activated else y
+    """The gradients of input and leaves by autograd, so that they can be differentiated."""
+    y = one_by_one(form, x, leaves)
     wanted = [leaf for leaf in (x, *leaves) if leaf.requires_grad]
     found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
     return [next(found) if leaf.requires_grad else None for leaf in (x, *leaves)]
+
+
+def one_by_one(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
+    """The layers operation by operation, differentiable any number of times."""
+    activation, activated = form
+    for layer, (weight, bias) in enumerate(zip(leaves[::2], leaves[1::2], strict=True)):
+        x = _Product.apply(x, weight) + bias  # type: ignore[no-untyped-call]
+        x = activation.plain(x) if layer < activated else x
+    return x
 
 
 class _Plan(NamedTuple):
@@ -303,24 +315,51 @@ def _compiled_forward(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
     return blank.tape
 
 
+class Gradients(NamedTuple):
+    """Where a compiled backward pass is to write.
+
+    Attributes:
+        of_x: the gradient of the input, if it is wanted.
+        of_leaves: those of the leaves.
+        arguments: those of :class:`pgkit.network_kernel.Layers`, and addresses of these.
+        scratch: numbers that the pass needs beside them.
+        room: numbers that its products need.
+    """
+
+    of_x: Tensor | None
+    of_leaves: list[Tensor]
+    arguments: tuple[Any, ...]
+    scratch: int
+    room: int
+
+
+def blank_gradients(form: Form, x: Tensor, leaves: Sequence[Tensor], tape: Tape, wants_input: bool) -> Gradients:
+    """For a pass that has left this tape; the leaves are contiguous."""
+    plan = _plan(x.shape, *[leaf.shape for leaf in leaves])
+    of_leaves, of_x = [torch.empty_like(leaf) for leaf in leaves], x.new_empty(x.shape) if wants_input else None
+    places = _addresses(of_leaves), None if of_x is None else of_x.data_ptr()
+    return Gradients(of_x, of_leaves, (*_layers(form, plan, leaves, tape), *places), plan.scratch, plan.room)
+
+
+def rows_contiguous(x: Tensor) -> Tensor:
+    """An input ``(P, B, D)`` whose rows are one behind the other in each member; itself if they are."""
+    return x if x.stride()[1:] == (x.shape[2], 1) else x.contiguous()
+
+
 def _compiled_backward(
     form: Form, x: Tensor, leaves: Sequence[Tensor], tape: Tape, grad: Tensor, wants_input: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
-    members, rows, width = x.shape
-    x = x if x.stride()[1:] == (width, 1) else x.contiguous()
+    (members, rows, width), x = x.shape, rows_contiguous(x)
     leaves = [leaf.contiguous() for leaf in leaves]
-    plan = _plan(x.shape, *[leaf.shape for leaf in leaves])
-    of_leaves = [torch.empty_like(leaf) for leaf in leaves]
-    of_x = x.new_empty(x.shape) if wants_input else None
-    room, scratch = x.new_empty(plan.room), x.new_empty(plan.scratch)
+    blank = blank_gradients(form, x, leaves, tape, wants_input)
+    scratch, room = x.new_empty(blank.scratch), x.new_empty(blank.room)
     _, backward = _kernels(form[0], x.dtype)
+    tape_rows = tape.after[0].stride(0) // tape.after[0].shape[2]
     backward(
-        *(members, rows, tape.after[0].stride(0) // plan.widths[1], x.stride(0) // width),
-        *_layers(form, plan, leaves, tape),
-        *(x.data_ptr(), grad.data_ptr(), _addresses(of_leaves)),
-        *(None if of_x is None else of_x.data_ptr(), scratch.data_ptr(), room.data_ptr()),
+        *(members, rows, tape_rows, x.stride(0) // width, x.data_ptr(), grad.data_ptr()),
+        *(*blank.arguments, scratch.data_ptr(), room.data_ptr()),
     )
-    return of_x, of_leaves
+    return blank.of_x, blank.of_leaves
 
 
 @lru_cache

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pgkit.categorical import Losses, compiled_sample, is_compiled
+from pgkit.categorical import MOST_COMPILED, compiled_sample, is_compiled
+from pgkit.compiled_losses import compiled_losses
 from pgkit.losses import actor_critic_terms
+from pgkit.machine import compiles
 from pgkit.networks import ACTIVATIONS, Form, Tapes, init_mlp, layer_leaves, mlp
 from pgkit.seeding import stream_keys
 from pgkit.types import Batch, Params, PgkitError, Rollout
@@ -48,22 +50,6 @@ class Head(NamedTuple):
     log_prob: Callable[[Tensor, Tensor], Tensor]
     entropy: Callable[[Tensor], Tensor]
     kl: Callable[[Tensor, Tensor], Tensor]
-
-    def losses(self, outputs: Tensor, value: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """What agents make losses of, each a mean over samples, ``(P,)``, by the tags of their metrics.
-
-        Args:
-            outputs: ``(P, B, L)``.
-            value: ``(P, B)``, the critic's.
-            batch: the samples.
-        """
-        weighed = batch.advantage, batch.target, batch.valid
-        if self.name == "categorical" and is_compiled(outputs):
-            terms = Losses.apply(outputs, value, batch.action, *weighed)  # type: ignore[no-untyped-call]
-        else:
-            log_prob = self.log_prob(outputs, batch.action)
-            terms = actor_critic_terms(log_prob, self.entropy(outputs), value, *weighed)
-        return dict(zip(("loss/policy", "loss/value", "policy/entropy"), terms, strict=True))
 
 
 def categorical(choices: int) -> Head:
@@ -250,6 +236,26 @@ class Policy:
         """``(P, B, D) -> (P, B)``, the critic's estimate of the discounted return; for ``tapes`` see :func:`mlp`."""
         x = self._features(params, obs, tapes)
         return mlp(params, "critic", x, self.activation, tapes=tapes).squeeze(-1)
+
+    def losses(self, params: Params, batch: Batch, critic: bool = True) -> dict[str, Tensor]:
+        """What agents make losses of, each a mean over samples, ``(P,)``, by the tags of their metrics.
+
+        Args:
+            params: the only ones that gradients flow to.
+            batch: the samples.
+            critic: with the loss of the values, see :func:`pgkit.losses.actor_critic_terms`.
+        """
+        compiled = self.head.name == "categorical" and self.head.width <= MOST_COMPILED
+        if compiled and compiles(batch.obs.dtype, batch.obs.device):
+            x = self._features(params, batch.obs, batch.tapes)
+            terms = compiled_losses(params, x, self.activation, batch, critic)
+        else:
+            outputs = self.outputs(params, batch.obs, batch.tapes)
+            value = self.value(params, batch.obs, batch.tapes) if critic else batch.target
+            log_prob, entropy = self.head.log_prob(outputs, batch.action), self.head.entropy(outputs)
+            terms = actor_critic_terms(log_prob, entropy, value, batch.advantage, batch.target, batch.valid)
+        named = dict(zip(("loss/policy", "loss/value", "policy/entropy"), terms, strict=True))
+        return named if critic else {tag: term for tag, term in named.items() if tag != "loss/value"}
 
     def values(self, params: Params, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """Values of the observations and of the true next observations of a rollout, both ``(T, P, N)``."""

@@ -1,0 +1,142 @@
+"""The losses of a categorical policy and its critic as one node of autograd's graph: on CPU, two calls for all layers.
+
+Forward, what the networks have computed while acting is taken from their tapes. Backward, each member's samples are
+turned into gradients of outputs and values in closed form, which go through the layers while they are in the cache.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pgkit.losses import actor_critic_terms
+from pgkit.networks import (
+    Activation,
+    Kept,
+    blank_gradients,
+    kept_pass,
+    layer_leaves,
+    one_by_one,
+    rows_contiguous,
+)
+from pgkit.types import Batch, Params
+
+
+def compiled_losses(params: Params, x: Tensor, activation: str, batch: Batch, critic: bool) -> tuple[Tensor, ...]:
+    """Policy loss, value loss and mean entropy, ``(P,)`` each, see :func:`pgkit.losses.actor_critic_terms`.
+
+    Args:
+        params: those of the networks "actor", which gives the outputs of a categorical head, and "critic".
+        x: ``(P, B, D)``, what the networks see.
+        activation: of both.
+        batch: the samples.
+        critic: without, the values are the targets.
+
+    Raises:
+        ValueError: shapes, dtypes or devices do not fit together.
+    """
+    names = ("actor", "critic") if critic else ("actor",)
+    networks = [kept_pass(params, name, x, activation, batch.tapes) for name in names]
+    leaves = [leaf for name in names for leaf in layer_leaves(params, name)]
+    return _Losses.apply(networks, batch, x, *leaves)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _Losses(torch.autograd.Function):
+    """``(networks, batch, x, *leaves) -> `` the three losses; ``networks`` are the passes through them."""
+
+    @staticmethod
+    def forward(ctx: Any, networks: Sequence[Kept], batch: Batch, x: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
+        samples, means = _samples(networks, batch, x), x.new_empty(4, len(x))
+        _means(samples[0].shape[2], x.dtype)(*x.shape[:2], *_arguments(samples), means.data_ptr())
+        ctx.networks = networks
+        ctx.save_for_backward(x, means, *samples, *leaves)
+        return means[:3].unbind(0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (x, means, *others), networks = ctx.saved_tensors, ctx.networks
+        samples, leaves = others[:6], _each(networks, others[6:])
+        if torch.is_grad_enabled():  # somebody asks for second derivatives
+            return None, None, *_differentiable_backward(networks, samples, x, leaves, grads)
+        source, leaves = rows_contiguous(x), [[leaf.contiguous() for leaf in own] for own in leaves]
+        blanks = [
+            blank_gradients(network.form, x, own, network.tape, ctx.needs_input_grad[2])
+            for network, own in zip(networks, leaves, strict=True)
+        ]
+        (rows, width), choices, given = x.shape[1:], samples[0].shape[2], torch.stack(grads)
+        scratch = x.new_empty(rows * (choices + 1) + max(blank.scratch for blank in blanks))
+        room = x.new_empty(max(blank.room for blank in blanks))
+        _gradients(networks[0].form[0], choices, len(networks), x.dtype)(
+            *(len(x), rows, *_arguments(samples), given.data_ptr(), means.data_ptr()),
+            *(source.data_ptr(), source.stride(0) // width, scratch.data_ptr(), room.data_ptr()),
+            *(argument for blank in blanks for argument in blank.arguments),
+        )
+        of_x = sum(blank.of_x for blank in blanks) if ctx.needs_input_grad[2] else None
+        return None, None, of_x, *(grad for blank in blanks for grad in blank.of_leaves)
+
+
+def _samples(networks: Sequence[Kept], batch: Batch, x: Tensor) -> list[Tensor]:
+    """Outputs and values of samples, maybe more of them; their actions, advantages, targets, and which of them count.
+
+    Raises:
+        ValueError: shapes, dtypes or devices do not fit together.
+    """
+    others = [field.contiguous() for field in (batch.action, batch.advantage, batch.target, batch.valid)]
+    kinds = [torch.int64, x.dtype, x.dtype, torch.bool]
+    fit = all(tensor.shape == x.shape[:2] and tensor.is_cpu for tensor in others)
+    if not fit or [tensor.dtype for tensor in others] != kinds:
+        given = ", ".join(f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in others)
+        raise ValueError(
+            f"expected action, advantage, target, valid of samples {tuple(x.shape[:2])} on cpu, got {given}"
+        )
+    outputs, *values = (network.tape.after[-1] for network in networks)
+    return [outputs, *(values or [others[2]]), *others]
+
+
+def _arguments(samples: Sequence[Tensor]) -> tuple[int, ...]:
+    """The arguments :data:`pgkit.losses_kernel.SAMPLES`."""
+    outputs, value, *others = samples
+    first = outputs.data_ptr(), outputs.shape[1], value.data_ptr(), value.shape[1]
+    return *first, *(tensor.data_ptr() for tensor in others)
+
+
+def _each(networks: Sequence[Kept], leaves: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    """The leaves of each network."""
+    first = len(networks[0].tensors) - 1
+    return [leaves[:first], leaves[first:]][: len(networks)]
+
+
+def _differentiable_backward(
+    networks: Sequence[Kept],
+    samples: Sequence[Tensor],
+    x: Tensor,
+    leaves: Sequence[Sequence[Tensor]],
+    grads: Sequence[Tensor],
+) -> list[Tensor | None]:
+    """The gradients of input and leaves by autograd, so that they can be differentiated."""
+    action, *weighed = samples[2:]
+    outputs, *values = (one_by_one(network.form, x, own) for network, own in zip(networks, leaves, strict=True))
+    logs = torch.log_softmax(outputs, -1)
+    log_prob, entropy = logs.gather(-1, action.unsqueeze(-1)).squeeze(-1), -(logs.exp() * logs).sum(-1)
+    value = values[0].squeeze(-1) if values else samples[4]
+    results = zip(actor_critic_terms(log_prob, entropy, value, *weighed), grads, strict=True)
+    terms, given = zip(*(pair for pair in results if pair[0].requires_grad), strict=True)
+    flat = [x, *(leaf for own in leaves for leaf in own)]
+    found = iter(torch.autograd.grad(terms, [leaf for leaf in flat if leaf.requires_grad], given, create_graph=True))
+    return [next(found) if leaf.requires_grad else None for leaf in flat]
+
+
+@lru_cache
+def _means(choices: int, dtype: torch.dtype) -> Callable[..., None]:
+    from pgkit.losses_kernel import compile_means  # LLVM is loaded where something is compiled
+
+    return compile_means(choices, dtype)
+
+
+@lru_cache
+def _gradients(activation: Activation, choices: int, networks: int, dtype: torch.dtype) -> Callable[..., None]:
+    from pgkit.losses_kernel import compile_gradients
+
+    return compile_gradients(activation, choices, networks, dtype)
