@@ -94,8 +94,8 @@ def _all_bad(policy: Policy, evidence: Evidence, shown: Mapping[str, Tensor], gr
         yield from _bad(f"gradient of {name}", leaf[row])
     norm = sum(leaf[row].square().sum() for leaf in grads.values())
     yield from _bad("gradient, whose norm overflows float32", torch.as_tensor(norm))
-    for name, total in zip(evidence.params, evidence.sums[:, row], strict=True):
-        yield from _bad(f"update of {name}", total)
+    for name, largest in zip(evidence.params, evidence.largest[:, row], strict=True):
+        yield from _bad(f"update of {name}", largest)
 
 
 def _acting(raw: Rollout, p: int) -> Iterator[str]:

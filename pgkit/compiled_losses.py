@@ -57,14 +57,11 @@ class _Losses(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x, means, *others), networks = ctx.saved_tensors, ctx.networks
-        samples, leaves = others[:6], _each(networks, others[6:])
+        samples, leaves = others[:6], others[6:]
         if torch.is_grad_enabled():  # somebody asks for second derivatives
             return None, None, *_differentiable_backward(networks, samples, x, leaves, grads)
-        source, leaves = rows_contiguous(x), [[leaf.contiguous() for leaf in own] for own in leaves]
-        blanks = [
-            blank_gradients(network.form, x, own, network.tape, ctx.needs_input_grad[2])
-            for network, own in zip(networks, leaves, strict=True)
-        ]
+        source = rows_contiguous(x)
+        blanks = [blank_gradients(x, network.tape, ctx.needs_input_grad[2]) for network in networks]
         (rows, width), choices, given = x.shape[1:], samples[0].shape[2], torch.stack(grads)
         scratch = x.new_empty(rows * (choices + 1) + max(blank.scratch for blank in blanks))
         room = x.new_empty(max(blank.room for blank in blanks))
@@ -102,30 +99,25 @@ def _arguments(samples: Sequence[Tensor]) -> tuple[int, ...]:
     return *first, *(tensor.data_ptr() for tensor in others)
 
 
-def _each(networks: Sequence[Kept], leaves: Sequence[Tensor]) -> list[Sequence[Tensor]]:
-    """The leaves of each network."""
-    first = len(networks[0].tensors) - 1
-    return [leaves[:first], leaves[first:]][: len(networks)]
-
-
 def _differentiable_backward(
     networks: Sequence[Kept],
     samples: Sequence[Tensor],
     x: Tensor,
-    leaves: Sequence[Sequence[Tensor]],
+    leaves: Sequence[Tensor],
     grads: Sequence[Tensor],
 ) -> list[Tensor | None]:
     """The gradients of input and leaves by autograd, so that they can be differentiated."""
-    action, *weighed = samples[2:]
-    outputs, *values = (one_by_one(network.form, x, own) for network, own in zip(networks, leaves, strict=True))
+    (action, *weighed), of_actor = samples[2:], len(networks[0].tape.leaves)
+    parts = zip(networks, (leaves[:of_actor], leaves[of_actor:]), strict=False)
+    outputs, *values = (one_by_one(network.form, x, own) for network, own in parts)
     logs = torch.log_softmax(outputs, -1)
     log_prob, entropy = logs.gather(-1, action.unsqueeze(-1)).squeeze(-1), -(logs.exp() * logs).sum(-1)
     value = values[0].squeeze(-1) if values else samples[4]
     results = zip(actor_critic_terms(log_prob, entropy, value, *weighed), grads, strict=True)
     terms, given = zip(*(pair for pair in results if pair[0].requires_grad), strict=True)
-    flat = [x, *(leaf for own in leaves for leaf in own)]
-    found = iter(torch.autograd.grad(terms, [leaf for leaf in flat if leaf.requires_grad], given, create_graph=True))
-    return [next(found) if leaf.requires_grad else None for leaf in flat]
+    wanted = [leaf for leaf in (x, *leaves) if leaf.requires_grad]
+    found = iter(torch.autograd.grad(terms, wanted, given, create_graph=True))
+    return [next(found) if leaf.requires_grad else None for leaf in (x, *leaves)]
 
 
 @lru_cache

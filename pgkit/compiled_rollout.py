@@ -22,8 +22,8 @@ def elementwise(envs: Environments, policy: Policy, params: Params) -> Elementwi
     """How one environment steps, where rollouts of such environments with such a policy are compiled."""
     step = getattr(envs, "elementwise", None)
     acts = policy.head.name == "categorical" and policy.head.width <= MOST_COMPILED
-    leaves = params.values()
-    fits = acts and all(leaf.dtype == torch.float32 and compiles(leaf.dtype, leaf.device) for leaf in leaves)
+    fits = acts and all(leaf.dtype == torch.float32 for leaf in params.values())
+    fits = fits and compiles(torch.float32, next(iter(params.values())).device)
     return step if fits else None
 
 
@@ -70,7 +70,7 @@ def compiled_rollout(
     tensors = seen, action, reward, ends, at.counts, *envs.state, *envs.constants, blank.room
     _kernel(form[0], policy.head.width, features, envs, deterministic)(
         *(length, size, count, *(tensor.data_ptr() for tensor in of_members)),
-        *blank.arguments,
+        *blank.tape.layers,
         *(tensor.data_ptr() for tensor in tensors),
     )
     rollout = Rollout(*(tensor.transpose(0, 1) for tensor in (seen, action, reward, *ends)))

@@ -231,7 +231,7 @@ class Column(NamedTuple):
     Attributes:
         base: address of the first row's.
         kind: of the numbers, one of the values of ``KINDS``.
-        stride: from one row's to the next, in numbers.
+        stride: from one row's to the next, in numbers; 0 of one number for all rows.
     """
 
     base: ir.Value

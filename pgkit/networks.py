@@ -116,10 +116,14 @@ class Tape(NamedTuple):
     Attributes:
         after: the result of each layer, ``(P, B, out)``.
         before: of layers with an activation that keeps its argument, that; of others the same as ``after``.
+        layers: of a compiled pass, the arguments :class:`pgkit.network_kernel.Layers`.
+        leaves: weights and biases that these lead to.
     """
 
     after: Sequence[Tensor]
     before: Sequence[Tensor]
+    layers: tuple[Any, ...] = ()
+    leaves: Sequence[Tensor] = ()
 
 
 class Kept(NamedTuple):
@@ -152,7 +156,7 @@ class Kept(NamedTuple):
 
     def rows(self, count: int) -> Tape:
         """The first so many rows of each member."""
-        return Tape(*([tensor[:, :count] for tensor in part] for part in self.tape))
+        return Tape(*([tensor[:, :count] for tensor in part] for part in self.tape[:2]))
 
 
 Tapes = dict[str, Kept]
@@ -266,10 +270,11 @@ def _plan(x: torch.Size, *leaves: torch.Size) -> _Plan:
     return _Plan(widths, array, room, (2 * rows + FEW) * max(widths))
 
 
-def _layers(form: Form, plan: _Plan, leaves: Sequence[Tensor], tape: Tape) -> tuple[Any, ...]:
+def _layers(
+    form: Form, plan: _Plan, leaves: Sequence[Tensor], before: Sequence[Tensor], after: Sequence[Tensor]
+) -> tuple[Any, ...]:
     """The arguments :class:`pgkit.network_kernel.Layers`."""
-    tables = (_addresses(tensors) for tensors in (leaves, tape.before, tape.after))
-    return len(tape.after), form[1], plan.array, *tables
+    return len(after), form[1], plan.array, *(_addresses(tensors) for tensors in (leaves, before, after))
 
 
 def _addresses(tensors: Sequence[Tensor]) -> Any:
@@ -282,12 +287,10 @@ class Blank(NamedTuple):
 
     Attributes:
         tape: its tensors.
-        arguments: those of :class:`pgkit.network_kernel.Layers`.
         room: what the pass needs beside it.
     """
 
     tape: Tape
-    arguments: tuple[Any, ...]
     room: Tensor
 
 
@@ -302,8 +305,9 @@ def blank_tape(form: Form, shape: torch.Size, leaves: Sequence[Tensor]) -> Blank
         raise ValueError(f"expected layers of {like.dtype} on cpu, got {[leaf.dtype for leaf in leaves]}")
     after = [like.new_empty(*shape[:2], width) for width in plan.widths[1:]]
     kept = form[1] if form[0].keeps_argument else 0
-    tape = Tape(after, [torch.empty_like(tensor) for tensor in after[:kept]] + after[kept:])
-    return Blank(tape, _layers(form, plan, leaves, tape), like.new_empty(plan.room))
+    before = [torch.empty_like(tensor) for tensor in after[:kept]] + after[kept:]
+    tape = Tape(after, before, _layers(form, plan, leaves, before, after), leaves)
+    return Blank(tape, like.new_empty(plan.room))
 
 
 def _compiled_forward(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
@@ -311,7 +315,7 @@ def _compiled_forward(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
     if x.dtype != leaves[0].dtype:
         raise ValueError(f"expected an input {leaves[0].dtype}, as the layers are, got {x.dtype}")
     forward, _ = _kernels(form[0], x.dtype)
-    forward(*x.shape[:2], *blank.arguments, x.data_ptr(), blank.room.data_ptr())
+    forward(*x.shape[:2], *blank.tape.layers, x.data_ptr(), blank.room.data_ptr())
     return blank.tape
 
 
@@ -333,12 +337,12 @@ class Gradients(NamedTuple):
     room: int
 
 
-def blank_gradients(form: Form, x: Tensor, leaves: Sequence[Tensor], tape: Tape, wants_input: bool) -> Gradients:
-    """For a pass that has left this tape; the leaves are contiguous."""
-    plan = _plan(x.shape, *[leaf.shape for leaf in leaves])
-    of_leaves, of_x = [torch.empty_like(leaf) for leaf in leaves], x.new_empty(x.shape) if wants_input else None
+def blank_gradients(x: Tensor, tape: Tape, wants_input: bool) -> Gradients:
+    """For a compiled pass that has left this tape of ``x``."""
+    plan = _plan(x.shape, *[leaf.shape for leaf in tape.leaves])
+    of_leaves, of_x = [torch.empty_like(leaf) for leaf in tape.leaves], x.new_empty(x.shape) if wants_input else None
     places = _addresses(of_leaves), None if of_x is None else of_x.data_ptr()
-    return Gradients(of_x, of_leaves, (*_layers(form, plan, leaves, tape), *places), plan.scratch, plan.room)
+    return Gradients(of_x, of_leaves, (*tape.layers, *places), plan.scratch, plan.room)
 
 
 def rows_contiguous(x: Tensor) -> Tensor:
@@ -351,7 +355,8 @@ def _compiled_backward(
 ) -> tuple[Tensor | None, list[Tensor]]:
     (members, rows, width), x = x.shape, rows_contiguous(x)
     leaves = [leaf.contiguous() for leaf in leaves]
-    blank = blank_gradients(form, x, leaves, tape, wants_input)
+    layers = _layers(form, _plan(x.shape, *[leaf.shape for leaf in leaves]), leaves, tape.before, tape.after)
+    blank = blank_gradients(x, tape._replace(layers=layers, leaves=leaves), wants_input)
     scratch, room = x.new_empty(blank.scratch), x.new_empty(blank.room)
     _, backward = _kernels(form[0], x.dtype)
     tape_rows = tape.after[0].stride(0) // tape.after[0].shape[2]

@@ -29,14 +29,14 @@ class Evidence(NamedTuple):
         batches: what the agent made of them: those of some members each.
         params: before the update, leaves ``(P, ...)``.
         obs_stats: of the observation normaliser before the rollout.
-        sums: ``(L, P)`` sum of each leaf of the parameters after the update, in their order.
+        largest: ``(L, P)`` largest magnitude in each leaf of the parameters after the update, in their order.
     """
 
     pieces: Sequence[Piece]
     batches: Sequence[tuple[Rows, Batch]]
     params: Params
     obs_stats: dict[str, Tensor]
-    sums: Tensor
+    largest: Tensor
 
 
 @dataclass
@@ -85,11 +85,6 @@ class Population:
     def env_steps(self) -> Tensor:
         """Environment steps of each member so far, float64 ``(P,)``."""
         return self.collector.statistics.env_steps
-
-    @property
-    def progress(self) -> Tensor:
-        """Share of the budget that is used, float64 ``(P,)`` in [0, 1]."""
-        return (self.env_steps / self.budget).clamp(max=1.0)
 
     @torch.no_grad()
     def collect(self) -> list[Piece]:
@@ -241,7 +236,7 @@ def build_policy(config: TrainConfig, info: EnvInfo) -> Policy:
 
 def take_config(config: Any, rows: Rows) -> Any:
     """An agent's settings for the members at these rows."""
-    return config.model_copy(update=select(_tensors(config), rows))
+    return config if rows is None else config.model_copy(update=select(_tensors(config), rows))
 
 
 def _tensors(config: BaseModel) -> dict[str, Tensor]:

@@ -217,10 +217,9 @@ def _per_member(name: str, number: Scalar, like: Tensor) -> Tensor:
 
 
 def _check(ends: Ends, **tensors: Tensor) -> None:
-    tensors |= ends._asdict()
     shape = ends.valid.shape
-    if len(shape) != 3 or shape[0] == 0 or any(tensor.shape != shape for tensor in tensors.values()):
-        given = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+    if len(shape) != 3 or shape[0] == 0 or any(tensor.shape != shape for tensor in (*ends, *tensors.values())):
+        given = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in (tensors | ends._asdict()).items())
         raise ValueError(f"expected tensors of one shape (T, P, N) with T >= 1, got {given}")
     for name, mask in zip(ends._fields, ends, strict=True):
         _check_mask(name, mask)

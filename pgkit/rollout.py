@@ -103,16 +103,13 @@ class Collector:
             self.envs.restore(saved["envs"], self._index(self.members))
         return taken
 
-    @property
-    def sound(self) -> Tensor:
-        """bool ``(P,)``: whether the observation statistics are finite."""
-        if not self.scaling.observations:
-            return torch.ones_like(self.members, dtype=torch.bool)
-        return self.obs_stats["squares"].isfinite().all(1)
+    def sound(self, alive: Tensor) -> Tensor:
+        """``alive`` ``(P,)`` without the members whose observation statistics are not finite."""
+        return alive & self.obs_stats["squares"].isfinite().all(1) if self.scaling.observations else alive
 
     def repair(self, obs_stats: normalize.Stats) -> None:
         """Take these observation statistics for the members whose own are not finite."""
-        rows = (~self.sound).nonzero().squeeze(1)
+        rows = (~self.obs_stats["squares"].isfinite().all(1)).nonzero().squeeze(1)
         self.obs_stats = put_tree(self.obs_stats, rows, take_tree(obs_stats, rows))
 
     def steps(self, params: Params, length: int) -> list[Piece]:
@@ -236,9 +233,8 @@ class Collector:
     def _add(self, rows: Rows, counts: Tensor) -> None:
         """Add to the statistics; ``so_far`` carries returns and lengths of unfinished episodes."""
         self.so_far = merge(self.so_far, rows, counts[:2].transpose(0, 1).contiguous())
-        new = Statistics(*counts[2:].sum(2))
-        old = Statistics(*(select(field, rows) for field in self.statistics))
-        sums = [a + b for a, b in zip(old, new, strict=True)]
+        old = torch.stack([select(field, rows) for field in self.statistics])
+        sums = (old + counts[2:].sum(2)).unbind(0)
         self.statistics = Statistics(*(merge(f, rows, s) for f, s in zip(self.statistics, sums, strict=True)))
 
     def _normalize_observations(self, rows: Rows, rollout: Rollout) -> Rollout:

@@ -6,27 +6,28 @@ from typing import Any
 import torch
 from llvmlite import ir
 
-from pgkit.elements import KINDS, LANES, Column, Value, address, in_lanes
+from pgkit.elements import KINDS, LANES, Column, Memory, Value, address, in_lanes
 from pgkit.llvm import INT, POINTER, compiled_function, function, loop
 
 
 def compile_scan(
     step: Callable[..., Sequence[Any]],
     carried: Sequence[torch.dtype],
-    inputs: Sequence[torch.dtype],
+    inputs: Sequence[Memory],
     outputs: Sequence[torch.dtype],
     reverse: bool,
 ) -> Callable[..., None]:
     """``scan(T, P, N, *carried, *inputs, *outputs)``, see :func:`pgkit.scans.scan`.
 
     Of what is carried, addresses of ``(P, N)``; of each input and output, the address of ``(T, P, N)`` and its strides
-    along T and P in numbers.
+    along T and P in numbers. That of an input along N is known here: 1, or 0 of one number for all environments.
     """
     module = ir.Module()
     kinds = [INT, INT, INT, *[POINTER] * len(carried), *[POINTER, INT, INT] * (len(inputs) + len(outputs))]
     builder, (steps, members, count, *others) = function(module, "scan", kinds, alias=True)
     states, others = list(zip(others, carried, strict=False)), others[len(carried) :]
-    arrays = [(*others[3 * k : 3 * k + 3], dtype) for k, dtype in enumerate([*inputs, *outputs])]
+    kept = [*inputs, *((dtype, 1) for dtype in outputs)]
+    arrays = [(*others[3 * k : 3 * k + 3], *memory) for k, memory in enumerate(kept)]
     rooms = {lanes: [builder.alloca(_shape(dtype, lanes)) for dtype in carried] for lanes in (1, LANES)}
 
     def rows_of(member: ir.Value, row: ir.Value, lanes: int) -> None:
@@ -39,9 +40,9 @@ def compile_scan(
         with loop(builder, steps) as index:
             time = builder.sub(builder.sub(steps, INT(1)), index) if reverse else index
             columns = []
-            for base, along, across, dtype in arrays:
+            for base, along, across, dtype, stride in arrays:
                 place = builder.add(builder.mul(time, along), builder.mul(member, across))
-                columns.append(Column(address(builder, base, KINDS[dtype], place), KINDS[dtype]))
+                columns.append(Column(address(builder, base, KINDS[dtype], place), KINDS[dtype], stride))
             now = [
                 Value(builder, builder.load(room, typ=_shape(dtype, lanes)))
                 for room, dtype in zip(rooms[lanes], carried, strict=True)

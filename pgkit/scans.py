@@ -37,7 +37,7 @@ def scan(
     written = all(tensor.dtype in COMPILED and not tensor.requires_grad for tensor in tensors)
     if not written or not compiles(torch.float32, inputs[0].device):
         return _on_tensors(step, carried, inputs, reverse)
-    inputs = [tensor if tensor.stride(2) == 1 else tensor.contiguous() for tensor in inputs]
+    inputs = [tensor if tensor.stride(2) in (0, 1) else tensor.contiguous() for tensor in inputs]
     shape = inputs[0].shape
     if any(tensor.shape != shape for tensor in inputs) or any(tensor.shape != shape[1:] for tensor in carried):
         raise ValueError(
@@ -46,7 +46,7 @@ def scan(
     length, members, count = shape
     results = [inputs[0].new_empty(members, length, count, dtype=dtype).transpose(0, 1) for dtype in outputs]
     moving = [number for tensor in (*inputs, *results) for number in (tensor.data_ptr(), *tensor.stride()[:2])]
-    kinds = (tuple(tensor.dtype for tensor in tensors) for tensors in (carried, inputs))
+    kinds = tuple(tensor.dtype for tensor in carried), tuple((tensor.dtype, tensor.stride(2)) for tensor in inputs)
     _kernel(step, *kinds, tuple(outputs), reverse)(*shape, *(tensor.data_ptr() for tensor in carried), *moving)
     return results
 

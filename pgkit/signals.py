@@ -21,15 +21,15 @@ Batches = Sequence[tuple[Rows, Batch]]
 """The batches of an update, those of some members each: every member is in exactly one."""
 
 
-def gather(population: Population, progress: Tensor, batches: Batches) -> dict[str, Any]:
-    """The signals of an update, by name.
+def gather(population: Population, env_steps: Tensor, batches: Batches) -> dict[str, Any]:
+    """The signals of an update, by name; ``env_steps`` ``(P,)`` are those before its rollout.
 
-    ``progress`` is the share of the budget that was used before this rollout; ``kl`` the divergence of the policy over
+    ``progress`` is the share of the budget that was used by then; ``kl`` the divergence of the policy over
     the last update, NaN before the first; ``rollout_start`` whether the update is the first of its rollout, as all are
     that take a rollout in one batch; ``fisher_vector_product`` a :class:`Fisher`.
     """
     signals: dict[str, Callable[[], Any]] = {
-        "progress": lambda: progress,
+        "progress": lambda: (env_steps / population.budget).clamp(max=1.0),
         "kl": lambda: population.kl,
         "rollout_start": lambda: torch.ones_like(population.alive),
         "fisher_vector_product": lambda: Fisher(population.policy, population.params, batches),

@@ -1,9 +1,10 @@
 """The training loop: one, for every agent, optimizer and population size."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from pgkit import causes, diagnosis, optim, signals
 from pgkit.config import TrainConfig, resolve_device
 from pgkit.observe import Observer, Outlet, TrainResult
-from pgkit.optim import sums
+from pgkit.optim import moving
 from pgkit.optim.core import freeze
 from pgkit.population import Evidence, Population, build, build_again, take_config
 from pgkit.rollout import Piece, join_pieces, select
@@ -125,28 +126,41 @@ def run(population: Population, observer: Observer, debug_numerics: bool = False
 
 def update(population: Population, diagnose: bool = False) -> dict[str, Tensor]:
     """One rollout and one optimizer step; returns metrics ``(P,)``, many more of them if ``diagnose``."""
-    before, progress, obs_stats = population.params, population.progress, population.collector.obs_stats
+    before, env_steps, obs_stats = population.params, population.env_steps, population.collector.obs_stats
     population.evidence = None  # nothing of the last update is held while the next one acts
     pieces = population.collect()
     batches = [(piece.rows, targets(population, piece)) for piece in pieces]
     loss, grads, metrics = gradient(population, batches)
     for _, batch in batches:
         batch.tapes.clear()  # large, and of no use any more
-    raw = optim.snapshot(grads) if diagnose else {}  # the optimizer may write into the gradients
-    sent = signals.gather(population, progress, batches)
-    updates, population.opt_state = population.optimizer.update(grads, population.opt_state, before, **sent)
-    if diagnose:
-        metrics |= diagnosis.of_optimizer(raw, updates, before, population.opt_state)
-    moved, totals = sums.add_updates(before, updates)
-    population.alive = population.alive & loss.isfinite() & totals.isfinite().all(0) & population.collector.sound
+    sent = signals.gather(population, env_steps, batches)
+    moved, largest, measured = optimize(population, grads, sent, diagnose)
+    population.alive = population.collector.sound(population.alive & loss.isfinite() & largest.isfinite().all(0))
     population.params = freeze(moved, before, population.alive)
-    population.evidence = Evidence(pieces, batches, before, obs_stats, totals)
+    population.evidence = Evidence(pieces, batches, before, obs_stats, largest)
     population.updates += 1
     if "kl" in population.optimizer.needs:
         population.kl = signals.kl_of_update(population.policy, batches, before, population.params)
     if diagnose:
-        metrics |= diagnosis.of_policy(population.policy, batches, before, population.params)
+        metrics |= measured | diagnosis.of_policy(population.policy, batches, before, population.params)
     return metrics
+
+
+def optimize(
+    population: Population, grads: Params, sent: Mapping[str, Any], diagnose: bool
+) -> tuple[Params, Tensor, dict[str, Tensor]]:
+    """The moved parameters, the largest magnitude ``(L, P)`` in each leaf of them, and metrics if ``diagnose``.
+
+    The state of the optimizer becomes the next one.
+    """
+    optimizer, state, before = population.optimizer, population.opt_state, population.params
+    if not diagnose:
+        moved, largest, population.opt_state = moving.move(optimizer, grads, state, before, **sent)
+        return moved, largest, {}
+    raw = optim.snapshot(grads)  # the optimizer may write into the gradients
+    updates, population.opt_state = optimizer.update(grads, state, before, **sent)
+    measured = diagnosis.of_optimizer(raw, updates, before, population.opt_state)
+    return *moving.add_updates(before, updates), measured
 
 
 @torch.no_grad()
@@ -166,7 +180,8 @@ def gradient(population: Population, batches: Batches) -> tuple[Tensor, Params, 
         leaves = {name: leaf.detach().requires_grad_() for name, leaf in select(population.params, rows).items()}
         config = take_config(population.agent_config, rows)
         loss, metrics = population.agent.loss(population.policy, leaves, batch, config)
-        grads = torch.autograd.grad(loss.sum(), list(leaves.values()), materialize_grads=True)
+        of_each = torch.ones_like(loss)
+        grads = torch.autograd.grad(loss, list(leaves.values()), of_each, materialize_grads=True)
         detached = {tag: metric.detach() for tag, metric in metrics.items()}
         parts.append((loss.detach(), dict(zip(leaves, grads, strict=True)), detached))
     return join_pieces(parts, [rows for rows, _ in batches])

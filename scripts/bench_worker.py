@@ -10,7 +10,6 @@ A2C (one RMSProp for both networks, a constant rate, gradients clipped); one thr
 populations, one after the other, as in a comparison.
 """
 
-import dataclasses
 import sys
 import time
 import warnings
@@ -104,11 +103,8 @@ def time_phases(populations: Sequence[Any], spent: Counter[str]) -> None:
     replace(type(collector), "steps", "rollout")
     replace(training, "targets", "targets")
     replace(training, "gradient", "gradient")
-    replace(training.sums, "add_updates", "optimizer")
+    replace(training, "optimize", "optimizer")
     replace(Observer, "see", "logging")
-    for population in populations:
-        optimizer = population.optimizer
-        population.optimizer = dataclasses.replace(optimizer, update=timed("optimizer", optimizer.update))
 
 
 def sb3_trains(env: str, envs: str, *how: str) -> None:

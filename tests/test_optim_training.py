@@ -60,7 +60,7 @@ def test_episodes_come_in_several_pieces() -> None:
 def test_only_what_is_needed_is_sent(optimizer: Mapping[str, Any]) -> None:
     population = build([config("actor-critic", optimizer)])
     batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
-    sent = signals.gather(population, population.progress, batches)
+    sent = signals.gather(population, population.env_steps, batches)
     assert sent.keys() == population.optimizer.needs
     assert len(sent) == 1
 
@@ -122,7 +122,7 @@ def test_natural_gradient_moves_the_policy_by_what_was_asked(shared: bool) -> No
     before = population.params
     batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
     _, grads, _ = gradient(population, batches)
-    sent = signals.gather(population, population.progress, batches)
+    sent = signals.gather(population, population.env_steps, batches)
     updates, _ = population.optimizer.update(grads, population.opt_state, before, **sent)
     assert all(leaf.any() for leaf in updates.values())
     kl = signals.kl_of_update(population.policy, batches, before, apply_updates(before, updates))

@@ -231,14 +231,14 @@ def test_an_error_in_an_update_leaves_the_last_good_checkpoint(
 ) -> None:
     """The optimizer has changed its state, the parameters have not followed."""
     directory = copied(half, tmp_path / "run")
-    apply, count = training.sums.add_updates, iter(range(1000))
+    apply, count = training.moving.move, iter(range(1000))
 
-    def failing(*arguments: Any) -> Any:
+    def failing(*arguments: Any, **signals: Any) -> Any:
         if next(count) == 2:
             raise RuntimeError("in the middle")
-        return apply(*arguments)
+        return apply(*arguments, **signals)
 
-    monkeypatch.setattr(training.sums, "add_updates", failing)
+    monkeypatch.setattr(training.moving, "move", failing)
     with pytest.raises(RuntimeError, match="in the middle"):
         resume(directory)
     monkeypatch.undo()
@@ -424,14 +424,14 @@ def wait_for(path: Path, seconds: float = 60.0) -> None:
 
 def test_a_second_interrupt_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of an update; what was saved before it stays."""
-    step = training.sums.add_updates
+    step = training.moving.move
 
     def interrupted(*arguments: Any) -> Any:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
         return step(*arguments)
 
-    monkeypatch.setattr(training.sums, "add_updates", interrupted)
+    monkeypatch.setattr(training.moving, "move", interrupted)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt) as ended:
         train([config()], tmp_path / "run")

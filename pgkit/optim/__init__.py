@@ -15,10 +15,10 @@ from pgkit.optim.compose import chain
 from pgkit.optim.core import Optimizer, Schedule, Transform, put_tree, take_tree
 from pgkit.optim.foreign import from_torch
 from pgkit.optim.measures import diagnostics, measure, snapshot
+from pgkit.optim.moving import apply_updates
 from pgkit.optim.natural import fisher_vector_product
 from pgkit.optim.registry import Recipe, make, recipes, register
 from pgkit.optim.settings import describe, from_settings
-from pgkit.optim.sums import apply_updates
 
 __all__ = [
     "Optimizer",

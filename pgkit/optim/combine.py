@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgkit.optim.core import Optimizer, State, own, take_tree
+from pgkit.optim.core import Optimizer, Signals, State, own, take_tree
+from pgkit.optim.moving import move
 from pgkit.types import Params, PgkitError
 
 
@@ -33,18 +34,37 @@ def by_member(optimizers: Sequence[Optimizer], kinds: Sequence[int]) -> Optimize
     def _members(kind: Tensor) -> list[Tensor]:
         return [torch.nonzero(kind == index)[:, 0] for index in range(len(optimizers))]
 
-    @torch.no_grad()
     def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
-        updates, states = own(grads, params), []
+        def one(part: Optimizer, *of_members: Any, **own_signals: Any) -> tuple[Params, None, State]:
+            updates, after = part.update(*of_members, **own_signals)
+            return updates, None, after
+
+        updates, _, after = each(one, grads, state, params, signals)
+        return updates, after
+
+    def move_all(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, Tensor, State]:
+        moved, blocks, after = each(move, grads, state, params, signals)
+        largest = blocks[0].new_empty(len(moved), len(state["kind"]))
+        for members, block in zip(filter(len, _members(state["kind"])), blocks, strict=True):
+            largest[:, members] = block
+        return moved, largest, after
+
+    @torch.no_grad()
+    def each(
+        one: Callable[..., tuple[Params, Any, State]], grads: Params, state: State, params: Params, signals: Signals
+    ) -> tuple[Params, list[Any], State]:
+        """``one`` for the members of each optimizer."""
+        results, states, others = own(grads, params), [], []
         for part, own_state, members in zip(optimizers, state["states"], _members(state["kind"]), strict=True):
             if len(members):
-                sub_grads, sub_params = take_tree(updates, members), take_tree(params, members)
+                sub_grads, sub_params = take_tree(results, members), take_tree(params, members)
                 sub_signals = {name: _of_members(value, members) for name, value in signals.items()}
-                sub, own_state = part.update(sub_grads, own_state, sub_params, **sub_signals)
+                sub, other, own_state = one(part, sub_grads, own_state, sub_params, **sub_signals)
                 for name, leaf in sub.items():
-                    updates[name].index_copy_(0, members.to(leaf.device), leaf)
+                    results[name].index_copy_(0, members.to(leaf.device), leaf)
+                others.append(other)
             states.append(own_state)
-        return updates, {"kind": state["kind"], "states": states}
+        return results, others, {"kind": state["kind"], "states": states}
 
     def take(state: State, members: Tensor) -> State:
         kind, members = state["kind"], members.cpu()
@@ -68,6 +88,7 @@ def by_member(optimizers: Sequence[Optimizer], kinds: Sequence[int]) -> Optimize
         ),
         load=load,
         needs=frozenset().union(*(part.needs for part in optimizers)),
+        move=move_all,
     )
 
 
@@ -108,6 +129,17 @@ def by_name(groups: Groups) -> Optimizer:
             updates.update(sub)
         return {name: updates[name] for name in params}, {"groups": states}
 
+    def move_all(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, Tensor, State]:
+        moved, states, blocks = {}, {}, []
+        for label, part in split(params).items():
+            own_grads = {name: grads[name] for name in part}
+            sub, block, states[label] = move(groups[label][1], own_grads, state["groups"][label], part, **signals)
+            moved.update(sub)
+            blocks.append(block)
+        names, largest = list(moved), torch.cat(blocks)
+        ordered = largest if names == list(params) else largest[[names.index(name) for name in params]]
+        return {name: moved[name] for name in params}, ordered, {"groups": states}
+
     def load(data: Any, params: Params) -> State:
         parts = split(params)
         return {"groups": {label: groups[label][1].load(own, parts[label]) for label, own in data["groups"].items()}}
@@ -121,6 +153,7 @@ def by_name(groups: Groups) -> Optimizer:
         dump=lambda state: {"groups": {label: groups[label][1].dump(own) for label, own in state["groups"].items()}},
         load=load,
         needs=frozenset().union(*(optimizer.needs for _, optimizer in groups.values())),
+        move=move_all,
     )
 
 

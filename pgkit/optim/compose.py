@@ -34,7 +34,7 @@ def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
     hyper: dict[str, Hyper] = _merged("hyperparameter", [part.hyper for part in transforms])
     slots: dict[str, float | str] = _merged("slot", [part.slots for part in transforms])
     vectors: dict[str, float] = _merged("vector", [part.vectors for part in transforms])
-    together = stages(transforms)
+    together = stages(transforms) or [[]]
 
     @torch.no_grad()
     def init(params: Params) -> State:
@@ -47,19 +47,28 @@ def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
         }
         return state
 
-    @torch.no_grad()
+    def move(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, Any, State]:
+        return run(grads, state, params, signals, moves=True)
+
     def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
-        updates = own(grads, params)
+        updates, _, after = run(grads, state, params, signals, moves=False)
+        return updates, after
+
+    @torch.no_grad()
+    def run(
+        grads: Params, state: State, params: Params, signals: Signals, moves: bool
+    ) -> tuple[Params, Tensor | None, State]:
+        updates, largest = own(grads, params), None
         now, vectors_now = next_hyper(hyper, state, signals), dict(state["vectors"])
         for stage in together:
-            survey = stage[0].survey
+            survey = stage[0].survey if stage else None
             seen: Signals = {**signals, **survey(updates)} if survey else signals
             numbers = [part.numbers(now, vectors_now, seen) for part in stage]
-            act(stage, updates, params, state["slots"], numbers)
-        return updates, {**state, "hyper": now, "vectors": vectors_now}
+            largest = act(stage, updates, params, state["slots"], numbers, moves and stage is together[-1])
+        return updates, largest, {**state, "hyper": now, "vectors": vectors_now}
 
     needs = frozenset().union(needs_of(hyper), *(part.needs for part in transforms))
-    return Optimizer(init, update, transforms=transforms, needs=needs)
+    return Optimizer(init, update, transforms=transforms, needs=needs, move=move)
 
 
 def first_hyper(hyper: Mapping[str, Hyper], members: int, device: torch.device) -> dict[str, Any]:

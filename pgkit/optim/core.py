@@ -146,6 +146,8 @@ class Optimizer:
         load: ``load(data, params) -> state``, its inverse.
         transforms: what :func:`~pgkit.optim.compose.chain` made it of; empty for others.
         needs: the signals without which ``update`` fails, such as ``"progress"``.
+        move: ``move(grads, state, params, **signals) -> (params, largest, state)``, a faster way to do what
+            :func:`pgkit.optim.moving.move` does.
     """
 
     init: Callable[[Params], State]
@@ -155,15 +157,16 @@ class Optimizer:
     load: Callable[[Any, Params], State] = lambda data, params: data
     transforms: tuple[Transform, ...] = ()
     needs: frozenset[str] = frozenset()
+    move: Callable[..., tuple[Params, Tensor, State]] | None = None
 
 
-@torch.no_grad()
 def freeze(moved: Params, params: Params, alive: Tensor) -> Params:
     """``moved``, in its own buffers, where ``alive`` ``(P,)``; ``params`` for the other members."""
-    if alive.device.type == "cpu" and alive.all():
+    if alive.is_cpu and alive.all():
         return moved  # on a GPU, looking costs more than selecting
-    for name, param in params.items():
-        torch.where(per_leaf(alive, param), moved[name], param, out=moved[name])
+    with torch.no_grad():
+        for name, param in params.items():
+            torch.where(per_leaf(alive, param), moved[name], param, out=moved[name])
     return moved
 
 
@@ -181,7 +184,7 @@ def own(grads: Params, params: Params) -> Params:
     owned = {}
     for name, param in params.items():
         grad = grads[name]
-        if grad.shape != param.shape or grad.dtype != param.dtype:
+        if grad.dtype != param.dtype or grad.shape != param.shape:
             given, needed = f"{grad.dtype} {tuple(grad.shape)}", f"{param.dtype} {tuple(param.shape)}"
             raise PgkitError(f"the gradient of {name} is {given}, the parameter {needed}")
         place = grad.data_ptr()

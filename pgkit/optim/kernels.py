@@ -16,38 +16,43 @@ from pgkit.optim.core import Leaf, Step
 from pgkit.types import PgkitError
 
 Kernel = Callable[..., None]
-"""``kernel(L, P, sizes, fields, table, stride)`` works on L leaves of P members in place.
+"""``kernel(L, P, sizes, fields, table)`` works on L leaves of P members in place.
 
 ``sizes`` are the elements of a member in each leaf, int64 ``(L,)``; ``fields`` the addresses of the F tensors of each
-leaf, ``(L, F)``; ``table`` is the address of numbers per member, for the first leaf, and those of the next leaf stand
-``stride`` numbers behind them.
+leaf, ``(L, F)``; ``table`` is the address of numbers per member.
 """
 
-Fold = Callable[..., tuple[Any, ...]]
-"""``fold(total, *fields) -> (total, *fields)`` with one more element added to the total."""
+Fold = Callable[..., Any]
+"""``fold(total, *fields) -> total`` with one more element added to the total."""
 
 LANES = 32
 """A sum is made of so many, which are added up at the end: the same bits however many of them a register takes."""
 
-_KINDS = [INT, INT, POINTER, POINTER, POINTER, INT]
+_KINDS = [INT, INT, POINTER, POINTER, POINTER]
 
 
 def compile_steps(
-    steps: Sequence[Step], numbers: Sequence[Sequence[str]], slots: Sequence[str], dtype: torch.dtype
+    steps: Sequence[Step], numbers: Sequence[Sequence[str]], slots: Sequence[str], dtype: torch.dtype, moves: bool
 ) -> Kernel:
     """The steps, one after the other, in one loop.
+
+    The fields are gradient, parameter and slots. With ``moves`` the parameter is added to what the steps make of the
+    gradient, and one more field is where the largest magnitude of each member's sums goes, ``(P,)``; NaN is largest.
 
     Args:
         steps: of transforms.
         numbers: for each step the names of its numbers, in the order of the table's rows.
         slots: the names of all slots, in the order of the fields.
         dtype: of all fields and of the table, one of ``TYPES``.
+        moves: see above.
 
     Raises:
         PgkitError: a step does what cannot be written down.
     """
-    module, real = ir.Module(), TYPES[dtype]
-    builder, members, size, table, fields = _leaf(module, 2 + len(slots))
+    module, real, count = ir.Module(), TYPES[dtype], 2 + len(slots)
+    builder, members, size, table, own = _leaf(module, count + moves)
+    fields, bits = own[:count], ir.IntType(32 if dtype == torch.float32 else 64)
+    largest = builder.alloca(bits)
     with loop(builder, members) as member:
         rows = iter(range(sum(map(len, numbers))))
         columns = [
@@ -58,12 +63,20 @@ def compile_steps(
             for own in numbers
         ]
         first = builder.mul(member, size)
+        builder.store(bits(0), largest)
         with loop(builder, size) as element:
             place = builder.add(first, element)
             before = [_read(builder, real, field, place) for field in fields]
-            _write(builder, fields, place, before, _after(steps, columns, slots, before))
+            after = _after(steps, columns, slots, before)
+            if moves:
+                after[0] = after[0] + before[1]
+                found, sofar = after[0].magnitude().bits().it, builder.load(largest, typ=bits)  # in order, as integers
+                builder.store(builder.select(builder.icmp_signed(">", found, sofar), found, sofar), largest)
+            _write(builder, fields, place, before, after)
+        if moves:
+            store(builder, builder.bitcast(builder.load(largest, typ=bits), real), own[-1], member)
     builder.ret_void()
-    return _kernel(module, real, len(fields))
+    return _kernel(module, len(own))
 
 
 def compile_fold(fold: Fold, fields: int, dtype: torch.dtype) -> Kernel:
@@ -83,9 +96,7 @@ def compile_fold(fold: Fold, fields: int, dtype: torch.dtype) -> Kernel:
 
     def add(place: ir.Value, kind: ir.Type, total: ir.Value) -> None:
         before = [_read(builder, kind, field, place) for field in own]
-        result, *after = fold(Value(builder, builder.load(total, typ=kind)), *before)
-        builder.store(result.it, total)
-        _write(builder, own, place, before, after)
+        builder.store(fold(Value(builder, builder.load(total, typ=kind)), *before).it, total)
 
     with loop(builder, members) as member:
         builder.store(ir.Constant(lanes, None), many)
@@ -98,7 +109,7 @@ def compile_fold(fold: Fold, fields: int, dtype: torch.dtype) -> Kernel:
         total = builder.fadd(lane_sum(builder, builder.load(many, typ=lanes)), builder.load(rest, typ=real))
         store(builder, builder.fadd(load(builder, real, table, member), total), table, member)
     builder.ret_void()
-    return _kernel(module, real, fields)
+    return _kernel(module, fields)
 
 
 def _leaf(module: ir.Module, fields: int) -> tuple[ir.IRBuilder, ir.Value, ir.Value, ir.Value, Sequence[ir.Value]]:
@@ -143,15 +154,14 @@ def _after(
     return [result, before[1], *(leaf.slots[name] for name in slots)]
 
 
-def _kernel(module: ir.Module, real: ir.Type, fields: int) -> Kernel:
+def _kernel(module: ir.Module, fields: int) -> Kernel:
     """The kernel itself: ``leaf`` for each leaf."""
-    builder, (leaves, members, sizes, addresses, table, stride) = function(module, "walk", _KINDS)
+    builder, (leaves, members, sizes, addresses, table) = function(module, "walk", _KINDS)
     with loop(builder, leaves) as index:
         size = builder.load(builder.gep(sizes, [index], source_etype=INT), typ=INT)
         first = builder.gep(addresses, [builder.mul(index, INT(fields))], source_etype=POINTER)
         places = [builder.gep(first, [INT(field)], source_etype=POINTER) for field in range(fields)]
-        own = builder.gep(table, [builder.mul(index, stride)], source_etype=real)
         pointers = [builder.load(place, typ=POINTER) for place in places]
-        builder.call(module.get_global("leaf"), [members, size, own, *pointers])
+        builder.call(module.get_global("leaf"), [members, size, table, *pointers])
     builder.ret_void()
     return compiled_function(builder.function, vectorize=True)

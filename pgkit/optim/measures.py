@@ -56,7 +56,7 @@ def measure(grads: Params, updates: Params, params: Params) -> dict[str, Tensor]
 
     Args:
         grads: what was given to ``update`` (a :func:`snapshot`), or a part of it by name.
-        updates: what came back, the same names, before :func:`~pgkit.optim.sums.apply_updates` takes their buffers.
+        updates: what came back, the same names, before :func:`~pgkit.optim.moving.apply_updates` takes their buffers.
         params: what they are added to.
 
     Returns:

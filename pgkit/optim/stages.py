@@ -38,7 +38,8 @@ def act(
     params: Params,
     slots: Mapping[str, Params],
     numbers: Sequence[Vectors],
-) -> None:
+    moves: bool = False,
+) -> Tensor | None:
     """Apply the steps of a stage to gradients and slots, in place.
 
     Args:
@@ -47,17 +48,55 @@ def act(
         params: leaves like them.
         slots: by slot and parameter, leaves like them.
         numbers: for each transform its numbers ``(P,)`` by name.
+        moves: add the parameters to what the steps have made of the gradients.
+
+    Returns:
+        with ``moves`` the largest magnitude in each leaf of these sums, ``(L, P)``, where NaN is largest.
     """
     vectors = [vector for part in numbers for vector in part.values()]
     like = next(iter(grads.values()))
     table = torch.stack(vectors) if vectors else torch.empty(0, len(like), device=like.device)
-    for dtype in dict.fromkeys(leaf.dtype for leaf in grads.values()):
+    largest: dict[str, Tensor] = {}
+    for dtype in (dtypes := dict.fromkeys(leaf.dtype for leaf in grads.values())):
         own, columns = {name: leaf for name, leaf in grads.items() if leaf.dtype == dtype}, table.to(dtype)
-        if stage[0].elementwise and compiles(dtype, like.device):
-            kernel = _kernel(tuple(part.step for part in stage), tuple(map(tuple, numbers)), tuple(slots), dtype)
-            launch(kernel, [_fields(name, grad, params, slots) for name, grad in own.items()], columns)
+        if all(part.elementwise for part in stage) and compiles(dtype, like.device):
+            found = _in_one_loop(stage, own, params, slots, numbers, columns, moves)
         else:
             _on_tensors(stage, own, params, slots, numbers, columns)
+            found = _moved_on_tensors(own, params) if moves else None
+        if found is not None and len(dtypes) == 1:
+            return found
+        largest |= {} if found is None else dict(zip(own, found.double(), strict=True))
+    return torch.stack([largest[name] for name in grads]) if moves else None
+
+
+def _in_one_loop(
+    stage: Sequence[Transform],
+    grads: Params,
+    params: Params,
+    slots: Mapping[str, Params],
+    numbers: Sequence[Vectors],
+    table: Tensor,
+    moves: bool,
+) -> Tensor | None:
+    """The same, for leaves of one dtype."""
+    names = tuple(map(tuple, numbers))
+    kernel = _kernel(tuple(part.step for part in stage), names, tuple(slots), table.dtype, moves)
+    members = table.shape[1]
+    largest = table.new_empty(len(grads), members) if moves else None
+    fields = [_fields(name, grad, params, slots) for name, grad in grads.items()]  # held until the loop is over
+    places = [[field.data_ptr() for field in own] for own in fields]
+    if largest is not None:
+        begin, size = largest.data_ptr(), members * largest.element_size()
+        places = [[*own, begin + size * leaf] for leaf, own in enumerate(places)]
+    sizes = [grad.numel() // max(1, members) for grad in grads.values()]
+    launch(kernel, sizes, [place for own in places for place in own], table)
+    return largest
+
+
+def _moved_on_tensors(grads: Params, params: Params) -> Tensor:
+    moved = [grad.add_(params[name]) for name, grad in grads.items()]
+    return torch.stack([leaf.reshape(len(leaf), -1).abs().amax(1) for leaf in moved])
 
 
 def _on_tensors(
@@ -106,8 +145,12 @@ def _fields(name: str, grad: Tensor, params: Params, slots: Mapping[str, Params]
 
 @lru_cache(maxsize=256)
 def _kernel(
-    steps: tuple[Step, ...], numbers: tuple[tuple[str, ...], ...], slots: tuple[str, ...], dtype: torch.dtype
+    steps: tuple[Step, ...],
+    numbers: tuple[tuple[str, ...], ...],
+    slots: tuple[str, ...],
+    dtype: torch.dtype,
+    moves: bool,
 ) -> "Kernel":
     from pgkit.optim.kernels import compile_steps  # LLVM is loaded where something is compiled
 
-    return compile_steps(steps, numbers, slots, dtype)
+    return compile_steps(steps, numbers, slots, dtype, moves)

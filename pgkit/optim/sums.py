@@ -1,4 +1,4 @@
-"""Sums over all parameters of a member, the same bits whatever its neighbours; and the addition of updates."""
+"""Sums over all parameters of a member, the same bits whatever its neighbours."""
 
 import ctypes
 import math
@@ -10,28 +10,25 @@ import torch
 from torch import Tensor
 
 from pgkit.machine import compiles
-from pgkit.optim.core import freeze
 from pgkit.types import Params
 
 if TYPE_CHECKING:
     from pgkit.optim.kernels import Fold, Kernel
 
 
-def launch(kernel: "Kernel", leaves: Sequence[Sequence[Tensor]], table: Tensor, stride: int = 0) -> None:
+def launch(kernel: "Kernel", sizes: Sequence[int], places: Sequence[int], table: Tensor) -> None:
     """Run a kernel.
 
     Args:
         kernel: see :data:`pgkit.optim.kernels.Kernel`.
-        leaves: the tensors of each leaf, ``(P, ...)``, contiguous, of the kernel's dtype.
-        table: ``(C, P)`` or, for a sum, ``(P,)`` or ``(L, P)``, contiguous, of that dtype.
-        stride: from the numbers of one leaf to those of the next.
+        sizes: the elements of a member in each leaf.
+        places: the addresses of the fields of each leaf, contiguous ``(P, ...)`` of the kernel's dtype.
+        table: ``(C, P)`` or, for a sum, ``(P,)``, contiguous, of that dtype.
     """
     members = table.shape[-1]
     if members:
-        sizes = [own[0].numel() // members for own in leaves]
-        places = [tensor.data_ptr() for own in leaves for tensor in own]
         arrays = [(ctypes.c_int64 * len(numbers))(*numbers) for numbers in (sizes, places)]
-        kernel(len(sizes), members, *arrays, table.data_ptr(), stride)
+        kernel(len(sizes), members, *arrays, table.data_ptr())
 
 
 def row_sum(leaf: Tensor) -> Tensor:
@@ -45,59 +42,23 @@ def row_sum(leaf: Tensor) -> Tensor:
 
 def inner(first: Params, second: Params) -> Tensor:
     """Inner product of two Params per member, ``(P,)``, summed leaf by leaf in their order."""
-    leaves = [(leaf, second[name]) for name, leaf in first.items()]
-    like = leaves[0][0]
-    if not _alike(leaves):
-        total = row_sum(leaves[0][0] * leaves[0][1])
-        for own, other in leaves[1:]:
+    leaves = [leaf for name, own in first.items() for leaf in (own, second[name])]
+    like = leaves[0]
+    alike = all(leaf.dtype == like.dtype and leaf.device == like.device for leaf in leaves)
+    alike = alike and (first is second or all(a.shape == b.shape for a, b in zip(*[iter(leaves)] * 2, strict=True)))
+    if not alike or not compiles(like.dtype, like.device):
+        total = row_sum(leaves[0] * leaves[1])
+        for own, other in zip(leaves[2::2], leaves[3::2], strict=True):
             total = total + row_sum(own * other)
         return total
-    total = like.new_zeros(len(like))
-    launch(
-        _fold_kernel(_add_product, 2, like.dtype),
-        [(first.contiguous(), second.contiguous()) for first, second in leaves],
-        total,
-    )
+    total, fields = like.new_zeros(len(like)), [leaf.contiguous() for leaf in leaves]
+    sizes = [leaf.numel() // max(1, len(like)) for leaf in leaves[::2]]
+    launch(_fold_kernel(_add_product, 2, like.dtype), sizes, [field.data_ptr() for field in fields], total)
     return total
 
 
-@torch.no_grad()
-def apply_updates(params: Params, updates: Params, alive: Tensor | None = None) -> Params:
-    """``param + update`` in the buffers of the updates; members where ``alive`` ``(P,)`` is False keep ``param``."""
-    moved = add_updates(params, updates)[0]
-    return moved if alive is None else freeze(moved, params, alive)
-
-
-@torch.no_grad()
-def add_updates(params: Params, updates: Params) -> tuple[Params, Tensor]:
-    """``param + update`` in the buffers of the updates, and the sum of the elements of each leaf, ``(L, P)``."""
-    leaves = [(updates[name].contiguous(), param.contiguous()) for name, param in params.items()]
-    like = leaves[0][0]
-    if _alike(leaves):
-        sums = like.new_zeros(len(leaves), len(like))
-        launch(_fold_kernel(_add_moved, 2, like.dtype), leaves, sums, len(like))
-    else:
-        sums = torch.stack([row_sum(update.add_(param)) for update, param in leaves])
-    moved = {name: leaf for name, (leaf, _) in zip(params, leaves, strict=True)}
-    for name, param in params.items():
-        if param.requires_grad:
-            moved[name].requires_grad_()
-    return moved, sums
-
-
-def _alike(leaves: Sequence[tuple[Tensor, Tensor]]) -> bool:
-    """Whether one compiled loop can go over all these pairs."""
-    kinds = {(tensor.dtype, tensor.device) for pair in leaves for tensor in pair}
-    return len(kinds) == 1 and compiles(*kinds.pop()) and all(first.shape == second.shape for first, second in leaves)
-
-
-def _add_product(total: Any, first: Any, second: Any) -> tuple[Any, ...]:
-    return total + first * second, first, second
-
-
-def _add_moved(total: Any, update: Any, param: Any) -> tuple[Any, ...]:
-    moved = update + param
-    return total + moved, moved, param
+def _add_product(total: Any, first: Any, second: Any) -> Any:
+    return total + first * second
 
 
 @lru_cache
