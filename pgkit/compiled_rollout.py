@@ -46,7 +46,13 @@ class Place(NamedTuple):
 
 
 def compiled_rollout(
-    policy: Policy, params: Params, envs: Elementwise, at: Place, length: int, deterministic: bool = False
+    policy: Policy,
+    params: Params,
+    envs: Elementwise,
+    at: Place,
+    length: int,
+    learns: bool = True,
+    deterministic: bool = False,
 ) -> Rollout:
     """``length`` steps of every member's environments.
 
@@ -56,6 +62,7 @@ def compiled_rollout(
         envs: of all members there are.
         at: where to begin.
         length: T, at least 1.
+        learns: the actor's tape is kept, see :func:`pgkit.networks.mlp`.
         deterministic: take the most likely actions.
     """
     size, count, features = at.obs.shape
@@ -65,25 +72,26 @@ def compiled_rollout(
     seen[:, 0] = at.obs
     form, leaves = policy.acting_layers(params)
     leaves = [leaf.contiguous() for leaf in leaves]
-    blank = blank_tape(form, torch.Size([size, length * count, features]), leaves)
+    rows = length * count if learns else count  # one after the other writes to the first of these, in the cache
+    blank = blank_tape(form, torch.Size([size, rows, features]), leaves)
     of_members = [tensor.contiguous() for tensor in (at.members, at.keys, at.counters)]
     tensors = seen, action, reward, ends, at.counts, *envs.state, *envs.constants, blank.room
-    _kernel(form[0], policy.head.width, features, envs, deterministic)(
+    _kernel(form[0], policy.head.width, features, envs, learns, deterministic)(
         *(length, size, count, *(tensor.data_ptr() for tensor in of_members)),
         *blank.tape.layers,
         *(tensor.data_ptr() for tensor in tensors),
     )
     rollout = Rollout(*(tensor.transpose(0, 1) for tensor in (seen, action, reward, *ends)))
-    if not policy.shared:
+    if learns and not policy.shared:
         rollout.tapes["actor"] = Kept.of(form, blank.tape, seen, *leaves)
     return rollout
 
 
 def _kernel(
-    activation: Activation, width: int, features: int, envs: Elementwise, deterministic: bool
+    activation: Activation, width: int, features: int, envs: Elementwise, learns: bool, deterministic: bool
 ) -> Callable[..., None]:
     dtypes = (tuple(tensor.dtype for tensor in tensors) for tensors in (envs.state, envs.constants))
-    return _compiled(activation, width, features, envs.step, *dtypes, deterministic)
+    return _compiled(activation, width, features, envs.step, *dtypes, learns, deterministic)
 
 
 @lru_cache

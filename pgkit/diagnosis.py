@@ -19,7 +19,7 @@ NETWORKS = ("actor", "critic", "trunk")
 def of_policy(policy: Policy, batches: Batches, before: Params, after: Params) -> dict[str, Tensor]:
     """How far the policy moved on the batch, and how well the critic had predicted its targets; ``(P,)`` each."""
     explained = [
-        explained_variance(policy.value(select(before, rows), batch.obs), batch.target, batch.valid)
+        explained_variance(policy.value(select(before, rows), batch.obs, batch.tapes), batch.target, batch.valid)
         for rows, batch in batches
     ]
     return {

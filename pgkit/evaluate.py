@@ -127,7 +127,7 @@ def _compiled_play(
     returns, lengths = running.new_zeros(2, size, episodes, dtype=torch.float64).unbind(0)
     while len(players):
         place = Place(obs, players, keys, counters, begin(obs.new_zeros(len(obs), 2, episodes, dtype=torch.float64)))
-        rollout = compiled_rollout(policy, params, envs, place, _BLOCK, deterministic)
+        rollout = compiled_rollout(policy, params, envs, place, _BLOCK, learns=False, deterministic=deterministic)
         done = rollout.terminated | rollout.truncated
         counts = (done.cumsum(0) <= done.long()) & running[players]  # up to the first end, that included
         returns[players] += torch.where(counts, rollout.reward.double(), 0.0).sum(0)

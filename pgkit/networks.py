@@ -64,8 +64,7 @@ def mlp(
         x: the input.
         activation: one of ``ACTIVATIONS``.
         activate_last: see above.
-        tapes: where a pass without gradient leaves its tape, by name; one with gradient does not compute again what it
-            finds there.
+        tapes: where a pass without gradient leaves its tape, by name; what is found there is not computed again.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit together.
@@ -74,13 +73,14 @@ def mlp(
     if not leaves:
         return x
     form = ACTIVATIONS[activation], len(leaves) // 2 - (not activate_last)
+    kept = tapes.get(name) if tapes else None
+    tape = kept.rows(x.shape[1]) if kept and kept.fits(form, x, *leaves) else None
     if torch.is_grad_enabled():
-        kept = tapes.get(name) if tapes else None
-        tape = kept.rows(x.shape[1]) if kept and kept.fits(form, x, *leaves) else None
         return _Layers.apply(form, tape, x, *leaves)  # type: ignore[no-untyped-call]
-    tape = _forward(form, x, leaves)
-    if tapes is not None:
-        tapes[name] = Kept.of(form, tape, x, *leaves)
+    if tape is None:
+        tape = _forward(form, x, leaves)
+        if tapes is not None:
+            tapes[name] = Kept.of(form, tape, x, *leaves)
     return tape.after[-1]
 
 

@@ -72,7 +72,10 @@ class Marks:
 
     def due(self, members: Sequence[int], env_steps: Sequence[float]) -> list[int]:
         """Rows of the members that have passed a mark since they were asked last."""
-        rows = []
+        rows: list[int] = []
+        lowest = min(map(self.passed.__getitem__, members), default=0)
+        if max(env_steps, default=0.0) < self.first + lowest * self.spacing:
+            return rows  # as nearly always: nobody can have passed one
         for row, (member, steps) in enumerate(zip(members, env_steps, strict=True)):
             count = int(min((steps - self.first) // self.spacing + 1, self.most))
             if count > self.passed[member]:

@@ -30,6 +30,7 @@ class Form(NamedTuple):
         step: see :class:`pgkit.envs.base.Elementwise`.
         state: what the numbers of the state are.
         constants: what those of the constants are.
+        learns: whether the tape holds all steps of all members, or of one member a single one.
         deterministic: whether the most likely action is taken.
     """
 
@@ -39,6 +40,7 @@ class Form(NamedTuple):
     step: Callable[..., list[Any]]
     state: tuple[torch.dtype, ...]
     constants: tuple[torch.dtype, ...]
+    learns: bool
     deterministic: bool
 
 
@@ -67,7 +69,8 @@ def compile_rollout(form: Form) -> Callable[..., None]:
         first = builder.mul(builder.add(builder.mul(member, steps), step), count)
         of_obs = builder.mul(builder.add(first, builder.mul(member, count)), INT(form.obs_dim))
         here, there = at(obs, REAL, of_obs), builder.add(of_obs, builder.mul(count, INT(form.obs_dim)))
-        builder.call(forward, [member, count, first, *layers, here, room])
+        on_tape = first if form.learns else INT(0)
+        builder.call(forward, [member, count, on_tape, *layers, here, room])
         own, place = builder.mul(whose, count), builder.mul(member, count)
         state, constants = _columns_of(builder, of_envs, own, form)
         each = builder.mul(members, count)
@@ -83,7 +86,7 @@ def compile_rollout(form: Form) -> Callable[..., None]:
             _column(builder, reward, REAL, first),
             *flags,
         ]
-        given = _matrix(builder, at(outputs, REAL, builder.mul(first, INT(form.width))), form.width)
+        given = _matrix(builder, at(outputs, REAL, builder.mul(on_tape, INT(form.width))), form.width)
         act = _actor(form, key, builder.add(counter, builder.mul(step, count)))
         each_row(builder, count, [*totals, *given, *state, *constants], [*totals, *results], act)
     builder.ret_void()

@@ -43,7 +43,7 @@ def kl_of_update(policy: Policy, batches: Batches, before: Params, after: Params
     parts = []
     for rows, batch in batches:
         old, new = select(before, rows), select(after, rows)
-        kl = policy.head.kl(policy.outputs(old, batch.obs), policy.outputs(new, batch.obs))
+        kl = policy.head.kl(policy.outputs(old, batch.obs, batch.tapes), policy.outputs(new, batch.obs))
         parts.append(masked_mean(kl, batch.valid))
     return join_pieces(parts, [rows for rows, _ in batches])
 

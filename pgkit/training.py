@@ -131,8 +131,6 @@ def update(population: Population, diagnose: bool = False) -> dict[str, Tensor]:
     pieces = population.collect()
     batches = [(piece.rows, targets(population, piece)) for piece in pieces]
     loss, grads, metrics = gradient(population, batches)
-    for _, batch in batches:
-        batch.tapes.clear()  # large, and of no use any more
     sent = signals.gather(population, env_steps, batches)
     moved, largest, measured = optimize(population, grads, sent, diagnose)
     population.alive = population.collector.sound(population.alive & loss.isfinite() & largest.isfinite().all(0))
@@ -143,6 +141,8 @@ def update(population: Population, diagnose: bool = False) -> dict[str, Tensor]:
         population.kl = signals.kl_of_update(population.policy, batches, before, population.params)
     if diagnose:
         metrics |= measured | diagnosis.of_policy(population.policy, batches, before, population.params)
+    for _, batch in batches:
+        batch.tapes.clear()  # large, and of no use any more
     return metrics
 
 

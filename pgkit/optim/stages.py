@@ -89,8 +89,7 @@ def _in_one_loop(
     if largest is not None:
         begin, size = largest.data_ptr(), members * largest.element_size()
         places = [[*own, begin + size * leaf] for leaf, own in enumerate(places)]
-    sizes = [grad.numel() // max(1, members) for grad in grads.values()]
-    launch(kernel, sizes, [place for own in places for place in own], table)
+    launch(kernel, list(grads.values()), [place for own in places for place in own], table)
     return largest
 
 

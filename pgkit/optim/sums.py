@@ -16,17 +16,18 @@ if TYPE_CHECKING:
     from pgkit.optim.kernels import Fold, Kernel
 
 
-def launch(kernel: "Kernel", sizes: Sequence[int], places: Sequence[int], table: Tensor) -> None:
+def launch(kernel: "Kernel", leaves: Sequence[Tensor], places: Sequence[int], table: Tensor) -> None:
     """Run a kernel.
 
     Args:
         kernel: see :data:`pgkit.optim.kernels.Kernel`.
-        sizes: the elements of a member in each leaf.
+        leaves: ``(P, ...)`` each.
         places: the addresses of the fields of each leaf, contiguous ``(P, ...)`` of the kernel's dtype.
         table: ``(C, P)`` or, for a sum, ``(P,)``, contiguous, of that dtype.
     """
     members = table.shape[-1]
     if members:
+        sizes = [leaf.numel() // members for leaf in leaves]
         arrays = [(ctypes.c_int64 * len(numbers))(*numbers) for numbers in (sizes, places)]
         kernel(len(sizes), members, *arrays, table.data_ptr())
 
@@ -42,23 +43,25 @@ def row_sum(leaf: Tensor) -> Tensor:
 
 def inner(first: Params, second: Params) -> Tensor:
     """Inner product of two Params per member, ``(P,)``, summed leaf by leaf in their order."""
-    leaves = [leaf for name, own in first.items() for leaf in (own, second[name])]
-    like = leaves[0]
-    alike = all(leaf.dtype == like.dtype and leaf.device == like.device for leaf in leaves)
-    alike = alike and (first is second or all(a.shape == b.shape for a, b in zip(*[iter(leaves)] * 2, strict=True)))
+    sides = [list(first.values())]
+    if first is not second:
+        sides.append([second[name] for name in first])
+    like, leaves = sides[0][0], [leaf for side in sides for leaf in side]
+    alike = all(leaf.dtype == like.dtype and leaf.is_cpu for leaf in leaves)
+    alike = alike and (first is second or all(a.shape == b.shape for a, b in zip(*sides, strict=True)))
     if not alike or not compiles(like.dtype, like.device):
-        total = row_sum(leaves[0] * leaves[1])
-        for own, other in zip(leaves[2::2], leaves[3::2], strict=True):
-            total = total + row_sum(own * other)
-        return total
-    total, fields = like.new_zeros(len(like)), [leaf.contiguous() for leaf in leaves]
-    sizes = [leaf.numel() // max(1, len(like)) for leaf in leaves[::2]]
-    launch(_fold_kernel(_add_product, 2, like.dtype), sizes, [field.data_ptr() for field in fields], total)
+        products = [row_sum(leaf * other) for leaf, other in zip(sides[0], sides[-1], strict=True)]
+        return sum(products[1:], products[0])
+    sides = [[leaf.contiguous() for leaf in side] for side in sides]
+    places = [leaf.data_ptr() for pair in zip(*sides, strict=True) for leaf in pair]
+    total = like.new_zeros(len(like))
+    launch(_fold_kernel(_add_product, len(sides), like.dtype), sides[0], places, total)
     return total
 
 
-def _add_product(total: Any, first: Any, second: Any) -> Any:
-    return total + first * second
+def _add_product(total: Any, *factors: Any) -> Any:
+    """Of two numbers, or of one with itself."""
+    return total + factors[0] * factors[-1]
 
 
 @lru_cache
