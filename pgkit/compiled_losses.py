@@ -11,16 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgkit.activations import Activation
+from pgkit.compiled_passes import blank_gradients, rows_contiguous
 from pgkit.losses import actor_critic_terms
-from pgkit.networks import (
-    Activation,
-    Kept,
-    blank_gradients,
-    kept_pass,
-    layer_leaves,
-    one_by_one,
-    rows_contiguous,
-)
+from pgkit.networks import Kept, kept_pass, layer_leaves, one_by_one
 from pgkit.types import Batch, Params
 
 
@@ -40,7 +34,7 @@ def compiled_losses(params: Params, x: Tensor, activation: str, batch: Batch, cr
     names = ("actor", "critic") if critic else ("actor",)
     networks = [kept_pass(params, name, x, activation, batch.tapes) for name in names]
     leaves = [leaf for name in names for leaf in layer_leaves(params, name)]
-    return _Losses.apply(networks, batch, x, *leaves)  # type: ignore[no-untyped-call, no-any-return]
+    return _Losses.apply(networks, batch, x, *leaves)  # type: ignore[no-untyped-call]
 
 
 class _Losses(torch.autograd.Function):
@@ -70,8 +64,13 @@ class _Losses(torch.autograd.Function):
             *(source.data_ptr(), source.stride(0) // width, scratch.data_ptr(), room.data_ptr()),
             *(argument for blank in blanks for argument in blank.arguments),
         )
-        of_x = sum(blank.of_x for blank in blanks) if ctx.needs_input_grad[2] else None
-        return None, None, of_x, *(grad for blank in blanks for grad in blank.of_leaves)
+        of_x = [blank.of_x for blank in blanks if blank.of_x is not None]
+        return (
+            None,
+            None,
+            sum(of_x[1:], of_x[0]) if of_x else None,
+            *(grad for blank in blanks for grad in blank.of_leaves),
+        )
 
 
 def _samples(networks: Sequence[Kept], batch: Batch, x: Tensor) -> list[Tensor]:

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pgkit.activations import Activation
 from pgkit.categorical import MOST_COMPILED
+from pgkit.compiled_passes import blank_tape
 from pgkit.envs.base import Elementwise, Environments
 from pgkit.machine import compiles
-from pgkit.networks import Activation, Kept, blank_tape
+from pgkit.networks import Kept
 from pgkit.policies import Policy
 from pgkit.types import Params, Rollout
 

@@ -12,7 +12,7 @@ from pgkit.llvm import INT, POINTER, TYPES, compiled_function, function, lane_su
 from pgkit.network_kernel import LAYERS, backward_function
 
 if TYPE_CHECKING:
-    from pgkit.networks import Activation
+    from pgkit.activations import Activation
 
 SAMPLES = [POINTER, INT, POINTER, INT, *[POINTER] * 4]
 """The types of ``samples``: address of outputs ``(P, R, L)``, R; of values ``(P, R)``, their R; of actions, advantages,

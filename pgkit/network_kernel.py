@@ -16,7 +16,7 @@ from pgkit.product_kernel import product_function
 from pgkit.products import FEW
 
 if TYPE_CHECKING:
-    from pgkit.networks import Activation
+    from pgkit.activations import Activation
 
 NULL = ir.Constant(POINTER, None)
 

@@ -4,48 +4,18 @@ A network is one node of autograd's graph, its backward pass written out below. 
 (:mod:`pgkit.network_kernel`); elsewhere they are batched matrix products.
 """
 
-import ctypes
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from pgkit.activations import ACTIVATIONS
+from pgkit.compiled_passes import Form, Tape, compiled_backward, compiled_forward
 from pgkit.machine import compiles
-from pgkit.products import FEW, PAD, multiply, multiply_and_sum
+from pgkit.products import multiply, multiply_and_sum
 from pgkit.seeding import uniform
 from pgkit.types import Params
-
-
-class Activation(NamedTuple):
-    """An element-wise function, of tensors or of what is written down for one element (:mod:`pgkit.elements`).
-
-    Attributes:
-        plain: the function.
-        backward: ``backward(grad, kept)``, the gradient of the argument from that of the result and from what the
-            function gave, or was given if ``keeps_argument``.
-        keeps_argument: the backward pass wants the argument.
-    """
-
-    plain: Callable[[Any], Any]
-    backward: Callable[[Any, Any], Any]
-    keeps_argument: bool = False
-
-
-def _silu_backward(grad: Any, x: Any) -> Any:
-    gate = torch.sigmoid(x)
-    return grad * (gate * (x * (1.0 - gate) + 1.0))
-
-
-ACTIVATIONS: dict[str, Activation] = {
-    "tanh": Activation(torch.tanh, lambda grad, y: grad * (1.0 - y * y)),
-    "relu": Activation(torch.relu, lambda grad, y: torch.where(y > 0.0, grad, 0.0)),
-    "elu": Activation(functional.elu, lambda grad, y: torch.where(y > 0.0, grad, grad * (y + 1.0))),
-    "silu": Activation(functional.silu, _silu_backward, keeps_argument=True),
-}
 
 _LAYER_STRIDE = 1 << 32  # counters of one layer's weights never reach the next layer's
 
@@ -106,26 +76,6 @@ class _Product(torch.autograd.Function):
         return product(grads[0], b.mT), product(a.mT, grads[0])  # type: ignore[no-untyped-call]
 
 
-Form = tuple[Activation, int]
-"""The activation, and how many layers it follows."""
-
-
-class Tape(NamedTuple):
-    """What a forward pass leaves behind.
-
-    Attributes:
-        after: the result of each layer, ``(P, B, out)``.
-        before: of layers with an activation that keeps its argument, that; of others the same as ``after``.
-        layers: of a compiled pass, the arguments :class:`pgkit.network_kernel.Layers`.
-        leaves: weights and biases that these lead to.
-    """
-
-    after: Sequence[Tensor]
-    before: Sequence[Tensor]
-    layers: tuple[Any, ...] = ()
-    leaves: Sequence[Tensor] = ()
-
-
 class Kept(NamedTuple):
     """A tape, and of what it is.
 
@@ -147,8 +97,10 @@ class Kept(NamedTuple):
         return Kept(form, tape, tensors, [tensor._version for tensor in tensors])
 
     def fits(self, form: Form, *tensors: Tensor) -> bool:
-        """Whether the tape is of these leaves, and its first rows of this input."""
-        same = form == self.form and len(tensors) == len(self.tensors)
+        """Whether the tape is of these leaves, and its first rows are of this input."""
+        x, seen = tensors[0], self.tensors[0]
+        same = form == self.form and len(tensors) == len(self.tensors) and x.shape[0] == seen.shape[0]
+        same = same and x.shape[1] <= self.tape.after[0].shape[1] and (x.stride(0) == seen.stride(0) or x.shape[0] == 1)
         return same and all(
             own.data_ptr() == other.data_ptr() and other._version == version
             for own, other, version in zip(self.tensors, tensors, self.versions, strict=True)
@@ -156,7 +108,8 @@ class Kept(NamedTuple):
 
     def rows(self, count: int) -> Tape:
         """The first so many rows of each member."""
-        return Tape(*([tensor[:, :count] for tensor in part] for part in self.tape[:2]))
+        after, before = ([tensor[:, :count] for tensor in part] for part in self.tape[:2])
+        return Tape(after, before)
 
 
 Tapes = dict[str, Kept]
@@ -166,7 +119,7 @@ Tapes = dict[str, Kept]
 def _forward(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
     activation, activated = form
     if compiles(x.dtype, x.device):
-        return _compiled_forward(form, x.contiguous(), [leaf.contiguous() for leaf in leaves])
+        return compiled_forward(form, x.contiguous(), [leaf.contiguous() for leaf in leaves])
     kept: list[Tensor] = []
     results: list[Tensor] = []
     for layer, (weight, bias) in enumerate(zip(leaves[::2], leaves[1::2], strict=True)):
@@ -184,7 +137,7 @@ def _backward(
     """The gradients of the input, if wanted, and of the leaves."""
     activation, activated = form
     if compiles(x.dtype, x.device):
-        return _compiled_backward(form, x, leaves, tape, grad.contiguous(), wants_input)
+        return compiled_backward(form, x, leaves, tape, grad.contiguous(), wants_input)
     gradients: list[Tensor] = []
     for layer in range(len(leaves) // 2 - 1, -1, -1):
         if layer < activated:
@@ -234,144 +187,6 @@ def one_by_one(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
         x = _Product.apply(x, weight) + bias  # type: ignore[no-untyped-call]
         x = activation.plain(x) if layer < activated else x
     return x
-
-
-class _Plan(NamedTuple):
-    """What the compiled passes through networks of one shape need beside tensors.
-
-    Attributes:
-        widths: of the input and of all layers, and the largest of them.
-        array: the same as int64.
-        room: numbers that the products of one member need beside their results.
-        scratch: numbers that its backward pass needs.
-    """
-
-    widths: list[int]
-    array: Any
-    room: int
-    scratch: int
-
-
-@lru_cache(maxsize=256)
-def _plan(x: torch.Size, *leaves: torch.Size) -> _Plan:
-    members, rows, *widths = x
-    for weight, bias in zip(leaves[::2], leaves[1::2], strict=True):
-        if len(x) != 3 or weight[:2] != (members, widths[-1]) or bias != (members, 1, weight[-1]):
-            given = ", ".join(str(tuple(shape)) for shape in (x, *leaves))
-            raise ValueError(
-                f"these are no layers of a network: expected (P, B, in), (P, in, out), (P, 1, out), got {given}"
-            )
-        widths.append(weight[-1])
-    room = max(
-        max((inner + 1) * (width + PAD), (rows + 1) * (max(inner, width) + PAD), (width + 1) * (inner + PAD))
-        for inner, width in pairwise(widths)
-    )
-    array = (ctypes.c_int64 * (len(widths) + 1))(*widths, max(widths))
-    return _Plan(widths, array, room, (2 * rows + FEW) * max(widths))
-
-
-def _layers(
-    form: Form, plan: _Plan, leaves: Sequence[Tensor], before: Sequence[Tensor], after: Sequence[Tensor]
-) -> tuple[Any, ...]:
-    """The arguments :class:`pgkit.network_kernel.Layers`."""
-    return len(after), form[1], plan.array, *(_addresses(tensors) for tensors in (leaves, before, after))
-
-
-def _addresses(tensors: Sequence[Tensor]) -> Any:
-    """A table of where tensors are."""
-    return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
-
-
-class Blank(NamedTuple):
-    """A tape to be written by a compiled forward pass.
-
-    Attributes:
-        tape: its tensors.
-        room: what the pass needs beside it.
-    """
-
-    tape: Tape
-    room: Tensor
-
-
-def blank_tape(form: Form, shape: torch.Size, leaves: Sequence[Tensor]) -> Blank:
-    """For an input of that shape ``(P, B, D)``; the leaves are contiguous.
-
-    Raises:
-        ValueError: shapes, dtypes or devices do not fit together.
-    """
-    plan, like = _plan(shape, *[leaf.shape for leaf in leaves]), leaves[0]
-    if any(leaf.dtype != like.dtype or not leaf.is_cpu for leaf in leaves):
-        raise ValueError(f"expected layers of {like.dtype} on cpu, got {[leaf.dtype for leaf in leaves]}")
-    after = [like.new_empty(*shape[:2], width) for width in plan.widths[1:]]
-    kept = form[1] if form[0].keeps_argument else 0
-    before = [torch.empty_like(tensor) for tensor in after[:kept]] + after[kept:]
-    tape = Tape(after, before, _layers(form, plan, leaves, before, after), leaves)
-    return Blank(tape, like.new_empty(plan.room))
-
-
-def _compiled_forward(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
-    blank = blank_tape(form, x.shape, leaves)
-    if x.dtype != leaves[0].dtype:
-        raise ValueError(f"expected an input {leaves[0].dtype}, as the layers are, got {x.dtype}")
-    forward, _ = _kernels(form[0], x.dtype)
-    forward(*x.shape[:2], *blank.tape.layers, x.data_ptr(), blank.room.data_ptr())
-    return blank.tape
-
-
-class Gradients(NamedTuple):
-    """Where a compiled backward pass is to write.
-
-    Attributes:
-        of_x: the gradient of the input, if it is wanted.
-        of_leaves: those of the leaves.
-        arguments: those of :class:`pgkit.network_kernel.Layers`, and addresses of these.
-        scratch: numbers that the pass needs beside them.
-        room: numbers that its products need.
-    """
-
-    of_x: Tensor | None
-    of_leaves: list[Tensor]
-    arguments: tuple[Any, ...]
-    scratch: int
-    room: int
-
-
-def blank_gradients(x: Tensor, tape: Tape, wants_input: bool) -> Gradients:
-    """For a compiled pass that has left this tape of ``x``."""
-    plan = _plan(x.shape, *[leaf.shape for leaf in tape.leaves])
-    of_leaves, of_x = [torch.empty_like(leaf) for leaf in tape.leaves], x.new_empty(x.shape) if wants_input else None
-    places = _addresses(of_leaves), None if of_x is None else of_x.data_ptr()
-    return Gradients(of_x, of_leaves, (*tape.layers, *places), plan.scratch, plan.room)
-
-
-def rows_contiguous(x: Tensor) -> Tensor:
-    """An input ``(P, B, D)`` whose rows are one behind the other in each member; itself if they are."""
-    return x if x.stride()[1:] == (x.shape[2], 1) else x.contiguous()
-
-
-def _compiled_backward(
-    form: Form, x: Tensor, leaves: Sequence[Tensor], tape: Tape, grad: Tensor, wants_input: bool
-) -> tuple[Tensor | None, list[Tensor]]:
-    (members, rows, width), x = x.shape, rows_contiguous(x)
-    leaves = [leaf.contiguous() for leaf in leaves]
-    layers = _layers(form, _plan(x.shape, *[leaf.shape for leaf in leaves]), leaves, tape.before, tape.after)
-    blank = blank_gradients(x, tape._replace(layers=layers, leaves=leaves), wants_input)
-    scratch, room = x.new_empty(blank.scratch), x.new_empty(blank.room)
-    _, backward = _kernels(form[0], x.dtype)
-    tape_rows = tape.after[0].stride(0) // tape.after[0].shape[2]
-    backward(
-        *(members, rows, tape_rows, x.stride(0) // width, x.data_ptr(), grad.data_ptr()),
-        *(*blank.arguments, scratch.data_ptr(), room.data_ptr()),
-    )
-    return blank.of_x, blank.of_leaves
-
-
-@lru_cache
-def _kernels(activation: Activation, dtype: torch.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
-    from pgkit import network_kernel  # LLVM is loaded where something is compiled
-
-    return network_kernel.compile_forward(activation, dtype), network_kernel.compile_backward(activation, dtype)
 
 
 def layer_leaves(params: Params, name: str) -> list[Tensor]:

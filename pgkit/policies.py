@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pgkit.activations import ACTIVATIONS
 from pgkit.categorical import MOST_COMPILED, compiled_sample, is_compiled
 from pgkit.compiled_losses import compiled_losses
+from pgkit.compiled_passes import Form
 from pgkit.losses import actor_critic_terms
 from pgkit.machine import compiles
-from pgkit.networks import ACTIVATIONS, Form, Tapes, init_mlp, layer_leaves, mlp
+from pgkit.networks import Tapes, init_mlp, layer_leaves, mlp
 from pgkit.seeding import stream_keys
 from pgkit.types import Batch, Params, PgkitError, Rollout
 
@@ -183,7 +185,7 @@ class Policy:
         head: the action distribution.
         hidden: widths of the actor's hidden layers (of the trunk, if shared).
         critic_hidden: widths of the critic's hidden layers, when it has a network of its own.
-        activation: one of ``networks.ACTIVATIONS``.
+        activation: one of ``activations.ACTIVATIONS``.
         shared: actor and critic are two linear heads on one trunk.
         orthogonal: initial weights, see :func:`pgkit.networks.init_mlp`.
         log_std: initial logarithm of the standard deviation (Gaussian head).

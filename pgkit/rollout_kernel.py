@@ -15,7 +15,7 @@ from pgkit.network_kernel import LAYERS, Layers, forward_function
 from pgkit.seeding import uniform
 
 if TYPE_CHECKING:
-    from pgkit.networks import Activation
+    from pgkit.activations import Activation
 
 REAL, DOUBLE, FLAG = (KINDS[dtype] for dtype in (torch.float32, torch.float64, torch.bool))
 

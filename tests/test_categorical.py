@@ -1,4 +1,4 @@
-"""Losses of categorical policies in closed form are those of the single functions."""
+"""Losses of categorical policies and critics as one compiled node are those of the single functions, gradients too."""
 
 from typing import Any
 
@@ -7,87 +7,133 @@ import torch
 from torch import Tensor
 
 from pgkit.categorical import MOST_COMPILED
-from pgkit.policies import categorical
-from pgkit.types import Batch
+from pgkit.policies import Policy, categorical
+from pgkit.types import Batch, Params
 
 DTYPES = (torch.float32, torch.float64)
+OBS = 3
 
 
-def samples(choices: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Batch]:
-    """Outputs and values that want gradients, of three members with 13 samples."""
-    random = torch.Generator().manual_seed(choices)
-    numbers = torch.randn(3, 13, choices + 3, generator=random, dtype=torch.float64).to(dtype)
-    outputs, value = (2 * numbers[..., 3:]).requires_grad_(), numbers[..., 0].clone().requires_grad_()
-    action = torch.randint(choices, (3, 13), generator=random)
+def policy_of(choices: int, shared: bool = False, activation: str = "tanh") -> Policy:
+    return Policy(OBS, categorical(choices), (7, 5), (6,), activation=activation, shared=shared)
+
+
+def samples(policy: Policy, dtype: torch.dtype = torch.float32) -> tuple[Params, Batch]:
+    """Parameters that want gradients, of three members with 13 samples; of the last member none counts."""
+    random = torch.Generator().manual_seed(policy.head.width)
+    params = {
+        name: (leaf + 0.3 * torch.randn(leaf.shape, generator=random)).to(dtype).requires_grad_()
+        for name, leaf in policy.init([0, 1, 2]).items()
+    }
+    numbers = torch.randn(3, 13, OBS + 2, generator=random, dtype=torch.float64).to(dtype)
+    action = torch.randint(policy.head.width, (3, 13), generator=random)
     valid = torch.rand(3, 13, generator=random) < 0.7
     valid[2] = False
-    return outputs, value, Batch(numbers, action, numbers[..., 1], numbers[..., 2], valid, {})
+    return params, Batch(2 * numbers[..., 2:], action, numbers[..., 0], numbers[..., 1], valid, {})
 
 
-def by_single_functions(choices: int, monkeypatch: pytest.MonkeyPatch, *args: Any) -> dict[str, Tensor]:
+def by_single_functions(monkeypatch: pytest.MonkeyPatch, policy: Policy, *args: Any, **named: Any) -> dict[str, Tensor]:
     with monkeypatch.context() as patch:
-        patch.setattr("pgkit.policies.is_compiled", lambda outputs: False)
-        return categorical(choices).losses(*args)
+        patch.setattr("pgkit.policies.compiles", lambda dtype, device: False)
+        return policy.losses(*args, **named)
 
 
+@pytest.mark.parametrize("critic", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("choices", [1, 2, 5, MOST_COMPILED])
 def test_losses_and_gradients_are_those_of_the_single_functions(
-    choices: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    choices: int, dtype: torch.dtype, shared: bool, critic: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outputs, value, batch = samples(choices, dtype)
-    own = categorical(choices).losses(outputs, value, batch)
-    other = by_single_functions(choices, monkeypatch, outputs, value, batch)
-    close = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-13}
+    policy = policy_of(choices, shared)
+    params, batch = samples(policy, dtype)
+    own = policy.losses(params, batch, critic=critic)
+    other = by_single_functions(monkeypatch, policy, params, batch, critic=critic)
+    close = {"rtol": 2e-5, "atol": 2e-6} if dtype == torch.float32 else {"rtol": 1e-11, "atol": 1e-12}
     assert own.keys() == other.keys()
+    assert ("loss/value" in own) == critic
     for tag, loss in own.items():
         torch.testing.assert_close(loss, other[tag], **close)
-    weights = torch.tensor([[1.0], [0.5], [-0.3]], dtype=dtype)
+    weights = torch.tensor([[1.0], [0.5], [-0.3]], dtype=dtype)[: len(own)]
     grads, others = (
-        torch.autograd.grad((weights * torch.stack(list(losses.values()))).sum(), [outputs, value])
+        torch.autograd.grad(
+            (weights * torch.stack(list(losses.values()))).sum(), list(params.values()), materialize_grads=True
+        )
         for losses in (own, other)
     )
+    assert any(grad.any() for grad in grads) or (choices == 1 and not critic)  # there is nothing to choose
     for grad, expected in zip(grads, others, strict=True):
         torch.testing.assert_close(grad, expected, **close)
 
 
-def test_losses_can_be_differentiated_twice() -> None:
-    outputs, value, batch = samples(3, torch.float64)
+@pytest.mark.parametrize("activation", ["tanh", "silu"])
+@pytest.mark.parametrize(("shared", "critic"), [(False, True), (True, True), (True, False)])
+def test_losses_can_be_differentiated_twice(shared: bool, critic: bool, activation: str) -> None:
+    policy = policy_of(3, shared, activation)
+    params, batch = samples(policy, torch.float64)
 
-    def losses(outputs: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-        return tuple(categorical(3).losses(outputs, value, batch).values())
+    def losses(*leaves: Tensor) -> tuple[Tensor, ...]:
+        named = dict(zip(params, leaves, strict=True))
+        return tuple(policy.losses(named, batch._replace(tapes={}), critic=critic).values())
 
-    assert torch.autograd.gradcheck(losses, (outputs, value))
-    assert torch.autograd.gradgradcheck(losses, (outputs, value))
+    assert torch.autograd.gradcheck(losses, tuple(params.values()), fast_mode=True)
+    assert torch.autograd.gradgradcheck(losses, tuple(params.values()), fast_mode=True)
 
 
 def test_what_is_not_valid_may_be_anything() -> None:
-    outputs, value, batch = samples(4, torch.float32)
-    expected = categorical(4).losses(outputs, value, batch)
-    spoilt = torch.where(batch.valid[..., None], outputs, torch.nan).detach().requires_grad_()
-    worth = torch.where(batch.valid, value, torch.inf).detach().requires_grad_()
-    advantage = torch.where(batch.valid, batch.advantage, torch.nan)
-    own = categorical(4).losses(spoilt, worth, batch._replace(advantage=advantage))
+    policy = policy_of(4)
+    params, batch = samples(policy)
+    expected = policy.losses(params, batch)
+    spoilt = {field: torch.where(batch.valid, getattr(batch, field), torch.nan) for field in ("advantage", "target")}
+    own = policy.losses(params, batch._replace(**spoilt))
     for tag, loss in own.items():
         assert torch.equal(loss, expected[tag])
         assert loss[2] == 0
-    for grad in torch.autograd.grad(sum(own.values()).sum(), [spoilt, worth]):
-        assert not grad[~batch.valid].any()
-        assert grad[batch.valid].isfinite().all()
+    grads, others = (
+        torch.autograd.grad(sum(losses.values()).sum(), list(params.values())) for losses in (own, expected)
+    )
+    for grad, other in zip(grads, others, strict=True):
+        assert torch.equal(grad, other)
+        assert not grad[2].any()
 
 
 def test_a_member_has_the_same_bits_alone() -> None:
-    outputs, value, batch = samples(2, torch.float32)
-    together = categorical(2).losses(outputs, value, batch)
+    policy = policy_of(2)
+    params, batch = samples(policy)
+
+    def losses_and_gradients(params: Params, batch: Batch) -> list[Tensor]:
+        losses = policy.losses(params, batch)
+        return [*losses.values(), *torch.autograd.grad(sum(losses.values()).sum(), list(params.values()))]
+
+    together = losses_and_gradients(params, batch)
     for k in range(3):
-        rows = slice(k, k + 1)
-        alone = categorical(2).losses(outputs[rows], value[rows], Batch(*(x[rows] for x in batch[:-1]), {}))
-        assert all(torch.equal(alone[tag][0], loss[k]) for tag, loss in together.items())
+        own = {name: leaf[k : k + 1].detach().requires_grad_() for name, leaf in params.items()}
+        alone = losses_and_gradients(own, Batch(*(x[k : k + 1] for x in batch[:-1]), {}))
+        assert all(torch.equal(one[0], all_[k]) for one, all_ in zip(alone, together, strict=True))
+
+
+def test_what_acting_has_computed_is_taken_and_changes_nothing() -> None:
+    """Tapes of more rows than the batch has, as a rollout leaves them."""
+    policy = policy_of(2)
+    params, batch = samples(policy)
+    with torch.no_grad():
+        longer = torch.cat([batch.obs, torch.ones(3, 2, OBS)], 1)
+        policy.outputs(params, longer, batch.tapes)
+        policy.value(params, longer, batch.tapes)
+    seen = batch._replace(obs=longer[:, :13])
+    results = []
+    for tapes in (batch.tapes, {}):
+        losses = policy.losses(params, seen._replace(tapes=tapes))
+        results.append([*losses.values(), *torch.autograd.grad(sum(losses.values()).sum(), list(params.values()))])
+    assert all(torch.equal(own, other) for own, other in zip(*results, strict=True))
+    batch.tapes["critic"].tape.after[-1].add_(1.0)  # so the tape is what was looked at
+    assert not torch.equal(policy.losses(params, seen)["loss/value"], results[0][1])
 
 
 @pytest.mark.parametrize("field", ["action", "advantage", "valid"])
 def test_shapes_and_kinds_that_do_not_fit_are_refused(field: str) -> None:
-    outputs, value, batch = samples(2, torch.float32)
+    policy = policy_of(2)
+    params, batch = samples(policy)
     wrong = {"action": batch.action.int(), "advantage": batch.advantage[:, :5], "valid": batch.valid.float()}
-    with pytest.raises(ValueError, match="expected outputs, value, action"):
-        categorical(2).losses(outputs, value, batch._replace(**{field: wrong[field]}))
+    with pytest.raises(ValueError, match="expected action, advantage, target, valid"):
+        policy.losses(params, batch._replace(**{field: wrong[field]}))

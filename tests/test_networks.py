@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from pgkit import networks
-from pgkit.networks import ACTIVATIONS, init_mlp, layer_count, mlp
+from pgkit.activations import ACTIVATIONS
+from pgkit.networks import init_mlp, layer_count, mlp
 from pgkit.seeding import stream_keys, uniform
 from pgkit.types import Params
 
@@ -177,3 +178,20 @@ def test_a_member_has_the_same_bits_in_every_population(sizes: tuple[int, ...], 
             rows = slice(start, start + size)
             result = forward_and_backward({name: leaf[rows] for name, leaf in params.items()}, x[rows])
             assert all(torch.equal(a, b[rows]) for a, b in zip(result, expected, strict=True)), (size, start)
+
+
+def test_a_tape_serves_only_the_input_that_it_is_of() -> None:
+    """The first rows of each member it serves, too; not more rows, other members, or what was written since."""
+    params, x = init_mlp("net", keys(3), [4, 5, 2], [1.0, 1.0]), numbers(0, 3, 9, 4)
+    tapes: networks.Tapes = {}
+    with torch.no_grad():
+        whole = mlp(params, "net", x[:, :6], "tanh", tapes=tapes)
+        tapes["net"].tape.after[-1].add_(100.0)  # to be recognised
+        assert torch.equal(mlp(params, "net", x[:, :6], "tanh", tapes=tapes), whole)
+        assert torch.equal(mlp(params, "net", x[:, :4], "tanh", tapes=dict(tapes)), whole[:, :4])
+        for other in (x, x[:2, :6], x[:, 1:6], x[0].view(3, 3, 4)):
+            own = {name: leaf[: len(other)] for name, leaf in params.items()}
+            found = mlp(own, "net", other, "tanh", tapes=dict(tapes))
+            torch.testing.assert_close(found, mlp(own, "net", other, "tanh"))
+        x[0, 0, 0] = 7.0
+        assert mlp(params, "net", x[:, :6], "tanh", tapes=tapes).max() < 50.0

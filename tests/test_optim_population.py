@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pgkit.optim import Optimizer, apply_updates, from_settings, put_tree, recipes, take_tree
-from pgkit.optim.core import in_lanes, own
+from pgkit.optim.core import in_lanes, map_tree, own
+from pgkit.optim.moving import add_updates, move
 from pgkit.optim.sums import inner, row_sum
 from pgkit.types import Params, PgkitError
 
@@ -24,6 +25,21 @@ SHAPES = {
 }
 STEPS = 12
 CHAINS = [name for name in recipes() if name != "npg"]
+
+
+MOVED: list[Table] = [
+    *({"name": name} for name in CHAINS),
+    {"name": "npg"},
+    {"name": "adam", "max_grad_norm": 1.0, "critic": {"lr": 0.1}},
+    {"name": "rmsprop", "max_layer_norm": 1.0},
+]
+"""Of every kind: one loop, several stages, a last stage on tensors, groups of parameters."""
+
+
+def tensors_of(tree: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    map_tree(lambda leaf: found.append(leaf) or leaf, tree)
+    return found
 
 
 def random_params(members: int, seed: int) -> Params:
@@ -64,6 +80,34 @@ def train(optimizer: Optimizer, members: Tensor, size: int) -> Params:
         updates, state = optimizer.update(take_tree(grads, members), state, params, **signals(step, members))
         params = apply_updates(params, updates)
     return params
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("table", MOVED, ids=str)
+def test_a_move_is_an_update_and_its_addition(table: Table, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parameters, state, and the largest magnitude of each leaf, to the last bit; also of a member that breaks."""
+    if not compiled:
+        monkeypatch.setattr("pgkit.optim.stages.compiles", lambda dtype, device: False)
+    kinds: list[Table] = [{"name": "sgd"}, {"name": "adam"}]
+    optimizer, members = from_settings([table, *kinds, table]), torch.arange(4)
+    params = others = random_params(4, 0)
+    state, other_state = optimizer.init(params), optimizer.init(others)
+    for step, grads in enumerate(gradients(4)):
+        if step == STEPS - 1:
+            grads["actor.log_std"][1, 2] = torch.nan
+            grads["critic.0.weight"][2, 0] = torch.inf
+        sent = signals(step, members)
+        updates, other_state = optimizer.update(take_tree(grads, members), other_state, others, **sent)
+        others, expected = add_updates(others, updates)
+        params, largest, state = move(optimizer, grads, state, params, **sent)
+        assert torch.equal(largest.nan_to_num(-1.0), expected.nan_to_num(-1.0))
+    for name, leaf in params.items():
+        assert torch.equal(leaf.nan_to_num(-1.0), others[name].nan_to_num(-1.0))
+    magnitudes = [leaf.abs().flatten(1).amax(1) for leaf in params.values()]
+    assert torch.equal(largest.nan_to_num(-1.0), torch.stack(magnitudes).nan_to_num(-1.0))
+    assert largest.isfinite().all(0).tolist()[1:3] == [False, False]
+    leaves, other_leaves = ([leaf.nan_to_num(-1.0) for leaf in tensors_of(tree)] for tree in (state, other_state))
+    assert all(torch.equal(own, other) for own, other in zip(leaves, other_leaves, strict=True))
 
 
 def assert_alone_is_together(tables: Sequence[Table]) -> None:

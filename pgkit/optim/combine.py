@@ -21,62 +21,42 @@ def by_member(optimizers: Sequence[Optimizer], kinds: Sequence[int]) -> Optimize
     if set(kinds) != set(range(len(optimizers))):
         raise PgkitError(f"by_member: kinds must use each of 0 ... {len(optimizers) - 1}, got {sorted(set(kinds))}")
 
+    count = len(optimizers)
+
     def init(params: Params) -> State:
         kind = torch.tensor(list(kinds))
         members = {leaf.shape[0] for leaf in params.values()}
         if members != {len(kinds)}:
             raise PgkitError(f"by_member: {len(kinds)} kinds for {sorted(members)} members")
-        states = [
-            part.init(take_tree(params, members)) for part, members in zip(optimizers, _members(kind), strict=True)
-        ]
-        return {"kind": kind, "states": states}
-
-    def _members(kind: Tensor) -> list[Tensor]:
-        return [torch.nonzero(kind == index)[:, 0] for index in range(len(optimizers))]
+        parts = zip(optimizers, _of_each_kind(kind, count), strict=True)
+        return {"kind": kind, "states": [part.init(take_tree(params, members)) for part, members in parts]}
 
     def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
         def one(part: Optimizer, *of_members: Any, **own_signals: Any) -> tuple[Params, None, State]:
             updates, after = part.update(*of_members, **own_signals)
             return updates, None, after
 
-        updates, _, after = each(one, grads, state, params, signals)
+        updates, _, after = _each_kind(optimizers, one, grads, state, params, signals)
         return updates, after
 
     def move_all(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, Tensor, State]:
-        moved, blocks, after = each(move, grads, state, params, signals)
+        moved, blocks, after = _each_kind(optimizers, move, grads, state, params, signals)
         largest = blocks[0].new_empty(len(moved), len(state["kind"]))
-        for members, block in zip(filter(len, _members(state["kind"])), blocks, strict=True):
+        for members, block in zip(filter(len, _of_each_kind(state["kind"], count)), blocks, strict=True):
             largest[:, members] = block
         return moved, largest, after
-
-    @torch.no_grad()
-    def each(
-        one: Callable[..., tuple[Params, Any, State]], grads: Params, state: State, params: Params, signals: Signals
-    ) -> tuple[Params, list[Any], State]:
-        """``one`` for the members of each optimizer."""
-        results, states, others = own(grads, params), [], []
-        for part, own_state, members in zip(optimizers, state["states"], _members(state["kind"]), strict=True):
-            if len(members):
-                sub_grads, sub_params = take_tree(results, members), take_tree(params, members)
-                sub_signals = {name: _of_members(value, members) for name, value in signals.items()}
-                sub, other, own_state = one(part, sub_grads, own_state, sub_params, **sub_signals)
-                for name, leaf in sub.items():
-                    results[name].index_copy_(0, members.to(leaf.device), leaf)
-                others.append(other)
-            states.append(own_state)
-        return results, others, {"kind": state["kind"], "states": states}
 
     def take(state: State, members: Tensor) -> State:
         kind, members = state["kind"], members.cpu()
         place = torch.empty_like(kind)
-        for own_members in _members(kind):
+        for own_members in _of_each_kind(kind, count):
             place[own_members] = torch.arange(len(own_members))
-        kept = [place[members[kind[members] == index]] for index in range(len(optimizers))]
+        kept = [place[members[kind[members] == index]] for index in range(count)]
         states = [part.take(own, rows) for part, own, rows in zip(optimizers, state["states"], kept, strict=True)]
         return {"kind": kind[members], "states": states}
 
     def load(data: Any, params: Params) -> State:
-        parts = zip(optimizers, data["states"], _members(data["kind"]), strict=True)
+        parts = zip(optimizers, data["states"], _of_each_kind(data["kind"], count), strict=True)
         return data | {"states": [part.load(own, take_tree(params, members)) for part, own, members in parts]}
 
     return Optimizer(
@@ -90,6 +70,38 @@ def by_member(optimizers: Sequence[Optimizer], kinds: Sequence[int]) -> Optimize
         needs=frozenset().union(*(part.needs for part in optimizers)),
         move=move_all,
     )
+
+
+def _of_each_kind(kind: Tensor, count: int) -> list[Tensor]:
+    """The members of each of so many kinds."""
+    return [torch.nonzero(kind == index)[:, 0] for index in range(count)]
+
+
+@torch.no_grad()
+def _each_kind(
+    optimizers: Sequence[Optimizer],
+    one: Callable[..., tuple[Params, Any, State]],
+    grads: Params,
+    state: State,
+    params: Params,
+    signals: Signals,
+) -> tuple[Params, list[Any], State]:
+    """``one(optimizer, grads, state, params, **signals)`` with the members of each kind that has any.
+
+    Its first results in one, the second ones, and the state.
+    """
+    results, states, others = own(grads, params), [], []
+    kinds = _of_each_kind(state["kind"], len(optimizers))
+    for part, own_state, members in zip(optimizers, state["states"], kinds, strict=True):
+        if len(members):
+            sub_grads, sub_params = take_tree(results, members), take_tree(params, members)
+            sub_signals = {name: _of_members(value, members) for name, value in signals.items()}
+            sub, other, own_state = one(part, sub_grads, own_state, sub_params, **sub_signals)
+            for name, leaf in sub.items():
+                results[name].index_copy_(0, members.to(leaf.device), leaf)
+            others.append(other)
+        states.append(own_state)
+    return results, others, {"kind": state["kind"], "states": states}
 
 
 def of_one_member(data: Any) -> Any:
