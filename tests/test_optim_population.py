@@ -29,7 +29,7 @@ CHAINS = [name for name in recipes() if name != "npg"]
 
 MOVED: list[Table] = [
     *({"name": name} for name in CHAINS),
-    {"name": "npg"},
+    {"name": "npg", "critic": {"name": "adam"}},
     {"name": "adam", "max_grad_norm": 1.0, "critic": {"lr": 0.1}},
     {"name": "rmsprop", "max_layer_norm": 1.0},
 ]
