@@ -38,6 +38,8 @@ class Place(NamedTuple):
         keys: int64 ``(P,)``, of the streams of action noise.
         counters: int64 ``(P,)``, of the first number in each stream.
         counts: ``(6, P, N)``, see :mod:`pgkit.counts`; a rollout goes on with them, in place.
+        running: bool ``(P, N)``, whether an environment's episode is not over yet; changed in place. The others idle:
+            nothing changes in them, and their transitions are none. None where all reset by themselves.
     """
 
     obs: Tensor
@@ -45,6 +47,7 @@ class Place(NamedTuple):
     keys: Tensor
     counters: Tensor
     counts: Tensor
+    running: Tensor | None = None
 
 
 def compiled_rollout(
@@ -77,11 +80,12 @@ def compiled_rollout(
     rows = length * count if learns else count  # one after the other writes to the first of these, in the cache
     blank = blank_tape(form, torch.Size([size, rows, features]), leaves)
     of_members = [tensor.contiguous() for tensor in (at.members, at.keys, at.counters)]
-    tensors = seen, action, reward, ends, at.counts, *envs.state, *envs.constants, blank.room
-    _kernel(form[0], policy.head.width, features, envs, learns, deterministic)(
+    running = None if at.running is None else at.running.data_ptr()
+    _kernel(envs, form[0], policy.head.width, features, learns, deterministic, running is not None)(
         *(length, size, count, *(tensor.data_ptr() for tensor in of_members)),
         *blank.tape.layers,
-        *(tensor.data_ptr() for tensor in tensors),
+        *(tensor.data_ptr() for tensor in (seen, action, reward, ends, at.counts)),
+        *(running, *(tensor.data_ptr() for tensor in (*envs.state, *envs.constants, blank.room))),
     )
     rollout = Rollout(*(tensor.transpose(0, 1) for tensor in (seen, action, reward, *ends)))
     if learns and not policy.shared:
@@ -89,11 +93,9 @@ def compiled_rollout(
     return rollout
 
 
-def _kernel(
-    activation: Activation, width: int, features: int, envs: Elementwise, learns: bool, deterministic: bool
-) -> Callable[..., None]:
+def _kernel(envs: Elementwise, activation: Activation, width: int, features: int, *how: bool) -> Callable[..., None]:
     dtypes = (tuple(tensor.dtype for tensor in tensors) for tensors in (envs.state, envs.constants))
-    return _compiled(activation, width, features, envs.step, *dtypes, learns, deterministic)
+    return _compiled(activation, width, features, envs.step, *dtypes, *how)
 
 
 @lru_cache

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pgkit.compiled_rollout import Place, compiled_rollout, elementwise
-from pgkit.counts import begin
+from pgkit.counts import Statistics, begin
 from pgkit.envs import normalize
 from pgkit.envs.base import Elementwise, Environments
 from pgkit.optim.core import take_tree
@@ -120,21 +120,19 @@ def _play(
 def _compiled_play(
     policy: Policy, params: Params, envs: Elementwise, obs: Tensor, keys: Tensor, counters: Tensor, deterministic: bool
 ) -> Episodes:
-    """The same, a block of steps at a time; what an environment does after its episode is not looked at."""
+    """The same, a block of steps at a time."""
     size, episodes = obs.shape[:2]
-    players = torch.arange(size)
-    running = torch.ones(size, episodes, dtype=torch.bool)
-    returns, lengths = running.new_zeros(2, size, episodes, dtype=torch.float64).unbind(0)
+    players, running = torch.arange(size), torch.ones(size, episodes, dtype=torch.bool)
+    counts = begin(obs.new_zeros(size, 2, episodes, dtype=torch.float64))
+    results = counts.clone()
     while len(players):
-        place = Place(obs, players, keys, counters, begin(obs.new_zeros(len(obs), 2, episodes, dtype=torch.float64)))
+        place = Place(obs, players, keys, counters, counts, running)
         rollout = compiled_rollout(policy, params, envs, place, _BLOCK, learns=False, deterministic=deterministic)
-        done = rollout.terminated | rollout.truncated
-        counts = (done.cumsum(0) <= done.long()) & running[players]  # up to the first end, that included
-        returns[players] += torch.where(counts, rollout.reward.double(), 0.0).sum(0)
-        lengths[players] += counts.sum(0)
-        running[players] &= ~done.any(0)
-        state = params, rollout.obs[-1], keys, counters + _BLOCK * episodes, players
-        staying = running[players].any(1)
-        rows = staying.nonzero().squeeze(1)
-        params, obs, keys, counters, players = state if staying.all() else take_tree(state, rows)
-    return Episodes(returns, lengths.long())
+        results[:, players] = counts
+        state = params, rollout.obs[-1], keys, counters + _BLOCK * episodes, players, running
+        rows = running.any(1).nonzero().squeeze(1)
+        if len(rows) < len(players):
+            state, counts = take_tree(state, rows), counts[:, rows]
+        params, obs, keys, counters, players, running = state
+    statistics = Statistics(*results[2:])
+    return Episodes(statistics.returns, statistics.lengths.long())

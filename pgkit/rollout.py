@@ -11,7 +11,7 @@ from torch import Tensor
 from pgkit.compiled_rollout import Place, compiled_rollout, elementwise
 from pgkit.counts import Statistics, begin, count
 from pgkit.envs import normalize
-from pgkit.envs.base import Environments, Transition
+from pgkit.envs.base import Elementwise, Environments, Transition
 from pgkit.optim.core import put_tree, take_tree
 from pgkit.policies import Policy
 from pgkit.seeding import stream_keys, uniform
@@ -149,31 +149,53 @@ class Collector:
         if not self.envs.info.can_step_subset:
             raise PgkitError(f"environment {self.envs.info.name!r} steps all at once: it cannot give whole episodes")
         obs = self._begin_episodes(params)
+        compiled = None if self.scaling.observations else elementwise(self.envs, self.policy, params)
         going = torch.arange(len(self.members), device=self.obs.device)
         running = torch.ones(obs.shape[:2], dtype=torch.bool, device=obs.device)
         record: list[Rollout] = []
-        pieces = []
-        boundary = SHORTEST_PIECE
+        pieces, done, boundary = [], 0, SHORTEST_PIECE
         while len(going):
-            here, stats = take_tree((params, self.obs_stats), going)
-            noise = self._noise(len(record), boundary)[:, going]
-            for step_noise in noise:
-                if not running.any():
-                    break
-                action = self._act(here, obs, step_noise, stats)
-                step, obs = self._step_running(obs, action, going, running)
-                record.append(step)
-                running = running & ~(step.terminated | step.truncated)
+            here = take_tree(params, going)
+            while done < boundary and running.any():
+                if compiled is None:
+                    chunk, running = self._steps_running(here, obs, going, running, range(done, boundary))
+                else:
+                    steps = range(done, done + SHORTEST_PIECE)
+                    chunk = self._compiled_steps_running(compiled, here, obs, going, running, steps)
+                record.append(chunk)
+                done, obs = done + len(chunk.valid), chunk.obs[-1]
             staying = running.any(1)
             if not staying.all():
-                rollout = _stack([_rows(step, ~staying) for step in record], obs[~staying])
-                pieces.append(self._piece(going[~staying], _pad(rollout, boundary)))
-            record = [_rows(step, staying) for step in record]
+                pieces.append(self._piece(going[~staying], _pad(_joined(record, ~staying), boundary)))
+            record = [_joined(record, staying)]
             going, running, obs = going[staying], running[staying], obs[staying]
-            boundary *= 2
+            done, boundary = boundary, 2 * boundary
         self.iteration += 1
         self.waiting = True
         return pieces
+
+    def _steps_running(
+        self, params: Params, obs: Tensor, going: Tensor, running: Tensor, steps: range
+    ) -> tuple[Rollout, Tensor]:
+        """At most these steps of the members that are going, while an environment is running; and which then are."""
+        stats, record = take_tree(self.obs_stats, going), []
+        for noise in self._noise(steps.start, steps.stop)[:, going]:
+            action = self._act(params, obs, noise, stats)
+            step, obs = self._step_running(obs, action, going, running)
+            record.append(step)
+            running = running & ~(step.terminated | step.truncated)
+            if not running.any():
+                break
+        return _stack(record, obs), running
+
+    def _compiled_steps_running(
+        self, envs: Elementwise, params: Params, obs: Tensor, going: Tensor, running: Tensor, steps: range
+    ) -> Rollout:
+        """All of these steps of the members that are going; ``running`` is changed."""
+        counts = begin(self.so_far[going])  # of no use: they are counted when all is there
+        counters = torch.full_like(going, self.iteration * _ITERATION_STRIDE + steps.start * self.count)
+        where = Place(obs, self.members[going], self.keys[going], counters, counts, running)
+        return compiled_rollout(self.policy, params, envs, where, len(steps), learns=False)
 
     def _act(self, params: Params, obs: Tensor, noise: Tensor, stats: normalize.Stats) -> Tensor:
         seen = normalize.apply(stats, obs) if self.scaling.observations else obs
@@ -324,10 +346,15 @@ def _stack(record: Sequence[Rollout], last_obs: Tensor) -> Rollout:
     )
 
 
-def _rows(step: Rollout, rows: Tensor) -> Rollout:
-    """A single step of some members; ``rows`` is a mask ``(P,)``."""
-    tensors = (step.obs, step.action, step.reward, step.terminated, step.truncated, step.valid)
-    return Rollout(*(tensor[rows] for tensor in tensors))
+def _joined(record: Sequence[Rollout], rows: Tensor) -> Rollout:
+    """Rollouts one after the other, of some members; ``rows`` is a mask ``(P,)``."""
+
+    def joined(parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([part.transpose(0, 1)[rows] for part in parts], 1).transpose(0, 1)
+
+    obs = [*(part.obs[:-1] for part in record), record[-1].obs[-1:]]
+    names = ("action", "reward", "terminated", "truncated", "valid")
+    return Rollout(joined(obs), *(joined([getattr(part, name) for part in record]) for name in names))
 
 
 def _pad(rollout: Rollout, length: int) -> Rollout:

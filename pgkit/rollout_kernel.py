@@ -32,6 +32,7 @@ class Form(NamedTuple):
         constants: what those of the constants are.
         learns: whether the tape holds all steps of all members, or of one member a single one.
         deterministic: whether the most likely action is taken.
+        episodes: whether an environment idles when its episode is over.
     """
 
     activation: "Activation"
@@ -42,23 +43,24 @@ class Form(NamedTuple):
     constants: tuple[torch.dtype, ...]
     learns: bool
     deterministic: bool
+    episodes: bool
 
 
 def compile_rollout(form: Form) -> Callable[..., None]:
-    """``rollout(T, P, N, members, keys, counters, *layers, *arrays, *state, *constants, room)``.
+    """``rollout(T, P, N, members, keys, counters, *layers, *arrays, running, *state, *constants, room)``.
 
     ``arrays`` are ``obs``, ``action`` and ``reward`` of :class:`pgkit.types.Rollout`, but member by member:
     ``(P, T + 1, N, D)``, the first N of each given, and ``(P, T, N)``; then its ``terminated``, ``truncated`` and
     ``valid``, one behind the other; then :mod:`pgkit.counts`, ``(6, P, N)``. ``members`` are int64 ``(P,)``, member k's
     environments the N from ``members[k] N`` on; the keys of its action noise int64 ``(P,)``, ``counters`` those of the
-    first numbers, likewise.
+    first numbers, likewise. ``running`` is bool ``(P, N)``, which environments do not idle, or with autoreset anything.
     """
     module = ir.Module()
     forward = forward_function(module, REAL, form.activation)
-    kinds = [INT, INT, INT, *[POINTER] * 3, *LAYERS, *[POINTER] * (6 + len(form.state) + len(form.constants))]
+    kinds = [INT, INT, INT, *[POINTER] * 3, *LAYERS, *[POINTER] * (7 + len(form.state) + len(form.constants))]
     builder, arguments = function(module, "rollout", kinds, alias=True)
     steps, members, count, *of_members = arguments[:6]
-    layers, (obs, action, reward, ends, counts, *of_envs, room) = Layers(*arguments[6:12]), arguments[12:]
+    layers, (obs, action, reward, ends, counts, running, *of_envs, room) = Layers(*arguments[6:12]), arguments[12:]
     last = builder.gep(layers.after, [builder.sub(layers.count, INT(1))], source_etype=POINTER)
     outputs, at = builder.load(last, typ=POINTER), partial(address, builder)
     everything = builder.mul(steps, builder.mul(members, count))
@@ -87,8 +89,13 @@ def compile_rollout(form: Form) -> Callable[..., None]:
             *flags,
         ]
         given = _matrix(builder, at(outputs, REAL, builder.mul(on_tape, INT(form.width))), form.width)
+        inputs = [*totals, *given, *state, *constants]
         act = _actor(form, key, builder.add(counter, builder.mul(step, count)))
-        each_row(builder, count, [*totals, *given, *state, *constants], [*totals, *results], act)
+        if form.episodes:
+            goes_on = _column(builder, running, FLAG, place)
+            inputs += [*_matrix(builder, here, form.obs_dim), goes_on]
+            results.append(goes_on)
+        each_row(builder, count, inputs, [*totals, *results], act)
     builder.ret_void()
     return compiled_function(builder.function)
 
@@ -101,10 +108,26 @@ def _actor(form: Form, key: ir.Value, counter: ir.Value) -> Callable[..., list[A
         stream: Any = row.everywhere(key)
         number: Any = row + row.everywhere(counter)
         chosen = most_likely(logits) if form.deterministic else pick(logits, uniform(stream, number))
-        seen = form.step(chosen, *rest)
-        return [*counted(*counts, *seen[-4:]), chosen, *seen]
+        given = len(form.state) + len(form.constants)
+        seen = form.step(chosen, *rest[:given])
+        if form.episodes:
+            *obs, running = rest[given:]
+            seen = _unless_idle(running, seen, [*rest[: len(form.state)], *obs])
+        return [*counted(*counts, *(seen[:-1] if form.episodes else seen)[-4:]), chosen, *seen]
 
     return act
+
+
+def _unless_idle(running: Any, seen: Sequence[Any], before: Sequence[Any]) -> list[Any]:
+    """What is seen of an environment whose episode is over: state and observation before, and nothing else.
+
+    Last, whether it still runs.
+    """
+    *after, reward, terminated, truncated, valid = seen
+    kept = [torch.where(running, new, old) for new, old in zip(after, before, strict=True)]
+    reward = torch.where(running, reward, 0.0)
+    flags = [running & flag for flag in (terminated, truncated, valid)]
+    return [*kept, reward, *flags, running & ~(terminated | truncated)]
 
 
 def _column(builder: ir.IRBuilder, base: ir.Value, kind: ir.Type, first: ir.Value) -> Column:

@@ -83,6 +83,47 @@ def test_a_compiled_rollout_is_that_of_single_steps(case: str, monkeypatch: pyte
         assert torch.equal(leaf, stepped.params[name])
 
 
+@pytest.mark.parametrize("case", sorted(set(CASES) - {"scaled rewards"}))
+def test_compiled_episodes_are_those_of_single_steps(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some members leave early, others late; then with parameters that an update has moved, then two members alone."""
+    changes = {
+        "agent": {"name": "reinforce"},
+        "rollout_steps": None,
+        "env": {"id": "CartPole-v1", "max_episode_steps": 90},
+    }
+
+    def collect() -> tuple[list[Any], Population]:
+        population = build(members(config(**changes, **CASES[case])))
+        name = f"actor.{len(population.policy.hidden) if not population.policy.shared else 0}.weight"
+        population.params[name] *= torch.logspace(0, 2.5, 5)[:, None, None]  # steady policies keep the pole up longer
+        pieces = []
+        for turn in range(4):
+            if turn == 3:
+                population = population.take(torch.tensor([4, 0]))
+            update(population)
+            assert population.evidence is not None
+            pieces += population.evidence.pieces
+        return pieces, population
+
+    compiled, whole = collect()
+    step_by_step(monkeypatch)
+    single, stepped = collect()
+    assert len({len(piece.rollout.valid) for piece in compiled}) > 1
+    for own, other in zip(compiled, single, strict=True):
+        assert torch.equal(own.rows, other.rows)
+        valid = own.rollout.valid
+        assert not valid.all()
+        for name in ("valid", "reward", "terminated", "truncated"):
+            assert torch.equal(getattr(own.raw, name), getattr(other.raw, name)), name
+        assert torch.equal(own.raw.action[valid], other.raw.action[valid])
+        for at in (slice(0, -1), slice(1, None)):
+            assert torch.equal(own.raw.obs[at][valid], other.raw.obs[at][valid])
+    for own, other in zip(whole.collector.statistics, stepped.collector.statistics, strict=True):
+        assert torch.equal(own, other)
+    for name, leaf in whole.params.items():
+        assert torch.equal(leaf, stepped.params[name])
+
+
 def test_what_cannot_be_compiled_whole_is_stepped() -> None:
     """Other environments, and distributions over more than CartPole's actions are told by ``elementwise``."""
     population = build(members(config()))
