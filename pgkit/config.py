@@ -116,8 +116,8 @@ class TrainConfig(Model):
 
     @property
     def steps_per_log(self) -> int:
-        """``log_interval``, or 0.5 % of ``steps``."""
-        return self.log_interval or max(1, self.steps // 200)
+        """``log_interval``, or 1 % of ``steps``."""
+        return self.log_interval or max(1, self.steps // 100)
 
     @property
     def agent_module(self) -> registry.Agent:

@@ -166,7 +166,9 @@ class Collector:
                 done, obs = done + len(chunk.valid), chunk.obs[-1]
             staying = running.any(1)
             if not staying.all():
-                pieces.append(self._piece(going[~staying], _pad(_joined(record, ~staying), boundary)))
+                leaving = going[~staying]
+                rows = None if len(leaving) == len(self.members) else leaving
+                pieces.append(self._piece(rows, _pad(_joined(record, ~staying), boundary)))
             record = [_joined(record, staying)]
             going, running, obs = going[staying], running[staying], obs[staying]
             done, boundary = boundary, 2 * boundary

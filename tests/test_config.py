@@ -78,8 +78,8 @@ def test_episodes_agent_has_no_rollout_steps(file: Path) -> None:
         load_config(file, ["agent.name=reinforce", "rollout_steps=8"])
 
 
-def test_log_interval_is_half_a_percent_unless_given(file: Path) -> None:
-    assert load_config(file, ["steps=500_000"]).steps_per_log == 2500
+def test_log_interval_is_one_percent_unless_given(file: Path) -> None:
+    assert load_config(file, ["steps=500_000"]).steps_per_log == 5000
     assert load_config(file, ["steps=500_000", "log_interval=10"]).steps_per_log == 10
     assert load_config(file, ["steps=20"]).steps_per_log == 1
 

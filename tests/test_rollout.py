@@ -129,8 +129,7 @@ def by_member(pieces: Sequence[Piece]) -> dict[int, Rollout]:
     """Each member's own rollout, P = 1."""
     members = {}
     for rows, rollout, _ in pieces:
-        assert rows is not None
-        for place, row in enumerate(rows.tolist()):
+        for place, row in enumerate(range(rollout.valid.shape[1]) if rows is None else rows.tolist()):
             assert row not in members
             own = (rollout.obs, rollout.action, rollout.reward, rollout.terminated, rollout.truncated, rollout.valid)
             members[row] = Rollout(*(tensor[:, place : place + 1] for tensor in own))
