@@ -141,7 +141,7 @@ class Collector:
 
         Members whose episodes are all over leave at the next boundary 32, 64, 128, ... with a piece padded to
         it, so a member's shapes, and with them its rounding, depend on its own episodes alone. Environments
-        that are done idle: they are not stepped. Only the padding (``valid`` False) is computed in vain.
+        that are done idle: nothing changes in them. Only the padding (``valid`` False) is computed in vain.
 
         Raises:
             PgkitError: the environments step all at once only, so that those that are done would go on.

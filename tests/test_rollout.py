@@ -244,9 +244,8 @@ def test_whole_episodes_come_in_pieces_of_doubling_length(backend: str) -> None:
 def test_members_that_end_together_are_one_piece(limit: int, padded: int) -> None:
     acting = collector(make_envs("probes:ProbeEndless-v0", 4, max_episode_steps=limit), range(4), 2)
     ((rows, rollout, _),) = acting.episodes(params_of(acting))
-    assert rows is not None
-    assert rows.tolist() == [0, 1]
-    assert len(rollout.valid) == padded
+    assert rows is None
+    assert rollout.valid.shape == (padded, 2, 2)
     assert acting.statistics.lengths.tolist() == acting.statistics.env_steps.tolist() == [2 * limit] * 2
 
 
