@@ -42,7 +42,7 @@ class _Losses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, networks: Sequence[Kept], batch: Batch, x: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
-        samples, means = _samples(networks, batch, x), x.new_empty(4, len(x))
+        samples, means = _samples(networks, batch, x), x.new_empty(4, x.shape[0])
         _means(samples[0].shape[2], x.dtype)(*x.shape[:2], *_arguments(samples), means.data_ptr())
         ctx.networks = networks
         ctx.save_for_backward(x, means, *samples, *leaves)
@@ -56,11 +56,11 @@ class _Losses(torch.autograd.Function):
             return None, None, *_differentiable_backward(networks, samples, x, leaves, grads)
         source = rows_contiguous(x)
         blanks = [blank_gradients(x, network.tape, ctx.needs_input_grad[2]) for network in networks]
-        (rows, width), choices, given = x.shape[1:], samples[0].shape[2], torch.stack(grads)
+        (members, rows, width), choices, given = x.shape, samples[0].shape[2], torch.stack(grads)
         scratch = x.new_empty(rows * (choices + 1) + max(blank.scratch for blank in blanks))
         room = x.new_empty(max(blank.room for blank in blanks))
         _gradients(networks[0].form[0], choices, len(networks), x.dtype)(
-            *(len(x), rows, *_arguments(samples), given.data_ptr(), means.data_ptr()),
+            *(members, rows, *_arguments(samples), given.data_ptr(), means.data_ptr()),
             *(source.data_ptr(), source.stride(0) // width, scratch.data_ptr(), room.data_ptr()),
             *(argument for blank in blanks for argument in blank.arguments),
         )

@@ -30,7 +30,8 @@ class Statistics(NamedTuple):
 
 def begin(so_far: Tensor) -> Tensor:
     """Counts ``(6, P, N)`` before a rollout, by returns and lengths of the episodes under way, ``(P, 2, N)``."""
-    counts = so_far.new_zeros(COUNTS, len(so_far), so_far.shape[2])
+    members, _, count = so_far.shape
+    counts = so_far.new_zeros(COUNTS, members, count)
     counts[:2] = so_far.transpose(0, 1)
     return counts
 

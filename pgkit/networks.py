@@ -4,7 +4,8 @@ A network is one node of autograd's graph, its backward pass written out below. 
 (:mod:`pgkit.network_kernel`); elsewhere they are batched matrix products.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -191,12 +192,16 @@ def one_by_one(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
 
 def layer_leaves(params: Params, name: str) -> list[Tensor]:
     """Weight, bias, weight, bias, ... of the layers stored under ``name``."""
-    return [
-        params[f"{name}.{layer}.{kind}"] for layer in range(layer_count(params, name)) for kind in ("weight", "bias")
-    ]
+    return [params[leaf] for leaf in _leaf_names(name, tuple(params))]
 
 
-def layer_count(params: Params, name: str) -> int:
+@lru_cache(maxsize=256)
+def _leaf_names(name: str, names: Sequence[str]) -> list[str]:
+    layers = range(layer_count(dict.fromkeys(names), name))
+    return [f"{name}.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+
+
+def layer_count(params: Mapping[str, Any], name: str) -> int:
     """The number of layers stored under ``name``."""
     count = 0
     while f"{name}.{count}.weight" in params:

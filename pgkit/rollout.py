@@ -71,14 +71,14 @@ class Collector:
         self.return_stats = normalize.init(size, 1, device)
         self.discounted = torch.zeros(size, self.count, device=device)  # return so far, as the normaliser sees it
         self.so_far = torch.zeros(size, 2, self.count, dtype=torch.float64, device=device)  # return, length
-        self.statistics = Statistics(*torch.zeros(4, size, dtype=torch.float64, device=device))
+        self._totals = torch.zeros(len(Statistics._fields), size, dtype=torch.float64, device=device)
 
     def take(self, rows: Tensor) -> "Collector":
         """The members at these rows, on the same environments; the others' are not stepped any more."""
         taken = copy.copy(self)
         for name in ("obs", "members", "keys", "obs_stats", "return_stats", "discounted", "so_far"):
             setattr(taken, name, take_tree(getattr(self, name), rows))
-        taken.statistics = Statistics(*(field[rows] for field in self.statistics))
+        taken._totals = self._totals[:, rows]
         taken.scaling = self.scaling._replace(gamma=self.scaling.gamma[rows])
         return taken
 
@@ -98,10 +98,15 @@ class Collector:
         taken = copy.copy(self)
         for name in _KEPT:
             setattr(taken, name, getattr(self, name) if name in begun else saved[name])
-        taken.statistics = Statistics(**saved["statistics"])
+        taken._totals = torch.stack(Statistics(**saved["statistics"]))
         if saved["envs"] is not None and not anew:
             self.envs.restore(saved["envs"], self._index(self.members))
         return taken
+
+    @property
+    def statistics(self) -> Statistics:
+        """What happened so far."""
+        return Statistics(*self._totals)
 
     def sound(self, alive: Tensor) -> Tensor:
         """``alive`` ``(P,)`` without the members whose observation statistics are not finite."""
@@ -257,9 +262,8 @@ class Collector:
     def _add(self, rows: Rows, counts: Tensor) -> None:
         """Add to the statistics; ``so_far`` carries returns and lengths of unfinished episodes."""
         self.so_far = merge(self.so_far, rows, counts[:2].transpose(0, 1).contiguous())
-        old = torch.stack([select(field, rows) for field in self.statistics])
-        sums = (old + counts[2:].sum(2)).unbind(0)
-        self.statistics = Statistics(*(merge(f, rows, s) for f, s in zip(self.statistics, sums, strict=True)))
+        more = counts[2:].sum(2)
+        self._totals = self._totals + more if rows is None else self._totals.index_add(1, rows, more)
 
     def _normalize_observations(self, rows: Rows, rollout: Rollout) -> Rollout:
         """Scale by the statistics that the actions were chosen with, then add this rollout to them."""

@@ -54,7 +54,7 @@ def inner(first: Params, second: Params) -> Tensor:
         return sum(products[1:], products[0])
     sides = [[leaf.contiguous() for leaf in side] for side in sides]
     places = [leaf.data_ptr() for pair in zip(*sides, strict=True) for leaf in pair]
-    total = like.new_zeros(len(like))
+    total = like.new_zeros(like.shape[0])
     launch(_fold_kernel(_add_product, len(sides), like.dtype), sides[0], places, total)
     return total
 
