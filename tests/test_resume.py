@@ -426,10 +426,10 @@ def test_a_second_interrupt_ends_at_once(tmp_path: Path, monkeypatch: pytest.Mon
     """In the middle of an update; what was saved before it stays."""
     step = training.moving.move
 
-    def interrupted(*arguments: Any) -> Any:
+    def interrupted(*arguments: Any, **signals: Any) -> Any:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
-        return step(*arguments)
+        return step(*arguments, **signals)
 
     monkeypatch.setattr(training.moving, "move", interrupted)
     handler = signal.getsignal(signal.SIGINT)
