@@ -102,7 +102,7 @@ def one(bench: Bench) -> list[Row]:
 def population(bench: Bench) -> list[Row]:
     """512 CartPole runs on both cores; phases and roofline."""
     found = bench.compare(
-        pgkit=[worker("pgkit", CARTPOLE, "128x2", 8)] * 2,
+        pgkit=[worker("pgkit", CARTPOLE, "64x4", 8)] * 2,
         sb3=[worker("sb3", CARTPOLE, 8)] * 2,
         rejax_threads=[rejax(bench, 512)],
         rejax_processes=[rejax(bench, 256, core) for core in (0, 1)],
