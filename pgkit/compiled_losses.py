@@ -65,12 +65,8 @@ class _Losses(torch.autograd.Function):
             *(argument for blank in blanks for argument in blank.arguments),
         )
         of_x = [blank.of_x for blank in blanks if blank.of_x is not None]
-        return (
-            None,
-            None,
-            sum(of_x[1:], of_x[0]) if of_x else None,
-            *(grad for blank in blanks for grad in blank.of_leaves),
-        )
+        of_leaves = [grad for blank in blanks for grad in blank.of_leaves]
+        return None, None, sum(of_x[1:], of_x[0]) if of_x else None, *of_leaves
 
 
 def _samples(networks: Sequence[Kept], batch: Batch, x: Tensor) -> list[Tensor]:

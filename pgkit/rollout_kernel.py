@@ -109,25 +109,22 @@ def _actor(form: Form, key: ir.Value, counter: ir.Value) -> Callable[..., list[A
         number: Any = row + row.everywhere(counter)
         chosen = most_likely(logits) if form.deterministic else pick(logits, uniform(stream, number))
         given = len(form.state) + len(form.constants)
-        seen = form.step(chosen, *rest[:given])
+        seen, goes_on = form.step(chosen, *rest[:given]), []
         if form.episodes:
             *obs, running = rest[given:]
             seen = _unless_idle(running, seen, [*rest[: len(form.state)], *obs])
-        return [*counted(*counts, *(seen[:-1] if form.episodes else seen)[-4:]), chosen, *seen]
+            goes_on = [running & ~(seen[-3] | seen[-2])]
+        return [*counted(*counts, *seen[-4:]), chosen, *seen, *goes_on]
 
     return act
 
 
 def _unless_idle(running: Any, seen: Sequence[Any], before: Sequence[Any]) -> list[Any]:
-    """What is seen of an environment whose episode is over: state and observation before, and nothing else.
-
-    Last, whether it still runs.
-    """
+    """What an environment shows; one whose episode is over, its state and observation before, and that is all."""
     *after, reward, terminated, truncated, valid = seen
     kept = [torch.where(running, new, old) for new, old in zip(after, before, strict=True)]
-    reward = torch.where(running, reward, 0.0)
     flags = [running & flag for flag in (terminated, truncated, valid)]
-    return [*kept, reward, *flags, running & ~(terminated | truncated)]
+    return [*kept, torch.where(running, reward, 0.0), *flags]
 
 
 def _column(builder: ir.IRBuilder, base: ir.Value, kind: ir.Type, first: ir.Value) -> Column:

@@ -1,6 +1,6 @@
 """The steps of a chain on every leaf: compiled into one loop on CPU, one tensor operation after the other elsewhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -56,18 +56,25 @@ def act(
     vectors = [vector for part in numbers for vector in part.values()]
     like = next(iter(grads.values()))
     table = torch.stack(vectors) if vectors else torch.empty(0, len(like), device=like.device)
-    largest: dict[str, Tensor] = {}
-    for dtype in (dtypes := dict.fromkeys(leaf.dtype for leaf in grads.values())):
+    blocks: list[tuple[Params, Tensor]] = []
+    for dtype in dict.fromkeys(leaf.dtype for leaf in grads.values()):
         own, columns = {name: leaf for name, leaf in grads.items() if leaf.dtype == dtype}, table.to(dtype)
         if all(part.elementwise for part in stage) and compiles(dtype, like.device):
-            found = _in_one_loop(stage, own, params, slots, numbers, columns, moves)
+            largest = _in_one_loop(stage, own, params, slots, numbers, columns, moves)
         else:
             _on_tensors(stage, own, params, slots, numbers, columns)
-            found = _moved_on_tensors(own, params) if moves else None
-        if found is not None and len(dtypes) == 1:
-            return found
-        largest |= {} if found is None else dict(zip(own, found.double(), strict=True))
-    return torch.stack([largest[name] for name in grads]) if moves else None
+            largest = _moved_on_tensors(own, params) if moves else None
+        if largest is not None:
+            blocks.append((own, largest))
+    return _in_order(blocks, grads) if moves else None
+
+
+def _in_order(blocks: Sequence[tuple[Params, Tensor]], names: Iterable[str]) -> Tensor:
+    """One row ``(P,)`` for each of these leaves, from blocks of rows of some leaves each."""
+    if len(blocks) == 1:
+        return blocks[0][1]
+    rows = {name: row for own, block in blocks for name, row in zip(own, block.double(), strict=True)}
+    return torch.stack([rows[name] for name in names])
 
 
 def _in_one_loop(
