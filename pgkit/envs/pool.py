@@ -79,11 +79,12 @@ class EnvPoolEnvs:
         if (slots < 0).any():
             raise PgkitError(f"environment {self._id!r}: reset(seeds) must come before the first step")
         for number, pool in self._pools.items():
-            rows = np.flatnonzero(slots[:, 0] == number)
-            if len(rows):
-                places = slots[rows, 1].astype(np.int32)
+            own = slots[:, 0] == number
+            rows = slice(None) if own.all() else np.flatnonzero(own)
+            places = slots[rows, 1].astype(np.int32)
+            if len(places):
                 seen, reward[rows], flags[0, rows], flags[1, rows], _ = pool.step(actions[rows], places)
-                obs[rows] = self._flat(len(rows))(seen)
+                obs[rows] = self._flat(len(places))(seen)
         flags[2] = ~self._over[chosen]
         self._over[chosen] = flags[0] | flags[1]
         return Transition(self._tensor(obs), self._tensor(reward), *self._tensor(flags).unbind(0))
