@@ -49,7 +49,7 @@ def test_defaults_of_a_minimal_file(file: Path) -> None:
     config = load_config(file)
     assert config.name == "mine"
     assert (config.seed, config.seeds, config.seed_list, config.device) == (0, None, [0], "cpu")
-    assert (config.envs_per_member, config.rollout_steps, config.steps_per_log) == (8, 5, 5)
+    assert (config.envs_per_member, config.rollout_steps, config.steps_per_log) == (8, 5, 10)
     assert config.policy.hidden == (64, 64)
     assert config.policy.critic_hidden is None
     assert config.agent == {"name": "actor-critic", **config.agent_config.model_dump()}
