@@ -26,8 +26,8 @@ def compile_scan(
     kinds = [INT, INT, INT, *[POINTER] * len(carried), *[POINTER, INT, INT] * (len(inputs) + len(outputs))]
     builder, (steps, members, count, *others) = function(module, "scan", kinds, alias=True)
     states, others = list(zip(others, carried, strict=False)), others[len(carried) :]
-    kept = [*inputs, *((dtype, 1) for dtype in outputs)]
-    arrays = [(*others[3 * k : 3 * k + 3], *memory) for k, memory in enumerate(kept)]
+    memories = [*inputs, *((dtype, 1) for dtype in outputs)]
+    arrays = [(*others[3 * k : 3 * k + 3], *memory) for k, memory in enumerate(memories)]
     rooms = {lanes: [builder.alloca(_shape(dtype, lanes)) for dtype in carried] for lanes in (1, LANES)}
 
     def rows_of(member: ir.Value, row: ir.Value, lanes: int) -> None:
