@@ -1,4 +1,4 @@
-"""The categorical distribution, written down for one sample (:mod:`pgkit.elements`) and compiled."""
+"""The categorical distribution: of tensors, and written down for one sample (:mod:`pgkit.elements`) and compiled."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -16,6 +16,22 @@ MOST_COMPILED = 64
 def is_compiled(outputs: Tensor) -> bool:
     """Whether distributions with these outputs ``(..., L)`` are."""
     return outputs.shape[-1] <= MOST_COMPILED and compiles(outputs.dtype, outputs.device)
+
+
+def log_probs(outputs: Tensor) -> Tensor:
+    """``(..., B, L) -> (..., L, B)``: down columns, a softmax runs as vector code."""
+    return torch.log_softmax(outputs.mT, -2)
+
+
+def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
+    """Of actions ``(..., B)``, by outputs ``(..., B, L)``."""
+    return log_probs(outputs).gather(-2, action.unsqueeze(-2)).squeeze(-2)
+
+
+def entropy(outputs: Tensor) -> Tensor:
+    """``(..., B, L) -> (..., B)``, in nats."""
+    logs = log_probs(outputs)
+    return -(logs.exp() * logs).sum(-2)
 
 
 def pick(outputs: Sequence[Any], uniform: Any) -> Any:
@@ -51,12 +67,12 @@ def compiled_sample(outputs: Tensor, uniform: Tensor) -> Tensor:
 
 def terms(outputs: Sequence[Any], value: Any, action: Any, advantage: Any, target: Any, valid: Any) -> list[Any]:
     """What a sample adds to the sums that the means of :func:`pgkit.losses.actor_critic_terms` are made of."""
-    logs, weights = _log_probs(outputs)
-    log_prob = logs[0]
+    logs, weights = _logs_and_weights(outputs)
+    taken = logs[0]
     for choice, log in enumerate(logs[1:], 1):
-        log_prob = torch.where(action == choice, log, log_prob)
+        taken = torch.where(action == choice, log, taken)
     error = value - target
-    of_sample = log_prob * advantage, error * error, _entropy(logs, weights)
+    of_sample = taken * advantage, error * error, _entropy_of(logs, weights)
     return [torch.where(valid, term, 0.0) for term in of_sample]
 
 
@@ -64,20 +80,20 @@ def gradients(
     outputs: Sequence[Any], value: Any, action: Any, advantage: Any, target: Any, valid: Any, *of: Any
 ) -> list[Any]:
     """Those of a sample's outputs and value, by those of the three means over the number of samples."""
-    (logs, weights), (of_policy, of_error, of_entropy) = _log_probs(outputs), of
-    of_log_prob, entropy = -of_policy * advantage, _entropy(logs, weights)
+    (logs, weights), (of_policy, of_error, of_entropy) = _logs_and_weights(outputs), of
+    of_log_prob, own_entropy = -of_policy * advantage, _entropy_of(logs, weights)
     of_outputs = [
-        of_log_prob * torch.where(action == choice, 1.0 - weight, -weight) - of_entropy * weight * (log + entropy)
+        of_log_prob * torch.where(action == choice, 1.0 - weight, -weight) - of_entropy * weight * (log + own_entropy)
         for choice, (log, weight) in enumerate(zip(logs, weights, strict=True))
     ]
     return [torch.where(valid, grad, 0.0) for grad in (*of_outputs, of_error * (value - target) * 2.0)]
 
 
-def _entropy(logs: Sequence[Any], weights: Sequence[Any]) -> Any:
+def _entropy_of(logs: Sequence[Any], weights: Sequence[Any]) -> Any:
     return -sum(weight * log for weight, log in zip(weights, logs, strict=True))
 
 
-def _log_probs(outputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+def _logs_and_weights(outputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Of all choices, the logarithms of the probabilities, and the probabilities."""
     below = _below_highest(outputs)
     total: Any = sum(torch.exp(output) for output in below)

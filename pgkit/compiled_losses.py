@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from pgkit.activations import Activation
+from pgkit.categorical import entropy, log_prob
 from pgkit.compiled_passes import blank_gradients, rows_contiguous
 from pgkit.losses import actor_critic_terms
-from pgkit.networks import Kept, kept_pass, layer_leaves, one_by_one
+from pgkit.networks import Kept, kept_pass, layer_by_layer, layer_leaves
 from pgkit.types import Batch, Params
 
 
@@ -32,9 +33,9 @@ def compiled_losses(params: Params, x: Tensor, activation: str, batch: Batch, cr
         ValueError: shapes, dtypes or devices do not fit together.
     """
     names = ("actor", "critic") if critic else ("actor",)
-    networks = [kept_pass(params, name, x, activation, batch.tapes) for name in names]
-    leaves = [leaf for name in names for leaf in layer_leaves(params, name)]
-    return _Losses.apply(networks, batch, x, *leaves)  # type: ignore[no-untyped-call]
+    leaves = [layer_leaves(params, name) for name in names]
+    networks = [kept_pass(name, x, activation, own, batch.tapes) for name, own in zip(names, leaves, strict=True)]
+    return _Losses.apply(networks, batch, x, *(leaf for own in leaves for leaf in own))  # type: ignore[no-untyped-call]
 
 
 class _Losses(torch.autograd.Function):
@@ -104,11 +105,10 @@ def _differentiable_backward(
     """The gradients of input and leaves by autograd, so that they can be differentiated."""
     (action, *weighed), of_actor = samples[2:], len(networks[0].tape.leaves)
     parts = zip(networks, (leaves[:of_actor], leaves[of_actor:]), strict=False)
-    outputs, *values = (one_by_one(network.form, x, own) for network, own in parts)
-    logs = torch.log_softmax(outputs, -1)
-    log_prob, entropy = logs.gather(-1, action.unsqueeze(-1)).squeeze(-1), -(logs.exp() * logs).sum(-1)
+    outputs, *values = (layer_by_layer(network.form, x, own) for network, own in parts)
     value = values[0].squeeze(-1) if values else samples[4]
-    results = zip(actor_critic_terms(log_prob, entropy, value, *weighed), grads, strict=True)
+    of_samples = log_prob(outputs, action), entropy(outputs), value
+    results = zip(actor_critic_terms(*of_samples, *weighed), grads, strict=True)
     terms, given = zip(*(pair for pair in results if pair[0].requires_grad), strict=True)
     wanted = [leaf for leaf in (x, *leaves) if leaf.requires_grad]
     found = iter(torch.autograd.grad(terms, wanted, given, create_graph=True))

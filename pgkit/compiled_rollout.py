@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from pgkit.activations import Activation
-from pgkit.categorical import MOST_COMPILED
 from pgkit.compiled_passes import blank_tape
 from pgkit.envs.base import Elementwise, Environments
 from pgkit.machine import compiles
@@ -23,8 +22,7 @@ from pgkit.types import Params, Rollout
 def elementwise(envs: Environments, policy: Policy, params: Params) -> Elementwise | None:
     """How one environment steps, where rollouts of such environments with such a policy are compiled."""
     step = getattr(envs, "elementwise", None)
-    acts = policy.head.name == "categorical" and policy.head.width <= MOST_COMPILED
-    fits = acts and all(leaf.dtype == torch.float32 for leaf in params.values())
+    fits = policy.head.is_written_down and all(leaf.dtype == torch.float32 for leaf in params.values())
     fits = fits and compiles(torch.float32, next(iter(params.values())).device)
     return step if fits else None
 
@@ -56,7 +54,7 @@ def compiled_rollout(
     envs: Elementwise,
     at: Place,
     length: int,
-    learns: bool = True,
+    taped: bool = True,
     deterministic: bool = False,
 ) -> Rollout:
     """``length`` steps of every member's environments.
@@ -67,7 +65,7 @@ def compiled_rollout(
         envs: of all members there are.
         at: where to begin.
         length: T, at least 1.
-        learns: the actor's tape is kept, see :func:`pgkit.networks.mlp`.
+        taped: the actor's tape is kept for a gradient, see :func:`pgkit.networks.mlp`.
         deterministic: take the most likely actions.
     """
     size, count, features = at.obs.shape
@@ -77,18 +75,18 @@ def compiled_rollout(
     seen[:, 0] = at.obs
     form, leaves = policy.acting_layers(params)
     leaves = [leaf.contiguous() for leaf in leaves]
-    rows = length * count if learns else count  # one after the other writes to the first of these, in the cache
+    rows = length * count if taped else count  # one after the other writes to the first of these, in the cache
     blank = blank_tape(form, torch.Size([size, rows, features]), leaves)
     of_members = [tensor.contiguous() for tensor in (at.members, at.keys, at.counters)]
     running = None if at.running is None else at.running.data_ptr()
-    _kernel(envs, form[0], policy.head.width, features, learns, deterministic, running is not None)(
+    _kernel(envs, form[0], policy.head.width, features, taped, deterministic, running is not None)(
         *(length, size, count, *(tensor.data_ptr() for tensor in of_members)),
         *blank.tape.layers,
         *(tensor.data_ptr() for tensor in (seen, action, reward, ends, at.counts)),
         *(running, *(tensor.data_ptr() for tensor in (*envs.state, *envs.constants, blank.room))),
     )
     rollout = Rollout(*(tensor.transpose(0, 1) for tensor in (seen, action, reward, *ends)))
-    if learns and not policy.shared:
+    if taped and not policy.shared:
         rollout.tapes["actor"] = Kept.of(form, blank.tape, seen, *leaves)
     return rollout
 

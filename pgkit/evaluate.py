@@ -127,7 +127,7 @@ def _compiled_play(
     results = counts.clone()
     while len(players):
         place = Place(obs, players, keys, counters, counts, running)
-        rollout = compiled_rollout(policy, params, envs, place, _BLOCK, learns=False, deterministic=deterministic)
+        rollout = compiled_rollout(policy, params, envs, place, _BLOCK, taped=False, deterministic=deterministic)
         results[:, players] = counts
         state = params, rollout.obs[-1], keys, counters + _BLOCK * episodes, players, running
         rows = running.any(1).nonzero().squeeze(1)

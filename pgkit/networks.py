@@ -44,8 +44,8 @@ def mlp(
     if not leaves:
         return x
     form = ACTIVATIONS[activation], len(leaves) // 2 - (not activate_last)
-    kept = tapes.get(name) if tapes else None
-    tape = kept.rows(x.shape[1]) if kept and kept.fits(form, x, *leaves) else None
+    kept = _found(tapes, name, form, x, leaves)
+    tape = kept.rows(x.shape[1]) if kept else None
     if torch.is_grad_enabled():
         return _Layers.apply(form, tape, x, *leaves)  # type: ignore[no-untyped-call]
     if tape is None:
@@ -55,11 +55,16 @@ def mlp(
     return tape.after[-1]
 
 
-def kept_pass(params: Params, name: str, x: Tensor, activation: str, tapes: "Tapes") -> "Kept":
+def kept_pass(name: str, x: Tensor, activation: str, leaves: Sequence[Tensor], tapes: "Tapes") -> "Kept":
     """What the pass of :func:`mlp` leaves: taken from ``tapes`` if it is there; autograd sees nothing of it."""
-    leaves = layer_leaves(params, name)
-    form, kept = (ACTIVATIONS[activation], len(leaves) // 2 - 1), tapes.get(name)
-    return kept if kept and kept.fits(form, x, *leaves) else Kept.of(form, _forward(form, x, leaves), x, *leaves)
+    form = ACTIVATIONS[activation], len(leaves) // 2 - 1
+    return _found(tapes, name, form, x, leaves) or Kept.of(form, _forward(form, x, leaves), x, *leaves)
+
+
+def _found(tapes: "Tapes | None", name: str, form: Form, x: Tensor, leaves: Sequence[Tensor]) -> "Kept | None":
+    """The tape of this pass, if it is there."""
+    kept = tapes.get(name) if tapes else None
+    return kept if kept and kept.fits(form, x, *leaves) else None
 
 
 class _Product(torch.autograd.Function):
@@ -175,14 +180,14 @@ class _Layers(torch.autograd.Function):
 
 def _differentiable_backward(form: Form, x: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
     """The gradients of input and leaves by autograd, so that they can be differentiated."""
-    y = one_by_one(form, x, leaves)
+    y = layer_by_layer(form, x, leaves)
     wanted = [leaf for leaf in (x, *leaves) if leaf.requires_grad]
     found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
     return [next(found) if leaf.requires_grad else None for leaf in (x, *leaves)]
 
 
-def one_by_one(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
-    """The layers operation by operation, differentiable any number of times."""
+def layer_by_layer(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
+    """The layers as single operations, differentiable any number of times."""
     activation, activated = form
     for layer, (weight, bias) in enumerate(zip(leaves[::2], leaves[1::2], strict=True)):
         x = _Product.apply(x, weight) + bias  # type: ignore[no-untyped-call]

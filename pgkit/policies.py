@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pgkit.activations import ACTIVATIONS
-from pgkit.categorical import MOST_COMPILED, compiled_sample, is_compiled
+from pgkit.categorical import MOST_COMPILED, compiled_sample, entropy, is_compiled, log_prob, log_probs
 from pgkit.compiled_losses import compiled_losses
 from pgkit.compiled_passes import Form
 from pgkit.losses import actor_critic_terms
@@ -53,26 +53,20 @@ class Head(NamedTuple):
     entropy: Callable[[Tensor], Tensor]
     kl: Callable[[Tensor, Tensor], Tensor]
 
+    @property
+    def is_written_down(self) -> bool:
+        """Whether acting and losses can be compiled: :mod:`pgkit.categorical` has this distribution for one sample."""
+        return self.name == "categorical" and self.width <= MOST_COMPILED
+
 
 def categorical(choices: int) -> Head:
     """One of ``choices`` actions, by the softmax of the outputs; sampled by inverting the distribution function."""
-
-    def log_probs(outputs: Tensor) -> Tensor:
-        """``(..., B, L) -> (..., L, B)``: down columns, a softmax runs as vector code."""
-        return torch.log_softmax(outputs.mT, -2)
 
     def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
         if is_compiled(outputs):
             return compiled_sample(outputs, uniform.squeeze(-1))
         cumulative = torch.softmax(outputs.mT, -2)[..., :-1, :].cumsum(-2)
         return torch.sum(cumulative < uniform.mT, -2)
-
-    def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
-        return log_probs(outputs).gather(-2, action.unsqueeze(-2)).squeeze(-2)
-
-    def entropy(outputs: Tensor) -> Tensor:
-        logs = log_probs(outputs)
-        return -(logs.exp() * logs).sum(-2)
 
     def kl(outputs: Tensor, other: Tensor) -> Tensor:
         logs = log_probs(outputs)
@@ -247,8 +241,7 @@ class Policy:
             batch: the samples.
             critic: with the loss of the values, see :func:`pgkit.losses.actor_critic_terms`.
         """
-        compiled = self.head.name == "categorical" and self.head.width <= MOST_COMPILED
-        if compiled and compiles(batch.obs.dtype, batch.obs.device):
+        if self.head.is_written_down and compiles(batch.obs.dtype, batch.obs.device):
             x = self._features(params, batch.obs, batch.tapes)
             terms = compiled_losses(params, x, self.activation, batch, critic)
         else:

@@ -202,7 +202,7 @@ class Collector:
         counts = begin(self.so_far[going])  # of no use: they are counted when all is there
         counters = torch.full_like(going, self.iteration * _ITERATION_STRIDE + steps.start * self.count)
         where = Place(obs, self.members[going], self.keys[going], counters, counts, running)
-        return compiled_rollout(self.policy, params, envs, where, len(steps), learns=False)
+        return compiled_rollout(self.policy, params, envs, where, len(steps), taped=False)
 
     def _act(self, params: Params, obs: Tensor, noise: Tensor, stats: normalize.Stats) -> Tensor:
         seen = normalize.apply(stats, obs) if self.scaling.observations else obs

@@ -30,7 +30,7 @@ class Form(NamedTuple):
         step: see :class:`pgkit.envs.base.Elementwise`.
         state: what the numbers of the state are.
         constants: what those of the constants are.
-        learns: whether the tape holds all steps of all members, or of one member a single one.
+        taped: whether the tape holds all steps of all members, or of one member a single one.
         deterministic: whether the most likely action is taken.
         episodes: whether an environment idles when its episode is over.
     """
@@ -41,7 +41,7 @@ class Form(NamedTuple):
     step: Callable[..., list[Any]]
     state: tuple[torch.dtype, ...]
     constants: tuple[torch.dtype, ...]
-    learns: bool
+    taped: bool
     deterministic: bool
     episodes: bool
 
@@ -71,7 +71,7 @@ def compile_rollout(form: Form) -> Callable[..., None]:
         first = builder.mul(builder.add(builder.mul(member, steps), step), count)
         of_obs = builder.mul(builder.add(first, builder.mul(member, count)), INT(form.obs_dim))
         here, there = at(obs, REAL, of_obs), builder.add(of_obs, builder.mul(count, INT(form.obs_dim)))
-        on_tape = first if form.learns else INT(0)
+        on_tape = first if form.taped else INT(0)
         builder.call(forward, [member, count, on_tape, *layers, here, room])
         own, place = builder.mul(whose, count), builder.mul(member, count)
         state, constants = _columns_of(builder, of_envs, own, form)

@@ -71,7 +71,7 @@ class Rows:
 
 
 def _numbers(column: np.ndarray[Any, Any]) -> "pa.Array":
-    """An Arrow column; ``pa.array`` would import pandas, which takes a quarter of a second."""
+    """An Arrow column, without ``pa.array``, which imports pandas."""
     import pyarrow as pa
 
     return pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)])

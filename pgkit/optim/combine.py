@@ -11,6 +11,9 @@ from pgkit.optim.core import Optimizer, Signals, State, own, take_tree
 from pgkit.optim.moving import move
 from pgkit.types import Params, PgkitError
 
+One = Callable[..., tuple[Params, Any, State]]
+"""``one(optimizer, grads, state, params, **signals)``: what becomes of the gradients, something else, and the state."""
+
 
 def by_member(optimizers: Sequence[Optimizer], kinds: Sequence[int]) -> Optimizer:
     """Member k is updated by ``optimizers[kinds[k]]``, which sees only its own members, in their order.
@@ -32,11 +35,7 @@ def by_member(optimizers: Sequence[Optimizer], kinds: Sequence[int]) -> Optimize
         return {"kind": kind, "states": [part.init(take_tree(params, members)) for part, members in parts]}
 
     def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
-        def one(part: Optimizer, *of_members: Any, **own_signals: Any) -> tuple[Params, None, State]:
-            updates, after = part.update(*of_members, **own_signals)
-            return updates, None, after
-
-        updates, _, after = _each_kind(optimizers, one, grads, state, params, signals)
+        updates, _, after = _each_kind(optimizers, _update, grads, state, params, signals)
         return updates, after
 
     def move_all(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, Tensor, State]:
@@ -72,6 +71,12 @@ def by_member(optimizers: Sequence[Optimizer], kinds: Sequence[int]) -> Optimize
     )
 
 
+def _update(optimizer: Optimizer, *arguments: Any, **signals: Any) -> tuple[Params, None, State]:
+    """The update alone, in the form of :func:`pgkit.optim.moving.move`."""
+    updates, after = optimizer.update(*arguments, **signals)
+    return updates, None, after
+
+
 def _of_each_kind(kind: Tensor, count: int) -> list[Tensor]:
     """The members of each of so many kinds."""
     return [torch.nonzero(kind == index)[:, 0] for index in range(count)]
@@ -80,16 +85,13 @@ def _of_each_kind(kind: Tensor, count: int) -> list[Tensor]:
 @torch.no_grad()
 def _each_kind(
     optimizers: Sequence[Optimizer],
-    one: Callable[..., tuple[Params, Any, State]],
+    one: One,
     grads: Params,
     state: State,
     params: Params,
     signals: Signals,
 ) -> tuple[Params, list[Any], State]:
-    """``one(optimizer, grads, state, params, **signals)`` with the members of each kind that has any.
-
-    Its first results in one, the second ones, and the state.
-    """
+    """What ``one`` makes of the members of each kind that has any: first results in one, second ones, and the state."""
     results, states, others = own(grads, params), [], []
     kinds = _of_each_kind(state["kind"], len(optimizers))
     for part, own_state, members in zip(optimizers, state["states"], kinds, strict=True):
@@ -133,24 +135,27 @@ def by_name(groups: Groups) -> Optimizer:
     def init(params: Params) -> State:
         return {"groups": {label: groups[label][1].init(part) for label, part in split(params).items()}}
 
-    def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
-        updates, states = {}, {}
+    def each_group(
+        one: One, grads: Params, state: State, params: Params, signals: Signals
+    ) -> tuple[Params, list[Any], State]:
+        """What ``one`` makes of each group: first results in one, the second ones, and the state."""
+        results, states, others = {}, {}, []
         for label, part in split(params).items():
             own_grads = {name: grads[name] for name in part}
-            sub, states[label] = groups[label][1].update(own_grads, state["groups"][label], part, **signals)
-            updates.update(sub)
-        return {name: updates[name] for name in params}, {"groups": states}
+            sub, other, states[label] = one(groups[label][1], own_grads, state["groups"][label], part, **signals)
+            results.update(sub)
+            others.append(other)
+        return results, others, {"groups": states}
+
+    def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
+        updates, _, after = each_group(_update, grads, state, params, signals)
+        return {name: updates[name] for name in params}, after
 
     def move_all(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, Tensor, State]:
-        moved, states, blocks = {}, {}, []
-        for label, part in split(params).items():
-            own_grads = {name: grads[name] for name in part}
-            sub, block, states[label] = move(groups[label][1], own_grads, state["groups"][label], part, **signals)
-            moved.update(sub)
-            blocks.append(block)
+        moved, blocks, after = each_group(move, grads, state, params, signals)
         names, largest = list(moved), torch.cat(blocks)
         ordered = largest if names == list(params) else largest[[names.index(name) for name in params]]
-        return {name: moved[name] for name in params}, ordered, {"groups": states}
+        return {name: moved[name] for name in params}, ordered, after
 
     def load(data: Any, params: Params) -> State:
         parts = split(params)

@@ -59,11 +59,9 @@ def act(
     blocks: list[tuple[Params, Tensor]] = []
     for dtype in dict.fromkeys(leaf.dtype for leaf in grads.values()):
         own, columns = {name: leaf for name, leaf in grads.items() if leaf.dtype == dtype}, table.to(dtype)
-        if all(part.elementwise for part in stage) and compiles(dtype, like.device):
-            largest = _in_one_loop(stage, own, params, slots, numbers, columns, moves)
-        else:
-            _on_tensors(stage, own, params, slots, numbers, columns)
-            largest = _moved_on_tensors(own, params) if moves else None
+        compiled = all(part.elementwise for part in stage) and compiles(dtype, like.device)
+        run = _in_one_loop if compiled else _on_tensors
+        largest = run(stage, own, params, slots, numbers, columns, moves)
         if largest is not None:
             blocks.append((own, largest))
     return _in_order(blocks, grads) if moves else None
@@ -100,11 +98,6 @@ def _in_one_loop(
     return largest
 
 
-def _moved_on_tensors(grads: Params, params: Params) -> Tensor:
-    moved = [grad.add_(params[name]) for name, grad in grads.items()]
-    return torch.stack([leaf.reshape(len(leaf), -1).abs().amax(1) for leaf in moved])
-
-
 def _on_tensors(
     stage: Sequence[Transform],
     grads: Params,
@@ -112,7 +105,8 @@ def _on_tensors(
     slots: Mapping[str, Params],
     numbers: Sequence[Vectors],
     table: Tensor,
-) -> None:
+    moves: bool,
+) -> Tensor | None:
     """The same, one tensor operation after the other; what has changed is copied to where it was."""
     for name, grad in grads.items():
         rows = iter([per_leaf(row, grad) for row in table])
@@ -128,6 +122,10 @@ def _on_tensors(
         ]
         for before, after in moved:
             before.copy_(after)
+    if not moves:
+        return None
+    sums = [grad.add_(params[name]) for name, grad in grads.items()]
+    return torch.stack([leaf.reshape(len(leaf), -1).abs().amax(1) for leaf in sums])
 
 
 def _fields(name: str, grad: Tensor, params: Params, slots: Mapping[str, Params]) -> list[Tensor]:
