@@ -35,7 +35,7 @@ class Place(NamedTuple):
         members: int64 ``(P,)``; the environments of member k are the N from ``members[k] N`` on.
         keys: int64 ``(P,)``, of the streams of action noise.
         counters: int64 ``(P,)``, of the first number in each stream.
-        counts: ``(6, P, N)``, see :mod:`pgkit.counts`; a rollout goes on with them, in place.
+        counts: ``(P, 6, N)``, contiguous, see :mod:`pgkit.counts`; a rollout goes on with them, in place.
         running: bool ``(P, N)``, whether an environment's episode is not over yet; changed in place. The others idle:
             nothing changes in them, and their transitions are none. None where all reset by themselves.
     """

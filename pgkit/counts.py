@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pgkit.machine import compiles
 from pgkit.scans import scan
 from pgkit.types import Rollout
 
@@ -28,19 +29,39 @@ class Statistics(NamedTuple):
     lengths: Tensor
 
 
-def begin(so_far: Tensor) -> Tensor:
-    """Counts ``(6, P, N)`` before a rollout, by returns and lengths of the episodes under way, ``(P, 2, N)``."""
-    members, _, count = so_far.shape
-    counts = so_far.new_zeros(COUNTS, members, count)
-    counts[:2] = so_far.transpose(0, 1)
-    return counts
+def nothing_yet(members: int, count: int, device: torch.device) -> Tensor:
+    """Counts ``(P, 6, N)``, float64, of environments that have just been reset."""
+    return torch.zeros(members, COUNTS, count, dtype=torch.float64, device=device)
 
 
-def count(so_far: Tensor, rollout: Rollout) -> Tensor:
-    """Counts ``(6, P, N)`` after a rollout, see :func:`begin`."""
-    counts = begin(so_far)
-    scan(counted, counts.unbind(0), [rollout.reward, rollout.terminated, rollout.truncated, rollout.valid])
-    return counts
+def count(counts: Tensor, rollout: Rollout) -> Tensor:
+    """Counts ``(P, 6, N)`` after one more rollout."""
+    carried = [column.contiguous() for column in counts.unbind(1)]
+    scan(counted, carried, [rollout.reward, rollout.terminated, rollout.truncated, rollout.valid])
+    return torch.stack(carried, 1)
+
+
+def statistics(counts: Tensor) -> Statistics:
+    """What counts ``(P, 6, N)`` are of all environments of a member together."""
+    return Statistics(*(total(column) for column in counts.unbind(1)[2:]))
+
+
+def env_steps(counts: Tensor) -> Tensor:
+    """The same, of environment steps alone."""
+    return total(counts[:, 2])
+
+
+def total(numbers: Tensor) -> Tensor:
+    """``(P, N) -> (P,)``, on CPU added up one after the other, so that it can be captured (:mod:`pgkit.capture`)."""
+    if not compiles(numbers.dtype, numbers.device):
+        return numbers.sum(1)
+    sums = numbers.new_zeros(len(numbers), 1)
+    scan(_added, [sums], [numbers.mT.unsqueeze(2)])
+    return sums.squeeze(1)
+
+
+def _added(total: Any, number: Any) -> list[Any]:
+    return [total + number]
 
 
 def counted(so_far: Any, length: Any, steps: Any, episodes: Any, returns: Any, lengths: Any, *now: Any) -> list[Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pgkit.compiled_rollout import Place, compiled_rollout, elementwise
-from pgkit.counts import Statistics, begin
+from pgkit.counts import Statistics, nothing_yet
 from pgkit.envs import normalize
 from pgkit.envs.base import Elementwise, Environments
 from pgkit.optim.core import take_tree
@@ -123,16 +123,16 @@ def _compiled_play(
     """The same, a block of steps at a time."""
     size, episodes = obs.shape[:2]
     players, running = torch.arange(size), torch.ones(size, episodes, dtype=torch.bool)
-    counts = begin(obs.new_zeros(size, 2, episodes, dtype=torch.float64))
+    counts = nothing_yet(size, episodes, obs.device)
     results = counts.clone()
     while len(players):
         place = Place(obs, players, keys, counters, counts, running)
         rollout = compiled_rollout(policy, params, envs, place, _BLOCK, taped=False, deterministic=deterministic)
-        results[:, players] = counts
-        state = params, rollout.obs[-1], keys, counters + _BLOCK * episodes, players, running
+        results[players] = counts
+        state = params, rollout.obs[-1], keys, counters + _BLOCK * episodes, players, counts, running
         rows = running.any(1).nonzero().squeeze(1)
         if len(rows) < len(players):
-            state, counts = take_tree(state, rows), counts[:, rows]
-        params, obs, keys, counters, players, running = state
-    statistics = Statistics(*results[2:])
-    return Episodes(statistics.returns, statistics.lengths.long())
+            state = take_tree(state, rows)
+        params, obs, keys, counters, players, counts, running = state
+    episodes_of = Statistics(*results.unbind(1)[2:])
+    return Episodes(episodes_of.returns, episodes_of.lengths.long())

@@ -12,6 +12,7 @@ from pgkit.evaluate import Episodes, Player, play
 from pgkit.optim.core import take_tree
 from pgkit.population import Population, build_envs
 from pgkit.rollout import join, select
+from pgkit.stretches import Aside
 from pgkit.types import Params
 
 EVALUATED_AT_ONCE = 16  # members whose evaluation environments exist side by side
@@ -68,10 +69,11 @@ class Evaluator:
         """Who waits, and the best of each member so far, as plain data."""
         return {"waiting": _stacked(self.waiting), "best": _stacked([self.best[k] for k in sorted(self.best)])}
 
-    def put_aside(self, population: Population, row: int, point: int) -> None:
-        """Keep what it takes to evaluate the member at this row later."""
-        here = torch.tensor([row], device=self.device)
-        whole = (population.params, population.collector.obs_stats, population.env_steps)
+    def put_aside(self, population: Population, row: int, point: int, aside: Aside | None = None) -> None:
+        """Keep what it takes to evaluate the member at this row later; as it is, or was when it was put aside."""
+        here, now = torch.tensor([row], device=self.device), Aside(population.env_steps, population.params)
+        then = aside or now
+        whole = (then.params, population.collector.obs_stats, then.env_steps)
         params, obs_stats, steps = select(whole, here)
         member = int(population.members[row])
         self.waiting.append(Snapshot(member, point, float(steps), float("nan"), params, obs_stats))

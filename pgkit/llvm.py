@@ -163,14 +163,38 @@ def _write(file: Path | None, code: bytes) -> None:
             replace_file(file, lambda out: out.write(hashlib.sha256(code).digest() + code))
 
 
+_recorders: list[Callable[[Any, Sequence[Any]], None]] = []
+
+
+@contextmanager
+def recorded(recorder: Callable[[Any, Sequence[Any]], None]) -> Iterator[None]:
+    """``recorder(function, arguments)`` hears of each call of a compiled function inside, by ctypes' own name for it."""
+    _recorders.append(recorder)
+    try:
+        yield
+    finally:
+        _recorders.remove(recorder)
+
+
 def compiled_function(made: ir.Function, vectorize: bool = False) -> Callable[..., None]:
     """A function that is written down, see :func:`compiled`."""
+    function = _compiled(made, vectorize)
+
+    def call(*arguments: Any) -> None:
+        for recorder in _recorders:
+            recorder(function, arguments)
+        function(*arguments)
+
+    return call
+
+
+def _compiled(made: ir.Function, vectorize: bool) -> Callable[..., None]:
     kinds = tuple(ctypes.c_int64 if argument.type == INT else ctypes.c_void_p for argument in made.args)
     return compiled(str(made.module), made.name, kinds, vectorize)
 
 
 def shared(made: ir.Function, vectorize: bool = False) -> Callable[..., None]:
     """The same, and other modules can declare a function of that name and call it."""
-    function = compiled_function(made, vectorize)
+    function = _compiled(made, vectorize)
     binding.add_symbol(made.name, ctypes.cast(function, ctypes.c_void_p).value)  # type: ignore[arg-type] # of ctypes, too
     return function

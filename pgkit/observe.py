@@ -15,8 +15,10 @@ from pgkit.evaluate import Episodes, Player
 from pgkit.evaluator import Evaluation, Evaluator, packed, unpacked
 from pgkit.population import Population
 from pgkit.rollout import join
+from pgkit.stretches import Aside
 from pgkit.types import Params
 
+SAMPLES_UNSEEN = 200_000  # of all members together: a tenth of a second with small networks
 CHECKPOINT_SECONDS = 300.0  # at least so often, beside the evenly spaced ones
 
 
@@ -69,6 +71,10 @@ class Marks:
     def __init__(self, members: int, spacing: float, first: float, most: float = float("inf")) -> None:
         self.spacing, self.first, self.most = spacing, first, most
         self.passed = [0] * members
+
+    def at(self, passed: int) -> float:
+        """Where the next is, when so many have been passed."""
+        return self.first + passed * self.spacing if passed < self.most else float("inf")
 
     def due(self, members: Sequence[int], env_steps: Sequence[float]) -> list[int]:
         """Rows of the members that have passed a mark since they were asked last."""
@@ -163,15 +169,33 @@ class Observer:
         if not any(self._evaluation_marks.passed):  # resumed, the next update comes first, as it would have
             self._put_aside(population, population.members.tolist(), population.env_steps.tolist())
 
-    def see(self, population: Population, metrics: Mapping[str, Tensor]) -> None:
-        """Look at the population after an update."""
+    def unseen(self, population: Population) -> int:
+        """How many updates nobody needs to look at but the last: a log row, or the end, may be due then."""
+        if self._to_log or population.rollout_steps is None:
+            return 0
+        first, size = self.configs[0], population.size
+        each = population.rollout_steps * first.envs_per_member
+        taken, lowest = population.updates * each, min(self._log_marks.passed)
+        spans = [self._log_marks.at(lowest) - taken, population.budget - float(population.env_steps.max())]
+        marks = self._evaluation_marks.spacing if first.evaluation.points else float("inf")
+        return int(min(*(-(-span // each) for span in spans), marks // each, SAMPLES_UNSEEN // (each * size)))
+
+    def marks(self, population: Population) -> Tensor:
+        """Environment steps, float64 ``(P,)``, from which on each member is to be put aside for an evaluation."""
+        marks = self._evaluation_marks
+        wanted = self.configs[0].evaluation.points > 0
+        at = [marks.at(marks.passed[member]) if wanted else float("inf") for member in population.members.tolist()]
+        return torch.tensor(at, dtype=torch.float64)
+
+    def see(self, population: Population, metrics: Mapping[str, Tensor], aside: Aside | None = None) -> None:
+        """Look at the population after an update, or a stretch of them in which members were put aside."""
         self.parts[-1] = population
         members, env_steps = population.members.tolist(), population.env_steps.tolist()
         self._steps = self._steps_left + sum(env_steps)
         if self._to_log:
             self._log(population, metrics)
         self._to_log = {members[row] for row in self._log_marks.due(members, self._taken(population, env_steps))}
-        self._put_aside(population, members, env_steps)
+        self._put_aside(population, members, env_steps, aside)
         self._outlet.tell("steps", self._steps)
 
     def keep(self, leaving: Population, staying: Population, reasons: Mapping[int, str]) -> None:
@@ -247,11 +271,13 @@ class Observer:
         self._outlet.tell("state", {"parts": states, "observer": self.state()})
         self._saved_at = time.perf_counter()
 
-    def _put_aside(self, population: Population, members: list[int], env_steps: list[float]) -> None:
+    def _put_aside(
+        self, population: Population, members: list[int], env_steps: list[float], aside: Aside | None = None
+    ) -> None:
         if self.configs[0].evaluation.points == 0:
             return
         for row in self._evaluation_marks.due(members, env_steps):
-            self._evaluator.put_aside(population, row, self._evaluation_marks.passed[members[row]] - 1)
+            self._evaluator.put_aside(population, row, self._evaluation_marks.passed[members[row]] - 1, aside)
         if self._evaluator.enough(len(members)):
             self._play_waiting()
 

@@ -84,7 +84,7 @@ class Population:
     @property
     def env_steps(self) -> Tensor:
         """Environment steps of each member so far, float64 ``(P,)``."""
-        return self.collector.statistics.env_steps
+        return self.collector.env_steps
 
     @torch.no_grad()
     def collect(self) -> list[Piece]:
@@ -160,7 +160,7 @@ def build(configs: Sequence[TrainConfig], beginning: int = 0) -> Population:
     env_seeds = [stream_seed(seed, "env", n) for seed in seeds for n in streams]
     policy = build_policy(first, envs.info)
     obs = envs.reset(env_seeds).view(len(seeds), first.envs_per_member, -1)
-    agent_config = agent_config.model_copy(update={n: v.to(device) for n, v in _tensors(agent_config).items()})
+    agent_config = agent_config.model_copy(update={n: v.to(device) for n, v in tensors_of(agent_config).items()})
     scaling = Scaling(
         first.env.reward_scale, first.env.normalize_observations, first.env.normalize_rewards, agent_config.gamma
     )
@@ -236,9 +236,10 @@ def build_policy(config: TrainConfig, info: EnvInfo) -> Policy:
 
 def take_config(config: Any, rows: Rows) -> Any:
     """An agent's settings for the members at these rows."""
-    return config if rows is None else config.model_copy(update=select(_tensors(config), rows))
+    return config if rows is None else config.model_copy(update=select(tensors_of(config), rows))
 
 
-def _tensors(config: BaseModel) -> dict[str, Tensor]:
+def tensors_of(config: BaseModel) -> dict[str, Tensor]:
+    """The settings of an agent that are one number per member."""
     fields = ((name, getattr(config, name)) for name in type(config).model_fields)
     return {name: value for name, value in fields if isinstance(value, Tensor)}

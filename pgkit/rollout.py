@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pgkit.compiled_rollout import Place, compiled_rollout, elementwise
-from pgkit.counts import Statistics, begin, count
+from pgkit.counts import Statistics, count, env_steps, nothing_yet, statistics
 from pgkit.envs import normalize
 from pgkit.envs.base import Elementwise, Environments, Transition
 from pgkit.optim.core import put_tree, take_tree
@@ -21,8 +21,8 @@ Rows = Tensor | None
 """Which members: int64 ``(p,)``, or None for all of them."""
 
 SHORTEST_PIECE = 32  # steps; whole episodes come in pieces of 32, 64, 128, ... steps
-_KEPT = ("iteration", "waiting", "obs", "obs_stats", "return_stats", "discounted", "so_far")
-_ITERATION_STRIDE = 1 << 32  # counters of action noise: one rollout never reaches into the next
+_KEPT = ("waiting", "obs", "counters", "counts", "obs_stats", "return_stats", "discounted")
+_ROLLOUT_STRIDE = 1 << 32  # counters of action noise: one rollout never reaches into the next
 
 
 class Piece(NamedTuple):
@@ -63,28 +63,26 @@ class Collector:
         size, self.count = obs.shape[:2]
         device = obs.device
         self.policy, self.envs, self.obs, self.scaling = policy, envs, obs, scaling
-        self.iteration = 0
         self.waiting = False  # after whole episodes every environment waits at the end of one
         self.members = torch.arange(size, device=device)  # whose environments these are
         self.keys = stream_keys(seeds, "action").to(device)
+        self.counters = torch.zeros(size, dtype=torch.int64, device=device)  # of the next rollout's first noise
         self.obs_stats = normalize.init(size, policy.obs_dim, device)
         self.return_stats = normalize.init(size, 1, device)
         self.discounted = torch.zeros(size, self.count, device=device)  # return so far, as the normaliser sees it
-        self.so_far = torch.zeros(size, 2, self.count, dtype=torch.float64, device=device)  # return, length
-        self._totals = torch.zeros(len(Statistics._fields), size, dtype=torch.float64, device=device)
+        self.counts = nothing_yet(size, self.count, device)
 
     def take(self, rows: Tensor) -> "Collector":
         """The members at these rows, on the same environments; the others' are not stepped any more."""
         taken = copy.copy(self)
-        for name in ("obs", "members", "keys", "obs_stats", "return_stats", "discounted", "so_far"):
+        for name in ("obs", "members", "keys", "counters", "counts", "obs_stats", "return_stats", "discounted"):
             setattr(taken, name, take_tree(getattr(self, name), rows))
-        taken._totals = self._totals[:, rows]
         taken.scaling = self.scaling._replace(gamma=self.scaling.gamma[rows])
         return taken
 
     def state(self, envs: bool) -> dict[str, Any]:
         """Where it stands between two rollouts, as plain data; ``"envs"`` is None if not asked for or impossible."""
-        kept = {name: getattr(self, name) for name in _KEPT}
+        kept = {name: getattr(self, name) for name in _KEPT} | {"counts": self.counts.clone()}  # changed in place
         there = self.envs.state(self._index(self.members)) if envs else None
         return kept | {"statistics": self.statistics._asdict(), "envs": there}
 
@@ -94,11 +92,13 @@ class Collector:
         Raises:
             PgkitError: the environments do not come back as they were.
         """
-        begun = ("obs", "discounted", "so_far", "waiting") if anew else ()
+        begun = ("obs", "discounted", "waiting") if anew else ()
         taken = copy.copy(self)
         for name in _KEPT:
             setattr(taken, name, getattr(self, name) if name in begun else saved[name])
-        taken._totals = torch.stack(Statistics(**saved["statistics"]))
+        if anew:
+            taken.counts = saved["counts"].clone()
+            taken.counts[:, :2] = 0.0  # of the episodes that were under way
         if saved["envs"] is not None and not anew:
             self.envs.restore(saved["envs"], self._index(self.members))
         return taken
@@ -106,7 +106,12 @@ class Collector:
     @property
     def statistics(self) -> Statistics:
         """What happened so far."""
-        return Statistics(*self._totals)
+        return statistics(self.counts)
+
+    @property
+    def env_steps(self) -> Tensor:
+        """Environment steps of each member so far, float64 ``(P,)``."""
+        return env_steps(self.counts)
 
     def sound(self, alive: Tensor) -> Tensor:
         """``alive`` ``(P,)`` without the members whose observation statistics are not finite."""
@@ -121,14 +126,13 @@ class Collector:
         """``length`` steps of every environment, episodes carried over from one rollout to the next."""
         compiled = None if self.scaling.observations else elementwise(self.envs, self.policy, params)
         if compiled is None:
-            rollout, counts = self._one_by_one(params, length), None
+            rollout = self._one_by_one(params, length)
         else:
-            counts, counters = begin(self.so_far), torch.full_like(self.keys, self.iteration * _ITERATION_STRIDE)
-            where = Place(self.obs, self.members, self.keys, counters, counts)
+            where = Place(self.obs, self.members, self.keys, self.counters, self.counts)
             rollout = compiled_rollout(self.policy, params, compiled, where, length)
         self.obs = rollout.obs[-1].clone()
-        self.iteration += 1
-        return [self._piece(None, rollout, counts)]
+        self.counters = self.counters + _ROLLOUT_STRIDE
+        return [self._piece(None, rollout, counted=compiled is not None)]
 
     def _one_by_one(self, params: Params, length: int) -> Rollout:
         """The steps, of all environments at once each."""
@@ -177,7 +181,7 @@ class Collector:
             record = [_joined(record, staying)]
             going, running, obs = going[staying], running[staying], obs[staying]
             done, boundary = boundary, 2 * boundary
-        self.iteration += 1
+        self.counters = self.counters + _ROLLOUT_STRIDE
         self.waiting = True
         return pieces
 
@@ -199,8 +203,8 @@ class Collector:
         self, envs: Elementwise, params: Params, obs: Tensor, going: Tensor, running: Tensor, steps: range
     ) -> Rollout:
         """All of these steps of the members that are going; ``running`` is changed."""
-        counts = begin(self.so_far[going])  # of no use: they are counted when all is there
-        counters = torch.full_like(going, self.iteration * _ITERATION_STRIDE + steps.start * self.count)
+        counts = self.counts[going]  # of no use: they are counted when all is there
+        counters = self.counters[going] + steps.start * self.count
         where = Place(obs, self.members[going], self.keys[going], counters, counts, running)
         return compiled_rollout(self.policy, params, envs, where, len(steps), taped=False)
 
@@ -212,7 +216,7 @@ class Collector:
         """Uniform numbers ``(stop - start, P, N, noise)`` of the steps from ``start`` to ``stop``."""
         width = self.count * self.policy.head.noise
         counter = torch.arange(start * width, stop * width, device=self.keys.device)
-        counter = counter.view(stop - start, 1, self.count, -1) + self.iteration * _ITERATION_STRIDE
+        counter = counter.view(stop - start, 1, self.count, -1) + self.counters[:, None, None]
         return uniform(self.keys[:, None, None], counter)
 
     def _index(self, members: Tensor) -> Tensor | None:
@@ -247,9 +251,10 @@ class Collector:
         rollout = Rollout(obs, action, reward.view_as(terminated), terminated, truncated, running)
         return rollout, after.view_as(obs)
 
-    def _piece(self, rows: Rows, rollout: Rollout, counts: Tensor | None = None) -> Piece:
+    def _piece(self, rows: Rows, rollout: Rollout, counted: bool = False) -> Piece:
         """Count what happened, unless that is done, and turn observations and rewards into what the learner sees."""
-        self._add(rows, count(select(self.so_far, rows), rollout) if counts is None else counts)
+        if not counted:
+            self.counts = merge(self.counts, rows, count(select(self.counts, rows), rollout))
         raw = rollout
         if self.scaling.observations:
             rollout = self._normalize_observations(rows, rollout)
@@ -258,12 +263,6 @@ class Collector:
         if self.scaling.returns:
             rollout = self._normalize_rewards(rows, rollout)
         return Piece(rows, rollout, raw)
-
-    def _add(self, rows: Rows, counts: Tensor) -> None:
-        """Add to the statistics; ``so_far`` carries returns and lengths of unfinished episodes."""
-        self.so_far = merge(self.so_far, rows, counts[:2].transpose(0, 1).contiguous())
-        more = counts[2:].sum(2)
-        self._totals = self._totals + more if rows is None else self._totals.index_add(1, rows, more)
 
     def _normalize_observations(self, rows: Rows, rollout: Rollout) -> Rollout:
         """Scale by the statistics that the actions were chosen with, then add this rollout to them."""

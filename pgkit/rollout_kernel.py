@@ -75,9 +75,9 @@ def compile_rollout(form: Form) -> Callable[..., None]:
         builder.call(forward, [member, count, on_tape, *layers, here, room])
         own, place = builder.mul(whose, count), builder.mul(member, count)
         state, constants = _columns_of(builder, of_envs, own, form)
-        each = builder.mul(members, count)
+        of_counts = builder.mul(place, INT(COUNTS))
         totals = [
-            _column(builder, counts, DOUBLE, builder.add(place, builder.mul(each, INT(k)))) for k in range(COUNTS)
+            _column(builder, counts, DOUBLE, builder.add(of_counts, builder.mul(count, INT(k)))) for k in range(COUNTS)
         ]
         flags = [_column(builder, ends, FLAG, builder.add(first, builder.mul(everything, INT(k)))) for k in range(3)]
         next_obs = _matrix(builder, at(obs, REAL, there), form.obs_dim)

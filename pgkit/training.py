@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from pgkit.rollout import Piece, join_pieces, select
 from pgkit.rundir import check_run_directory, new_run
 from pgkit.signals import Batches
 from pgkit.slices import Job, cut, prepare
+from pgkit.stretches import Stretches
 from pgkit.types import Batch, Params, PgkitError
 from pgkit.whole import Whole
 
@@ -114,37 +115,77 @@ class PopulationSlice:
 def run(population: Population, observer: Observer, debug_numerics: bool = False) -> TrainResult:
     """Train until every member has left."""
     observer.begin()
+    stretches = Stretches(attempt)
     while population.size:
-        metrics = update(population, diagnose=observer.wants_diagnosis)
-        if debug_numerics:
-            causes.stop_at_bad_number(population, observer.configs, gradient)
-        observer.see(population, metrics)
+        if debug_numerics or not stretch(population, observer, stretches):
+            metrics = update(population, diagnose=observer.wants_diagnosis)
+            if debug_numerics:
+                causes.stop_at_bad_number(population, observer.configs, gradient)
+            observer.see(population, metrics)
         population = retire(population, observer)
         observer.pause()
     return observer.finish()
 
 
+def stretch(population: Population, observer: Observer, stretches: Stretches) -> bool:
+    """As many updates at once as nobody needs to look at; False if there are none."""
+    unseen = observer.unseen(population)
+    aside = stretches.go(population, unseen, observer.marks(population)) if unseen > 1 else None
+    if aside is None:
+        return False
+    observer.see(population, {}, aside)
+    return True
+
+
 def update(population: Population, diagnose: bool = False) -> dict[str, Tensor]:
     """One rollout and one optimizer step; returns metrics ``(P,)``, many more of them if ``diagnose``."""
-    before, env_steps, obs_stats = population.params, population.env_steps, population.collector.obs_stats
+    before, obs_stats = population.params, population.collector.obs_stats
     population.evidence = None  # nothing of the last update is held while the next one acts
+    made = attempt(population, diagnose)
+    population.alive = population.collector.sound(population.alive & made.finite)
+    population.params = freeze(made.params, before, population.alive)
+    population.evidence = Evidence(made.pieces, made.batches, before, obs_stats, made.largest)
+    population.updates += 1
+    if "kl" in population.optimizer.needs:
+        population.kl = signals.kl_of_update(population.policy, made.batches, before, population.params)
+    metrics = made.metrics
+    if diagnose:
+        metrics = metrics | diagnosis.of_policy(population.policy, made.batches, before, population.params)
+    for _, batch in made.batches:
+        batch.tapes.clear()  # large, and of no use any more
+    return metrics
+
+
+class Attempt(NamedTuple):
+    """What an update makes; members where not ``finite`` keep the parameters that they had.
+
+    Attributes:
+        pieces: the rollouts.
+        batches: what the agent makes of them.
+        params: the moved parameters.
+        largest: ``(L, P)``, the largest magnitude in each leaf of them.
+        finite: bool ``(P,)``, whether loss and parameters are.
+        metrics: ``(P,)`` each.
+    """
+
+    pieces: list[Piece]
+    batches: Batches
+    params: Params
+    largest: Tensor
+    finite: Tensor
+    metrics: dict[str, Tensor]
+
+
+def attempt(population: Population, diagnose: bool = False) -> Attempt:
+    """One rollout and one optimizer step; the environments and the optimizer's state are one further then."""
+    env_steps = population.env_steps
     pieces = population.collect()
     batches = [(piece.rows, targets(population, piece)) for piece in pieces]
     loss, grads, metrics = gradient(population, batches)
     sent = signals.gather(population, env_steps, batches)
     moved, largest, measured = optimize(population, grads, sent, diagnose)
     finite = (loss.abs() < torch.inf) & (largest < torch.inf).all(0)  # fewer operations than isfinite
-    population.alive = population.collector.sound(population.alive & finite)
-    population.params = freeze(moved, before, population.alive)
-    population.evidence = Evidence(pieces, batches, before, obs_stats, largest)
-    population.updates += 1
-    if "kl" in population.optimizer.needs:
-        population.kl = signals.kl_of_update(population.policy, batches, before, population.params)
-    if diagnose:
-        metrics |= measured | diagnosis.of_policy(population.policy, batches, before, population.params)
-    for _, batch in batches:
-        batch.tapes.clear()  # large, and of no use any more
-    return metrics
+    return Attempt(pieces, batches, moved, largest, finite, metrics | measured)
 
 
 def optimize(

@@ -363,9 +363,9 @@ def raw_and_seen(size: int, lengths: Sequence[int], **scaling: bool) -> tuple[li
         record: list[Rollout] = []
         piece = acting._piece
 
-        def spy(rows: Tensor | None, rollout: Rollout, counts=None, piece=piece, record=record) -> Piece:
+        def spy(rows: Tensor | None, rollout: Rollout, counted=False, piece=piece, record=record) -> Piece:
             record.append(rollout)
-            return piece(rows, rollout, counts)
+            return piece(rows, rollout, counted)
 
         acting._piece = spy
         seen.append(acting.steps(params_of(acting), length)[0].rollout)

@@ -66,6 +66,7 @@ def by_member(optimizers: Sequence[Optimizer], kinds: Sequence[int]) -> Optimize
             state | {"states": [part.dump(own) for part, own in zip(optimizers, state["states"], strict=True)]}
         ),
         load=load,
+        parts=tuple(optimizers),
         needs=frozenset().union(*(part.needs for part in optimizers)),
         move=move_all,
     )
@@ -154,7 +155,8 @@ def by_name(groups: Groups) -> Optimizer:
     def move_all(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, Tensor, State]:
         moved, blocks, after = each_group(move, grads, state, params, signals)
         names, largest = list(moved), torch.cat(blocks)
-        ordered = largest if names == list(params) else largest[[names.index(name) for name in params]]
+        rows = dict(zip(names, largest, strict=True))
+        ordered = largest if names == list(params) else torch.stack([rows[name] for name in params])
         return {name: moved[name] for name in params}, ordered, after
 
     def load(data: Any, params: Params) -> State:
@@ -169,6 +171,7 @@ def by_name(groups: Groups) -> Optimizer:
         },
         dump=lambda state: {"groups": {label: groups[label][1].dump(own) for label, own in state["groups"].items()}},
         load=load,
+        parts=tuple(optimizer for _, optimizer in groups.values()),
         needs=frozenset().union(*(optimizer.needs for _, optimizer in groups.values())),
         move=move_all,
     )

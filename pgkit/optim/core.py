@@ -6,11 +6,13 @@ joins transforms into an optimizer.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from pgkit.machine import compiles
 from pgkit.types import Params, PgkitError
 
 State = Any
@@ -145,6 +147,7 @@ class Optimizer:
         dump: ``dump(state)``: plain data and tensors for a checkpoint.
         load: ``load(data, params) -> state``, its inverse.
         transforms: what :func:`~pgkit.optim.compose.chain` made it of; empty for others.
+        parts: optimizers that it is made of: of each kind of members, or of each group of parameters.
         needs: the signals without which ``update`` fails, such as ``"progress"``.
         move: ``move(grads, state, params, **signals) -> (params, largest, state)``, a faster way to do what
             :func:`pgkit.optim.moving.move` does.
@@ -156,6 +159,7 @@ class Optimizer:
     dump: Callable[[State], Any] = lambda state: state
     load: Callable[[Any, Params], State] = lambda data, params: data
     transforms: tuple[Transform, ...] = ()
+    parts: tuple["Optimizer", ...] = ()
     needs: frozenset[str] = frozenset()
     move: Callable[..., tuple[Params, Tensor, State]] | None = None
 
@@ -215,6 +219,23 @@ def in_lanes(function: Callable[..., Tensor], *vectors: Tensor) -> Tensor:
     rest, which differ in the last bit. Here each number fills registers of its own.
     """
     return function(*(vector.unsqueeze(1).expand(-1, 16).contiguous() for vector in vectors))[:, 0]
+
+
+def root(vector: Tensor) -> Tensor:
+    """The square root of numbers ``(P,)``, correctly rounded; on CPU, PyTorch's own need not be."""
+    if not compiles(vector.dtype, vector.device):
+        return vector.sqrt()
+    vector = vector.contiguous()
+    roots = torch.empty_like(vector)
+    _root_kernel(vector.dtype)(vector.numel(), vector.data_ptr(), roots.data_ptr())
+    return roots
+
+
+@lru_cache
+def _root_kernel(dtype: torch.dtype) -> Callable[..., None]:
+    from pgkit.elements import compile_rows  # LLVM is loaded where something is compiled
+
+    return compile_rows(lambda row, x: [torch.sqrt(x)], [(dtype, 1)], [(dtype, 1)])  # type: ignore[call-overload,list-item]
 
 
 def signal(name: str, signals: Signals, like: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from pgkit.optim.core import (
     Transform,
     Vectors,
     per_leaf,
+    root,
     signal,
 )
 from pgkit.optim.hyperparameters import check
@@ -56,7 +57,7 @@ def clip_by_global_norm(max_grad_norm: Hyper) -> Transform:
     """
 
     def survey(grads: Params) -> Vectors:
-        return {"grad_norm": inner(grads, grads).sqrt()}
+        return {"grad_norm": root(inner(grads, grads))}
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
         norm = signals["grad_norm"].double()

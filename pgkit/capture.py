@@ -1,0 +1,267 @@
+"""Capturing on CPU: what Python does with tensors, once, becomes a program that can do it again without Python.
+
+As a CUDA graph, it repeats the same work in the same memory. It is made of calls of compiled functions, which leave a
+word here (:func:`pgkit.llvm.recorded`), and of operations of PyTorch that work element by element and are correctly
+rounded, so that a loop of pgkit's own gives the same bits. What is neither cannot be captured: nothing of it is lost
+silently.
+"""
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, reduce
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pgkit.llvm import recorded
+
+Memory = tuple[torch.dtype, int]
+"""Of a tensor: what its numbers are, and their stride; 0 of a single number for all elements."""
+
+
+class NotCaptured(Exception):
+    """Something happened that a program cannot do again."""
+
+
+class Rows(NamedTuple):
+    """An operation element by element.
+
+    Attributes:
+        name: in ``OPERATIONS``.
+        others: its arguments; of tensors, ``...``.
+        kind: what the tensors' numbers are turned into before.
+        inputs: the tensors.
+        output: what the results' numbers are.
+        count: how many.
+    """
+
+    name: str
+    others: tuple[Any, ...]
+    kind: torch.dtype
+    inputs: tuple[Memory, ...]
+    output: torch.dtype
+    count: int
+
+
+class Step(NamedTuple):
+    """One step of a program.
+
+    Attributes:
+        form: an operation, or of a call the types of its arguments.
+        words: the addresses of inputs and output; of a call, that of the function and its arguments.
+        held: what has to stay for them to be valid.
+    """
+
+    form: Rows | tuple[Any, ...]
+    words: tuple[int, ...]
+    held: Any
+
+
+OPERATIONS: Mapping[str, Callable[..., Any]] = {
+    "add": lambda x, y: x + y,
+    "sub": lambda x, y: x - y,
+    "rsub": lambda x, y: y - x,
+    "mul": lambda x, y: x * y,
+    "div": lambda x, y: x / y,
+    "neg": lambda x: -x,
+    "abs": torch.abs,
+    "minimum": torch.minimum,
+    "maximum": torch.maximum,
+    "clamp": torch.clamp,
+    "clamp_min": lambda x, least: torch.clamp(x, min=least),
+    "clamp_max": lambda x, most: torch.clamp(x, max=most),
+    "where": torch.where,
+    "lt": lambda x, y: x < y,
+    "le": lambda x, y: x <= y,
+    "gt": lambda x, y: x > y,
+    "ge": lambda x, y: x >= y,
+    "eq": lambda x, y: x == y,
+    "ne": lambda x, y: x != y,
+    "bitwise_and": lambda x, y: x & y,
+    "bitwise_or": lambda x, y: x | y,
+    "bitwise_not": lambda x: ~x,
+    "all": lambda *flags: reduce(lambda x, y: x & y, flags),
+    "copy": lambda x: x,
+}
+"""What can be captured of PyTorch, for one element (:mod:`pgkit.elements`)."""
+
+_COMPARISONS = frozenset(("lt", "le", "gt", "ge", "eq", "ne"))
+_OF_FLAGS = frozenset(("where", "bitwise_and", "bitwise_or", "bitwise_not", "all", "copy"))
+_COPIES = frozenset(("_to_copy", "clone"))
+_FREE = frozenset(
+    ("view", "_unsafe_view", "transpose", "t", "permute", "slice", "select", "unbind", "split", "split_with_sizes")
+    + ("expand", "squeeze", "unsqueeze", "detach", "alias", "as_strided", "lift_fresh")
+    + ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided")
+)
+_CONSTANT = frozenset(
+    ("full", "full_like", "new_full", "ones", "ones_like", "new_ones", "zeros", "zeros_like", "new_zeros")
+    + ("scalar_tensor", "fill", "zero")
+)
+
+
+class Capture(TorchDispatchMode):
+    """A context: what happens to tensors inside is done, and written down.
+
+    Attributes:
+        steps: what was written down.
+
+    Raises:
+        NotCaptured: inside, where that is impossible.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[Step] = []
+        self._recording = recorded(self._call)
+
+    def __enter__(self) -> "Capture":
+        self._recording.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._recording.__exit__(*error)
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name, named = function.overloadpacket.__name__, kwargs or {}
+        result = function(*args, **named)
+        plain = name.removesuffix("_") if name.endswith("_") and not name.startswith("_") else name
+        if plain in _FREE or not _tensors((args, named, result)):
+            self.steps.append(Step((), (), (args, result)))  # nothing to be done, but its memory stays
+        elif plain in _CONSTANT:
+            self._rows("copy", (result.clone(),), result)
+        elif name in ("stack", "cat"):
+            self._join(name, args, result)
+        elif name == "all":
+            self._rows(name, _slices(args), result)
+        elif plain in _COPIES:
+            self._rows("copy", args[:1], result)
+        elif plain == "copy":
+            self._rows(plain, args[1:2], result)
+        elif plain in OPERATIONS and not {"alpha", "rounding_mode", "out"} & named.keys():
+            self._rows(plain, args, result)
+        else:
+            raise NotCaptured(f"{function} of {[tuple(x.shape) for x in _tensors(args)]}")
+        return result
+
+    def _call(self, function: Any, arguments: Sequence[Any]) -> None:
+        words = (ctypes.cast(function, ctypes.c_void_p).value, *map(_word, arguments))
+        kinds = tuple(kind is ctypes.c_void_p for kind in function.argtypes)
+        self.steps.append(Step(kinds, words, (function, arguments)))  # type: ignore[arg-type] # an address, not None
+
+    def _join(self, name: str, args: Sequence[Any], result: Tensor) -> None:
+        parts, dim = args[0], args[1] if len(args) > 1 else 0
+        lengths = [1 if name == "stack" else part.shape[dim] for part in parts]
+        for part, place in zip(parts, result.split(lengths, dim), strict=True):
+            self._rows("copy", (part,), place)
+
+    def _rows(self, name: str, args: Sequence[Any], result: Tensor) -> None:
+        inputs = _tensors(args)
+        kind = torch.result_type(*args[:2]) if name in _COMPARISONS else result.dtype
+        if torch.bool in (kind, result.dtype) and name not in _OF_FLAGS | _COMPARISONS:
+            raise NotCaptured(f"{name} of what is true or not")
+        memory = [_memory(tensor, result.numel(), name) for tensor in inputs]
+        others = tuple(... if isinstance(arg, Tensor) else arg for arg in args)
+        form = Rows(name, others, kind, tuple(memory), _memory(result, result.numel(), name)[0], result.numel())
+        self.steps.append(Step(form, tuple(tensor.data_ptr() for tensor in (*inputs, result)), (args, result)))
+
+
+def _memory(tensor: Tensor, count: int, name: str) -> Memory:
+    if not tensor.is_cpu or not (tensor.is_contiguous() and tensor.numel() in (1, count)):
+        raise NotCaptured(f"{name} of a tensor {tuple(tensor.shape)} that is not one number behind the other")
+    return tensor.dtype, int(tensor.numel() == count)
+
+
+def _slices(args: Sequence[Any]) -> list[Tensor]:
+    """What a reduction along an axis is of."""
+    if len(args) < 2 or not isinstance(args[1], int):
+        raise NotCaptured("all along no axis, or several")
+    return list(args[0].unbind(args[1]))
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    if isinstance(tree, Tensor):
+        return [tree]
+    parts = tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, list | tuple) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+def _word(argument: Any) -> int:
+    """An argument of a compiled function as 64 bits."""
+    if isinstance(argument, ctypes.Array):
+        return ctypes.addressof(argument)
+    return 0 if argument is None else int(argument)
+
+
+class Moves(NamedTuple):
+    """Tensors that go between many members and the memory of a program, a row each.
+
+    Attributes:
+        sources: tensors ``(P, ...)`` that rows come from.
+        targets: where they go when all is done.
+        places: for each of them int64 ``(M,)``: which rows of it belong to the M members that the program is run for.
+        here: the same ``(1, ...)`` in the program's memory.
+    """
+
+    sources: Sequence[Tensor]
+    targets: Sequence[Tensor]
+    places: Sequence[Tensor]
+    here: Sequence[Tensor]
+
+    def table(self) -> Any:
+        """Five words for each tensor."""
+        columns = zip(self.sources, self.targets, self.here, self.places, strict=True)
+        words = [
+            (source.data_ptr(), target.data_ptr(), here.data_ptr(), here.numel() * here.element_size(), own.data_ptr())
+            for source, target, here, own in columns
+        ]
+        return _array([word for row in words for word in row])
+
+
+class Program:
+    """What was captured, to be done again.
+
+    Args:
+        steps: see :class:`Capture`; the tensors in them stay where they are.
+        fine: bool ``(1,)``, which they write: whether to go on.
+        due: bool ``(1,)``, likewise: whether a copy is to be put aside.
+    """
+
+    def __init__(self, steps: Sequence[Step], fine: Tensor, due: Tensor) -> None:
+        self._steps, self._flags = steps, (fine, due)
+        work = [step for step in steps if step.words]
+        self._words = _array([word for step in work for word in step.words])
+        self._run = _compiled(tuple(step.form for step in work))
+
+    def run(self, members: int, times: int, moves: Moves, aside: Moves) -> Tensor:
+        """Do it so many times, for one member after the other.
+
+        Args:
+            members: M.
+            times: how often.
+            moves: what a member has, before and after.
+            aside: what is put aside of it whenever that is due.
+
+        Returns:
+            int64 ``(M,)``: how often it was fine; what is written of members with less than ``times`` is of no use.
+        """
+        done = torch.full((members,), times)
+        arguments = [self._words, moves.table(), len(moves.here), aside.table(), len(aside.here)]
+        self._run(members, times, *arguments, *(flag.data_ptr() for flag in self._flags), done.data_ptr())
+        return done
+
+
+def _array(words: Sequence[int]) -> Any:
+    return (ctypes.c_int64 * len(words))(*words)
+
+
+@lru_cache
+def _compiled(forms: tuple[Any, ...]) -> Callable[..., None]:
+    from pgkit.capture_kernel import compile_program  # LLVM is loaded where something is compiled
+
+    return compile_program(forms)
