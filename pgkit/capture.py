@@ -34,7 +34,7 @@ class Rows(NamedTuple):
         kind: what the tensors' numbers are turned into before.
         inputs: the tensors.
         output: what the results' numbers are.
-        count: how many.
+        size: how many.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Rows(NamedTuple):
     kind: torch.dtype
     inputs: tuple[Memory, ...]
     output: torch.dtype
-    count: int
+    size: int
 
 
 class Step(NamedTuple):
@@ -112,17 +112,17 @@ class Capture(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self._recording = recorded(self._call)
 
     def __enter__(self) -> "Capture":
         self._recording.__enter__()
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._recording.__exit__(*error)
 
     def __torch_dispatch__(

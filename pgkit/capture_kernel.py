@@ -66,7 +66,7 @@ def _rows(builder: ir.IRBuilder, form: Rows, given: Iterator[Callable[[ir.Type],
         ]
         return [OPERATIONS[form.name](*turned)]
 
-    each_row(builder, INT(form.count), inputs, [output], operate)
+    each_row(builder, INT(form.size), inputs, [output], operate)
 
 
 def _call(builder: ir.IRBuilder, pointers: Sequence[bool], given: Iterator[Callable[[ir.Type], ir.Value]]) -> None:

@@ -168,7 +168,7 @@ _recorders: list[Callable[[Any, Sequence[Any]], None]] = []
 
 @contextmanager
 def recorded(recorder: Callable[[Any, Sequence[Any]], None]) -> Iterator[None]:
-    """``recorder(function, arguments)`` hears of each call of a compiled function inside, by ctypes' own name for it."""
+    """``recorder(function, arguments)`` hears of each call of a compiled function inside."""
     _recorders.append(recorder)
     try:
         yield

@@ -175,8 +175,9 @@ class Observer:
             return 0
         first, size = self.configs[0], population.size
         each = population.rollout_steps * first.envs_per_member
-        taken, lowest = population.updates * each, min(self._log_marks.passed)
-        spans = [self._log_marks.at(lowest) - taken, population.budget - float(population.env_steps.max())]
+        passed = min(self._log_marks.passed[member] for member in population.members.tolist())
+        to_row = self._log_marks.at(passed) - population.updates * each
+        spans = [to_row, population.budget - float(population.env_steps.max())]
         marks = self._evaluation_marks.spacing if first.evaluation.points else float("inf")
         return int(min(*(-(-span // each) for span in spans), marks // each, SAMPLES_UNSEEN // (each * size)))
 

@@ -5,7 +5,7 @@ that stays in the cache, before the next one's turn. What cannot be captured (:m
 is looked at, and the one in which a member breaks, are left to :func:`pgkit.training.update`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -71,25 +71,25 @@ class Stretches:
         return None
 
     def _of(self, population: Population, kind: "_Kind") -> "_Captured | None":
-        if kind.index not in self._captured:
+        if kind.number not in self._captured:
             try:
-                self._captured[kind.index] = _Captured(population, kind, self._attempt)
+                self._captured[kind.number] = _Captured(population, kind, self._attempt)
             except NotCaptured:
-                self._captured[kind.index] = None
-        return self._captured[kind.index]
+                self._captured[kind.number] = None
+        return self._captured[kind.number]
 
 
 class _Kind(NamedTuple):
     """Members that share an optimizer.
 
     Attributes:
-        index: of the optimizer.
+        number: of the optimizer.
         optimizer: theirs.
         rows: int64 ``(M,)``, theirs in the population.
         state: of the optimizer, with rows for them alone.
     """
 
-    index: int
+    number: int
     optimizer: Optimizer
     rows: Tensor
     state: Any
@@ -111,7 +111,7 @@ def _kinds(population: Population) -> list[_Kind]:
 
 def _is_pure(optimizer: Optimizer) -> bool:
     """Whether all that it knows is in its state, as tensors."""
-    return bool(optimizer.transforms) or bool(optimizer.parts) and all(map(_is_pure, optimizer.parts))
+    return bool(optimizer.transforms) or (bool(optimizer.parts) and all(map(_is_pure, optimizer.parts)))
 
 
 class _Captured:
@@ -147,10 +147,10 @@ class _Captured:
         population, own, state = trial.population, torch.arange(len(kind.rows)), _tensors(kind.state)
         of_envs = population.collector.members[kind.rows]
         envs, given = _elementwise(population), _given(population)
-        trial.opt_states[kind.index] = map_tree(_blank, kind.state)
+        trial.opt_states[kind.number] = map_tree(_blank, kind.state)
         columns = (
             (_tensors(_changing(population)), _tensors(trial.changing), kind.rows),
-            (state, _tensors(trial.opt_states[kind.index]), own),
+            (state, _tensors(trial.opt_states[kind.number]), own),
             (envs.state, trial.envs, of_envs),
             (given, given, kind.rows),
             (envs.constants, envs.constants, of_envs),
@@ -201,7 +201,7 @@ class _Alone(NamedTuple):
 
 
 def _elementwise(population: Population) -> Elementwise:
-    return population.collector.envs.elementwise  # type: ignore[attr-defined,no-any-return] # it has one
+    return population.collector.envs.elementwise  # type: ignore[attr-defined] # it has one
 
 
 def _changing(population: Population) -> tuple[Any, ...]:

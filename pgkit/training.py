@@ -117,24 +117,20 @@ def run(population: Population, observer: Observer, debug_numerics: bool = False
     observer.begin()
     stretches = Stretches(attempt)
     while population.size:
-        if debug_numerics or not stretch(population, observer, stretches):
-            metrics = update(population, diagnose=observer.wants_diagnosis)
-            if debug_numerics:
-                causes.stop_at_bad_number(population, observer.configs, gradient)
-            observer.see(population, metrics)
+        advance(population, observer, stretches, debug_numerics)
         population = retire(population, observer)
         observer.pause()
     return observer.finish()
 
 
-def stretch(population: Population, observer: Observer, stretches: Stretches) -> bool:
-    """As many updates at once as nobody needs to look at; False if there are none."""
-    unseen = observer.unseen(population)
+def advance(population: Population, observer: Observer, stretches: Stretches, debug_numerics: bool = False) -> None:
+    """As many updates as nobody needs to look at, where that is possible, or one."""
+    unseen = 0 if debug_numerics else observer.unseen(population)
     aside = stretches.go(population, unseen, observer.marks(population)) if unseen > 1 else None
-    if aside is None:
-        return False
-    observer.see(population, {}, aside)
-    return True
+    metrics = update(population, diagnose=observer.wants_diagnosis) if aside is None else {}
+    if debug_numerics:
+        causes.stop_at_bad_number(population, observer.configs, gradient)
+    observer.see(population, metrics, aside)
 
 
 def update(population: Population, diagnose: bool = False) -> dict[str, Tensor]:

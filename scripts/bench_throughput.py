@@ -106,9 +106,9 @@ def population(bench: Bench) -> list[Row]:
         sb3=[worker("sb3", CARTPOLE, 8)] * 2,
         rejax_threads=[rejax(bench, 512)],
         rejax_processes=[rejax(bench, 256, core) for core in (0, 1)],
-        products=[worker("products", 64)] * 2,
+        products=[worker("products", 1)] * 2,
         products_of_numpy=[worker("products", 64, "numpy")] * 2,
-        products_of_gradient=[worker("products", 64, "gradient")] * 2,
+        products_of_gradient=[worker("products", 1, "gradient")] * 2,
         alone=[worker("pgkit", CARTPOLE, 1, 8)],
         together=[worker("pgkit", CARTPOLE, 512, 8)],
     )

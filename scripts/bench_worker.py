@@ -14,9 +14,9 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import count
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from bench_turns import serve
 
 STEPS = 5
 UPDATES = 200
-"""Of a population, before the next one's turn."""
+"""At least so many of a population, before the next one's turn."""
 
 A2C: dict[str, Any] = {
     "name": "a2c",
@@ -44,6 +44,7 @@ def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
     from pgkit.observe import Observer
     from pgkit.overrides import apply_overrides
     from pgkit.population import build
+    from pgkit.stretches import Stretches
     from pgkit.whole import Here, Whole
 
     table: dict[str, Any] = A2C | {"env": {"id": env}, "envs_per_member": int(envs)}
@@ -57,27 +58,80 @@ def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
                 Whole(configs, [len(configs)], None, inexact=None, progress=False, on_steps=None)
             )
             population = build(configs)
-            parts.append((population, stack.enter_context(Observer([population], configs, Here(whole)))))
-        time_phases([population for population, _ in parts], phases)
-        turns = (part for _ in count() for part in parts for _ in range(UPDATES))
+            observer = stack.enter_context(Observer([population], configs, Here(whole)))
+            parts.append((population, observer, Stretches(training.attempt)))
+        captured = Captured()
+        time_phases([population for population, *_ in parts], phases, captured)
+
+        def whole_turns() -> Iterator[Any]:
+            for part in cycle(parts):
+                end = part[0].updates + UPDATES
+                while part[0].updates < end:
+                    yield part
+
+        turns = whole_turns()
 
         def advance() -> int:
-            population, observer = next(turns)
-            metrics = training.update(population, diagnose=observer.wants_diagnosis)
-            observer.see(population, metrics)
-            return population.size * int(envs) * STEPS
+            population, *others = next(turns)
+            before = population.updates
+            training.advance(population, *others)
+            return (population.updates - before) * population.size * int(envs) * STEPS
 
         def report() -> dict[str, Any]:
-            spent = dict(phases)
+            spent = phases + captured.phases(phases.pop(STRETCHES, 0.0))
             phases.clear()
-            return {"phases": spent}
+            return {"phases": dict(spent)}
 
         serve(advance, report)
 
 
-def time_phases(populations: Sequence[Any], spent: Counter[str]) -> None:
+STRETCHES = "stretches"
+
+
+class Captured:
+    """What a captured update is made of: where each phase ends among its steps, and how long they take."""
+
+    def __init__(self) -> None:
+        self.capture: Any = None
+        self.program: Any = None
+        self.ends: list[tuple[str, int]] = []
+
+    def end(self, phase: str) -> None:
+        """A phase is over, of an update that may be being captured."""
+        if self.capture is not None and self.program is None:
+            self.ends.append((phase, len(self.capture.steps)))
+
+    def phases(self, seconds: float) -> Counter[str]:
+        """Time spent in stretches by phase: programs of the first phases alone differ by what the next one takes."""
+        if self.program is None:
+            return Counter()
+        from pgkit.capture import Program
+
+        taken = [0.0]
+        for _, end in self.ends:
+            taken.append(seconds_of(Program(self.capture.steps[:end], *self.program)))
+        of_all = seconds_of(Program(self.capture.steps, *self.program))
+        shares = {phase: own - before for (phase, _), own, before in zip(self.ends, taken[1:], taken, strict=False)}
+        shares["the rest"] = of_all - taken[-1]
+        return Counter({phase: seconds * share / of_all for phase, share in shares.items()})
+
+
+def seconds_of(program: Any, times: int = 3000) -> float:
+    """The least of some turns."""
+    from pgkit.capture import Moves
+
+    nothing = Moves([], [], [], [])
+    turns = []
+    for _ in range(5):
+        start = time.perf_counter()
+        program.run(1, times, nothing, nothing)
+        turns.append(time.perf_counter() - start)
+    return min(turns)
+
+
+def time_phases(populations: Sequence[Any], spent: Counter[str], captured: Captured) -> None:
     """Add up seconds spent in each phase of an update, from now on; the outer of two counts without the inner."""
-    from pgkit import training
+    from pgkit import stretches, training
     from pgkit.observe import Observer
 
     inside = [0.0]  # seconds of inner phases, innermost last
@@ -90,6 +144,7 @@ def time_phases(populations: Sequence[Any], spent: Counter[str]) -> None:
             seconds = time.perf_counter() - start
             spent[phase] += seconds - inside.pop()
             inside[-1] += seconds
+            captured.end(phase)
             return result
 
         return call
@@ -105,6 +160,19 @@ def time_phases(populations: Sequence[Any], spent: Counter[str]) -> None:
     replace(training, "gradient", "gradient")
     replace(training, "optimize", "optimizer")
     replace(Observer, "see", "logging")
+    replace(stretches.Stretches, "go", STRETCHES)
+
+    class Kept(stretches.Capture):
+        def __init__(self) -> None:
+            super().__init__()
+            captured.capture = captured.capture or self
+
+    class KeptProgram(stretches.Program):
+        def __init__(self, steps: Any, *flags: Any) -> None:
+            super().__init__(steps, *flags)
+            captured.program = captured.program or flags
+
+    stretches.Capture, stretches.Program = Kept, KeptProgram  # type: ignore[misc]
 
 
 def sb3_trains(env: str, envs: str, *how: str) -> None:
@@ -146,8 +214,10 @@ def products(members: str, *how: str) -> None:
     """The matrix products of one update: acting, values for targets, and both networks backward.
 
     ``gradient``: the last of these only; ``numpy``: by NumPy's BLAS, not by pgkit's own loops. A gradient needs no
-    forward pass: acting and values have made it.
+    forward pass: acting and values have made it. pgkit's own are those of one member after the other, as a
+    program: what they work on stays in the cache, and no Python is between them.
     """
+    from pgkit.capture import Capture, Moves, Program
     from pgkit.machine import settle
     from pgkit.products import multiply
 
@@ -171,12 +241,25 @@ def products(members: str, *how: str) -> None:
         outside = [envs] * STEPS if last == 2 else [rows + envs]  # acting; values for targets
         work += [task(high, *size) for high in outside for size in sizes if "gradient" not in how]
 
-    def advance() -> int:
+    def by_numpy() -> int:
         for a, b, out in work:
-            np.matmul(a, b, out=out) if "numpy" in how else multiply(a, b)
+            np.matmul(a, b, out=out)
         return size * rows
 
-    serve(advance)
+    if "numpy" in how:
+        serve(by_numpy)
+        return
+    flags = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
+    with Capture() as capture:
+        for a, b, _ in work:
+            multiply(a, b)
+    program, nothing = Program(capture.steps, *flags), Moves([], [], [], [])
+
+    def by_program() -> int:
+        program.run(1, UPDATES, nothing, nothing)
+        return UPDATES * size * rows
+
+    serve(by_program)
 
 
 if __name__ == "__main__":

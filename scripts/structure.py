@@ -24,6 +24,8 @@ LAYERS = (
         "activations",
         "scan_kernel",
         "scans",
+        "capture",
+        "capture_kernel",
     ),
     (
         "returns",
@@ -58,6 +60,7 @@ LAYERS = (
         "diagnosis",
         "causes",
         "breakdown",
+        "stretches",
         "evaluator",
         "record",
         "observe",

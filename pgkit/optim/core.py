@@ -235,7 +235,7 @@ def root(vector: Tensor) -> Tensor:
 def _root_kernel(dtype: torch.dtype) -> Callable[..., None]:
     from pgkit.elements import compile_rows  # LLVM is loaded where something is compiled
 
-    return compile_rows(lambda row, x: [torch.sqrt(x)], [(dtype, 1)], [(dtype, 1)])  # type: ignore[call-overload,list-item]
+    return compile_rows(lambda row, x: [torch.sqrt(x)], [(dtype, 1)], [(dtype, 1)])  # type: ignore[list-item] # of one element
 
 
 def signal(name: str, signals: Signals, like: Tensor) -> Tensor:

@@ -1,0 +1,239 @@
+"""Stretches of updates are the same updates, to the last bit, and happen wherever they can."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pgkit import optim, training
+from pgkit.config import TrainConfig, members, parse_config
+from pgkit.observe import Observer, TrainResult
+from pgkit.optim.core import map_tree
+from pgkit.population import Population, build
+from pgkit.stretches import Stretches
+from pgkit.training import attempt, update
+
+
+def config(**changes: Any) -> TrainConfig:
+    """Five members on CartPole with episodes of at most 23 steps."""
+    table: dict[str, Any] = {
+        "name": "stretches",
+        "env": {"id": "CartPole-v1", "max_episode_steps": 23},
+        "agent": {"name": "actor-critic", "lam": 0.9, "entropy_coef": 0.01},
+        "optimizer": {"name": "adam", "lr": 0.01, "max_grad_norm": 0.5, "schedule": {"lr": "linear"}},
+        "steps": 6_000,
+        "seeds": 5,
+        "envs_per_member": 4,
+        "rollout_steps": 8,
+    }
+    return parse_config(table | changes)
+
+
+CASES: Mapping[str, Mapping[str, Any]] = {
+    "adam, clipped, with a schedule": {},
+    "a shared trunk": {"policy": {"shared": True, "hidden": [16]}},
+    "no hidden layer": {"policy": {"hidden": [], "critic_hidden": [5]}},
+    "silu, as many environments as fill no register": {"policy": {"activation": "silu"}, "envs_per_member": 11},
+    "one environment": {"envs_per_member": 1},
+    "scaled rewards": {"env": {"id": "CartPole-v1", "reward_scale": 0.1}},
+    "an optimizer of the critic's own": {
+        "optimizer": {"name": "rmsprop", "critic": {"name": "adam", "lr": 0.01}, "groups": {"*.bias": {"lr": 0.1}}}
+    },
+    "everything around": {
+        "optimizer": {
+            "name": "momentum",
+            "max_grad_value": 0.1,
+            "reset_moments": 7,
+            "lookahead_steps": 5,
+            "weight_decay": 1e-3,
+        }
+    },
+    "settings that differ": {"agent": {"name": "actor-critic", "gamma": 0.95, "value_coef": 0.7}},
+}
+KINDS = [
+    {"name": "sgd", "lr": 0.1},
+    {"name": "adam", "lr": 0.01},
+    {"name": "sgd", "lr": 0.01},
+    {"name": "rmsprop_tf", "max_grad_norm": 1.0},
+    {"name": "adam", "lr": 0.001},
+]
+
+
+def population_of(case: str) -> Population:
+    if case == "kinds":
+        return build([config(seeds=[k], optimizer=own) for k, own in enumerate(KINDS)])
+    return build(members(config(**CASES[case])))
+
+
+def tensors(population: Population) -> list[Tensor]:
+    """All that differs between two populations."""
+    found: list[Tensor] = []
+    map_tree(found.append, population.state())
+    return found
+
+
+def assert_same(one: Population, other: Population) -> None:
+    assert one.updates == other.updates
+    assert_equal(tensors(one), tensors(other))
+
+
+def assert_equal(some: list[Tensor], others: list[Tensor]) -> None:
+    assert len(some) > 20
+    for own, other in zip(some, others, strict=True):
+        assert torch.equal(own.nan_to_num(7.0), other.nan_to_num(7.0))
+
+
+def no_marks(population: Population) -> Tensor:
+    return torch.full((population.size,), torch.inf, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("case", [*CASES, "kinds"])
+def test_a_stretch_is_as_many_updates(case: str) -> None:
+    """Updates and stretches in turns; then of two members that are left, in another order."""
+    single, whole = population_of(case), population_of(case)
+    stretches = Stretches(attempt)
+    for turn, times in enumerate([1, 13, 2, 9]):
+        if turn == 2:
+            single, whole = (population.take(torch.tensor([3, 1])) for population in (single, whole))
+        update(single), update(whole)
+        for _ in range(times):
+            update(single)
+        assert stretches.go(whole, times, no_marks(whole)) is not None
+        assert_same(single, whole)
+    assert single.collector.statistics.episodes.min() > 2
+
+
+def test_members_of_a_stretch_are_as_alone() -> None:
+    together, stretches = population_of("kinds"), Stretches(attempt)
+    assert stretches.go(together, 20, no_marks(together)) is not None
+    for k, own in enumerate(KINDS):
+        alone = build([config(seeds=[k], optimizer=own)])
+        assert Stretches(attempt).go(alone, 20, no_marks(alone)) is not None
+        for name, leaf in alone.params.items():
+            assert torch.equal(leaf[0], together.params[name][k])
+
+
+def test_parameters_are_put_aside_where_members_pass_their_marks() -> None:
+    single, whole = (population_of("adam, clipped, with a schedule") for _ in range(2))
+    marks = torch.tensor([100.0, torch.inf, 330.0, 32.0, 5000.0], dtype=torch.float64)
+    aside = Stretches(attempt).go(whole, 12, marks)
+    assert aside is not None
+    passed = torch.zeros(5, dtype=torch.bool)
+    for _ in range(12):
+        update(single)
+        for row in ((single.env_steps >= marks) & ~passed).nonzero().squeeze(1).tolist():
+            passed[row] = True
+            assert aside.env_steps[row] == single.env_steps[row]
+            for name, leaf in single.params.items():
+                assert torch.equal(aside.params[name][row], leaf[row])
+    assert passed.tolist() == [True, False, True, True, False]
+    assert aside.env_steps.isnan().tolist() == (~passed).tolist()
+
+
+BREAKING = {"name": "sgd", "lr": 1e30}
+
+
+def test_a_stretch_ends_before_an_update_in_which_a_member_breaks() -> None:
+    """Of two populations, one stops short as if nothing had happened after it; then one update breaks the member."""
+    settings = [{"name": "adam"}, {"name": "rmsprop", "lr": 1e18}, {"name": "adam"}]
+    single, whole = (build([config(seeds=[k], optimizer=own) for k, own in enumerate(settings)]) for _ in range(2))
+    stretches, done = Stretches(attempt), 0
+    while stretches.go(whole, 10, no_marks(whole)) is not None:
+        done += 1
+        assert whole.alive.all()
+        assert done < 100
+    while single.alive.all():
+        update(single)
+    update(whole)
+    assert whole.alive.tolist() == single.alive.tolist() == [True, False, True]
+    assert_same(single, whole)
+
+
+def test_a_member_that_breaks_at_once_stops_everything() -> None:
+    population = build([config(seeds=[k], optimizer=own) for k, own in enumerate([BREAKING, {"name": "adam"}])])
+    stretches = Stretches(attempt)
+    assert stretches.go(population, 10, no_marks(population)) is not None
+    assert population.updates == 1
+    before = [tensor.clone() for tensor in tensors(population)]
+    assert stretches.go(population, 10, no_marks(population)) is None
+    assert_equal(before, tensors(population))
+
+
+NOT_CAPTURED: Mapping[str, Mapping[str, Any]] = {
+    "whole episodes": {"agent": {"name": "reinforce"}, "rollout_steps": None},
+    "normalised advantages": {"agent": {"name": "actor-critic", "normalize_advantage": True}},
+    "normalised observations": {"env": {"id": "CartPole-v1", "normalize_observations": True}},
+    "normalised rewards": {"env": {"id": "CartPole-v1", "normalize_rewards": True}},
+    "a cosine": {"optimizer": {"name": "adam", "schedule": {"lr": "cosine"}}},
+    "steered by the divergence": {"optimizer": {"name": "adam", "schedule": {"lr": "kl"}}},
+    "layer norms": {"optimizer": {"name": "adam", "max_layer_norm": 0.5}},
+    "natural gradients": {"optimizer": {"name": "npg", "critic": {"name": "adam"}}},
+    "an optimizer of PyTorch's": {"optimizer": {"name": "torch.optim:SGD", "lr": 0.01}},
+    "environments of others": {"env": {"id": "Acrobot-v1"}},
+}
+
+
+@pytest.mark.parametrize("case", NOT_CAPTURED)
+def test_what_cannot_be_captured_is_left_alone(case: str) -> None:
+    changes = {key: value for key, value in NOT_CAPTURED[case].items() if value is not None}
+    table = config().model_dump(exclude_defaults=True) if case == "whole episodes" else {}
+    table.pop("rollout_steps", None)
+    population = build(members(parse_config(table | changes) if table else config(**changes)))
+    before = [tensor.clone() for tensor in tensors(population)]
+    assert Stretches(attempt).go(population, 5, no_marks(population)) is None
+    assert_equal(before, tensors(population))
+    population.collector.envs.close()
+
+
+def trained(monkeypatch: pytest.MonkeyPatch, stretched: bool, **changes: Any) -> TrainResult:
+    """A whole training; without stretches, every update is looked at."""
+    with monkeypatch.context() as patch:
+        if not stretched:
+            patch.setattr(Observer, "unseen", lambda *arguments: 0)
+        return training.train(members(config(**changes)))
+
+
+def test_a_training_with_stretches_ends_as_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations, budgets, a member that breaks on the way: all the same; and most updates are in stretches."""
+    seen: list[int] = []
+    go = Stretches.go
+
+    def spy(self: Stretches, population: Population, times: int, marks: Tensor) -> Any:
+        before = population.updates
+        aside = go(self, population, times, marks)
+        seen.append(population.updates - before)
+        return aside
+
+    monkeypatch.setattr(Stretches, "go", spy)
+    changes = {
+        "evaluation": {"points": 7, "episodes": 3},
+        "optimizer": {"name": "sgd", "lr": 0.17},
+        "log_interval": 900,
+    }
+    whole, single = (trained(monkeypatch, stretched, **changes) for stretched in (True, False))
+    assert sum(seen) > 0.8 * single.parts[-1].updates > 100
+    assert whole.table == single.table
+    assert whole.reasons == single.reasons
+    assert len(whole.evaluations) == len(single.evaluations) > 20
+    for own, other in zip(whole.evaluations, single.evaluations, strict=True):
+        assert own[:3] == other[:3]
+        assert torch.equal(own.episodes.returns, other.episodes.returns)
+    for own_part, other_part in zip(whole.parts, single.parts, strict=True):
+        assert_same(own_part, other_part)
+
+
+def test_an_own_transform_with_torch_outside_the_captured_functions_trains_on() -> None:
+    """A step that is compiled, numbers that are not: no stretch, the same training."""
+    part = optim.Transform(
+        step=lambda grad, leaf, c: c["rate"] * grad,
+        numbers=lambda h, v, s: {"rate": -h["lr"].exp()},
+        hyper={"lr": -5.0},
+    )
+    population = build(members(config()))
+    population.optimizer = optim.chain(part)
+    population.opt_state = population.optimizer.init(population.params)
+    assert Stretches(attempt).go(population, 5, no_marks(population)) is None
+    update(population)
+    assert population.alive.all()
