@@ -116,6 +116,10 @@ class Capture(TorchDispatchMode):
         self.steps: list[Step] = []
         self._recording = recorded(self._call)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # there is nothing to skip; PyTorch would import its compiler for that, which takes a second
+
     def __enter__(self) -> "Capture":
         self._recording.__enter__()
         super().__enter__()  # type: ignore[no-untyped-call]
