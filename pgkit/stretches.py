@@ -1,11 +1,12 @@
-"""Stretches of updates that nobody looks at: captured once for one member, and run for each without Python.
+"""Updates without Python: captured once for one member, and run for each.
 
-A member's updates have the same bits alone and among others, so here each is trained alone for many updates, in memory
-that stays in the cache, before the next one's turn. What cannot be captured (:mod:`pgkit.capture`), every update that
-is looked at, and the one in which a member breaks, are left to :func:`pgkit.training.update`.
+A member's updates have the same bits alone and among others, so here each is trained alone, in memory that stays in the
+cache, before the next one's turn: for a whole stretch of updates where environments are compiled, else for the part of
+an update that follows its rollout. What cannot be captured (:mod:`pgkit.capture`), every update that is looked at, and
+the one in which a member breaks, are left to :func:`pgkit.training.update`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,12 +15,17 @@ from torch import Tensor
 from pgkit.capture import Capture, Moves, NotCaptured, Program
 from pgkit.compiled_rollout import elementwise
 from pgkit.envs.base import Elementwise
+from pgkit.machine import compiles
 from pgkit.optim.core import Optimizer, map_tree
 from pgkit.population import Population, tensors_of
-from pgkit.types import Params
+from pgkit.rollout import Piece
+from pgkit.types import Params, Rollout
 
 Attempt = Callable[[Population], Any]
 """See :func:`pgkit.training.attempt`."""
+
+Learn = Callable[[Population, list[Piece], Tensor], Any]
+"""See :func:`pgkit.training.learn`."""
 
 
 class Aside(NamedTuple):
@@ -35,15 +41,16 @@ class Aside(NamedTuple):
 
 
 class Stretches:
-    """Whole stretches of the updates of a population, and of what becomes of it when members leave.
+    """What of the updates of a population needs no Python, also when members have left it.
 
     Args:
         attempt: what an update makes.
+        learn: what it makes of rollouts.
     """
 
-    def __init__(self, attempt: Attempt) -> None:
-        self._attempt = attempt
-        self._captured: dict[int, _Captured | None] = {}  # by kind of optimizer; None of what cannot be captured
+    def __init__(self, attempt: Attempt, learn: Learn) -> None:
+        self._attempt, self._learn = attempt, learn
+        self._captured: dict[tuple[bool, int], _Captured | None] = {}  # None of what cannot be
 
     def go(self, population: Population, times: int, marks: Tensor) -> Aside | None:
         """So many updates of every member, or fewer of all of them, where one breaks in the next.
@@ -54,29 +61,52 @@ class Stretches:
             marks: float64 ``(P,)``, environment steps from which on parameters are to be put aside, once.
 
         Returns:
-            what was put aside; None if nothing has happened, because it cannot be done without Python.
+            what was put aside; None if nothing has happened, because that needs Python.
         """
-        kinds = _kinds(population)
-        captured = [self._of(population, kind) for kind in kinds]
-        if not captured or None in captured:
+        collector = population.collector
+        envs = elementwise(collector.envs, population.policy, population.params)
+        if envs is None or collector.scaling.observations or collector.scaling.returns:
             return None
-        while times:
-            trial = _Trial(population, marks)
-            fine = [own.run(trial, kind, times) for own, kind in zip(captured, kinds, strict=True) if own]
-            least = int(torch.cat(fine).min())
-            if least == times:
+        done = times
+        while done:
+            times, trial = done, _Trial(population, envs, [marks])
+            done = self._run(trial, lambda one, given: self._attempt(one), times)
+            if done == times:
                 trial.take_effect(times)
                 return trial.aside
-            times = least
         return None
 
-    def _of(self, population: Population, kind: "_Kind") -> "_Captured | None":
-        if kind.number not in self._captured:
-            try:
-                self._captured[kind.number] = _Captured(population, kind, self._attempt)
-            except NotCaptured:
-                self._captured[kind.number] = None
-        return self._captured[kind.number]
+    def learn(self, population: Population, pieces: Sequence[Piece], env_steps: Tensor) -> bool:
+        """The rest of an update, after its rollouts; False if nothing has happened, because that needs Python.
+
+        Args:
+            population: is changed.
+            pieces: the rollouts.
+            env_steps: ``(P,)``, those before them.
+        """
+        if not population.collector.sound(population.alive).all():
+            return False
+        trial = _Trial(population, None, [env_steps, *_member_first(pieces[0].rollout)])
+        if self._run(trial, self._learn_alone, 1) == 0:
+            return False
+        trial.take_effect(1)
+        return True
+
+    def _learn_alone(self, one: Population, given: Sequence[Tensor]) -> Any:
+        env_steps, *rollout = given
+        own = Rollout(*(tensor.transpose(0, 1) for tensor in rollout))
+        return self._learn(one, [Piece(None, own, own)], env_steps)
+
+    def _run(self, trial: "_Trial", work: "Work", times: int) -> int:
+        """How often all members were fine; 0 if something cannot be captured."""
+        done = [times]
+        for kind in _kinds(trial.population):
+            key = trial.envs is None, kind.number
+            if key not in self._captured:
+                self._captured[key] = _captured(trial, kind, work)
+            captured = self._captured[key]
+            done.append(0 if captured is None else captured.run(trial, kind, times))
+        return min(done) if len(done) > 1 else 0
 
 
 class _Kind(NamedTuple):
@@ -97,10 +127,9 @@ class _Kind(NamedTuple):
 
 def _kinds(population: Population) -> list[_Kind]:
     """The kinds that have members; none if it is clear that nothing can be captured."""
-    optimizer, state, collector = population.optimizer, population.opt_state, population.collector
-    envs = elementwise(collector.envs, population.policy, population.params)
-    plain = not (collector.scaling.observations or collector.scaling.returns or "kl" in optimizer.needs)
-    if envs is None or population.rollout_steps is None or not plain or not _is_pure(optimizer):
+    optimizer, state = population.optimizer, population.opt_state
+    on_cpu = compiles(torch.float32, population.members.device)
+    if not on_cpu or population.rollout_steps is None or "kl" in optimizer.needs or not _is_pure(optimizer):
         return []
     if "kind" not in state:
         return [_Kind(0, optimizer, torch.arange(population.size), state)]
@@ -114,84 +143,119 @@ def _is_pure(optimizer: Optimizer) -> bool:
     return bool(optimizer.transforms) or (bool(optimizer.parts) and all(map(_is_pure, optimizer.parts)))
 
 
-class _Captured:
-    """The update of one member of a kind, by itself.
+class _Trial:
+    """What becomes of members, beside what they are, until it is clear that none has broken.
 
-    Raises:
-        NotCaptured: it does what cannot be captured.
+    Args:
+        population: they.
+        envs: their environments, if these are stepped.
+        given: what else differs between members, ``(P, ...)`` each; with environments, the marks alone.
     """
 
-    def __init__(self, population: Population, kind: _Kind, attempt: Attempt) -> None:
-        one, first = population.take(kind.rows[:1]), torch.zeros(1, dtype=torch.int64)
-        one.optimizer, one.opt_state = kind.optimizer, kind.optimizer.take(kind.state, first)
-        step, *columns = _elementwise(population)
-        envs = Elementwise(step, *([column[: one.collector.count].clone() for column in own] for own in columns))
-        one.collector.envs, one.collector.members = _Alone(envs), first  # type: ignore[assignment] # all that is asked of it
-        mark = torch.full((1,), torch.inf, dtype=torch.float64)
-        before = _tensors([_changing(one), one.opt_state])
-        with Capture() as capture:
-            made = attempt(one)
-            one.params = made.params
-            for old, new in zip(before, _tensors([_changing(one), one.opt_state]), strict=True):
-                if new is not old:
-                    old.copy_(new)
-            due = one.env_steps >= mark
-            aside = [torch.where(due, one.env_steps, mark), *before[: len(made.params)]]
-            mark.copy_(torch.where(due, torch.inf, mark))
-        self._program = Program(capture.steps, made.finite, due)
-        self._here = [*before, *envs.state, *_given(one), *envs.constants, mark]
-        self._aside = aside
-
-    def run(self, trial: "_Trial", kind: _Kind, times: int) -> Tensor:
-        """Run it for each member of the kind; how often that was fine, int64 ``(M,)``."""
-        population, own, state = trial.population, torch.arange(len(kind.rows)), _tensors(kind.state)
-        of_envs = population.collector.members[kind.rows]
-        envs, given = _elementwise(population), _given(population)
-        trial.opt_states[kind.number] = map_tree(_blank, kind.state)
-        columns = (
-            (_tensors(_changing(population)), _tensors(trial.changing), kind.rows),
-            (state, _tensors(trial.opt_states[kind.number]), own),
-            (envs.state, trial.envs, of_envs),
-            (given, given, kind.rows),
-            (envs.constants, envs.constants, of_envs),
-            ([trial.marks], [trial.passed], kind.rows),
-        )
-        rows = [
-            (source.contiguous(), target, places)
-            for sources, targets, places in columns
-            for source, target in zip(sources, targets, strict=True)
-        ]
-        sources, targets, places = (list(column) for column in zip(*rows, strict=True))
-        to = [trial.aside.env_steps, *trial.aside.params.values()]
-        aside = Moves(to, to, [kind.rows] * len(to), self._aside) if trial.has_marks else Moves([], [], [], [])
-        return self._program.run(len(kind.rows), times, Moves(sources, targets, places, self._here), aside)
-
-
-class _Trial:
-    """What members become of, beside what they are, until it is clear that none has broken."""
-
-    def __init__(self, population: Population, marks: Tensor) -> None:
-        self.population, self.marks, self.passed = population, marks, torch.empty_like(marks)
-        self.changing = map_tree(_blank, _changing(population))
+    def __init__(self, population: Population, envs: Elementwise | None, given: list[Tensor]) -> None:
+        self.population, self.envs, self.given = population, envs, given
+        self.changing = map_tree(_blank, _changing(population, envs is not None))
         self.opt_states: dict[int, Any] = {}
-        self.envs = [column.clone() for column in _elementwise(population).state]
-        self.has_marks = bool((marks < torch.inf).any())
-        params = map_tree(_blank, population.params) if self.has_marks else {}
-        self.aside = Aside(torch.full_like(marks, torch.nan), params)
+        self.env_state = [] if envs is None else [column.clone() for column in envs.state]
+        wanted = envs is not None and bool((given[0] < torch.inf).any())
+        params = map_tree(_blank, population.params) if wanted else {}
+        self.aside = Aside(torch.full((population.size,), torch.nan, dtype=torch.float64), params)
+
+    def moves(self, kind: _Kind) -> list[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
+        """Where tensors come from and go to, and rows of them, in the order of :attr:`_Captured.here`."""
+        population, own = self.population, torch.arange(len(kind.rows))
+        self.opt_states[kind.number] = map_tree(_blank, kind.state)
+        changing = _tensors(_changing(population, self.envs is not None))
+        given = [tensor.contiguous() for tensor in (*self.given, *_given(population))]
+        found: list[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]] = [
+            (changing, _tensors(self.changing), kind.rows),
+            (_tensors(kind.state), _tensors(self.opt_states[kind.number]), own),
+            (given, [_blank(tensor) for tensor in given], kind.rows),  # as they were, or marks that are passed
+        ]
+        if self.envs is not None:
+            places = population.collector.members[kind.rows]
+            constants = self.envs.constants
+            found += [(self.envs.state, self.env_state, places), (constants, constants, places)]
+        return found
 
     def take_effect(self, times: int) -> None:
         """The population after so many updates."""
         population, collector, old = self.population, self.population.collector, self.population.opt_state
-        population.params, collector.obs, collector.counters, collector.counts = self.changing
+        population.params = self.changing[0]
+        if self.envs is not None:
+            collector.obs, collector.counters, collector.counts = self.changing[1:]
+            for column, new in zip(self.envs.state, self.env_state, strict=True):
+                column.copy_(new)
         if "kind" in old:
-            states = [self.opt_states.get(index, state) for index, state in enumerate(old["states"])]
+            states = [self.opt_states.get(number, state) for number, state in enumerate(old["states"])]
             population.opt_state = {"kind": old["kind"], "states": states}
         else:
             population.opt_state = self.opt_states[0]
-        for column, new in zip(_elementwise(population).state, self.envs, strict=True):
-            column.copy_(new)
         population.updates += times
         population.evidence = None
+
+
+Work = Callable[[Population, Sequence[Tensor]], Any]
+"""What an update of one member makes, by the member and what else is given of it."""
+
+
+class _Captured(NamedTuple):
+    """Updates of one member of a kind, by itself.
+
+    Attributes:
+        program: does one of them.
+        here: what it reads and writes.
+        aside: of that, environment steps and parameters.
+    """
+
+    program: Program
+    here: list[Tensor]
+    aside: list[Tensor]
+
+    def run(self, trial: _Trial, kind: _Kind, times: int) -> int:
+        """How often that was fine for all members of the kind."""
+        rows = [
+            (source.contiguous(), target, places)
+            for sources, targets, places in trial.moves(kind)
+            for source, target in zip(sources, targets, strict=True)
+        ]
+        sources, targets, places = (list(column) for column in zip(*rows, strict=True))
+        to = [trial.aside.env_steps, *trial.aside.params.values()] if trial.aside.params else []
+        aside = Moves(to, to, [kind.rows] * len(to), self.aside[: len(to)])
+        done = self.program.run(len(kind.rows), times, Moves(sources, targets, places, self.here), aside)
+        return int(done.min())
+
+
+def _captured(trial: _Trial, kind: _Kind, work: Work) -> _Captured | None:
+    """None if an update does what cannot be captured."""
+    population, first = trial.population, torch.zeros(1, dtype=torch.int64)
+    one, given = population.take(kind.rows[:1]), [tensor[kind.rows[:1]] for tensor in trial.given]
+    one.optimizer, one.opt_state = kind.optimizer, kind.optimizer.take(kind.state, first)
+    own: list[Tensor] = []
+    if trial.envs is not None:
+        step, *columns = trial.envs
+        envs = Elementwise(step, *([column[: one.collector.count].clone() for column in part] for part in columns))
+        one.collector.envs, one.collector.members = _Alone(envs), first  # type: ignore[assignment] # all that is asked of it
+        own = [*envs.state, *envs.constants]
+    before = _tensors([_changing(one, trial.envs is not None), one.opt_state])
+    params, due = list(one.params.values()), torch.zeros(1, dtype=torch.bool)
+    env_steps = due.double()
+    try:
+        with Capture() as capture:
+            made = work(one, given)
+            one.params = made.params
+            for old, new in zip(before, _tensors([_changing(one, trial.envs is not None), one.opt_state]), strict=True):
+                if new is not old:
+                    old.copy_(new)
+            if trial.envs is not None:
+                mark = given[0]
+                env_steps.copy_(one.env_steps)
+                due.copy_(env_steps >= mark)
+                mark.copy_(torch.where(due, torch.inf, mark))
+    except NotCaptured:
+        return None
+    program = Program(capture.steps, made.finite, due)
+    return _Captured(program, [*before, *given, *_given(one), *own], [env_steps, *params])
 
 
 class _Alone(NamedTuple):
@@ -200,19 +264,23 @@ class _Alone(NamedTuple):
     elementwise: Elementwise
 
 
-def _elementwise(population: Population) -> Elementwise:
-    return population.collector.envs.elementwise  # type: ignore[attr-defined] # it has one
-
-
-def _changing(population: Population) -> tuple[Any, ...]:
+def _changing(population: Population, acts: bool) -> tuple[Any, ...]:
     """What an update changes beside the optimizer's state and the environments'."""
     collector = population.collector
-    return population.params, collector.obs, collector.counters, collector.counts
+    acting = (collector.obs, collector.counters, collector.counts) if acts else ()
+    return population.params, *acting
 
 
 def _given(population: Population) -> list[Tensor]:
     """What differs between members and does not change."""
     return [population.collector.keys, *tensors_of(population.agent_config).values()]
+
+
+def _member_first(rollout: Rollout) -> list[Tensor]:
+    """The tensors of a rollout as ``(P, T, ...)``."""
+    fields = (rollout.obs, rollout.action, rollout.reward, rollout.terminated, rollout.truncated, rollout.valid)
+    final_obs = [] if rollout.final_obs is None else [rollout.final_obs]
+    return [tensor.transpose(0, 1).contiguous() for tensor in (*fields, *final_obs)]
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -115,7 +115,7 @@ class PopulationSlice:
 def run(population: Population, observer: Observer, debug_numerics: bool = False) -> TrainResult:
     """Train until every member has left."""
     observer.begin()
-    stretches = Stretches(attempt)
+    stretches = Stretches(attempt, learn)
     while population.size:
         advance(population, observer, stretches, debug_numerics)
         population = retire(population, observer)
@@ -127,17 +127,25 @@ def advance(population: Population, observer: Observer, stretches: Stretches, de
     """As many updates as nobody needs to look at, where that is possible, or one."""
     unseen = 0 if debug_numerics else observer.unseen(population)
     aside = stretches.go(population, unseen, observer.marks(population)) if unseen > 1 else None
-    metrics = update(population, diagnose=observer.wants_diagnosis) if aside is None else {}
+    metrics = (
+        update(population, observer.wants_diagnosis, None if debug_numerics else stretches) if aside is None else {}
+    )
     if debug_numerics:
         causes.stop_at_bad_number(population, observer.configs, gradient)
     observer.see(population, metrics, aside)
 
 
-def update(population: Population, diagnose: bool = False) -> dict[str, Tensor]:
-    """One rollout and one optimizer step; returns metrics ``(P,)``, many more of them if ``diagnose``."""
+def update(population: Population, diagnose: bool = False, stretches: Stretches | None = None) -> dict[str, Tensor]:
+    """One rollout and one optimizer step; returns metrics ``(P,)``, many more of them if ``diagnose``.
+
+    With ``stretches`` and without diagnosis there are none, where learning needs no Python.
+    """
     before, obs_stats = population.params, population.collector.obs_stats
     population.evidence = None  # nothing of the last update is held while the next one acts
-    made = attempt(population, diagnose)
+    env_steps, pieces = population.env_steps, population.collect()
+    if stretches and not diagnose and stretches.learn(population, pieces, env_steps):
+        return {}
+    made = learn(population, pieces, env_steps, diagnose)
     population.alive = population.collector.sound(population.alive & made.finite)
     population.params = freeze(made.params, before, population.alive)
     population.evidence = Evidence(made.pieces, made.batches, before, obs_stats, made.largest)
@@ -172,10 +180,17 @@ class Attempt(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-def attempt(population: Population, diagnose: bool = False) -> Attempt:
+def attempt(population: Population) -> Attempt:
     """One rollout and one optimizer step; the environments and the optimizer's state are one further then."""
     env_steps = population.env_steps
-    pieces = population.collect()
+    return learn(population, population.collect(), env_steps)
+
+
+def learn(population: Population, pieces: list[Piece], env_steps: Tensor, diagnose: bool = False) -> Attempt:
+    """One optimizer step by these rollouts, before which there were so many steps ``(P,)``.
+
+    The optimizer's state is one further then.
+    """
     batches = [(piece.rows, targets(population, piece)) for piece in pieces]
     loss, grads, metrics = gradient(population, batches)
     sent = signals.gather(population, env_steps, batches)

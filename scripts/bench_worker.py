@@ -59,7 +59,7 @@ def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
             )
             population = build(configs)
             observer = stack.enter_context(Observer([population], configs, Here(whole)))
-            parts.append((population, observer, Stretches(training.attempt)))
+            parts.append((population, observer, Stretches(training.attempt, training.learn)))
         captured = Captured()
         time_phases([population for population, *_ in parts], phases, captured)
 

@@ -13,7 +13,7 @@ from pgkit.observe import Observer, TrainResult
 from pgkit.optim.core import map_tree
 from pgkit.population import Population, build
 from pgkit.stretches import Stretches
-from pgkit.training import attempt, update
+from pgkit.training import attempt, learn, update
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -93,7 +93,7 @@ def no_marks(population: Population) -> Tensor:
 def test_a_stretch_is_as_many_updates(case: str) -> None:
     """Updates and stretches in turns; then of two members that are left, in another order."""
     single, whole = population_of(case), population_of(case)
-    stretches = Stretches(attempt)
+    stretches = Stretches(attempt, learn)
     for turn, times in enumerate([1, 13, 2, 9]):
         if turn == 2:
             single, whole = (population.take(torch.tensor([3, 1])) for population in (single, whole))
@@ -106,11 +106,11 @@ def test_a_stretch_is_as_many_updates(case: str) -> None:
 
 
 def test_members_of_a_stretch_are_as_alone() -> None:
-    together, stretches = population_of("kinds"), Stretches(attempt)
+    together, stretches = population_of("kinds"), Stretches(attempt, learn)
     assert stretches.go(together, 20, no_marks(together)) is not None
     for k, own in enumerate(KINDS):
         alone = build([config(seeds=[k], optimizer=own)])
-        assert Stretches(attempt).go(alone, 20, no_marks(alone)) is not None
+        assert Stretches(attempt, learn).go(alone, 20, no_marks(alone)) is not None
         for name, leaf in alone.params.items():
             assert torch.equal(leaf[0], together.params[name][k])
 
@@ -118,7 +118,7 @@ def test_members_of_a_stretch_are_as_alone() -> None:
 def test_parameters_are_put_aside_where_members_pass_their_marks() -> None:
     single, whole = (population_of("adam, clipped, with a schedule") for _ in range(2))
     marks = torch.tensor([100.0, torch.inf, 330.0, 32.0, 5000.0], dtype=torch.float64)
-    aside = Stretches(attempt).go(whole, 12, marks)
+    aside = Stretches(attempt, learn).go(whole, 12, marks)
     assert aside is not None
     passed = torch.zeros(5, dtype=torch.bool)
     for _ in range(12):
@@ -139,7 +139,7 @@ def test_a_stretch_ends_before_an_update_in_which_a_member_breaks() -> None:
     """Of two populations, one stops short as if nothing had happened after it; then one update breaks the member."""
     settings = [{"name": "adam"}, {"name": "rmsprop", "lr": 1e18}, {"name": "adam"}]
     single, whole = (build([config(seeds=[k], optimizer=own) for k, own in enumerate(settings)]) for _ in range(2))
-    stretches, done = Stretches(attempt), 0
+    stretches, done = Stretches(attempt, learn), 0
     while stretches.go(whole, 10, no_marks(whole)) is not None:
         done += 1
         assert whole.alive.all()
@@ -153,7 +153,7 @@ def test_a_stretch_ends_before_an_update_in_which_a_member_breaks() -> None:
 
 def test_a_member_that_breaks_at_once_stops_everything() -> None:
     population = build([config(seeds=[k], optimizer=own) for k, own in enumerate([BREAKING, {"name": "adam"}])])
-    stretches = Stretches(attempt)
+    stretches = Stretches(attempt, learn)
     assert stretches.go(population, 10, no_marks(population)) is not None
     assert population.updates == 1
     before = [tensor.clone() for tensor in tensors(population)]
@@ -182,7 +182,7 @@ def test_what_cannot_be_captured_is_left_alone(case: str) -> None:
     table.pop("rollout_steps", None)
     population = build(members(parse_config(table | changes) if table else config(**changes)))
     before = [tensor.clone() for tensor in tensors(population)]
-    assert Stretches(attempt).go(population, 5, no_marks(population)) is None
+    assert Stretches(attempt, learn).go(population, 5, no_marks(population)) is None
     assert_equal(before, tensors(population))
     population.collector.envs.close()
 
@@ -234,6 +234,6 @@ def test_an_own_transform_with_torch_outside_the_captured_functions_trains_on() 
     population = build(members(config()))
     population.optimizer = optim.chain(part)
     population.opt_state = population.optimizer.init(population.params)
-    assert Stretches(attempt).go(population, 5, no_marks(population)) is None
+    assert Stretches(attempt, learn).go(population, 5, no_marks(population)) is None
     update(population)
     assert population.alive.all()
