@@ -67,6 +67,7 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "div": lambda x, y: x / y,
     "neg": lambda x: -x,
     "abs": torch.abs,
+    "floor": torch.floor,
     "minimum": torch.minimum,
     "maximum": torch.maximum,
     "clamp": torch.clamp,

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pgkit.machine import compiles
-from pgkit.scans import scan
+from pgkit.scans import scan, total
 from pgkit.types import Rollout
 
 COUNTS = 6
@@ -49,19 +48,6 @@ def statistics(counts: Tensor) -> Statistics:
 def env_steps(counts: Tensor) -> Tensor:
     """The same, of environment steps alone."""
     return total(counts[:, 2])
-
-
-def total(numbers: Tensor) -> Tensor:
-    """``(P, N) -> (P,)``, on CPU added up one after the other, so that it can be captured (:mod:`pgkit.capture`)."""
-    if not compiles(numbers.dtype, numbers.device):
-        return numbers.sum(1)
-    sums = numbers.new_zeros(len(numbers), 1)
-    scan(_added, [sums], [numbers.mT.unsqueeze(2)])
-    return sums.squeeze(1)
-
-
-def _added(total: Any, number: Any) -> list[Any]:
-    return [total + number]
 
 
 def counted(so_far: Any, length: Any, steps: Any, episodes: Any, returns: Any, lengths: Any, *now: Any) -> list[Any]:

@@ -199,6 +199,7 @@ FUNCTIONS: dict[Any, Callable[..., Value]] = {
     torch.abs: lambda x: x.magnitude(),
     torch.sqrt: lambda x: x.intrinsic("sqrt"),
     torch.square: lambda x: x * x,
+    torch.floor: lambda x: x.intrinsic("floor"),
     torch.sign: _sign,
     torch.where: _where,
     torch.maximum: _maximum,

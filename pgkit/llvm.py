@@ -7,6 +7,7 @@ wide the registers are.
 import ctypes
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -163,17 +164,24 @@ def _write(file: Path | None, code: bytes) -> None:
             replace_file(file, lambda out: out.write(hashlib.sha256(code).digest() + code))
 
 
-_recorders: list[Callable[[Any, Sequence[Any]], None]] = []
+class _Recorders(threading.local):
+    """Those of a thread."""
+
+    def __init__(self) -> None:
+        self.all: list[Callable[[Any, Sequence[Any]], None]] = []
+
+
+_recorders = _Recorders()
 
 
 @contextmanager
 def recorded(recorder: Callable[[Any, Sequence[Any]], None]) -> Iterator[None]:
-    """``recorder(function, arguments)`` hears of each call of a compiled function inside."""
-    _recorders.append(recorder)
+    """``recorder(function, arguments)`` hears of each call of a compiled function that this thread makes inside."""
+    _recorders.all.append(recorder)
     try:
         yield
     finally:
-        _recorders.remove(recorder)
+        _recorders.all.remove(recorder)
 
 
 def compiled_function(made: ir.Function, vectorize: bool = False) -> Callable[..., None]:
@@ -181,7 +189,7 @@ def compiled_function(made: ir.Function, vectorize: bool = False) -> Callable[..
     function = _compiled(made, vectorize)
 
     def call(*arguments: Any) -> None:
-        for recorder in _recorders:
+        for recorder in _recorders.all:
             recorder(function, arguments)
         function(*arguments)
 

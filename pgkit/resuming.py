@@ -54,7 +54,7 @@ def resume(
         anyway: go on with another configuration, other code or versions, or environments that begin anew because they
             did not come back; ``provenance.json`` says so.
         progress: show a progress bar.
-        on_steps: called after each update with the environment steps of all members so far.
+        on_steps: called with the environment steps of all members so far, now and then.
 
     Returns:
         What :func:`pgkit.train` would have returned; None if the run is finished already.

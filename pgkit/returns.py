@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pgkit.scans import scan
+from pgkit.optim.core import alike
+from pgkit.scans import scan, total
 from pgkit.types import Scalar
 
 
@@ -168,10 +169,11 @@ def normalize_advantage(advantage: Tensor, valid: Tensor, eps: float = 1e-8) -> 
     Changes the scale of the gradient from update to update: biased, and customary. Samples that are not valid get 0.
     """
     _check_pair(advantage, valid, "(P, B)")
-    count = valid.sum(1, keepdim=True).clamp(min=1)
-    mean = torch.where(valid, advantage, 0.0).contiguous().sum(1, keepdim=True) / count
-    centred = torch.where(valid, advantage - mean, 0.0).contiguous()
-    return centred / ((centred.square().sum(1, keepdim=True) / count).sqrt() + eps)
+    count = total(valid.to(advantage.dtype)).clamp(min=1)
+    mean = total(torch.where(valid, advantage, 0.0)) / count
+    centred = torch.where(valid, advantage - mean[:, None], 0.0)
+    variance = total(centred * centred) / count
+    return centred / (alike(torch.sqrt, variance) + eps)[:, None]
 
 
 def _advantage(later: Any, valid_later: Any, reward: Any, value: Any, next_value: Any, *rest: Any) -> list[Any]:

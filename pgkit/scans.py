@@ -51,6 +51,19 @@ def scan(
     return results
 
 
+def total(numbers: Tensor) -> Tensor:
+    """``(P, B) -> (P,)``, on CPU added up one after the other, so that it can be captured (:mod:`pgkit.capture`)."""
+    if numbers.requires_grad or not compiles(numbers.dtype, numbers.device):
+        return numbers.sum(1)
+    sums = numbers.new_zeros(len(numbers), 1)
+    scan(_added, [sums], [numbers.mT.unsqueeze(2)])
+    return sums.squeeze(1)
+
+
+def _added(total: Any, number: Any) -> list[Any]:
+    return [total + number]
+
+
 def _on_tensors(
     step: Callable[..., Sequence[Any]], carried: Sequence[Tensor], inputs: Sequence[Tensor], reverse: bool
 ) -> list[Tensor]:

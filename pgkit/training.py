@@ -41,8 +41,7 @@ def train(
         directory: where the run is recorded; None records nothing.
         progress: show a progress bar.
         overwrite: replace a run that is already there.
-        on_steps: called with the environment steps of all members so far: after each update, or, with several workers,
-            now and then.
+        on_steps: called with the environment steps of all members so far, now and then.
         debug_numerics: stop at the first number that is not finite, at about twice the cost.
         workers: processes that train a slice of the members each. With more than one, a script that calls this needs
             ``if __name__ == "__main__":``, as always with processes in Python.
@@ -68,7 +67,7 @@ def train(
 
 
 LEAST_MEMBERS = 8
-"""Of a worker: an update of a few members takes as long as one of a single member."""
+"""Of a worker: a process takes as long to start as a few short runs to train."""
 
 
 def default_workers(config: TrainConfig) -> int:

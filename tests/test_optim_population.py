@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pgkit.optim import Optimizer, apply_updates, from_settings, put_tree, recipes, take_tree
-from pgkit.optim.core import in_lanes, map_tree, own
+from pgkit.optim.core import alike, map_tree, own
 from pgkit.optim.moving import add_updates, move
 from pgkit.optim.sums import inner, row_sum
 from pgkit.types import Params, PgkitError
@@ -188,8 +188,8 @@ def test_schedules_end_in_the_same_bits_at_every_place() -> None:
     """exp and cos have vector and scalar code that differ in the last bit."""
     values = torch.rand(67, dtype=torch.float64) * 3
     for function in (torch.exp, torch.cos, torch.log, lambda x: torch.pow(0.96, x)):
-        together = in_lanes(function, values)
-        assert torch.equal(together, torch.cat([in_lanes(function, value[None]) for value in values]))
+        together = alike(function, values)
+        assert torch.equal(together, torch.cat([alike(function, value[None]) for value in values]))
         torch.testing.assert_close(together, function(values), rtol=1e-15, atol=0)
 
 

@@ -50,6 +50,12 @@ CASES: Mapping[str, Mapping[str, Any]] = {
             "weight_decay": 1e-3,
         }
     },
+    "a cosine, with a warmup": {
+        "optimizer": {"name": "nadam", "schedule": {"lr": {"kind": "cosine", "warmup": 0.05}}, "max_grad_norm": 0.5}
+    },
+    "steps": {"optimizer": {"name": "amsgrad", "schedule": {"lr": {"kind": "step", "every": 0.1}}}},
+    "an exponential": {"optimizer": {"name": "adamw", "schedule": {"lr": {"kind": "exponential", "end": 1e-4}}}},
+    "normalised advantages": {"agent": {"name": "actor-critic", "normalize_advantage": True}},
     "settings that differ": {"agent": {"name": "actor-critic", "gamma": 0.95, "value_coef": 0.7}},
 }
 KINDS = [
@@ -163,10 +169,9 @@ def test_a_member_that_breaks_at_once_stops_everything() -> None:
 
 NOT_CAPTURED: Mapping[str, Mapping[str, Any]] = {
     "whole episodes": {"agent": {"name": "reinforce"}, "rollout_steps": None},
-    "normalised advantages": {"agent": {"name": "actor-critic", "normalize_advantage": True}},
     "normalised observations": {"env": {"id": "CartPole-v1", "normalize_observations": True}},
     "normalised rewards": {"env": {"id": "CartPole-v1", "normalize_rewards": True}},
-    "a cosine": {"optimizer": {"name": "adam", "schedule": {"lr": "cosine"}}},
+    "powers": {"optimizer": {"name": "radam"}},
     "steered by the divergence": {"optimizer": {"name": "adam", "schedule": {"lr": "kl"}}},
     "layer norms": {"optimizer": {"name": "adam", "max_layer_norm": 0.5}},
     "natural gradients": {"optimizer": {"name": "npg", "critic": {"name": "adam"}}},

@@ -212,30 +212,30 @@ def per_member(name: str, value: Number, members: int, device: torch.device) -> 
     return vector.expand(members).clone()
 
 
-def in_lanes(function: Callable[..., Tensor], *vectors: Tensor) -> Tensor:
+_COMPILED = (torch.sqrt, torch.exp, torch.log, torch.cos)
+"""What :func:`alike` has functions of pgkit's own for."""
+
+
+def alike(function: Callable[..., Tensor], *vectors: Tensor) -> Tensor:
     """``function`` of the numbers ``(P,)`` of each member, the same bits at each place of any population.
 
     Libraries compute ``exp`` or ``cos`` with vector code where a register can be filled and with scalar code for the
-    rest, which differ in the last bit. Here each number fills registers of its own.
+    rest, which differ in the last bit. On CPU pgkit's own are taken, which can be captured; where it has none, each
+    number fills registers of its own.
     """
-    return function(*(vector.unsqueeze(1).expand(-1, 16).contiguous() for vector in vectors))[:, 0]
-
-
-def root(vector: Tensor) -> Tensor:
-    """The square root of numbers ``(P,)``, correctly rounded; on CPU, PyTorch's own need not be."""
-    if not compiles(vector.dtype, vector.device):
-        return vector.sqrt()
-    vector = vector.contiguous()
-    roots = torch.empty_like(vector)
-    _root_kernel(vector.dtype)(vector.numel(), vector.data_ptr(), roots.data_ptr())
-    return roots
+    like = vectors[0]
+    if function not in _COMPILED or not compiles(like.dtype, like.device):
+        return function(*(vector.unsqueeze(1).expand(-1, 16).contiguous() for vector in vectors))[:, 0]
+    own, results = like.contiguous(), torch.empty_like(like, memory_format=torch.contiguous_format)
+    _kernel(function, like.dtype)(own.numel(), own.data_ptr(), results.data_ptr())
+    return results
 
 
 @lru_cache
-def _root_kernel(dtype: torch.dtype) -> Callable[..., None]:
+def _kernel(function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., None]:
     from pgkit.elements import compile_rows  # LLVM is loaded where something is compiled
 
-    return compile_rows(lambda row, x: [torch.sqrt(x)], [(dtype, 1)], [(dtype, 1)])  # type: ignore[list-item] # of one element
+    return compile_rows(lambda row, x: [function(x)], [(dtype, 1)], [(dtype, 1)])  # type: ignore[list-item] # of one element
 
 
 def signal(name: str, signals: Signals, like: Tensor) -> Tensor:

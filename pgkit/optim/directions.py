@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from pgkit.optim.core import Columns, Hyper, Leaf, Signals, Transform, Vectors, in_lanes, root
+from pgkit.optim.core import Columns, Hyper, Leaf, Signals, Transform, Vectors, alike
 from pgkit.optim.hyperparameters import check
 
 
@@ -115,7 +115,7 @@ def adam_step(lr: Hyper, beta1: Hyper, beta2: Hyper, eps: Hyper, amsgrad: bool =
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
         power1, power2 = _powers(h, v)
-        return {**_gains(h), "rate": -h["lr"] / (1 - power1), "root": root(1 - power2), "eps": h["eps"]}
+        return {**_gains(h), "rate": -h["lr"] / (1 - power1), "root": alike(torch.sqrt, 1 - power2), "eps": h["eps"]}
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
         m, v = _moments(grad, leaf, c)
@@ -140,7 +140,7 @@ def scale_by_nadam(beta1: Hyper, beta2: Hyper, eps: Hyper, momentum_decay: Hyper
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
         _, power2 = _powers(h, v)
-        fade = in_lanes(torch.exp, h["momentum_decay"] * math.log(0.96))
+        fade = alike(torch.exp, h["momentum_decay"] * math.log(0.96))
         v["_step_fade"] = v["_step_fade"] * fade
         mu, mu_next = (h["beta1"] * (1 - 0.5 * faded) for faded in (v["_step_fade"], v["_step_fade"] * fade))
         v["_step_mu"] = v["_step_mu"] * mu
@@ -148,7 +148,7 @@ def scale_by_nadam(beta1: Hyper, beta2: Hyper, eps: Hyper, momentum_decay: Hyper
             **_gains(h),
             "of_grad": (1 - mu) / (1 - v["_step_mu"]),
             "of_m": mu_next / (1 - v["_step_mu"] * mu_next),
-            "root": root(1 - power2),
+            "root": alike(torch.sqrt, 1 - power2),
             "eps": h["eps"],
         }
 
@@ -176,12 +176,12 @@ def scale_by_radam(beta1: Hyper, beta2: Hyper, eps: Hyper) -> Transform:
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
         power1, _ = _powers(h, v)
         v["_step"] = v["_step"] + 1
-        power2 = in_lanes(torch.pow, h["beta2"], v["_step"])
+        power2 = alike(torch.pow, h["beta2"], v["_step"])
         most = 2 / (1 - h["beta2"]) - 1
         length = most - 2 * v["_step"] * power2 / (1 - power2)
         ratio = (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
         known = length > 5
-        rectified = root(torch.where(known, ratio * (1 - power2), 1.0))
+        rectified = alike(torch.sqrt, torch.where(known, ratio * (1 - power2), 1.0))
         return {**_gains(h), "scale": rectified / (1 - power1), "known": known.double(), "eps": h["eps"]}
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:

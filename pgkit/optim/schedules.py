@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgkit.optim.core import Number, Schedule, Signals, Vectors, in_lanes, signal
+from pgkit.optim.core import Number, Schedule, Signals, Vectors, alike, signal
 from pgkit.optim.hyperparameters import check, check_keys, suggest
 from pgkit.types import PgkitError
 
@@ -31,7 +31,7 @@ def cosine(start: Number, end: Number = 0.0, warmup: Number = 0.0) -> Schedule:
     """end + (start - end) (1 + cos(pi q)) / 2."""
 
     def value(n: Vectors, q: Tensor) -> Tensor:
-        return n["end"] + (n["start"] - n["end"]) * (1 + in_lanes(torch.cos, math.pi * q)) / 2
+        return n["end"] + (n["start"] - n["end"]) * (1 + alike(torch.cos, math.pi * q)) / 2
 
     return _over_progress(start, {"end": end}, warmup, value)
 
@@ -42,7 +42,7 @@ def exponential(start: Number, end: Number, warmup: Number = 0.0) -> Schedule:
     check("start of an exponential schedule", start, above=0.0)
 
     def value(n: Vectors, q: Tensor) -> Tensor:
-        return n["start"] * in_lanes(torch.exp, q * in_lanes(torch.log, n["end"] / n["start"]))
+        return n["start"] * alike(torch.exp, q * alike(torch.log, n["end"] / n["start"]))
 
     return _over_progress(start, {"end": end}, warmup, value)
 
@@ -53,7 +53,7 @@ def step(start: Number, factor: Number = 0.1, every: Number = 0.25, warmup: Numb
     check("every of a step schedule", every, above=0.0)
 
     def value(n: Vectors, q: Tensor) -> Tensor:
-        return n["start"] * in_lanes(torch.exp, (q / n["every"]).floor() * in_lanes(torch.log, n["factor"]))
+        return n["start"] * alike(torch.exp, (q / n["every"]).floor() * alike(torch.log, n["factor"]))
 
     return _over_progress(start, {"factor": factor, "every": every}, warmup, value)
 

@@ -14,8 +14,8 @@ from pgkit.optim.core import (
     Signals,
     Transform,
     Vectors,
+    alike,
     per_leaf,
-    root,
     signal,
 )
 from pgkit.optim.hyperparameters import check
@@ -57,7 +57,7 @@ def clip_by_global_norm(max_grad_norm: Hyper) -> Transform:
     """
 
     def survey(grads: Params) -> Vectors:
-        return {"grad_norm": root(inner(grads, grads))}
+        return {"grad_norm": alike(torch.sqrt, inner(grads, grads))}
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
         norm = signals["grad_norm"].double()
