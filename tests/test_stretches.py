@@ -1,6 +1,7 @@
 """Stretches of updates are the same updates, to the last bit, and happen wherever they can."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from pgkit.config import TrainConfig, members, parse_config
 from pgkit.observe import Observer, TrainResult
 from pgkit.optim.core import map_tree
 from pgkit.population import Population, build
+from pgkit.rollout import Piece
 from pgkit.stretches import Stretches
 from pgkit.training import attempt, learn, update
 
@@ -190,6 +192,74 @@ def test_what_cannot_be_captured_is_left_alone(case: str) -> None:
     assert Stretches(attempt, learn).go(population, 5, no_marks(population)) is None
     assert_equal(before, tensors(population))
     population.collector.envs.close()
+
+
+LEARNT: Mapping[str, Mapping[str, Any]] = {
+    "environments of others": {"env": {"id": "Acrobot-v1", "max_episode_steps": 23}},
+    "normalised observations and rewards": {
+        "env": {"id": "CartPole-v1", "normalize_observations": True, "normalize_rewards": True}
+    },
+    "a shared trunk": {"policy": {"shared": True, "hidden": [16]}, "env": {"id": "Acrobot-v1"}},
+    "normalised advantages": {
+        "agent": {"name": "actor-critic", "normalize_advantage": True},
+        "env": {"id": "Acrobot-v1", "reward_scale": 0.1},
+    },
+}
+
+
+@pytest.mark.parametrize("case", LEARNT)
+def test_learning_without_python_is_the_same_update(case: str) -> None:
+    """Where no whole stretch can be captured; then of two members that are left."""
+    single, learnt = (build(members(config(**LEARNT[case]))) for _ in range(2))
+    stretches = Stretches(attempt, learn)
+    assert stretches.go(learnt, 2, no_marks(learnt)) is None
+    for turn in range(12):
+        if turn == 8:
+            single, learnt = (population.take(torch.tensor([4, 0])) for population in (single, learnt))
+        update(single)
+        assert update(learnt, stretches=stretches) == {}
+        assert_same(single, learnt)
+    for population in (single, learnt):
+        population.collector.envs.close()
+
+
+def test_learning_sees_true_last_observations() -> None:
+    """As of environments that show the next episode's first observation instead."""
+    single, learnt = (build(members(config())) for _ in range(2))
+    for _ in range(3):
+        steps = single.env_steps
+        rollout = single.collect()[0].rollout
+        assert rollout.terminated.any()
+        seen = replace(rollout, final_obs=torch.randn(rollout.obs[1:].shape), tapes={})
+        made = learn(single, [Piece(None, seen, seen)], steps)
+        single.params, single.updates = made.params, single.updates + 1
+        learnt.collect()
+        assert Stretches(attempt, learn).learn(learnt, [Piece(None, seen, seen)], steps)
+        assert_same(single, learnt)
+
+
+def test_a_member_that_breaks_while_learning_has_evidence() -> None:
+    settings = [{"name": "adam"}, BREAKING]
+    env = {"id": "Acrobot-v1"}
+    single, learnt = (
+        build([config(seeds=[k], env=env, optimizer=own) for k, own in enumerate(settings)]) for _ in "ab"
+    )
+    stretches, done = Stretches(attempt, learn), 0
+    while single.alive.all():
+        update(single)
+        done += update(learnt, stretches=stretches) == {}
+    assert done > 0
+    assert learnt.alive.tolist() == [True, False]
+    assert learnt.evidence is not None
+    assert_same(single, learnt)
+    for population in (single, learnt):
+        population.collector.envs.close()
+
+
+def test_a_diagnosis_takes_python() -> None:
+    population, stretches = build(members(config())), Stretches(attempt, learn)
+    assert "policy/approx_kl" in update(population, diagnose=True, stretches=stretches)
+    assert population.evidence is not None
 
 
 def trained(monkeypatch: pytest.MonkeyPatch, stretched: bool, **changes: Any) -> TrainResult:
