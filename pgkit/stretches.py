@@ -50,7 +50,7 @@ class Stretches:
 
     def __init__(self, attempt: Attempt, learn: Learn) -> None:
         self._attempt, self._learn = attempt, learn
-        self._captured: dict[tuple[bool, int], _Captured | None] = {}  # None of what cannot be
+        self._captured: dict[tuple[bool, int], _Captured | None] = {}  # by whether it acts, and kind; None: cannot be
 
     def go(self, population: Population, times: int, marks: Tensor) -> Aside | None:
         """So many updates of every member, or fewer of all of them, where one breaks in the next.
@@ -65,7 +65,8 @@ class Stretches:
         """
         collector = population.collector
         envs = elementwise(collector.envs, population.policy, population.params)
-        if envs is None or collector.scaling.observations or collector.scaling.returns:
+        plain = not collector.scaling.observations and not collector.scaling.returns
+        if envs is None or not plain or not self._hopes_for(population, acts=True):
             return None
         done = times
         while done:
@@ -84,7 +85,7 @@ class Stretches:
             pieces: the rollouts.
             env_steps: ``(P,)``, those before them.
         """
-        if not population.collector.sound(population.alive).all():
+        if not self._hopes_for(population, acts=False) or not population.collector.sound(population.alive).all():
             return False
         trial = _Trial(population, None, [env_steps, *_member_first(pieces[0].rollout)])
         if self._run(trial, self._learn_alone, 1) == 0:
@@ -97,16 +98,21 @@ class Stretches:
         own = Rollout(*(tensor.transpose(0, 1) for tensor in rollout))
         return self._learn(one, [Piece(None, own, own)], env_steps)
 
+    def _hopes_for(self, population: Population, acts: bool) -> bool:
+        """Whether it is not clear from the beginning that something cannot be captured."""
+        kinds = _kinds(population)
+        return bool(kinds) and None not in [self._captured.get((acts, kind.number), ...) for kind in kinds]
+
     def _run(self, trial: "_Trial", work: "Work", times: int) -> int:
         """How often all members were fine; 0 if something cannot be captured."""
-        done = [times]
+        done = []
         for kind in _kinds(trial.population):
-            key = trial.envs is None, kind.number
+            key = trial.envs is not None, kind.number
             if key not in self._captured:
                 self._captured[key] = _captured(trial, kind, work)
             captured = self._captured[key]
             done.append(0 if captured is None else captured.run(trial, kind, times))
-        return min(done) if len(done) > 1 else 0
+        return min(done)
 
 
 class _Kind(NamedTuple):

@@ -12,10 +12,14 @@ from pgkit.compare.plan import Plan, Run
 from pgkit.config import TrainConfig
 from pgkit.envs.base import EnvInfo
 from pgkit.population import build
-from pgkit.training import update
+from pgkit.stretches import Stretches
+from pgkit.training import attempt, learn, update
 
 SIZES = (16, 32, 64, 128)
 """Members of a population that are tried."""
+
+UPDATES = 4
+"""So many at once, where they take no Python."""
 
 NEARLY = 0.9
 """The smallest population that reaches this share of the best speed is taken: less is lost when it is interrupted."""
@@ -87,13 +91,19 @@ def cut(runs: Sequence[Run], sizes: dict[tuple[str, str], int]) -> list[list[Run
 
 
 def _speed(configs: Sequence[TrainConfig], seconds: float) -> float:
-    """Environment steps per second of a population, its first update not counted."""
-    population = build(configs)
+    """Environment steps per second of a population, its first updates not counted."""
+    population, stretches = build(configs), Stretches(attempt, learn)
+    no_marks = torch.full((len(configs),), torch.inf, dtype=torch.float64)
+
+    def advance() -> None:
+        if stretches.go(population, UPDATES, no_marks) is None:
+            update(population, stretches=stretches)
+
     try:
-        update(population)
+        advance()
         before, started = population.env_steps.sum().item(), time.perf_counter()
         while time.perf_counter() - started < seconds:
-            update(population)
+            advance()
         return (population.env_steps.sum().item() - before) / (time.perf_counter() - started)
     finally:
         population.collector.envs.close()
