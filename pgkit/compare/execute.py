@@ -58,7 +58,7 @@ def forecast(plan: Plan, workers: int) -> list[dict[str, Any]]:
     """What a plan costs here, a row for each stage and case: runs, environment steps, hours of wall time at most.
 
     The best settings of tuning are not known yet, and extensions of the grid are not counted; evaluation episodes count
-    with the time limit's length.
+    with the time limit's length, their steps as steps of training, which take longer.
     """
     points = {arm: plan.points(arm) for arm in plan.arms}
     settings = {"tuning": len(next(iter(points.values()))), "evaluation": 1, "neighbour": 1 if plan.all_tuned else 2}
@@ -76,7 +76,7 @@ def forecast(plan: Plan, workers: int) -> list[dict[str, Any]]:
         for stage, of_stage in seeds.items():
             runs = len(plan.arms) * settings[stage] * len(of_stage)
             steps, evaluation = runs * case.config.steps, runs * _evaluation_steps(case.config)
-            seconds = (steps + evaluation / EVALUATION_SPEED_UP) / speed / workers
+            seconds = (steps + evaluation) / speed / workers
             costs = {"env_steps": steps, "evaluation_steps_at_most": evaluation, "minutes_at_most": seconds / 60}
             rows.append({"stage": stage, "environment": case.environment, "agent": case.agent, "runs": runs, **costs})
     total = {key: sum(row[key] for row in rows) for key in ("runs", *costs)}
@@ -88,10 +88,6 @@ def _evaluation_steps(config: TrainConfig) -> int:
     settings = config.evaluation
     episodes = settings.episodes * (settings.points + 1) * (1 + settings.greedy) + 2 * settings.final_episodes
     return episodes * (config.env.max_episode_steps or find_spec(config.env.id).max_episode_steps or 1000)
-
-
-EVALUATION_SPEED_UP = 2.0
-"""A forecast takes an evaluation step for half a training step: it has no gradient and no update."""
 
 
 def _baselines(plan: Plan, store: Store) -> pd.DataFrame:
