@@ -93,12 +93,12 @@ _OF_FLAGS = frozenset(("where", "bitwise_and", "bitwise_or", "bitwise_not", "all
 _COPIES = frozenset(("_to_copy", "clone"))
 _FREE = frozenset(
     ("view", "_unsafe_view", "transpose", "t", "permute", "slice", "select", "unbind", "split", "split_with_sizes")
-    + ("expand", "squeeze", "unsqueeze", "detach", "alias", "as_strided", "lift_fresh")
+    + ("expand", "squeeze", "unsqueeze", "detach", "alias", "as_strided")
     + ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided")
 )
 _CONSTANT = frozenset(
     ("full", "full_like", "new_full", "ones", "ones_like", "new_ones", "zeros", "zeros_like", "new_zeros")
-    + ("scalar_tensor", "fill", "zero")
+    + ("scalar_tensor", "lift_fresh", "fill", "zero")
 )
 
 

@@ -234,26 +234,22 @@ class _Captured(NamedTuple):
 
 def _captured(trial: _Trial, kind: _Kind, work: Work) -> _Captured | None:
     """None if an update does what cannot be captured."""
-    population, first = trial.population, torch.zeros(1, dtype=torch.int64)
-    one, given = population.take(kind.rows[:1]), [tensor[kind.rows[:1]] for tensor in trial.given]
-    one.optimizer, one.opt_state = kind.optimizer, kind.optimizer.take(kind.state, first)
-    own: list[Tensor] = []
+    acts, one = trial.envs is not None, trial.population.take(kind.rows[:1])
+    one.optimizer, one.opt_state = kind.optimizer, kind.optimizer.take(kind.state, torch.zeros(1, dtype=torch.int64))
     if trial.envs is not None:
-        step, *columns = trial.envs
-        envs = Elementwise(step, *([column[: one.collector.count].clone() for column in part] for part in columns))
-        one.collector.envs, one.collector.members = _Alone(envs), first  # type: ignore[assignment] # all that is asked of it
-        own = [*envs.state, *envs.constants]
-    before = _tensors([_changing(one, trial.envs is not None), one.opt_state])
-    params, due = list(one.params.values()), torch.zeros(1, dtype=torch.bool)
+        _step_alone(one, trial.envs)
+    given, before, params = [tensor[kind.rows[:1]] for tensor in trial.given], _state(one, acts), one.params
+    constants = _elementwise(one).constants if acts else []
+    due = torch.zeros(1, dtype=torch.bool)
     env_steps = due.double()
     try:
         with Capture() as capture:
             made = work(one, given)
             one.params = made.params
-            for old, new in zip(before, _tensors([_changing(one, trial.envs is not None), one.opt_state]), strict=True):
+            for old, new in zip(before, _state(one, acts), strict=True):
                 if new is not old:
                     old.copy_(new)
-            if trial.envs is not None:
+            if acts:
                 mark = given[0]
                 env_steps.copy_(one.env_steps)
                 due.copy_(env_steps >= mark)
@@ -261,7 +257,43 @@ def _captured(trial: _Trial, kind: _Kind, work: Work) -> _Captured | None:
     except NotCaptured:
         return None
     program = Program(capture.steps, made.finite, due)
-    return _Captured(program, [*before, *given, *_given(one), *own], [env_steps, *params])
+    if not _repeats(program, before, one, work, given):
+        return None
+    of_envs = len(_elementwise(one).state) if acts else 0
+    changing, env_state = before[: len(before) - of_envs], before[len(before) - of_envs :]
+    here = [*changing, *given, *_given(one), *env_state, *constants]
+    return _Captured(program, here, [env_steps, *params.values()])
+
+
+def _repeats(program: Program, state: list[Tensor], one: Population, work: Work, given: list[Tensor]) -> bool:
+    """Whether a program makes of the next update what Python makes of it: it holds no number that Python has read."""
+    other, acts = one.take(torch.zeros(1, dtype=torch.int64)), isinstance(one.collector.envs, _Alone)
+    if acts:
+        _step_alone(other, _elementwise(one))
+    other.params = work(other, [tensor.clone() for tensor in given]).params
+    nothing = Moves([], [], [], [])
+    program.run(1, 1, nothing, nothing)
+    pairs = zip(state, _state(other, acts), strict=True)
+    return all(torch.equal(own.double().nan_to_num(), new.double().nan_to_num()) for own, new in pairs)
+
+
+def _step_alone(one: Population, envs: Elementwise) -> None:
+    """Give a single member a copy of the first environments there are."""
+    step, *columns = envs
+    own = ([column[: one.collector.count].clone() for column in part] for part in columns)
+    one.collector.envs = _Alone(Elementwise(step, *own))  # type: ignore[assignment] # all that is asked of it
+    one.collector.members = torch.zeros(1, dtype=torch.int64)
+
+
+def _state(one: Population, acts: bool) -> list[Tensor]:
+    """What an update of a single member changes."""
+    tensors = _tensors([_changing(one, acts), one.opt_state])
+    return [*tensors, *_elementwise(one).state] if acts else tensors
+
+
+def _elementwise(one: Population) -> Elementwise:
+    """The environments of a single member."""
+    return one.collector.envs.elementwise  # type: ignore[attr-defined] # it has one
 
 
 class _Alone(NamedTuple):

@@ -44,7 +44,7 @@ FUNCTIONS: dict[str, Function] = {
 
 OTHERS: dict[str, Function] = {
     "in place": lambda x, y, flag: x.clone().mul_(y).add_(1).clamp_(max=3.0).copy_(y),
-    "constants": lambda x, y, flag: torch.zeros_like(x).add_(x) + torch.ones(1) + x.new_full((1,), 3.0),
+    "constants": lambda x, y, flag: torch.zeros_like(x).add_(x) + torch.tensor([2.0], dtype=x.dtype).add_(y[:1]),
     "filled": lambda x, y, flag: x.clone().fill_(4.0).add_(y),
     "joined": lambda x, y, flag: torch.cat([torch.stack([x, y]), x[None]]),
     "views": lambda x, y, flag: torch.stack([x, y]).view(2, -1)[1:].squeeze(0) + y[:1],

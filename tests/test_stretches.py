@@ -299,6 +299,20 @@ def test_a_training_with_stretches_ends_as_one_without(monkeypatch: pytest.Monke
         assert_same(own_part, other_part)
 
 
+def test_a_number_that_python_has_read_is_not_captured() -> None:
+    """PyTorch does not tell of ``tolist`` and ``numpy``: the next update shows it."""
+
+    def reading(population: Population) -> Any:
+        made = attempt(population)
+        made.params["actor.2.bias"].add_(made.params["critic.2.bias"].view(-1).tolist()[0])
+        return made
+
+    population = population_of("adam, clipped, with a schedule")
+    before = [tensor.clone() for tensor in tensors(population)]
+    assert Stretches(reading, learn).go(population, 5, no_marks(population)) is None
+    assert_equal(before, tensors(population))
+
+
 def test_an_own_transform_with_torch_outside_the_captured_functions_trains_on() -> None:
     """A step that is compiled, numbers that are not: no stretch, the same training."""
     part = optim.Transform(
