@@ -161,6 +161,7 @@ def time_phases(populations: Sequence[Any], spent: Counter[str], captured: Captu
     replace(training, "optimize", "optimizer")
     replace(Observer, "see", "logging")
     replace(stretches.Stretches, "go", STRETCHES)
+    replace(stretches.Stretches, "learn", "learning without Python")
 
     class Kept(stretches.Capture):
         def __init__(self) -> None:
