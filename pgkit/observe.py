@@ -18,7 +18,6 @@ from pgkit.rollout import join
 from pgkit.stretches import Aside
 from pgkit.types import Params
 
-SAMPLES_UNSEEN = 200_000  # of all members together: a tenth of a second with small networks
 CHECKPOINT_SECONDS = 300.0  # at least so often, beside the evenly spaced ones
 
 
@@ -173,13 +172,13 @@ class Observer:
         """How many updates nobody needs to look at but the last: a log row, or the end, may be due then."""
         if self._to_log or population.rollout_steps is None:
             return 0
-        first, size = self.configs[0], population.size
+        first = self.configs[0]
         each = population.rollout_steps * first.envs_per_member
         passed = min(self._log_marks.passed[member] for member in population.members.tolist())
         to_row = self._log_marks.at(passed) - population.updates * each
         spans = [to_row, population.budget - float(population.env_steps.max())]
         marks = self._evaluation_marks.spacing if first.evaluation.points else float("inf")
-        return int(min(*(-(-span // each) for span in spans), marks // each, SAMPLES_UNSEEN // (each * size)))
+        return int(min(*(-(-span // each) for span in spans), marks // each))
 
     def marks(self, population: Population) -> Tensor:
         """Environment steps, float64 ``(P,)``, from which on each member is to be put aside for an evaluation."""

@@ -6,6 +6,7 @@ an update that follows its rollout. What cannot be captured (:mod:`pgkit.capture
 the one in which a member breaks, are left to :func:`pgkit.training.update`.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,9 @@ from pgkit.optim.core import Optimizer, map_tree
 from pgkit.population import Population, tensors_of
 from pgkit.rollout import Piece
 from pgkit.types import Params, Rollout
+
+SECONDS = 0.2
+"""About so long nobody hears of a stretch, nor stops it."""
 
 Attempt = Callable[[Population], Any]
 """See :func:`pgkit.training.attempt`."""
@@ -46,10 +50,14 @@ class Stretches:
     Args:
         attempt: what an update makes.
         learn: what it makes of rollouts.
+
+    Attributes:
+        most: how many updates take about ``SECONDS``, by the last stretch; at least 2.
     """
 
     def __init__(self, attempt: Attempt, learn: Learn) -> None:
         self._attempt, self._learn = attempt, learn
+        self.most = 2
         self._captured: dict[tuple[bool, int], _Captured | None] = {}  # by whether it acts, and kind; None: cannot be
 
     def go(self, population: Population, times: int, marks: Tensor) -> Aside | None:
@@ -68,12 +76,13 @@ class Stretches:
         plain = not collector.scaling.observations and not collector.scaling.returns
         if envs is None or not plain or not self._hopes_for(population, acts=True):
             return None
-        done = times
+        started, done = time.perf_counter(), times
         while done:
             times, trial = done, _Trial(population, envs, [marks])
             done = self._run(trial, lambda one, given: self._attempt(one), times)
             if done == times:
                 trial.take_effect(times)
+                self.most = max(2, int(times * SECONDS / (time.perf_counter() - started)))
                 return trial.aside
         return None
 

@@ -124,7 +124,7 @@ def run(population: Population, observer: Observer, debug_numerics: bool = False
 
 def advance(population: Population, observer: Observer, stretches: Stretches, debug_numerics: bool = False) -> None:
     """As many updates as nobody needs to look at, where that is possible, or one."""
-    unseen = 0 if debug_numerics else observer.unseen(population)
+    unseen = 0 if debug_numerics else min(observer.unseen(population), stretches.most)
     aside = stretches.go(population, unseen, observer.marks(population)) if unseen > 1 else None
     metrics = (
         update(population, observer.wants_diagnosis, None if debug_numerics else stretches) if aside is None else {}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pgkit import optim, training
+from pgkit import stretches as stretches_module
 from pgkit.config import TrainConfig, members, parse_config
 from pgkit.observe import Observer, TrainResult
 from pgkit.optim.core import map_tree
@@ -297,6 +298,19 @@ def test_a_training_with_stretches_ends_as_one_without(monkeypatch: pytest.Monke
         assert torch.equal(own.episodes.returns, other.episodes.returns)
     for own_part, other_part in zip(whole.parts, single.parts, strict=True):
         assert_same(own_part, other_part)
+
+
+def test_stretches_take_about_as_long_as_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many updates that are; it changes nothing else."""
+    monkeypatch.setattr(stretches_module, "SECONDS", 0.02)
+    stretches, population = Stretches(attempt, learn), population_of("one environment")
+    assert stretches.most == 2
+    for _ in range(4):
+        assert stretches.go(population, stretches.most, no_marks(population)) is not None
+    assert stretches.most > 20
+    monkeypatch.setattr(stretches_module, "SECONDS", 0.0)
+    assert stretches.go(population, 5, no_marks(population)) is not None
+    assert stretches.most == 2
 
 
 def test_a_number_that_python_has_read_is_not_captured() -> None:
