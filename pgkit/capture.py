@@ -2,8 +2,8 @@
 
 As a CUDA graph, it repeats the same work in the same memory. It is made of calls of compiled functions, which leave a
 word here (:func:`pgkit.llvm.recorded`), and of operations of PyTorch that work element by element and are correctly
-rounded, so that a loop of pgkit's own gives the same bits. What is neither cannot be captured: nothing of it is lost
-silently.
+rounded, so that a loop of pgkit's own gives the same bits. What is neither is refused. Numbers that Python reads past
+PyTorch (``tolist``, ``numpy``) are not seen here: who captures has to do something twice, and to compare.
 """
 
 import ctypes

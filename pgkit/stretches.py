@@ -74,12 +74,13 @@ class Stretches:
         collector = population.collector
         envs = elementwise(collector.envs, population.policy, population.params)
         plain = not collector.scaling.observations and not collector.scaling.returns
-        if envs is None or not plain or not self._hopes_for(population, acts=True):
+        kinds = self._kinds(population, acts=True) if envs is not None and plain else []
+        if not kinds:
             return None
         started, done = time.perf_counter(), times
         while done:
             times, trial = done, _Trial(population, envs, [marks])
-            done = self._run(trial, lambda one, given: self._attempt(one), times)
+            done = self._run(trial, kinds, lambda one, given: self._attempt(one), times)
             if done == times:
                 trial.take_effect(times)
                 self.most = max(2, int(times * SECONDS / (time.perf_counter() - started)))
@@ -94,10 +95,11 @@ class Stretches:
             pieces: the rollouts.
             env_steps: ``(P,)``, those before them.
         """
-        if not self._hopes_for(population, acts=False) or not population.collector.sound(population.alive).all():
+        kinds = self._kinds(population, acts=False)
+        if not kinds or not population.collector.sound(population.alive).all():
             return False
         trial = _Trial(population, None, [env_steps, *_member_first(pieces[0].rollout)])
-        if self._run(trial, self._learn_alone, 1) == 0:
+        if self._run(trial, kinds, self._learn_alone, 1) == 0:
             return False
         trial.take_effect(1)
         return True
@@ -107,15 +109,15 @@ class Stretches:
         own = Rollout(*(tensor.transpose(0, 1) for tensor in rollout))
         return self._learn(one, [Piece(None, own, own)], env_steps)
 
-    def _hopes_for(self, population: Population, acts: bool) -> bool:
-        """Whether it is not clear from the beginning that something cannot be captured."""
+    def _kinds(self, population: Population, acts: bool) -> list["_Kind"]:
+        """The kinds that have members; none if one is known not to be captured."""
         kinds = _kinds(population)
-        return bool(kinds) and None not in [self._captured.get((acts, kind.number), ...) for kind in kinds]
+        return [] if None in [self._captured.get((acts, kind.number), ...) for kind in kinds] else kinds
 
-    def _run(self, trial: "_Trial", work: "Work", times: int) -> int:
+    def _run(self, trial: "_Trial", kinds: Sequence["_Kind"], work: "Work", times: int) -> int:
         """How often all members were fine; 0 if something cannot be captured."""
         done = []
-        for kind in _kinds(trial.population):
+        for kind in kinds:
             key = trial.envs is not None, kind.number
             if key not in self._captured:
                 self._captured[key] = _captured(trial, kind, work)
@@ -283,7 +285,7 @@ def _repeats(program: Program, state: list[Tensor], one: Population, work: Work,
     nothing = Moves([], [], [], [])
     program.run(1, 1, nothing, nothing)
     pairs = zip(state, _state(other, acts), strict=True)
-    return all(torch.equal(own.double().nan_to_num(), new.double().nan_to_num()) for own, new in pairs)
+    return all(bool(((own == new) | ((own != own) & (new != new))).all()) for own, new in pairs)  # NaN is as NaN
 
 
 def _step_alone(one: Population, envs: Elementwise) -> None:
