@@ -65,6 +65,20 @@ def compiled_sample(outputs: Tensor, uniform: Tensor) -> Tensor:
     return action
 
 
+def compiled_kl(outputs: Tensor, other: Tensor) -> Tensor:
+    """``(..., L) -> (...)``, see :func:`divergence`."""
+    pair, results = (outputs.contiguous(), other.contiguous()), outputs.new_empty(outputs.shape[:-1])
+    columns = [place for matrix in pair for place in _columns(matrix)]
+    _diverging(outputs.shape[-1], outputs.dtype)(results.numel(), *columns, results.data_ptr())
+    return results
+
+
+def divergence(outputs: Sequence[Any], other: Sequence[Any]) -> Any:
+    """KL(outputs || other), in nats."""
+    (logs, weights), (others, _) = _logs_and_weights(outputs), _logs_and_weights(other)
+    return sum(weight * (log - own) for weight, log, own in zip(weights, logs, others, strict=True))
+
+
 def terms(outputs: Sequence[Any], value: Any, action: Any, advantage: Any, target: Any, valid: Any) -> list[Any]:
     """What a sample adds to the sums that the means of :func:`pgkit.losses.actor_critic_terms` are made of."""
     logs, weights = _logs_and_weights(outputs)
@@ -121,3 +135,13 @@ def _sampler(choices: int, dtype: torch.dtype) -> Callable[..., None]:
 
     inputs = [(dtype, choices)] * choices + [(dtype, 1)]
     return compile_rows(lambda row, *numbers: [pick(numbers[:-1], numbers[-1])], inputs, [(torch.int64, 1)])
+
+
+@lru_cache
+def _diverging(choices: int, dtype: torch.dtype) -> Callable[..., None]:
+    from pgkit.elements import compile_rows
+
+    def of_row(row: Any, *numbers: Any) -> list[Any]:
+        return [divergence(numbers[:choices], numbers[choices:])]
+
+    return compile_rows(of_row, [(dtype, choices)] * 2 * choices, [(dtype, 1)])

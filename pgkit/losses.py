@@ -8,11 +8,13 @@ would silently broadcast, is a ValueError.
 import torch
 from torch import Tensor
 
+from pgkit.scans import total
+
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
     """Mean of ``x (P, B)`` over the samples where ``valid (P, B)``, ``(P,)``; 0 where there is none."""
     _check(x=x, valid=valid)
-    return torch.where(valid, x, 0.0).contiguous().sum(1) / valid.sum(1).clamp(min=1)
+    return total(torch.where(valid, x, 0.0).contiguous()) / total(valid.to(x.dtype)).clamp(min=1)
 
 
 def policy_gradient_loss(log_prob: Tensor, advantage: Tensor, valid: Tensor) -> Tensor:
@@ -53,12 +55,13 @@ def explained_variance(value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     NaN where all targets are equal: there is nothing to explain.
     """
     _check(value=value, target=target, valid=valid)
-    total = _variance(target, valid)
-    return torch.where(total > 0, 1 - _variance(target - value, valid) / total, torch.nan)
+    variance = _variance(target, valid)
+    return torch.where(variance > 0, 1 - _variance(target - value, valid) / variance, torch.nan)
 
 
 def _variance(x: Tensor, valid: Tensor) -> Tensor:
-    return masked_mean((x - masked_mean(x, valid).unsqueeze(1)).square(), valid)
+    centred = x - masked_mean(x, valid).unsqueeze(1)
+    return masked_mean(centred * centred, valid)
 
 
 def _check(**tensors: Tensor) -> None:

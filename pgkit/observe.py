@@ -169,14 +169,14 @@ class Observer:
             self._put_aside(population, population.members.tolist(), population.env_steps.tolist())
 
     def unseen(self, population: Population) -> int:
-        """How many updates nobody needs to look at but the last: a log row, or the end, may be due then."""
-        if self._to_log or population.rollout_steps is None:
+        """How many updates nobody needs to look at but the last, which may be for a log row, or the end."""
+        if population.rollout_steps is None:
             return 0
         first = self.configs[0]
         each = population.rollout_steps * first.envs_per_member
         passed = min(self._log_marks.passed[member] for member in population.members.tolist())
         to_row = self._log_marks.at(passed) - population.updates * each
-        spans = [to_row, population.budget - float(population.env_steps.max())]
+        spans = [1.0 if self._to_log else to_row, population.budget - float(population.env_steps.max())]
         marks = self._evaluation_marks.spacing if first.evaluation.points else float("inf")
         return int(min(*(-(-span // each) for span in spans), marks // each))
 

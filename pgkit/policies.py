@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pgkit.activations import ACTIVATIONS
-from pgkit.categorical import MOST_COMPILED, compiled_sample, entropy, is_compiled, log_prob, log_probs
+from pgkit.categorical import MOST_COMPILED, compiled_kl, compiled_sample, entropy, is_compiled, log_prob, log_probs
 from pgkit.compiled_losses import compiled_losses
 from pgkit.compiled_passes import Form
 from pgkit.losses import actor_critic_terms
@@ -69,6 +69,8 @@ def categorical(choices: int) -> Head:
         return torch.sum(cumulative < uniform.mT, -2)
 
     def kl(outputs: Tensor, other: Tensor) -> Tensor:
+        if is_compiled(outputs) and not (outputs.requires_grad or other.requires_grad):
+            return compiled_kl(outputs, other)
         logs = log_probs(outputs)
         return (logs.exp() * (logs - log_probs(other))).sum(-2)
 

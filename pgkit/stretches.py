@@ -2,12 +2,13 @@
 
 A member's updates have the same bits alone and among others, so here each is trained alone, in memory that stays in the
 cache, before the next one's turn: for a whole stretch of updates where environments are compiled, else for the part of
-an update that follows its rollout. What cannot be captured (:mod:`pgkit.capture`), every update that is looked at, and
-the one in which a member breaks, are left to :func:`pgkit.training.update`.
+an update that follows its rollout. What cannot be captured (:mod:`pgkit.capture`), and the update in which a member
+breaks, are left to :func:`pgkit.training.update`.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -25,10 +26,10 @@ from pgkit.types import Params, Rollout
 SECONDS = 0.2
 """About so long nobody hears of a stretch, nor stops it."""
 
-Attempt = Callable[[Population], Any]
+Attempt = Callable[[Population, bool], Any]
 """See :func:`pgkit.training.attempt`."""
 
-Learn = Callable[[Population, list[Piece], Tensor], Any]
+Learn = Callable[[Population, list[Piece], Tensor, bool], Any]
 """See :func:`pgkit.training.learn`."""
 
 
@@ -42,6 +43,18 @@ class Aside(NamedTuple):
 
     env_steps: Tensor
     params: Params
+
+
+class Gone(NamedTuple):
+    """What there is to see of updates.
+
+    Attributes:
+        metrics: ``(P,)`` each, of an update by itself; NaN where a member has no such number.
+        aside: what was put aside on the way.
+    """
+
+    metrics: dict[str, Tensor]
+    aside: Aside | None = None
 
 
 class Stretches:
@@ -58,72 +71,95 @@ class Stretches:
     def __init__(self, attempt: Attempt, learn: Learn) -> None:
         self._attempt, self._learn = attempt, learn
         self.most = 2
-        self._captured: dict[tuple[bool, int], _Captured | None] = {}  # by whether it acts, and kind; None: cannot be
+        self._captured: dict[_Form, _Captured | None] = {}  # None: cannot be
 
-    def go(self, population: Population, times: int, marks: Tensor) -> Aside | None:
+    def go(self, population: Population, times: int, marks: Tensor, diagnose: bool = False) -> Gone | None:
         """So many updates of every member, or fewer of all of them, where one breaks in the next.
 
         Args:
             population: is changed.
-            times: at least 1; no member may have used its budget before.
+            times: no member may have used its budget before.
             marks: float64 ``(P,)``, environment steps from which on parameters are to be put aside, once.
+            diagnose: with the metrics of the last update.
 
         Returns:
-            what was put aside; None if nothing has happened, because that needs Python.
+            None if nothing has happened, because that needs Python.
         """
         collector = population.collector
         envs = elementwise(collector.envs, population.policy, population.params)
         plain = not collector.scaling.observations and not collector.scaling.returns
-        kinds = self._kinds(population, acts=True) if envs is not None and plain else []
+        kinds = self._kinds(population, True, diagnose) if envs is not None and plain and times else []
         if not kinds:
             return None
         started, done = time.perf_counter(), times
         while done:
-            times, trial = done, _Trial(population, envs, [marks])
-            done = self._run(trial, kinds, lambda one, given: self._attempt(one), times)
+            times, trial = done, _Trial(population, envs, [marks], diagnose)
+            done = self._run(trial, kinds, lambda one, given: self._attempt(one, diagnose), times)
             if done == times:
                 trial.take_effect(times)
-                self.most = max(2, int(times * SECONDS / (time.perf_counter() - started)))
-                return trial.aside
+                if not diagnose:
+                    self.most = max(2, int(times * SECONDS / (time.perf_counter() - started)))
+                return Gone(trial.metrics, trial.aside)
         return None
 
-    def learn(self, population: Population, pieces: Sequence[Piece], env_steps: Tensor) -> bool:
-        """The rest of an update, after its rollouts; False if nothing has happened, because that needs Python.
+    def learn(
+        self, population: Population, pieces: Sequence[Piece], env_steps: Tensor, diagnose: bool = False
+    ) -> dict[str, Tensor] | None:
+        """The rest of an update, after its rollouts.
 
         Args:
             population: is changed.
             pieces: the rollouts.
             env_steps: ``(P,)``, those before them.
-        """
-        kinds = self._kinds(population, acts=False)
-        if not kinds or not population.collector.sound(population.alive).all():
-            return False
-        trial = _Trial(population, None, [env_steps, *_member_first(pieces[0].rollout)])
-        if self._run(trial, kinds, self._learn_alone, 1) == 0:
-            return False
-        trial.take_effect(1)
-        return True
+            diagnose: with metrics.
 
-    def _learn_alone(self, one: Population, given: Sequence[Tensor]) -> Any:
+        Returns:
+            Metrics ``(P,)``; None if nothing has happened, because that needs Python.
+        """
+        kinds = self._kinds(population, False, diagnose)
+        if not kinds or not population.collector.sound(population.alive).all():
+            return None
+        trial = _Trial(population, None, [env_steps, *_member_first(pieces[0].rollout)], diagnose)
+        if self._run(trial, kinds, partial(self._learn_alone, diagnose), 1) == 0:
+            return None
+        trial.take_effect(1)
+        return trial.metrics
+
+    def _learn_alone(self, diagnose: bool, one: Population, given: Sequence[Tensor]) -> Any:
         env_steps, *rollout = given
         own = Rollout(*(tensor.transpose(0, 1) for tensor in rollout))
-        return self._learn(one, [Piece(None, own, own)], env_steps)
+        return self._learn(one, [Piece(None, own, own)], env_steps, diagnose)
 
-    def _kinds(self, population: Population, acts: bool) -> list["_Kind"]:
+    def _kinds(self, population: Population, acts: bool, diagnose: bool) -> list["_Kind"]:
         """The kinds that have members; none if one is known not to be captured."""
         kinds = _kinds(population)
-        return [] if None in [self._captured.get((acts, kind.number), ...) for kind in kinds] else kinds
+        forms = [_Form(acts, diagnose, kind.number) for kind in kinds]
+        return [] if None in [self._captured.get(form, ...) for form in forms] else kinds
 
     def _run(self, trial: "_Trial", kinds: Sequence["_Kind"], work: "Work", times: int) -> int:
         """How often all members were fine; 0 if something cannot be captured."""
         done = []
         for kind in kinds:
-            key = trial.envs is not None, kind.number
-            if key not in self._captured:
-                self._captured[key] = _captured(trial, kind, work)
-            captured = self._captured[key]
+            form = _Form(trial.envs is not None, trial.diagnose, kind.number)
+            if form not in self._captured:
+                self._captured[form] = _captured(trial, kind, work)
+            captured = self._captured[form]
             done.append(0 if captured is None else captured.run(trial, kind, times))
         return min(done)
+
+
+class _Form(NamedTuple):
+    """Of what a program does.
+
+    Attributes:
+        acts: rollouts, too.
+        diagnoses: gives metrics.
+        kind: of which optimizer.
+    """
+
+    acts: bool
+    diagnoses: bool
+    kind: int
 
 
 class _Kind(NamedTuple):
@@ -167,10 +203,12 @@ class _Trial:
         population: they.
         envs: their environments, if these are stepped.
         given: what else differs between members, ``(P, ...)`` each; with environments, the marks alone.
+        diagnose: there will be ``metrics``.
     """
 
-    def __init__(self, population: Population, envs: Elementwise | None, given: list[Tensor]) -> None:
-        self.population, self.envs, self.given = population, envs, given
+    def __init__(self, population: Population, envs: Elementwise | None, given: list[Tensor], diagnose: bool) -> None:
+        self.population, self.envs, self.given, self.diagnose = population, envs, given, diagnose
+        self.metrics: dict[str, Tensor] = {}
         self.changing = map_tree(_blank, _changing(population, envs is not None))
         self.opt_states: dict[int, Any] = {}
         self.env_state = [] if envs is None else [column.clone() for column in envs.state]
@@ -178,7 +216,9 @@ class _Trial:
         params = map_tree(_blank, population.params) if wanted else {}
         self.aside = Aside(torch.full((population.size,), torch.nan, dtype=torch.float64), params)
 
-    def moves(self, kind: _Kind) -> list[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
+    def moves(
+        self, kind: _Kind, metrics: Mapping[str, Tensor]
+    ) -> list[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
         """Where tensors come from and go to, and rows of them, in the order of :attr:`_Captured.here`."""
         population, own = self.population, torch.arange(len(kind.rows))
         self.opt_states[kind.number] = map_tree(_blank, kind.state)
@@ -193,6 +233,10 @@ class _Trial:
             places = population.collector.members[kind.rows]
             constants = self.envs.constants
             found += [(self.envs.state, self.env_state, places), (constants, constants, places)]
+        for tag, here in metrics.items():
+            unknown = torch.full((population.size,), torch.nan, dtype=here.dtype)
+            whole = [self.metrics.setdefault(tag, unknown)]
+            found.append((whole, whole, kind.rows))
         return found
 
     def take_effect(self, times: int) -> None:
@@ -223,23 +267,26 @@ class _Captured(NamedTuple):
         program: does one of them.
         here: what it reads and writes.
         aside: of that, environment steps and parameters.
+        metrics: what it writes, too, ``(1,)`` each.
     """
 
     program: Program
     here: list[Tensor]
     aside: list[Tensor]
+    metrics: dict[str, Tensor]
 
     def run(self, trial: _Trial, kind: _Kind, times: int) -> int:
         """How often that was fine for all members of the kind."""
         rows = [
             (source.contiguous(), target, places)
-            for sources, targets, places in trial.moves(kind)
+            for sources, targets, places in trial.moves(kind, self.metrics)
             for source, target in zip(sources, targets, strict=True)
         ]
         sources, targets, places = (list(column) for column in zip(*rows, strict=True))
         to = [trial.aside.env_steps, *trial.aside.params.values()] if trial.aside.params else []
         aside = Moves(to, to, [kind.rows] * len(to), self.aside[: len(to)])
-        done = self.program.run(len(kind.rows), times, Moves(sources, targets, places, self.here), aside)
+        moves = Moves(sources, targets, places, [*self.here, *self.metrics.values()])
+        done = self.program.run(len(kind.rows), times, moves, aside)
         return int(done.min())
 
 
@@ -256,6 +303,7 @@ def _captured(trial: _Trial, kind: _Kind, work: Work) -> _Captured | None:
     try:
         with Capture() as capture:
             made = work(one, given)
+            metrics = {tag: number.clone() for tag, number in made.metrics.items()} if trial.diagnose else {}
             one.params = made.params
             for old, new in zip(before, _state(one, acts), strict=True):
                 if new is not old:
@@ -268,23 +316,31 @@ def _captured(trial: _Trial, kind: _Kind, work: Work) -> _Captured | None:
     except NotCaptured:
         return None
     program = Program(capture.steps, made.finite, due)
-    if not _repeats(program, before, one, work, given):
+    if not _repeats(program, before, metrics, one, work, given):
         return None
     of_envs = len(_elementwise(one).state) if acts else 0
     changing, env_state = before[: len(before) - of_envs], before[len(before) - of_envs :]
     here = [*changing, *given, *_given(one), *env_state, *constants]
-    return _Captured(program, here, [env_steps, *params.values()])
+    return _Captured(program, here, [env_steps, *params.values()], metrics)
 
 
-def _repeats(program: Program, state: list[Tensor], one: Population, work: Work, given: list[Tensor]) -> bool:
+def _repeats(
+    program: Program,
+    state: list[Tensor],
+    metrics: Mapping[str, Tensor],
+    one: Population,
+    work: Work,
+    given: list[Tensor],
+) -> bool:
     """Whether a program makes of the next update what Python makes of it: it holds no number that Python has read."""
     other, acts = one.take(torch.zeros(1, dtype=torch.int64)), isinstance(one.collector.envs, _Alone)
     if acts:
         _step_alone(other, _elementwise(one))
-    other.params = work(other, [tensor.clone() for tensor in given]).params
-    nothing = Moves([], [], [], [])
+    made = work(other, [tensor.clone() for tensor in given])
+    other.params, nothing = made.params, Moves([], [], [], [])
     program.run(1, 1, nothing, nothing)
-    pairs = zip(state, _state(other, acts), strict=True)
+    measured = [made.metrics[tag] for tag in metrics]
+    pairs = zip([*state, *metrics.values()], [*_state(other, acts), *measured], strict=True)
     return all(bool(((own == new) | ((own != own) & (new != new))).all()) for own, new in pairs)  # NaN is as NaN
 
 

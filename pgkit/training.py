@@ -19,7 +19,7 @@ from pgkit.rollout import Piece, join_pieces, select
 from pgkit.rundir import check_run_directory, new_run
 from pgkit.signals import Batches
 from pgkit.slices import Job, cut, prepare
-from pgkit.stretches import Stretches
+from pgkit.stretches import Gone, Stretches
 from pgkit.types import Batch, Params, PgkitError
 from pgkit.whole import Whole
 
@@ -124,26 +124,26 @@ def run(population: Population, observer: Observer, debug_numerics: bool = False
 
 def advance(population: Population, observer: Observer, stretches: Stretches, debug_numerics: bool = False) -> None:
     """As many updates as nobody needs to look at, where that is possible, or one."""
-    unseen = 0 if debug_numerics else min(observer.unseen(population), stretches.most)
-    aside = stretches.go(population, unseen, observer.marks(population)) if unseen > 1 else None
-    metrics = (
-        update(population, observer.wants_diagnosis, None if debug_numerics else stretches) if aside is None else {}
-    )
+    diagnose, unseen = observer.wants_diagnosis, 0 if debug_numerics else observer.unseen(population)
+    gone = stretches.go(population, min(unseen, stretches.most), observer.marks(population), diagnose)
+    if gone is None:
+        gone = Gone(update(population, diagnose, None if debug_numerics else stretches))
     if debug_numerics:
         causes.stop_at_bad_number(population, observer.configs, gradient)
-    observer.see(population, metrics, aside)
+    observer.see(population, gone.metrics, gone.aside)
 
 
 def update(population: Population, diagnose: bool = False, stretches: Stretches | None = None) -> dict[str, Tensor]:
     """One rollout and one optimizer step; returns metrics ``(P,)``, many more of them if ``diagnose``.
 
-    With ``stretches`` and without diagnosis there are none, where learning needs no Python.
+    With ``stretches`` there are no others, where learning needs no Python.
     """
     before, obs_stats = population.params, population.collector.obs_stats
     population.evidence = None  # nothing of the last update is held while the next one acts
     env_steps, pieces = population.env_steps, population.collect()
-    if stretches and not diagnose and stretches.learn(population, pieces, env_steps):
-        return {}
+    measured = stretches.learn(population, pieces, env_steps, diagnose) if stretches else None
+    if measured is not None:
+        return measured
     made = learn(population, pieces, env_steps, diagnose)
     population.alive = population.collector.sound(population.alive & made.finite)
     population.params = freeze(made.params, before, population.alive)
@@ -151,12 +151,9 @@ def update(population: Population, diagnose: bool = False, stretches: Stretches 
     population.updates += 1
     if "kl" in population.optimizer.needs:
         population.kl = signals.kl_of_update(population.policy, made.batches, before, population.params)
-    metrics = made.metrics
-    if diagnose:
-        metrics = metrics | diagnosis.of_policy(population.policy, made.batches, before, population.params)
     for _, batch in made.batches:
         batch.tapes.clear()  # large, and of no use any more
-    return metrics
+    return made.metrics
 
 
 class Attempt(NamedTuple):
@@ -179,10 +176,10 @@ class Attempt(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-def attempt(population: Population) -> Attempt:
+def attempt(population: Population, diagnose: bool = False) -> Attempt:
     """One rollout and one optimizer step; the environments and the optimizer's state are one further then."""
     env_steps = population.env_steps
-    return learn(population, population.collect(), env_steps)
+    return learn(population, population.collect(), env_steps, diagnose)
 
 
 def learn(population: Population, pieces: list[Piece], env_steps: Tensor, diagnose: bool = False) -> Attempt:
@@ -194,6 +191,8 @@ def learn(population: Population, pieces: list[Piece], env_steps: Tensor, diagno
     loss, grads, metrics = gradient(population, batches)
     sent = signals.gather(population, env_steps, batches)
     moved, largest, measured = optimize(population, grads, sent, diagnose)
+    if diagnose:
+        measured |= diagnosis.of_policy(population.policy, batches, population.params, moved)
     finite = (loss.abs() < torch.inf) & (largest < torch.inf).all(0)  # fewer operations than isfinite
     return Attempt(pieces, batches, moved, largest, finite, metrics | measured)
 

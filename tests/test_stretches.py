@@ -127,8 +127,9 @@ def test_members_of_a_stretch_are_as_alone() -> None:
 def test_parameters_are_put_aside_where_members_pass_their_marks() -> None:
     single, whole = (population_of("adam, clipped, with a schedule") for _ in range(2))
     marks = torch.tensor([100.0, torch.inf, 330.0, 32.0, 5000.0], dtype=torch.float64)
-    aside = Stretches(attempt, learn).go(whole, 12, marks)
-    assert aside is not None
+    gone = Stretches(attempt, learn).go(whole, 12, marks)
+    assert gone is not None and gone.aside is not None
+    aside = gone.aside
     passed = torch.zeros(5, dtype=torch.bool)
     for _ in range(12):
         update(single)
@@ -236,7 +237,7 @@ def test_learning_sees_true_last_observations() -> None:
         made = learn(single, [Piece(None, seen, seen)], steps)
         single.params, single.updates = made.params, single.updates + 1
         learnt.collect()
-        assert Stretches(attempt, learn).learn(learnt, [Piece(None, seen, seen)], steps)
+        assert Stretches(attempt, learn).learn(learnt, [Piece(None, seen, seen)], steps) is not None
         assert_same(single, learnt)
     assert ended > 0
 
@@ -257,17 +258,48 @@ def test_a_member_that_breaks_while_learning_has_evidence() -> None:
         population.collector.envs.close()
 
 
-def test_a_diagnosis_takes_python() -> None:
-    population, stretches = build(members(config())), Stretches(attempt, learn)
-    assert "policy/approx_kl" in update(population, diagnose=True, stretches=stretches)
-    assert population.evidence is not None
+@pytest.mark.parametrize("case", [*CASES, "kinds"])
+def test_a_diagnosis_without_python_is_the_same(case: str) -> None:
+    """Of one update among others, also when members have left."""
+    single, whole = population_of(case), population_of(case)
+    stretches = Stretches(attempt, learn)
+    for turn in range(4):
+        if turn == 2:
+            single, whole = (population.take(torch.tensor([3, 1])) for population in (single, whole))
+        metrics = update(single, diagnose=True)
+        gone = stretches.go(whole, 1, no_marks(whole), diagnose=True)
+        assert gone is not None
+        assert_same_metrics(gone.metrics, metrics)
+        update(single)
+        assert stretches.go(whole, 1, no_marks(whole)) is not None
+        assert_same(single, whole)
+
+
+def assert_same_metrics(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> None:
+    """To the last bit; names may come in another order."""
+    assert sorted(some) == sorted(others)
+    assert_equal([some[tag].double() for tag in others], [number.double() for number in others.values()])
+
+
+@pytest.mark.parametrize("case", LEARNT)
+def test_a_diagnosis_of_learning_without_python_is_the_same(case: str) -> None:
+    single, learnt = (build(members(config(**LEARNT[case]))) for _ in range(2))
+    stretches = Stretches(attempt, learn)
+    for _ in range(3):
+        metrics = update(single, diagnose=True)
+        assert_same_metrics(update(learnt, diagnose=True, stretches=stretches), metrics)
+        assert learnt.evidence is None
+        assert_same(single, learnt)
+    for population in (single, learnt):
+        population.collector.envs.close()
 
 
 def trained(monkeypatch: pytest.MonkeyPatch, stretched: bool, **changes: Any) -> TrainResult:
     """A whole training; without stretches, every update is looked at."""
     with monkeypatch.context() as patch:
         if not stretched:
-            patch.setattr(Observer, "unseen", lambda *arguments: 0)
+            patch.setattr(Observer, "unseen", lambda *arguments: 0)  # so they do not act, nor learn
+            patch.setattr(Stretches, "learn", lambda *arguments: None)
         return training.train(members(config(**changes)))
 
 
@@ -276,11 +308,11 @@ def test_a_training_with_stretches_ends_as_one_without(monkeypatch: pytest.Monke
     seen: list[int] = []
     go = Stretches.go
 
-    def spy(self: Stretches, population: Population, times: int, marks: Tensor) -> Any:
+    def spy(self: Stretches, population: Population, *arguments: Any) -> Any:
         before = population.updates
-        aside = go(self, population, times, marks)
+        gone = go(self, population, *arguments)
         seen.append(population.updates - before)
-        return aside
+        return gone
 
     monkeypatch.setattr(Stretches, "go", spy)
     changes = {
@@ -316,7 +348,7 @@ def test_stretches_take_about_as_long_as_they_should(monkeypatch: pytest.MonkeyP
 def test_a_number_that_python_has_read_is_not_captured() -> None:
     """PyTorch does not tell of ``tolist`` and ``numpy``: the next update shows it."""
 
-    def reading(population: Population) -> Any:
+    def reading(population: Population, diagnose: bool) -> Any:
         made = attempt(population)
         made.params["actor.2.bias"].add_(made.params["critic.2.bias"].view(-1).tolist()[0])
         return made
