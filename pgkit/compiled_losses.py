@@ -13,13 +13,15 @@ from torch import Tensor
 
 from pgkit.activations import Activation
 from pgkit.categorical import entropy, log_prob
-from pgkit.compiled_passes import blank_gradients, rows_contiguous
+from pgkit.compiled_passes import address_of, blank_gradients, rows_contiguous
 from pgkit.losses import actor_critic_terms
 from pgkit.networks import Kept, kept_pass, layer_by_layer, layer_leaves
 from pgkit.types import Batch, Params
 
 
-def compiled_losses(params: Params, x: Tensor, activation: str, batch: Batch, critic: bool) -> tuple[Tensor, ...]:
+def compiled_losses(
+    params: Params, x: Tensor, activation: str, batch: Batch, critic: bool, sizes: Tensor | None = None
+) -> tuple[Tensor, ...]:
     """Policy loss, value loss and mean entropy, ``(P,)`` each, see :func:`pgkit.losses.actor_critic_terms`.
 
     Args:
@@ -28,24 +30,29 @@ def compiled_losses(params: Params, x: Tensor, activation: str, batch: Batch, cr
         activation: of both.
         batch: the samples.
         critic: without, the values are the targets.
+        sizes: int64 ``(P,)``, how many of a member's samples may count, if not all; then ``x`` has no gradient.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit together.
     """
     names = ("actor", "critic") if critic else ("actor",)
     leaves = [layer_leaves(params, name) for name in names]
-    networks = [kept_pass(name, x, activation, own, batch.tapes) for name, own in zip(names, leaves, strict=True)]
-    return _Losses.apply(networks, batch, x, *(leaf for own in leaves for leaf in own))  # type: ignore[no-untyped-call]
+    pairs = zip(names, leaves, strict=True)
+    networks = [kept_pass(name, x, activation, own, batch.tapes, sizes) for name, own in pairs]
+    return _Losses.apply(networks, batch, sizes, x, *(leaf for own in leaves for leaf in own))  # type: ignore[no-untyped-call]
 
 
 class _Losses(torch.autograd.Function):
-    """``(networks, batch, x, *leaves) -> `` the three losses; ``networks`` are the passes through them."""
+    """``(networks, batch, sizes, x, *leaves) -> `` the three losses; ``networks`` are the passes through them."""
 
     @staticmethod
-    def forward(ctx: Any, networks: Sequence[Kept], batch: Batch, x: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, networks: Sequence[Kept], batch: Batch, sizes: Tensor | None, x: Tensor, *leaves: Tensor
+    ) -> tuple[Tensor, ...]:
         samples, means = _samples(networks, batch, x), x.new_empty(4, x.shape[0])
-        _means(samples[0].shape[2], x.dtype)(*x.shape[:2], *_arguments(samples), means.data_ptr())
-        ctx.networks = networks
+        arguments = address_of(sizes), *_arguments(samples)
+        _means(samples[0].shape[2], x.dtype)(*x.shape[:2], *arguments, means.data_ptr())
+        ctx.networks, ctx.sizes = networks, sizes
         ctx.save_for_backward(x, means, *samples, *leaves)
         return means[:3].unbind(0)
 
@@ -54,20 +61,20 @@ class _Losses(torch.autograd.Function):
         (x, means, *others), networks = ctx.saved_tensors, ctx.networks
         samples, leaves = others[:6], others[6:]
         if torch.is_grad_enabled():  # somebody asks for second derivatives
-            return None, None, *_differentiable_backward(networks, samples, x, leaves, grads)
+            return None, None, None, *_differentiable_backward(networks, samples, x, leaves, grads)
         source = rows_contiguous(x)
-        blanks = [blank_gradients(x, network.tape, ctx.needs_input_grad[2]) for network in networks]
+        blanks = [blank_gradients(x, network.tape, ctx.needs_input_grad[3]) for network in networks]
         (members, rows, width), choices, given = x.shape, samples[0].shape[2], torch.stack(grads)
         scratch = x.new_empty(rows * (choices + 1) + max(blank.scratch for blank in blanks))
         room = x.new_empty(max(blank.room for blank in blanks))
         _gradients(networks[0].form[0], choices, len(networks), x.dtype)(
-            *(members, rows, *_arguments(samples), given.data_ptr(), means.data_ptr()),
+            *(members, rows, address_of(ctx.sizes), *_arguments(samples), given.data_ptr(), means.data_ptr()),
             *(source.data_ptr(), source.stride(0) // width, scratch.data_ptr(), room.data_ptr()),
             *(argument for blank in blanks for argument in blank.arguments),
         )
         of_x = [blank.of_x for blank in blanks if blank.of_x is not None]
         of_leaves = [grad for blank in blanks for grad in blank.of_leaves]
-        return None, None, sum(of_x[1:], of_x[0]) if of_x else None, *of_leaves
+        return None, None, None, sum(of_x[1:], of_x[0]) if of_x else None, *of_leaves
 
 
 def _samples(networks: Sequence[Kept], batch: Batch, x: Tensor) -> list[Tensor]:

@@ -73,6 +73,11 @@ def _layers(
     return len(after), form[1], plan.array, *(_addresses(tensors) for tensors in (leaves, before, after))
 
 
+def address_of(tensor: Tensor | None) -> int | None:
+    """Null of none."""
+    return None if tensor is None else tensor.data_ptr()
+
+
 def _addresses(tensors: Sequence[Tensor]) -> Any:
     """A table of where tensors are."""
     return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
@@ -106,12 +111,13 @@ def blank_tape(form: Form, shape: torch.Size, leaves: Sequence[Tensor]) -> Blank
     return Blank(tape, like.new_empty(plan.room))
 
 
-def compiled_forward(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
+def compiled_forward(form: Form, x: Tensor, leaves: Sequence[Tensor], sizes: Tensor | None = None) -> Tape:
+    """Of ``x`` ``(P, B, D)``, or of the first ``sizes`` rows of each member, int64 ``(P,)``."""
     blank = blank_tape(form, x.shape, leaves)
     if x.dtype != leaves[0].dtype:
         raise ValueError(f"expected an input {leaves[0].dtype}, as the layers are, got {x.dtype}")
     forward, _ = _kernels(form[0], x.dtype)
-    forward(*x.shape[:2], *blank.tape.layers, x.data_ptr(), blank.room.data_ptr())
+    forward(*x.shape[:2], address_of(sizes), *blank.tape.layers, x.data_ptr(), blank.room.data_ptr())
     return blank.tape
 
 
@@ -137,7 +143,7 @@ def blank_gradients(x: Tensor, tape: Tape, wants_input: bool) -> Gradients:
     """For a compiled pass that has left this tape of ``x``."""
     plan = _plan(x.shape, *[leaf.shape for leaf in tape.leaves])
     of_leaves, of_x = [torch.empty_like(leaf) for leaf in tape.leaves], x.new_empty(x.shape) if wants_input else None
-    places = _addresses(of_leaves), None if of_x is None else of_x.data_ptr()
+    places = _addresses(of_leaves), address_of(of_x)
     return Gradients(of_x, of_leaves, (*tape.layers, *places), plan.scratch, plan.room)
 
 

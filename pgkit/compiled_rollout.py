@@ -37,7 +37,8 @@ class Place(NamedTuple):
         counters: int64 ``(P,)``, of the first number in each stream.
         counts: ``(P, 6, N)``, contiguous, see :mod:`pgkit.counts`; a rollout goes on with them, in place.
         running: bool ``(P, N)``, whether an environment's episode is not over yet; changed in place. The others idle:
-            nothing changes in them, and their transitions are none. None where all reset by themselves.
+            nothing changes in them, and their transitions are none; where all of a member's do, there is 0 everywhere.
+            None where all reset by themselves.
     """
 
     obs: Tensor
@@ -69,25 +70,25 @@ def compiled_rollout(
         deterministic: take the most likely actions.
     """
     size, count, features = at.obs.shape
-    seen, action = at.obs.new_empty(size, length + 1, count, features), at.members.new_empty(size, length, count)
-    reward = at.obs.new_empty(size, length, count)
-    ends = torch.empty(3, size, length, count, dtype=torch.bool)
+    blank = torch.empty if at.running is None else torch.zeros
+    seen, action = blank(size, length + 1, count, features), blank(size, length, count, dtype=torch.int64)
+    reward, ends = blank(size, length, count), blank(3, size, length, count, dtype=torch.bool)
     seen[:, 0] = at.obs
     form, leaves = policy.acting_layers(params)
     leaves = [leaf.contiguous() for leaf in leaves]
     rows = length * count if taped else count  # one after the other writes to the first of these, in the cache
-    blank = blank_tape(form, torch.Size([size, rows, features]), leaves)
+    network = blank_tape(form, torch.Size([size, rows, features]), leaves)
     of_members = [tensor.contiguous() for tensor in (at.members, at.keys, at.counters)]
     running = None if at.running is None else at.running.data_ptr()
     _kernel(envs, form[0], policy.head.width, features, taped, deterministic, running is not None)(
         *(length, size, count, *(tensor.data_ptr() for tensor in of_members)),
-        *blank.tape.layers,
+        *network.tape.layers,
         *(tensor.data_ptr() for tensor in (seen, action, reward, ends, at.counts)),
-        *(running, *(tensor.data_ptr() for tensor in (*envs.state, *envs.constants, blank.room))),
+        *(running, *(tensor.data_ptr() for tensor in (*envs.state, *envs.constants, network.room))),
     )
     rollout = Rollout(*(tensor.transpose(0, 1) for tensor in (seen, action, reward, *ends)))
     if taped and not policy.shared:
-        rollout.tapes["actor"] = Kept.of(form, blank.tape, seen, *leaves)
+        rollout.tapes["actor"] = Kept.of(form, network.tape, seen, *leaves)
     return rollout
 
 

@@ -18,6 +18,7 @@ from pgkit.types import Params
 
 _POINT_STRIDE = 1 << 40  # counters of action noise: one evaluation never reaches into the next
 _BLOCK = 32  # steps; after so many, players whose episodes are all over leave
+_COMPILED_BLOCK = 128  # the same where they cost nothing until then
 
 
 class Player(NamedTuple):
@@ -127,9 +128,11 @@ def _compiled_play(
     results = counts.clone()
     while len(players):
         place = Place(obs, players, keys, counters, counts, running)
-        rollout = compiled_rollout(policy, params, envs, place, _BLOCK, taped=False, deterministic=deterministic)
+        rollout = compiled_rollout(
+            policy, params, envs, place, _COMPILED_BLOCK, taped=False, deterministic=deterministic
+        )
         results[players] = counts
-        state = params, rollout.obs[-1], keys, counters + _BLOCK * episodes, players, counts, running
+        state = params, rollout.obs[-1], keys, counters + _COMPILED_BLOCK * episodes, players, counts, running
         rows = running.any(1).nonzero().squeeze(1)
         if len(rows) < len(players):
             state = take_tree(state, rows)

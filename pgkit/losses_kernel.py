@@ -9,7 +9,7 @@ from llvmlite import ir
 from pgkit.categorical import gradients, terms
 from pgkit.elements import KINDS, LANES, Column, Value, address, each_row, in_lanes
 from pgkit.llvm import INT, POINTER, TYPES, compiled_function, function, lane_sum, load, loop, store
-from pgkit.network_kernel import LAYERS, backward_function
+from pgkit.network_kernel import LAYERS, backward_function, own_rows
 
 if TYPE_CHECKING:
     from pgkit.activations import Activation
@@ -23,9 +23,11 @@ MEANS = 4
 
 
 def compile_means(choices: int, dtype: torch.dtype) -> Callable[..., None]:
-    """``means(P, B, *samples, means)``: policy loss, value loss, entropy and number of samples, ``(4, P)``."""
+    """``means(P, B, sizes, *samples, means)``: policy loss, value loss, entropy and number of samples, ``(4, P)``."""
     module, real = ir.Module(), TYPES[dtype]
-    builder, (members, rows, *samples, means) = function(module, "means", [INT, INT, *SAMPLES, POINTER], alias=True)
+    own_kinds = [INT, INT, POINTER, *SAMPLES, POINTER]
+    builder, (members, rows, sizes, *samples, means) = function(module, "means", own_kinds, alias=True)
+    rows_of = own_rows(builder, sizes, rows)
     kinds = {1: real, LANES: ir.VectorType(real, LANES)}
     rooms = {lanes: [builder.alloca(kind) for _ in range(MEANS)] for lanes, kind in kinds.items()}
     with loop(builder, members) as member:
@@ -40,7 +42,7 @@ def compile_means(choices: int, dtype: torch.dtype) -> Callable[..., None]:
             for room, term in zip(rooms[lanes], added, strict=True):
                 builder.store(builder.fadd(builder.load(room, typ=kinds[lanes]), term.it), room)
 
-        in_lanes(builder, rows, add)
+        in_lanes(builder, rows_of(member), add)
         rest, many = ([builder.load(room, typ=kind) for room in rooms[lanes]] for lanes, kind in kinds.items())
         sums = [Value(builder, builder.fadd(lane_sum(builder, a), b)) for a, b in zip(many, rest, strict=True)]
         count = torch.clamp(sums[-1], min=1.0)  # type: ignore[call-overload] # of one element
@@ -51,18 +53,20 @@ def compile_means(choices: int, dtype: torch.dtype) -> Callable[..., None]:
 
 
 def compile_gradients(activation: "Activation", choices: int, networks: int, dtype: torch.dtype) -> Callable[..., None]:
-    """``gradients(P, B, *samples, grads, means, x, x_rows, scratch, room, *networks)``, of policy and maybe critic.
+    """``gradients(P, B, sizes, *samples, grads, means, x, x_rows, scratch, room, *networks)``, of one network or two.
 
     ``grads`` are those of the three means, ``(3, P)``; ``x`` is what the networks see, ``x_rows`` of a member.
-    Of each network :class:`pgkit.network_kernel.Layers`, 2 L addresses where the gradients of its leaves go, and the
-    address where that of ``x`` goes, or null. ``scratch`` holds ``B (L + 1)`` numbers, and what a backward pass needs.
+    Of each network, policy and maybe critic: :class:`pgkit.network_kernel.Layers`, 2 L addresses where the gradients of
+    its leaves go, and the address where that of ``x`` goes, or null, as it is where members have ``sizes``, see
+    :func:`own_rows`. ``scratch`` holds ``B (L + 1)`` numbers, and what a backward pass needs.
     """
     module, real = ir.Module(), TYPES[dtype]
     backward = backward_function(module, real, activation)
-    kinds, of_network = [INT, INT, *SAMPLES, *[POINTER] * 3, INT, POINTER, POINTER], [*LAYERS, POINTER, POINTER]
+    kinds, of_network = [INT, INT, POINTER, *SAMPLES, *[POINTER] * 3, INT, *[POINTER] * 2], [*LAYERS, *[POINTER] * 2]
     builder, arguments = function(module, "gradients", [*kinds, *of_network * networks], alias=True)
-    members, rows, *samples = arguments[: 2 + len(SAMPLES)]
-    grads, means, x, x_rows, scratch, room = arguments[2 + len(SAMPLES) : len(kinds)]
+    members, rows, sizes, *samples = arguments[: 3 + len(SAMPLES)]
+    grads, means, x, x_rows, scratch, room = arguments[3 + len(SAMPLES) : len(kinds)]
+    rows_of = own_rows(builder, sizes, rows)
     of_value = address(builder, scratch, real, builder.mul(rows, INT(choices)))
     free = address(builder, of_value, real, rows)
     results = [Column(address(builder, scratch, real, INT(k)), real, choices) for k in range(choices)]
@@ -77,10 +81,10 @@ def compile_gradients(activation: "Activation", choices: int, networks: int, dty
             found = gradients(numbers[:choices], *numbers[choices:], *map(row.everywhere, weights))
             return found[: len(results)]
 
-        each_row(builder, rows, columns, results, of_sample)
+        each_row(builder, rows_of(member), columns, results, of_sample)
         for network, (grad, tape_rows) in enumerate([(scratch, samples[1]), (of_value, samples[3])][:networks]):
             *layers, of_leaves, of_x = arguments[len(kinds) + network * len(of_network) :][: len(of_network)]
-            own = [member, rows, tape_rows, x_rows, x, grad, *layers, of_leaves, of_x, free, room]
+            own = [member, rows_of(member), tape_rows, x_rows, x, grad, *layers, of_leaves, of_x, free, room]
             builder.call(backward, own)
     builder.ret_void()
     return compiled_function(builder.function)

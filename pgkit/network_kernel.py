@@ -49,16 +49,18 @@ BACKWARD = [INT, INT, INT, INT, POINTER, POINTER, *LAYERS, *[POINTER] * 4]
 
 
 def compile_forward(activation: "Activation", dtype: torch.dtype) -> Callable[..., None]:
-    """``forward(P, B, *layers, x, room)``; ``room`` as for all products of one member."""
+    """``forward(P, B, sizes, *layers, x, room)``; ``room`` as for all products of one member; see :func:`own_rows`."""
     module, real = ir.Module(), TYPES[dtype]
     forward = forward_function(module, real, activation)
-    builder, arguments = function(module, "forward", [INT, INT, *LAYERS, POINTER, POINTER], alias=True)
-    members, rows, layers, (x, room) = arguments[0], arguments[1], Layers(*arguments[2:8]), arguments[8:]
+    kinds = [INT, INT, POINTER, *LAYERS, POINTER, POINTER]
+    builder, (members, rows, sizes, *arguments) = function(module, "forward", kinds, alias=True)
+    layers, (x, room) = Layers(*arguments[:6]), arguments[6:]
+    rows_of = own_rows(builder, sizes, rows)
     width = builder.load(layers.widths, typ=INT)
     with loop(builder, members) as member:
         first = builder.mul(member, rows)
         own = builder.gep(x, [builder.mul(first, width)], source_etype=real)
-        builder.call(forward, [member, rows, first, *layers, own, room])
+        builder.call(forward, [member, rows_of(member), first, *layers, own, room])
     builder.ret_void()
     return compiled_function(builder.function)
 
@@ -81,6 +83,19 @@ def compile_backward(activation: "Activation", dtype: torch.dtype) -> Callable[.
         builder.call(one_backward, [member, rows, tape_rows, x_rows, x, own, *others])
     builder.ret_void()
     return compiled_function(builder.function)
+
+
+def own_rows(builder: ir.IRBuilder, sizes: ir.Value, rows: ir.Value) -> Callable[[ir.Value], ir.Value]:
+    """How many rows of a member are of use: ``sizes`` is the address of int64 ``(P,)``; null for all of its rows."""
+    everywhere = builder.alloca(INT)
+    builder.store(rows, everywhere)
+    given = builder.icmp_unsigned("!=", sizes, NULL)
+
+    def of(member: ir.Value) -> ir.Value:
+        own = builder.gep(sizes, [member], source_etype=INT)
+        return builder.load(builder.select(given, own, everywhere), typ=INT)
+
+    return of
 
 
 def forward_function(module: ir.Module, real: ir.Type, activation: "Activation") -> ir.Function:

@@ -55,10 +55,15 @@ def mlp(
     return tape.after[-1]
 
 
-def kept_pass(name: str, x: Tensor, activation: str, leaves: Sequence[Tensor], tapes: "Tapes") -> "Kept":
-    """What the pass of :func:`mlp` leaves: taken from ``tapes`` if it is there; autograd sees nothing of it."""
+def kept_pass(
+    name: str, x: Tensor, activation: str, leaves: Sequence[Tensor], tapes: "Tapes", sizes: Tensor | None = None
+) -> "Kept":
+    """What the pass of :func:`mlp` leaves: taken from ``tapes`` if it is there; autograd sees nothing of it.
+
+    With ``sizes``, int64 ``(P,)``, only so many rows of each member are computed.
+    """
     form = ACTIVATIONS[activation], len(leaves) // 2 - 1
-    return _found(tapes, name, form, x, leaves) or Kept.of(form, _forward(form, x, leaves), x, *leaves)
+    return _found(tapes, name, form, x, leaves) or Kept.of(form, _forward(form, x, leaves, sizes), x, *leaves)
 
 
 def _found(tapes: "Tapes | None", name: str, form: Form, x: Tensor, leaves: Sequence[Tensor]) -> "Kept | None":
@@ -122,10 +127,10 @@ Tapes = dict[str, Kept]
 """Tapes by name of the network."""
 
 
-def _forward(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tape:
+def _forward(form: Form, x: Tensor, leaves: Sequence[Tensor], sizes: Tensor | None = None) -> Tape:
     activation, activated = form
     if compiles(x.dtype, x.device):
-        return compiled_forward(form, x.contiguous(), [leaf.contiguous() for leaf in leaves])
+        return compiled_forward(form, x.contiguous(), [leaf.contiguous() for leaf in leaves], sizes)
     kept: list[Tensor] = []
     results: list[Tensor] = []
     for layer, (weight, bias) in enumerate(zip(leaves[::2], leaves[1::2], strict=True)):

@@ -156,10 +156,9 @@ class Observer:
     ) -> None:
         self._evaluator.close()
 
-    @property
-    def wants_diagnosis(self) -> bool:
-        """Whether the next update is to be logged."""
-        return bool(self._to_log)
+    def due(self, population: Population) -> list[int]:
+        """Rows of the members of whom the next update is to be logged."""
+        return [row for row, member in enumerate(population.members.tolist()) if member in self._to_log]
 
     def begin(self) -> None:
         """Before the first update: the first state, the first evaluation."""

@@ -20,7 +20,7 @@ from pgkit.compiled_losses import compiled_losses
 from pgkit.compiled_passes import Form
 from pgkit.losses import actor_critic_terms
 from pgkit.machine import compiles
-from pgkit.networks import Tapes, init_mlp, layer_leaves, mlp
+from pgkit.networks import Tapes, init_mlp, kept_pass, layer_leaves, mlp
 from pgkit.seeding import stream_keys
 from pgkit.types import Batch, Params, PgkitError, Rollout
 
@@ -217,6 +217,11 @@ class Policy:
             params["actor.log_std"] = torch.full((len(seeds), 1, outputs), self.log_std)
         return params
 
+    @property
+    def packs(self) -> bool:
+        """Whether on CPU a member's losses, by samples that are packed, do not depend on how many others have."""
+        return self.head.is_written_down and not self.shared
+
     def outputs(self, params: Params, obs: Tensor, tapes: Tapes | None = None) -> Tensor:
         """``(P, B, D) -> (P, B, L)``, what the head turns into a distribution; for ``tapes`` see :func:`mlp`."""
         x = self._features(params, obs, tapes)
@@ -243,9 +248,10 @@ class Policy:
             batch: the samples.
             critic: with the loss of the values, see :func:`pgkit.losses.actor_critic_terms`.
         """
+        sizes, batch = batch.packing and batch.packing.sizes, batch.packed()
         if self.head.is_written_down and compiles(batch.obs.dtype, batch.obs.device):
             x = self._features(params, batch.obs, batch.tapes)
-            terms = compiled_losses(params, x, self.activation, batch, critic)
+            terms = compiled_losses(params, x, self.activation, batch, critic, sizes)
         else:
             outputs = self.outputs(params, batch.obs, batch.tapes)
             value = self.value(params, batch.obs, batch.tapes) if critic else batch.target
@@ -256,11 +262,22 @@ class Policy:
 
     def values(self, params: Params, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """Values of the observations and of the true next observations of a rollout, both ``(T, P, N)``."""
-        strip = self._strip_value(params, rollout.obs, rollout.tapes)
+        packed = rollout.packing is not None
+        strip = self._packed_value(params, rollout) if packed else self._strip_value(params, rollout.obs, rollout.tapes)
         if rollout.final_obs is None:
             return strip[:-1], strip[1:]
         done = rollout.terminated | rollout.truncated
         return strip[:-1], torch.where(done, self._strip_value(params, rollout.final_obs), strip[1:])
+
+    def _packed_value(self, params: Params, rollout: Rollout) -> Tensor:
+        """``(T + 1, P, N)``, 0 where nothing is packed."""
+        assert rollout.packing is not None
+        steps, members, count = rollout.obs.shape[:3]
+        packing, leaves = rollout.packing, layer_leaves(params, "critic")
+        kept = kept_pass("critic", packing.obs, self.activation, leaves, rollout.tapes, packing.read)
+        rollout.tapes["critic"] = kept
+        numbers = kept.tape.after[-1].squeeze(2)
+        return packing.spread(numbers, steps * count).view(members, steps, count).transpose(0, 1)
 
     def _strip_value(self, params: Params, obs: Tensor, tapes: Tapes | None = None) -> Tensor:
         """``(T, P, N, D) -> (T, P, N)``."""

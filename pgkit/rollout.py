@@ -12,7 +12,9 @@ from pgkit.compiled_rollout import Place, compiled_rollout, elementwise
 from pgkit.counts import Statistics, count, env_steps, nothing_yet, statistics
 from pgkit.envs import normalize
 from pgkit.envs.base import Elementwise, Environments, Transition
+from pgkit.machine import compiles
 from pgkit.optim.core import put_tree, take_tree
+from pgkit.packing import pack
 from pgkit.policies import Policy
 from pgkit.seeding import stream_keys, uniform
 from pgkit.types import Params, PgkitError, Rollout
@@ -169,7 +171,7 @@ class Collector:
                 if compiled is None:
                     chunk, running = self._steps_running(here, obs, going, running, range(done, boundary))
                 else:
-                    steps = range(done, done + SHORTEST_PIECE)
+                    steps = range(done, boundary)
                     chunk = self._compiled_steps_running(compiled, here, obs, going, running, steps)
                 record.append(chunk)
                 done, obs = done + len(chunk.valid), chunk.obs[-1]
@@ -177,7 +179,7 @@ class Collector:
             if not staying.all():
                 leaving = going[~staying]
                 rows = None if len(leaving) == len(self.members) else leaving
-                pieces.append(self._piece(rows, _pad(_joined(record, ~staying), boundary)))
+                pieces.append(self._packed(self._piece(rows, _pad(_joined(record, ~staying), boundary))))
             record = [_joined(record, staying)]
             going, running, obs = going[staying], running[staying], obs[staying]
             done, boundary = boundary, 2 * boundary
@@ -202,7 +204,7 @@ class Collector:
     def _compiled_steps_running(
         self, envs: Elementwise, params: Params, obs: Tensor, going: Tensor, running: Tensor, steps: range
     ) -> Rollout:
-        """All of these steps of the members that are going; ``running`` is changed."""
+        """These steps of the members that are going, while an environment is running; ``running`` is changed."""
         counts = self.counts[going]  # of no use: they are counted when all is there
         counters = self.counters[going] + steps.start * self.count
         where = Place(obs, self.members[going], self.keys[going], counters, counts, running)
@@ -263,6 +265,13 @@ class Collector:
         if self.scaling.returns:
             rollout = self._normalize_rewards(rows, rollout)
         return Piece(rows, rollout, raw)
+
+    def _packed(self, piece: Piece) -> Piece:
+        """Whole episodes whose samples are packed, if the policy's networks take them so."""
+        obs, valid = piece.rollout.obs, piece.rollout.valid
+        if not self.policy.packs or not compiles(obs.dtype, obs.device):
+            return piece
+        return piece._replace(rollout=replace(piece.rollout, packing=pack(obs, valid)))
 
     def _normalize_observations(self, rows: Rows, rollout: Rollout) -> Rollout:
         """Scale by the statistics that the actions were chosen with, then add this rollout to them."""

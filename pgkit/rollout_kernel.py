@@ -1,6 +1,7 @@
 """Whole rollouts in environments that step element by element, written down for LLVM."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,6 +55,7 @@ def compile_rollout(form: Form) -> Callable[..., None]:
     ``valid``, one behind the other; then :mod:`pgkit.counts`, ``(6, P, N)``. ``members`` are int64 ``(P,)``, member k's
     environments the N from ``members[k] N`` on; the keys of its action noise int64 ``(P,)``, ``counters`` those of the
     first numbers, likewise. ``running`` is bool ``(P, N)``, which environments do not idle, or with autoreset anything.
+    When all of a member's do, nothing more is written for it.
     """
     module = ir.Module()
     forward = forward_function(module, REAL, form.activation)
@@ -64,7 +66,8 @@ def compile_rollout(form: Form) -> Callable[..., None]:
     last = builder.gep(layers.after, [builder.sub(layers.count, INT(1))], source_etype=POINTER)
     outputs, at = builder.load(last, typ=POINTER), partial(address, builder)
     everything = builder.mul(steps, builder.mul(members, count))
-    with loop(builder, members) as member, loop(builder, steps) as step:
+    some = _some_of(builder, running, count) if form.episodes else lambda member: nullcontext()
+    with loop(builder, members) as member, loop(builder, steps) as step, some(member):
         whose, key, counter = (
             builder.load(builder.gep(base, [member], source_etype=INT), typ=INT) for base in of_members
         )
@@ -98,6 +101,26 @@ def compile_rollout(form: Form) -> Callable[..., None]:
         each_row(builder, count, inputs, [*totals, *results], act)
     builder.ret_void()
     return compiled_function(builder.function)
+
+
+def _some_of(
+    builder: ir.IRBuilder, flags: ir.Value, count: ir.Value
+) -> Callable[[ir.Value], AbstractContextManager[None]]:
+    """By member: what is written inside happens if one of its ``count`` flags is set."""
+    byte = ir.IntType(8)
+    found = builder.alloca(byte)
+
+    @contextmanager
+    def some(member: ir.Value) -> Iterator[None]:
+        builder.store(byte(0), found)
+        with loop(builder, count) as index:
+            place = builder.add(builder.mul(member, count), index)
+            flag = builder.load(builder.gep(flags, [place], source_etype=byte), typ=byte)
+            builder.store(builder.or_(builder.load(found, typ=byte), flag), found)
+        with builder.if_then(builder.icmp_unsigned("!=", builder.load(found, typ=byte), byte(0))):
+            yield
+
+    return some
 
 
 def _actor(form: Form, key: ir.Value, counter: ir.Value) -> Callable[..., list[Any]]:

@@ -37,12 +37,22 @@ def gather(population: Population, env_steps: Tensor, batches: Batches) -> dict[
     return {name: signals[name]() for name in signals if name in population.optimizer.needs}
 
 
+def take_batches(batches: Batches, members: Tensor) -> Batches:
+    """Those of some members (int64 ``(M,)``), who are counted in that order then."""
+    if batches[0][0] is None:
+        return [(None, batches[0][1].take(members))]
+    found = [torch.where(rows[:, None] == members) for rows, _ in batches if rows is not None]
+    pairs = zip(found, batches, strict=True)
+    return [(place, batch.take(here)) for (here, place), (_, batch) in pairs if len(here)]
+
+
 @torch.no_grad()
 def kl_of_update(policy: Policy, batches: Batches, before: Params, after: Params) -> Tensor:
     """Mean KL(old || new) of the policy over the samples of an update, ``(P,)``."""
     parts = []
     for rows, batch in batches:
         old, new = select(before, rows), select(after, rows)
+        batch = batch.packed()
         kl = policy.head.kl(policy.outputs(old, batch.obs, batch.tapes), policy.outputs(new, batch.obs))
         parts.append(masked_mean(kl, batch.valid))
     return join_pieces(parts, [rows for rows, _ in batches])
@@ -73,15 +83,7 @@ class Fisher:
     def take(self, members: Tensor) -> "Fisher":
         """That of some members (int64 ``(M,)``), in that order."""
         members = members.to(next(iter(self.params.values())).device)
-        batches: list[tuple[Rows, Batch]] = []
-        for rows, batch in self.batches:
-            if rows is None:
-                batches.append((None, _take_batch(batch, members)))
-                continue
-            here, place = torch.where(rows[:, None] == members)
-            if len(here):
-                batches.append((place, _take_batch(batch, here)))
-        return Fisher(self.policy, take_tree(self.params, members), batches)
+        return Fisher(self.policy, take_tree(self.params, members), take_batches(self.batches, members))
 
     @cached_property
     def _products(self) -> list[FisherVectorProduct]:
@@ -97,7 +99,3 @@ class Fisher:
             return masked_mean(self.policy.head.kl(old, self.policy.outputs(moved, batch.obs)), batch.valid)
 
         return optim.fisher_vector_product(kl, of_policy)
-
-
-def _take_batch(batch: Batch, members: Tensor) -> Batch:
-    return Batch._make([*(field.index_select(0, members) for field in batch[:-1]), {}])

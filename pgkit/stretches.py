@@ -7,7 +7,7 @@ breaks, are left to :func:`pgkit.training.update`.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,10 +26,10 @@ from pgkit.types import Params, Rollout
 SECONDS = 0.2
 """About so long nobody hears of a stretch, nor stops it."""
 
-Attempt = Callable[[Population, bool], Any]
+Attempt = Callable[[Population, Sequence[int]], Any]
 """See :func:`pgkit.training.attempt`."""
 
-Learn = Callable[[Population, list[Piece], Tensor, bool], Any]
+Learn = Callable[[Population, list[Piece], Tensor, Sequence[int]], Any]
 """See :func:`pgkit.training.learn`."""
 
 
@@ -94,7 +94,7 @@ class Stretches:
         started, done = time.perf_counter(), times
         while done:
             times, trial = done, _Trial(population, envs, [marks], diagnose)
-            done = self._run(trial, kinds, lambda one, given: self._attempt(one, diagnose), times)
+            done = self._run(trial, kinds, lambda one, given: self._attempt(one, [0] * diagnose), times)
             if done == times:
                 trial.take_effect(times)
                 if not diagnose:
@@ -128,7 +128,7 @@ class Stretches:
     def _learn_alone(self, diagnose: bool, one: Population, given: Sequence[Tensor]) -> Any:
         env_steps, *rollout = given
         own = Rollout(*(tensor.transpose(0, 1) for tensor in rollout))
-        return self._learn(one, [Piece(None, own, own)], env_steps, diagnose)
+        return self._learn(one, [Piece(None, own, own)], env_steps, [0] * diagnose)
 
     def _kinds(self, population: Population, acts: bool, diagnose: bool) -> list["_Kind"]:
         """The kinds that have members; none if one is known not to be captured."""
@@ -216,9 +216,7 @@ class _Trial:
         params = map_tree(_blank, population.params) if wanted else {}
         self.aside = Aside(torch.full((population.size,), torch.nan, dtype=torch.float64), params)
 
-    def moves(
-        self, kind: _Kind, metrics: Mapping[str, Tensor]
-    ) -> list[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
+    def moves(self, kind: _Kind, metrics: Iterable[str]) -> list[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
         """Where tensors come from and go to, and rows of them, in the order of :attr:`_Captured.here`."""
         population, own = self.population, torch.arange(len(kind.rows))
         self.opt_states[kind.number] = map_tree(_blank, kind.state)
@@ -233,8 +231,8 @@ class _Trial:
             places = population.collector.members[kind.rows]
             constants = self.envs.constants
             found += [(self.envs.state, self.env_state, places), (constants, constants, places)]
-        for tag, here in metrics.items():
-            unknown = torch.full((population.size,), torch.nan, dtype=here.dtype)
+        for tag in metrics:
+            unknown = torch.full((population.size,), torch.nan, dtype=torch.float64)
             whole = [self.metrics.setdefault(tag, unknown)]
             found.append((whole, whole, kind.rows))
         return found
@@ -264,12 +262,14 @@ class _Captured(NamedTuple):
     """Updates of one member of a kind, by itself.
 
     Attributes:
+        member: it, in whose memory that happens.
         program: does one of them.
         here: what it reads and writes.
         aside: of that, environment steps and parameters.
-        metrics: what it writes, too, ``(1,)`` each.
+        metrics: what it writes, too, float64 ``(1,)`` each.
     """
 
+    member: Population
     program: Program
     here: list[Tensor]
     aside: list[Tensor]
@@ -303,7 +303,8 @@ def _captured(trial: _Trial, kind: _Kind, work: Work) -> _Captured | None:
     try:
         with Capture() as capture:
             made = work(one, given)
-            metrics = {tag: number.clone() for tag, number in made.metrics.items()} if trial.diagnose else {}
+            wanted = made.metrics if trial.diagnose else {}
+            metrics = {tag: number.to(torch.float64, copy=True) for tag, number in wanted.items()}
             one.params = made.params
             for old, new in zip(before, _state(one, acts), strict=True):
                 if new is not old:
@@ -321,7 +322,7 @@ def _captured(trial: _Trial, kind: _Kind, work: Work) -> _Captured | None:
     of_envs = len(_elementwise(one).state) if acts else 0
     changing, env_state = before[: len(before) - of_envs], before[len(before) - of_envs :]
     here = [*changing, *given, *_given(one), *env_state, *constants]
-    return _Captured(program, here, [env_steps, *params.values()], metrics)
+    return _Captured(one, program, here, [env_steps, *params.values()], metrics)
 
 
 def _repeats(
@@ -339,7 +340,7 @@ def _repeats(
     made = work(other, [tensor.clone() for tensor in given])
     other.params, nothing = made.params, Moves([], [], [], [])
     program.run(1, 1, nothing, nothing)
-    measured = [made.metrics[tag] for tag in metrics]
+    measured = [made.metrics[tag].double() for tag in metrics]
     pairs = zip([*state, *metrics.values()], [*_state(other, acts), *measured], strict=True)
     return all(bool(((own == new) | ((own != own) & (new != new))).all()) for own, new in pairs)  # NaN is as NaN
 

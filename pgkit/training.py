@@ -124,8 +124,8 @@ def run(population: Population, observer: Observer, debug_numerics: bool = False
 
 def advance(population: Population, observer: Observer, stretches: Stretches, debug_numerics: bool = False) -> None:
     """As many updates as nobody needs to look at, where that is possible, or one."""
-    diagnose, unseen = observer.wants_diagnosis, 0 if debug_numerics else observer.unseen(population)
-    gone = stretches.go(population, min(unseen, stretches.most), observer.marks(population), diagnose)
+    diagnose, unseen = observer.due(population), 0 if debug_numerics else observer.unseen(population)
+    gone = stretches.go(population, min(unseen, stretches.most), observer.marks(population), bool(diagnose))
     if gone is None:
         gone = Gone(update(population, diagnose, None if debug_numerics else stretches))
     if debug_numerics:
@@ -133,15 +133,17 @@ def advance(population: Population, observer: Observer, stretches: Stretches, de
     observer.see(population, gone.metrics, gone.aside)
 
 
-def update(population: Population, diagnose: bool = False, stretches: Stretches | None = None) -> dict[str, Tensor]:
-    """One rollout and one optimizer step; returns metrics ``(P,)``, many more of them if ``diagnose``.
+def update(
+    population: Population, diagnose: Sequence[int] = (), stretches: Stretches | None = None
+) -> dict[str, Tensor]:
+    """One rollout and one optimizer step; returns metrics ``(P,)``, many more of them to ``diagnose`` members by row.
 
     With ``stretches`` there are no others, where learning needs no Python.
     """
     before, obs_stats = population.params, population.collector.obs_stats
     population.evidence = None  # nothing of the last update is held while the next one acts
     env_steps, pieces = population.env_steps, population.collect()
-    measured = stretches.learn(population, pieces, env_steps, diagnose) if stretches else None
+    measured = stretches.learn(population, pieces, env_steps, bool(diagnose)) if stretches else None
     if measured is not None:
         return measured
     made = learn(population, pieces, env_steps, diagnose)
@@ -176,13 +178,13 @@ class Attempt(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-def attempt(population: Population, diagnose: bool = False) -> Attempt:
+def attempt(population: Population, diagnose: Sequence[int] = ()) -> Attempt:
     """One rollout and one optimizer step; the environments and the optimizer's state are one further then."""
     env_steps = population.env_steps
     return learn(population, population.collect(), env_steps, diagnose)
 
 
-def learn(population: Population, pieces: list[Piece], env_steps: Tensor, diagnose: bool = False) -> Attempt:
+def learn(population: Population, pieces: list[Piece], env_steps: Tensor, diagnose: Sequence[int] = ()) -> Attempt:
     """One optimizer step by these rollouts, before which there were so many steps ``(P,)``.
 
     The optimizer's state is one further then.
@@ -190,9 +192,9 @@ def learn(population: Population, pieces: list[Piece], env_steps: Tensor, diagno
     batches = [(piece.rows, targets(population, piece)) for piece in pieces]
     loss, grads, metrics = gradient(population, batches)
     sent = signals.gather(population, env_steps, batches)
-    moved, largest, measured = optimize(population, grads, sent, diagnose)
+    moved, largest, measured = optimize(population, grads, sent, bool(diagnose))
     if diagnose:
-        measured |= diagnosis.of_policy(population.policy, batches, population.params, moved)
+        measured |= diagnosis.of_policy(population.policy, batches, population.params, moved, diagnose)
     finite = (loss.abs() < torch.inf) & (largest < torch.inf).all(0)  # fewer operations than isfinite
     return Attempt(pieces, batches, moved, largest, finite, metrics | measured)
 

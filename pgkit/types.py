@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from pgkit.packing import Packing
+
 Params = dict[str, Tensor]
 """Parameters by name (``"actor.0.weight"``); every leaf has shape ``(P, ...)``."""
 
@@ -50,7 +52,8 @@ class Rollout:
         final_obs: ``(T, P, N, D)`` true next observations where an episode ended, for environments whose
             ``obs[t + 1]`` is already the first of the next episode (SAME_STEP, DISABLED); None when
             ``obs[t + 1]`` is always the true next observation (NEXT_STEP).
-        tapes: what networks have computed of ``obs``, by name, see :func:`pgkit.networks.mlp`.
+        tapes: what networks have computed of observations, by name, see :func:`pgkit.networks.mlp`.
+        packing: where what is valid is, if networks are to see nothing else.
     """
 
     obs: Tensor
@@ -61,6 +64,7 @@ class Rollout:
     valid: Tensor
     final_obs: Tensor | None = None
     tapes: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    packing: Packing | None = field(default=None, kw_only=True)
 
 
 class Batch(NamedTuple):
@@ -73,6 +77,7 @@ class Batch(NamedTuple):
         target: ``(P, B)`` what the critic shall predict.
         valid: ``(P, B)`` bool, samples that count.
         tapes: those of the rollout.
+        packing: that of the rollout.
     """
 
     obs: Tensor
@@ -81,9 +86,25 @@ class Batch(NamedTuple):
     target: Tensor
     valid: Tensor
     tapes: dict[str, Any]
+    packing: Packing | None = None
 
     @staticmethod
     def of(rollout: Rollout, advantage: Tensor, target: Tensor) -> "Batch":
         """A rollout's samples with these ``(T, P, N)`` advantages and targets, ``B = T * N``."""
         columns = (rollout.obs[:-1], rollout.action, advantage, target, rollout.valid)
-        return Batch._make([*(column.transpose(0, 1).flatten(1, 2) for column in columns), rollout.tapes])
+        own = [column.transpose(0, 1).flatten(1, 2) for column in columns]
+        return Batch._make([*own, rollout.tapes, rollout.packing])
+
+    def packed(self) -> "Batch":
+        """The same samples for networks: if there is a packing, with no more that are none than it has."""
+        if self.packing is None:
+            return self
+        columns = (self.action, self.advantage, self.target, self.valid)
+        action, advantage, target, valid = map(self.packing.of, columns)
+        obs, valid = self.packing.seen(self.obs), valid & self.packing.valid
+        return Batch(obs, action, advantage, target, valid, self.tapes)
+
+    def take(self, members: Tensor) -> "Batch":
+        """Those of some members (int64 ``(M,)``), without what networks have computed."""
+        fields = (self.obs, self.action, self.advantage, self.target, self.valid)
+        return Batch._make([*(field.index_select(0, members) for field in fields), {}, None])

@@ -71,7 +71,7 @@ def test_the_kl_schedule_hears_the_last_update() -> None:
     assert population.kl.isnan().all()
     rates = []
     for _ in range(3):
-        metrics = update(population, diagnose=True)
+        metrics = update(population, diagnose=range(population.size))
         rates.append(metrics["optimizer/lr"].item())
         torch.testing.assert_close(population.kl, metrics["policy/approx_kl"])
     assert rates == pytest.approx([1e-5, 1.5e-5, 2.25e-5])
@@ -145,7 +145,7 @@ def test_groups_by_name_pattern_from_a_configuration() -> None:
 def test_actor_and_critic_may_have_optimizers_of_different_kinds() -> None:
     table = {"name": "sgd", "lr": 0.1, "critic": {"name": "torch.optim:Adam", "lr": 0.01}}
     population = build([config("actor-critic", table)])
-    metrics = update(population, diagnose=True)
+    metrics = update(population, diagnose=range(population.size))
     assert metrics["optimizer/main/lr"] == 0.1
     assert metrics["optimizer/critic/lr"] == 0.01
     assert metrics["optimizer/actor/update_cosine"].item() == pytest.approx(1.0, abs=1e-5)
@@ -157,7 +157,7 @@ def test_what_an_optimizer_does_is_measured_for_each_network() -> None:
     chosen = config("actor-critic", {"name": "adam", "lr": 0.01, "max_grad_norm": 0.5}, policy={"shared": True})
     population = build([chosen])
     before = population.params
-    metrics = update(population, diagnose=True)
+    metrics = update(population, diagnose=range(population.size))
     moved = torch.cat([(population.params[name] - leaf).flatten() for name, leaf in before.items()])
     torch.testing.assert_close(metrics["optimizer/update_norm"][0], moved.norm(), rtol=1e-4, atol=0)
     names = ("grad_norm", "update_norm", "update_ratio", "update_cosine")
@@ -170,7 +170,7 @@ def test_what_an_optimizer_does_is_measured_for_each_network() -> None:
 def test_what_is_measured_stands_for_members_with_other_optimizers() -> None:
     """Only the first knows a norm of its own, because it clips."""
     tables = ({"name": "adam", "lr": 0.01, "max_grad_norm": 0.5}, {"name": "sgd", "lr": 0.01})
-    metrics = update(build([config("actor-critic", table) for table in tables]), diagnose=True)
+    metrics = update(build([config("actor-critic", table) for table in tables]), diagnose=range(2))
     assert metrics["optimizer/grad_norm"].gt(0).all()
     assert metrics["optimizer/grad_norm_clipped"].isnan().tolist() == [False, True]
 

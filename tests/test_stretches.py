@@ -1,6 +1,6 @@
 """Stretches of updates are the same updates, to the last bit, and happen wherever they can."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -128,7 +128,8 @@ def test_parameters_are_put_aside_where_members_pass_their_marks() -> None:
     single, whole = (population_of("adam, clipped, with a schedule") for _ in range(2))
     marks = torch.tensor([100.0, torch.inf, 330.0, 32.0, 5000.0], dtype=torch.float64)
     gone = Stretches(attempt, learn).go(whole, 12, marks)
-    assert gone is not None and gone.aside is not None
+    assert gone is not None
+    assert gone.aside is not None
     aside = gone.aside
     passed = torch.zeros(5, dtype=torch.bool)
     for _ in range(12):
@@ -266,7 +267,7 @@ def test_a_diagnosis_without_python_is_the_same(case: str) -> None:
     for turn in range(4):
         if turn == 2:
             single, whole = (population.take(torch.tensor([3, 1])) for population in (single, whole))
-        metrics = update(single, diagnose=True)
+        metrics = update(single, diagnose=range(single.size))
         gone = stretches.go(whole, 1, no_marks(whole), diagnose=True)
         assert gone is not None
         assert_same_metrics(gone.metrics, metrics)
@@ -286,8 +287,8 @@ def test_a_diagnosis_of_learning_without_python_is_the_same(case: str) -> None:
     single, learnt = (build(members(config(**LEARNT[case]))) for _ in range(2))
     stretches = Stretches(attempt, learn)
     for _ in range(3):
-        metrics = update(single, diagnose=True)
-        assert_same_metrics(update(learnt, diagnose=True, stretches=stretches), metrics)
+        metrics = update(single, diagnose=range(single.size))
+        assert_same_metrics(update(learnt, diagnose=range(learnt.size), stretches=stretches), metrics)
         assert learnt.evidence is None
         assert_same(single, learnt)
     for population in (single, learnt):
@@ -348,7 +349,7 @@ def test_stretches_take_about_as_long_as_they_should(monkeypatch: pytest.MonkeyP
 def test_a_number_that_python_has_read_is_not_captured() -> None:
     """PyTorch does not tell of ``tolist`` and ``numpy``: the next update shows it."""
 
-    def reading(population: Population, diagnose: bool) -> Any:
+    def reading(population: Population, diagnose: Sequence[int]) -> Any:
         made = attempt(population)
         made.params["actor.2.bias"].add_(made.params["critic.2.bias"].view(-1).tolist()[0])
         return made

@@ -1,0 +1,136 @@
+"""Whole episodes without what is no step: the same gradients, to the last bit."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pgkit.config import TrainConfig, load_config, members
+from pgkit.optim.core import take_tree
+from pgkit.packing import MULTIPLE, pack
+from pgkit.population import Population, build
+from pgkit.rollout import Piece
+from pgkit.training import gradient, targets, update
+from pgkit.types import Batch
+
+
+def configs(*overrides: str) -> list[TrainConfig]:
+    """Six members on CartPole whose episodes differ in length."""
+    return members(load_config("cartpole-reinforce", ["seeds=6", "optimizer.name=sgd", "optimizer.lr=0.3", *overrides]))
+
+
+def acted(*overrides: str) -> tuple[Population, list[Piece]]:
+    """A population after some updates, and what it does next."""
+    population = build(configs(*overrides))
+    for _ in range(12):
+        update(population)
+    return population, population.collect()
+
+
+def unpacked(piece: Piece) -> Piece:
+    return piece._replace(rollout=replace(piece.rollout, packing=None, tapes={}))
+
+
+def assert_same(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> None:
+    for name, leaf in some.items():
+        assert torch.equal(leaf, others[name]), name
+
+
+CASES: Mapping[str, tuple[str, ...]] = {
+    "values": (),
+    "no baseline": ("agent.baseline=none",),
+    "others' mean": ("agent.baseline=leave_one_out", "agent.entropy_coef=0.1"),
+    "whole returns": ("agent.returns=full", "agent.average=episode"),
+    "one environment": ("envs_per_member=1",),
+    "three environments, one layer": ("envs_per_member=3", "policy.hidden=[7]", "policy.activation=silu"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_are_those_of_all_steps(case: str) -> None:
+    population, pieces = acted(*CASES[case])
+    assert any(piece.rollout.packing is not None and not piece.rollout.packing.valid.all() for piece in pieces)
+    batches = [(piece.rows, targets(population, piece)) for piece in pieces]
+    whole = [(piece.rows, targets(population, unpacked(piece))) for piece in pieces]
+    for (_, own), (_, other) in zip(batches, whole, strict=True):
+        assert torch.equal(own.advantage[own.valid], other.advantage[own.valid])
+        assert own.packed().valid.shape[1] <= own.valid.shape[1]
+        assert torch.equal(own.packed().obs[own.packed().valid], own.obs[own.valid])
+        assert torch.equal(own.packed().action[own.packed().valid], own.action[own.valid])
+    (loss, grads, _), (whole_loss, whole_grads, _) = gradient(population, batches), gradient(population, whole)
+    torch.testing.assert_close(loss, whole_loss)
+    assert_same(grads, whole_grads)
+
+
+def test_gradients_are_those_of_a_member_alone() -> None:
+    """Whose packing has no rows for others."""
+    population, pieces = acted()
+    grads = gradient(population, [(piece.rows, targets(population, piece)) for piece in pieces])[1]
+    rows = torch.cat([torch.arange(6) if piece.rows is None else piece.rows for piece in pieces])
+    place = 0
+    for piece in pieces:
+        for k in range(piece.rollout.valid.shape[1]):
+            fields = ("obs", "action", "reward", "terminated", "truncated", "valid")
+            own = replace(piece.rollout, tapes={}, **{name: getattr(piece.rollout, name)[:, [k]] for name in fields})
+            own = replace(own, packing=pack(own.obs, own.valid))
+            here = rows[place : place + 1]
+            alone = population.take(here)
+            assert_same(gradient(alone, [(None, targets(alone, Piece(None, own, own)))])[1], take_tree(grads, here))
+            place += 1
+    assert place == 6
+
+
+@pytest.mark.parametrize("change", ["fewer samples", "other observations"])
+def test_what_an_agent_changes_counts(change: str) -> None:
+    """It may leave samples out, or let networks see something else."""
+    population, pieces = acted()
+
+    def changed(batch: Batch) -> Batch:
+        if change == "fewer samples":
+            return batch._replace(valid=batch.valid & (batch.action == 1))
+        return batch._replace(obs=batch.obs * 2)
+
+    own = [(piece.rows, changed(targets(population, piece))) for piece in pieces]
+    other = [(piece.rows, changed(targets(population, unpacked(piece)))) for piece in pieces]
+    grads = gradient(population, own)[1]
+    assert_same(grads, gradient(population, other)[1])
+    as_it_was = gradient(population, [(piece.rows, targets(population, piece)) for piece in pieces])[1]
+    assert not torch.equal(grads["actor.0.weight"], as_it_was["actor.0.weight"])
+
+
+def test_places_are_those_of_steps_and_of_what_follows_the_last() -> None:
+    valid = torch.tensor([[[1, 1], [1, 1]], [[1, 0], [0, 1]], [[1, 0], [0, 0]]], dtype=torch.bool)  # (3, 2, 2)
+    obs = torch.arange(4 * 2 * 2, dtype=torch.float32).view(4, 2, 2, 1)
+    packing = pack(obs, valid)
+    assert packing.known.tolist() == [6, 5]
+    assert packing.read.tolist() == [8, 8]
+    assert packing.sizes.tolist() == [MULTIPLE] * 2
+    assert packing.rows[0, :6].tolist() == [0, 1, 2, 4, 6, 3]
+    assert packing.rows[1, :5].tolist() == [0, 1, 3, 2, 5]
+    assert packing.valid.sum(1).tolist() == [4, 3]
+    numbers = torch.randn(2, packing.rows.shape[1])
+    numbers[1, 5:] = torch.nan  # never computed
+    whole = packing.spread(numbers, 8)
+    assert whole[0, [0, 1, 2, 4, 6, 3]].tolist() == numbers[0, :6].tolist()
+    assert whole[1].nonzero().squeeze(1).tolist() == [0, 1, 2, 3, 5]
+
+
+@pytest.mark.parametrize("overrides", [("policy.shared=true",), ("env.id=MountainCarContinuous-v0", "steps=2000")])
+def test_what_does_not_pack_is_whole(overrides: Any) -> None:
+    population = build(configs(*overrides, "env.max_episode_steps=20"))
+    assert all(piece.rollout.packing is None for piece in population.collect())
+    population.collector.envs.close()
+
+
+def test_a_diagnosis_of_some_members_is_that_of_all() -> None:
+    """Of others there is nothing."""
+    all_of_them, some = build(configs()), build(configs())
+    for _ in range(4):
+        whole, own = update(all_of_them, range(6)), update(some, [4, 1])
+        for tag in ("policy/approx_kl", "value/explained_variance"):
+            assert torch.equal(own[tag][[4, 1]], whole[tag][[4, 1]])
+            assert own[tag].isnan().tolist() == [True, False, True, True, False, True]
+    assert_same(all_of_them.params, some.params)
