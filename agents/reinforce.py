@@ -22,6 +22,7 @@ from pgkit.returns import (
     normalize_advantage,
     reward_to_go,
 )
+from pgkit.scans import total
 from pgkit.types import Batch, Params, Rollout
 
 collects = "episodes"
@@ -54,7 +55,7 @@ def targets(policy: Policy, params: Params, rollout: Rollout, config: Config) ->
     advantage = normalize_advantage(batch.advantage, batch.valid) if config.normalize_advantage else batch.advantage
     if config.average == "episode":  # the loss is a mean over samples; this makes it a sum over each episode's
         episodes = rollout.valid.shape[2]
-        advantage = advantage * (batch.valid.sum(1, keepdim=True) / episodes)
+        advantage = advantage * (total(batch.valid.to(advantage.dtype)).unsqueeze(1) / episodes)
     return batch._replace(advantage=advantage)
 
 
@@ -68,5 +69,5 @@ def loss(policy: Policy, params: Params, batch: Batch, config: Config) -> tuple[
     """Policy loss - entropy_coef * entropy (+ value_coef * value loss), each a mean over samples, ``(P,)``."""
     learned = config.baseline == "value"
     metrics = policy.losses(params, batch, critic=learned)
-    total = metrics["loss/policy"] - config.entropy_coef * metrics["policy/entropy"]
-    return (total + config.value_coef * metrics["loss/value"] if learned else total), metrics
+    of_policy = metrics["loss/policy"] - config.entropy_coef * metrics["policy/entropy"]
+    return (of_policy + config.value_coef * metrics["loss/value"] if learned else of_policy), metrics

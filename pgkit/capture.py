@@ -90,6 +90,7 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
 
 _COMPARISONS = frozenset(("lt", "le", "gt", "ge", "eq", "ne"))
 _OF_FLAGS = frozenset(("where", "bitwise_and", "bitwise_or", "bitwise_not", "all", "copy"))
+_OF_REALS = frozenset(("neg", "abs", "floor", "minimum", "maximum", "clamp", "clamp_min", "clamp_max"))
 _COPIES = frozenset(("_to_copy", "clone"))
 _FREE = frozenset(
     ("view", "_unsafe_view", "transpose", "t", "permute", "slice", "select", "unbind", "split", "split_with_sizes")
@@ -170,6 +171,8 @@ class Capture(TorchDispatchMode):
         kind = torch.result_type(*args[:2]) if name in _COMPARISONS else result.dtype
         if torch.bool in (kind, result.dtype) and name not in _OF_FLAGS | _COMPARISONS:
             raise NotCaptured(f"{name} of what is true or not")
+        if name in _OF_REALS and not kind.is_floating_point:
+            raise NotCaptured(f"{name} of integers")
         memory = [_memory(tensor, result.numel(), name) for tensor in inputs]
         others = tuple(... if isinstance(arg, Tensor) else arg for arg in args)
         form = Rows(name, others, kind, tuple(memory), _memory(result, result.numel(), name)[0], result.numel())
@@ -235,10 +238,11 @@ class Program:
         steps: see :class:`Capture`; the tensors in them stay where they are.
         fine: bool ``(1,)``, which they write: whether to go on.
         due: bool ``(1,)``, likewise: whether a copy is to be put aside.
+        more: bool ``(1,)``, likewise: whether that was not all.
     """
 
-    def __init__(self, steps: Sequence[Step], fine: Tensor, due: Tensor) -> None:
-        self._steps, self._flags = steps, (fine, due)
+    def __init__(self, steps: Sequence[Step], fine: Tensor, due: Tensor, more: Tensor) -> None:
+        self._steps, self._flags = steps, (fine, due, more)
         work = [step for step in steps if step.words]
         self._words = _array([word for step in work for word in step.words])
         self._run = _compiled(tuple(step.form for step in work))
@@ -248,14 +252,15 @@ class Program:
 
         Args:
             members: M.
-            times: how often.
+            times: how often, at most.
             moves: what a member has, before and after.
             aside: what is put aside of it whenever that is due.
 
         Returns:
-            int64 ``(M,)``: how often it was fine; what is written of members with less than ``times`` is of no use.
+            int64 ``(M,)``: how often it was done; or ``-1 - n`` where it was fine n times, and then not: what is
+            written of such a member is of no use.
         """
-        done = torch.full((members,), times)
+        done = torch.zeros(members, dtype=torch.int64)
         arguments = [self._words, moves.table(), len(moves.here), aside.table(), len(aside.here)]
         self._run(members, times, *arguments, *(flag.data_ptr() for flag in self._flags), done.data_ptr())
         return done

@@ -16,11 +16,11 @@ WORDS = 5
 
 
 def compile_program(forms: Sequence[Rows | tuple[bool, ...]]) -> Callable[..., None]:
-    """``program(M, times, words, moves, count, aside, count, fine, due, done)``, see :class:`pgkit.capture.Program`."""
+    """``program(M, times, words, moves, count, aside, count, *flags, done)``, see :class:`pgkit.capture.Program`."""
     module = ir.Module()
-    kinds = [INT, INT, POINTER, POINTER, INT, POINTER, INT, POINTER, POINTER, POINTER]
+    kinds = [INT, INT, POINTER, POINTER, INT, POINTER, INT, *[POINTER] * 4]
     builder, arguments = function(module, "program", kinds, alias=True)
-    members, times, words, moves, move_count, aside, aside_count, fine, due, done = arguments
+    members, times, words, moves, move_count, aside, aside_count, *flags, done = arguments
     going = builder.alloca(FLAG)
     with loop(builder, members) as member:
         _move(builder, moves, move_count, member, inward=True)
@@ -29,12 +29,12 @@ def compile_program(forms: Sequence[Rows | tuple[bool, ...]]) -> Callable[..., N
             given = _words(builder, words)
             for form in forms:
                 _rows(builder, form, given) if isinstance(form, Rows) else _call(builder, form, given)
-            builder.store(builder.trunc(builder.load(fine, typ=BYTE), FLAG), going)
-            with builder.if_else(builder.load(going, typ=FLAG)) as (well, badly):
-                with well, builder.if_then(builder.trunc(builder.load(due, typ=BYTE), FLAG)):
-                    _move(builder, aside, aside_count, member, inward=False)
-                with badly:
-                    builder.store(time, builder.gep(done, [member], source_etype=INT))
+            fine, due, more = (builder.trunc(builder.load(flag, typ=BYTE), FLAG) for flag in flags)
+            builder.store(builder.and_(fine, more), going)
+            result = builder.select(fine, builder.add(time, INT(1)), builder.sub(INT(-1), time))
+            builder.store(result, builder.gep(done, [member], source_etype=INT))
+            with builder.if_then(builder.and_(fine, due)):
+                _move(builder, aside, aside_count, member, inward=False)
         _move(builder, moves, move_count, member, inward=False)
     builder.ret_void()
     return compiled_function(builder.function)

@@ -19,6 +19,7 @@ from pgkit.stretches import Aside
 from pgkit.types import Params
 
 CHECKPOINT_SECONDS = 300.0  # at least so often, beside the evenly spaced ones
+UNSEEN_STEPS = 100_000  # of whole episodes, all members together: not by time, so that rows come in the same order
 
 
 @dataclass(frozen=True)
@@ -168,9 +169,12 @@ class Observer:
             self._put_aside(population, population.members.tolist(), population.env_steps.tolist())
 
     def unseen(self, population: Population) -> int:
-        """How many updates nobody needs to look at but the last, which may be for a log row, or the end."""
+        """How many updates nobody needs to look at but the last, which may be for a log row, or the end.
+
+        With whole episodes it is for :meth:`until` to say.
+        """
         if population.rollout_steps is None:
-            return 0
+            return 0 if self._to_log else UNSEEN_STEPS
         first = self.configs[0]
         each = population.rollout_steps * first.envs_per_member
         passed = min(self._log_marks.passed[member] for member in population.members.tolist())
@@ -180,9 +184,25 @@ class Observer:
         return int(min(*(-(-span // each) for span in spans), marks // each))
 
     def marks(self, population: Population) -> Tensor:
-        """Environment steps, float64 ``(P,)``, from which on each member is to be put aside for an evaluation."""
-        marks = self._evaluation_marks
-        wanted = self.configs[0].evaluation.points > 0
+        """Environment steps, float64 ``(P,)``, from which on each member is to be put aside for an evaluation.
+
+        Not with whole episodes, after which each member is looked at then.
+        """
+        fixed = population.rollout_steps is not None
+        return self._at(self._evaluation_marks, population, fixed and self.configs[0].evaluation.points > 0)
+
+    def until(self, population: Population) -> Tensor:
+        """Environment steps, float64 ``(P,)``, with which to look at each member; infinite if updates are counted."""
+        if population.rollout_steps is not None:
+            return self._at(self._log_marks, population, False)
+        evaluated = self.configs[0].evaluation.points > 0
+        rows = self._at(self._log_marks, population, True)
+        evaluations = self._at(self._evaluation_marks, population, evaluated)
+        unseen = population.env_steps + UNSEEN_STEPS / population.size
+        return torch.stack([rows, evaluations, unseen]).amin(0).clamp(max=population.budget)
+
+    def _at(self, marks: Marks, population: Population, wanted: bool) -> Tensor:
+        """Where each member passes the next of these marks, float64 ``(P,)``."""
         at = [marks.at(marks.passed[member]) if wanted else float("inf") for member in population.members.tolist()]
         return torch.tensor(at, dtype=torch.float64)
 

@@ -1,5 +1,10 @@
-"""Samples without those that are none: of whole episodes, which differ in length, a rectangle holds many of these."""
+"""Samples without those that are none: of whole episodes, which differ in length, a rectangle holds many of these.
 
+On CPU alone: elsewhere networks see the rectangle.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -14,7 +19,7 @@ class Packing(NamedTuple):
 
     Attributes:
         rows: int64 ``(P, R)``, places among the ``(T + 1) N`` observations of a member: first those of its samples, in
-            their order, then those of the N observations behind the last ones; place 0 for what is neither.
+            their order, then those of the N observations behind the last ones; then anything.
         known: int64 ``(P,)``, how many rows of each member that are.
         sizes: int64 ``(P,)``, how many of them it takes for all samples, a multiple of ``MULTIPLE``.
         valid: bool ``(P, B)``, what is a sample of the first B rows, which are enough for all members.
@@ -32,41 +37,64 @@ class Packing(NamedTuple):
     @property
     def read(self) -> Tensor:
         """How many rows of a member are looked at, int64 ``(P,)``."""
-        return torch.maximum(self.known, self.sizes)
+        return torch.where(self.known > self.sizes, self.known, self.sizes)
 
     def of(self, samples: Tensor) -> Tensor:
-        """``(P, B)`` of ``(P, T N)``."""
-        return samples.gather(1, self.rows[:, : self.valid.shape[1]].clamp(max=samples.shape[1] - 1))
+        """``(P, B)`` of ``(P, T N)``; behind ``sizes`` anything."""
+        samples, (members, most) = samples.contiguous(), self.valid.shape
+        packed = samples.new_empty(members, most)
+        shape = members, samples.shape[1], self.rows.shape[1], most
+        tensors = self.rows, self.sizes, samples, packed
+        _gather(samples.dtype)(*shape, *(tensor.data_ptr() for tensor in tensors))
+        return packed
 
     def seen(self, obs: Tensor) -> Tensor:
         """``(P, B, D)`` of ``(P, T N, D)``, which may be those that were packed."""
         if obs.data_ptr() == self.whole.data_ptr():
             return self.obs[:, : self.valid.shape[1]]
-        return _at(obs, self.rows[:, : self.valid.shape[1]].clamp(max=obs.shape[1] - 1))
+        return torch.stack([self.of(column) for column in obs.unbind(2)], 2)
 
     def spread(self, numbers: Tensor, size: int) -> Tensor:
         """``(P, size)`` of ``(P, R)``, each at its place; 0 elsewhere."""
-        stands = torch.arange(numbers.shape[1], device=numbers.device) < self.known[:, None]
-        return numbers.new_zeros(len(numbers), size).scatter_add_(1, self.rows, torch.where(stands, numbers, 0.0))
+        numbers, whole = numbers.contiguous(), numbers.new_zeros(len(numbers), size)
+        tensors = self.rows, self.known, numbers, whole
+        _spread(numbers.dtype)(*whole.shape, numbers.shape[1], *(tensor.data_ptr() for tensor in tensors))
+        return whole
 
 
-def pack(obs: Tensor, valid: Tensor) -> Packing:
-    """Where the samples are in observations ``(T + 1, P, N, D)``, by bool ``(T, P, N)``, True from the start on."""
-    members, count = valid.shape[1:]
-    samples = valid.transpose(0, 1).flatten(1)
-    counts = samples.sum(1)
-    sizes = (counts + MULTIPLE - 1) // MULTIPLE * MULTIPLE
-    most = int(sizes.max())
-    whose, place = samples.nonzero(as_tuple=True)
-    rank, environments = (torch.arange(number, device=valid.device) for number in (len(place), count))
-    rows = place.new_zeros(members, most + count)
-    rows[whose, rank - (counts.cumsum(0) - counts)[whose]] = place
-    rows.scatter_(1, counts[:, None] + environments, valid.sum(0) * count + environments)
-    whole = obs.transpose(0, 1).flatten(1, 2)
-    is_sample = torch.arange(most, device=valid.device) < counts[:, None]
-    return Packing(rows, counts + count, sizes, is_sample, _at(whole, rows), whole)
+def pack(obs: Tensor, valid: Tensor, look: bool = True) -> Packing:
+    """Where the samples are in observations ``(T + 1, P, N, D)``, by bool ``(T, P, N)``, True from the start on.
+
+    B is as small as it can be, unless nobody may ``look`` at a number.
+    """
+    steps, members, count = valid.shape
+    flags, whole = (tensor.transpose(0, 1).flatten(1, 2).contiguous() for tensor in (valid, obs))
+    most = -(-(int(flags.sum(1).max()) if look else steps * count) // MULTIPLE) * MULTIPLE
+    rows = torch.zeros(members, most + count, dtype=torch.int64)
+    known, sizes = (torch.empty(members, dtype=torch.int64) for _ in range(2))
+    is_sample, seen = flags.new_empty(members, most), obs.new_empty(members, most + count, obs.shape[3])
+    shape = members, steps, count, obs.shape[3], most
+    tensors = flags, whole, rows, known, sizes, is_sample, seen
+    _pack(obs.dtype)(*shape, *(tensor.data_ptr() for tensor in tensors))
+    return Packing(rows, known, sizes, is_sample, seen, whole)
 
 
-def _at(matrices: Tensor, rows: Tensor) -> Tensor:
-    """Rows ``(P, R)`` of matrices ``(P, B, D)``."""
-    return matrices.gather(1, rows.unsqueeze(2).expand(-1, -1, matrices.shape[2]))
+@lru_cache
+def _pack(dtype: torch.dtype) -> Callable[..., None]:
+    from pgkit.packing_kernel import compile_pack  # LLVM is loaded where something is compiled
+
+    return compile_pack(dtype)
+
+
+@lru_cache
+def _gather(dtype: torch.dtype) -> Callable[..., None]:
+    from pgkit.packing_kernel import compile_gather
+
+    return compile_gather(dtype)
+
+
+@lru_cache
+def _spread(dtype: torch.dtype) -> Callable[..., None]:
+    from pgkit.packing_kernel import compile_spread
+
+    return compile_spread(dtype)

@@ -65,6 +65,7 @@ class Collector:
         size, self.count = obs.shape[:2]
         device = obs.device
         self.policy, self.envs, self.obs, self.scaling = policy, envs, obs, scaling
+        self.longest: int | None = None  # steps of an episode, where whole ones are captured
         self.waiting = False  # after whole episodes every environment waits at the end of one
         self.members = torch.arange(size, device=device)  # whose environments these are
         self.keys = stream_keys(seeds, "action").to(device)
@@ -157,6 +158,8 @@ class Collector:
         Raises:
             PgkitError: the environments step all at once only, so that those that are done would go on.
         """
+        if self.longest is not None:
+            return [self._at_once(params, self.longest)]
         if not self.envs.info.can_step_subset:
             raise PgkitError(f"environment {self.envs.info.name!r} steps all at once: it cannot give whole episodes")
         obs = self._begin_episodes(params)
@@ -186,6 +189,17 @@ class Collector:
         self.counters = self.counters + _ROLLOUT_STRIDE
         self.waiting = True
         return pieces
+
+    def _at_once(self, params: Params, length: int) -> Piece:
+        """Whole episodes of environments that all wait, padded to their greatest length: nothing is looked at."""
+        envs = self.envs.elementwise  # type: ignore[attr-defined] # they have it, or this would not be asked for
+        where = Place(self.obs, self.members, self.keys, self.counters, self.counts)
+        self.obs = compiled_rollout(self.policy, params, envs, where, 1, taped=False).obs[-1].clone()  # all are reset
+        running = torch.ones(self.obs.shape[:2], dtype=torch.bool)
+        where = where._replace(obs=self.obs, running=running)
+        rollout = compiled_rollout(self.policy, params, envs, where, length, taped=False)
+        self.counters = self.counters + _ROLLOUT_STRIDE
+        return self._packed(self._piece(None, rollout, counted=True), look=False)
 
     def _steps_running(
         self, params: Params, obs: Tensor, going: Tensor, running: Tensor, steps: range
@@ -266,12 +280,12 @@ class Collector:
             rollout = self._normalize_rewards(rows, rollout)
         return Piece(rows, rollout, raw)
 
-    def _packed(self, piece: Piece) -> Piece:
+    def _packed(self, piece: Piece, look: bool = True) -> Piece:
         """Whole episodes whose samples are packed, if the policy's networks take them so."""
         obs, valid = piece.rollout.obs, piece.rollout.valid
         if not self.policy.packs or not compiles(obs.dtype, obs.device):
             return piece
-        return piece._replace(rollout=replace(piece.rollout, packing=pack(obs, valid)))
+        return piece._replace(rollout=replace(piece.rollout, packing=pack(obs, valid, look)))
 
     def _normalize_observations(self, rows: Rows, rollout: Rollout) -> Rollout:
         """Scale by the statistics that the actions were chosen with, then add this rollout to them."""

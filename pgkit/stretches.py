@@ -73,13 +73,22 @@ class Stretches:
         self.most = 2
         self._captured: dict[_Form, _Captured | None] = {}  # None: cannot be
 
-    def go(self, population: Population, times: int, marks: Tensor, diagnose: bool = False) -> Gone | None:
+    def go(
+        self,
+        population: Population,
+        times: int,
+        marks: Tensor,
+        until: Tensor | None = None,
+        diagnose: bool = False,
+    ) -> Gone | None:
         """So many updates of every member, or fewer of all of them, where one breaks in the next.
 
         Args:
             population: is changed.
             times: no member may have used its budget before.
             marks: float64 ``(P,)``, environment steps from which on parameters are to be put aside, once.
+            until: float64 ``(P,)``, environment steps with which a member makes no more updates than others need not
+                have made; without, all make the same number.
             diagnose: with the metrics of the last update.
 
         Returns:
@@ -91,15 +100,17 @@ class Stretches:
         kinds = self._kinds(population, True, diagnose) if envs is not None and plain and times else []
         if not kinds:
             return None
-        started, done = time.perf_counter(), times
-        while done:
-            times, trial = done, _Trial(population, envs, [marks], diagnose)
+        until = torch.full_like(marks, torch.inf) if until is None else until
+        started = time.perf_counter()
+        while times:
+            trial = _Trial(population, envs, [marks, until], diagnose)
             done = self._run(trial, kinds, lambda one, given: self._attempt(one, [0] * diagnose), times)
-            if done == times:
-                trial.take_effect(times)
+            if done >= 0:
+                trial.take_effect(done)
                 if not diagnose:
                     self.most = max(2, int(times * SECONDS / (time.perf_counter() - started)))
-                return Gone(trial.metrics, trial.aside)
+                return Gone(trial.metrics, trial.aside if trial.aside.params else None)
+            times = -1 - done
         return None
 
     def learn(
@@ -120,7 +131,7 @@ class Stretches:
         if not kinds or not population.collector.sound(population.alive).all():
             return None
         trial = _Trial(population, None, [env_steps, *_member_first(pieces[0].rollout)], diagnose)
-        if self._run(trial, kinds, partial(self._learn_alone, diagnose), 1) == 0:
+        if self._run(trial, kinds, partial(self._learn_alone, diagnose), 1) < 0:
             return None
         trial.take_effect(1)
         return trial.metrics
@@ -132,20 +143,21 @@ class Stretches:
 
     def _kinds(self, population: Population, acts: bool, diagnose: bool) -> list["_Kind"]:
         """The kinds that have members; none if one is known not to be captured."""
-        kinds = _kinds(population)
+        kinds = _kinds(population, acts)
         forms = [_Form(acts, diagnose, kind.number) for kind in kinds]
         return [] if None in [self._captured.get(form, ...) for form in forms] else kinds
 
     def _run(self, trial: "_Trial", kinds: Sequence["_Kind"], work: "Work", times: int) -> int:
-        """How often all members were fine; 0 if something cannot be captured."""
+        """How many updates a member made, at most; or ``-1 - n``, where not all were fine after n of them."""
         done = []
         for kind in kinds:
             form = _Form(trial.envs is not None, trial.diagnose, kind.number)
             if form not in self._captured:
                 self._captured[form] = _captured(trial, kind, work)
             captured = self._captured[form]
-            done.append(0 if captured is None else captured.run(trial, kind, times))
-        return min(done)
+            done.append([-1] if captured is None else captured.run(trial, kind, times).tolist())
+        made = [number for own in done for number in own]
+        return max((number for number in made if number < 0), default=max(made))
 
 
 class _Form(NamedTuple):
@@ -178,11 +190,13 @@ class _Kind(NamedTuple):
     state: Any
 
 
-def _kinds(population: Population) -> list[_Kind]:
+def _kinds(population: Population, acts: bool) -> list[_Kind]:
     """The kinds that have members; none if it is clear that nothing can be captured."""
-    optimizer, state = population.optimizer, population.opt_state
+    optimizer, state, collector = population.optimizer, population.opt_state, population.collector
     on_cpu = compiles(torch.float32, population.members.device)
-    if not on_cpu or population.rollout_steps is None or "kl" in optimizer.needs or not _is_pure(optimizer):
+    if not on_cpu or "kl" in optimizer.needs or not _is_pure(optimizer):
+        return []
+    if population.rollout_steps is None and not (acts and collector.waiting and population.policy.packs):
         return []
     if "kind" not in state:
         return [_Kind(0, optimizer, torch.arange(population.size), state)]
@@ -202,7 +216,7 @@ class _Trial:
     Args:
         population: they.
         envs: their environments, if these are stepped.
-        given: what else differs between members, ``(P, ...)`` each; with environments, the marks alone.
+        given: what else differs between members, ``(P, ...)`` each; with environments, marks and ends alone.
         diagnose: there will be ``metrics``.
     """
 
@@ -275,8 +289,8 @@ class _Captured(NamedTuple):
     aside: list[Tensor]
     metrics: dict[str, Tensor]
 
-    def run(self, trial: _Trial, kind: _Kind, times: int) -> int:
-        """How often that was fine for all members of the kind."""
+    def run(self, trial: _Trial, kind: _Kind, times: int) -> Tensor:
+        """For the members of the kind; returns what :meth:`pgkit.capture.Program.run` does."""
         rows = [
             (source.contiguous(), target, places)
             for sources, targets, places in trial.moves(kind, self.metrics)
@@ -286,8 +300,7 @@ class _Captured(NamedTuple):
         to = [trial.aside.env_steps, *trial.aside.params.values()] if trial.aside.params else []
         aside = Moves(to, to, [kind.rows] * len(to), self.aside[: len(to)])
         moves = Moves(sources, targets, places, [*self.here, *self.metrics.values()])
-        done = self.program.run(len(kind.rows), times, moves, aside)
-        return int(done.min())
+        return self.program.run(len(kind.rows), times, moves, aside)
 
 
 def _captured(trial: _Trial, kind: _Kind, work: Work) -> _Captured | None:
@@ -298,7 +311,7 @@ def _captured(trial: _Trial, kind: _Kind, work: Work) -> _Captured | None:
         _step_alone(one, trial.envs)
     given, before, params = [tensor[kind.rows[:1]] for tensor in trial.given], _state(one, acts), one.params
     constants = _elementwise(one).constants if acts else []
-    due = torch.zeros(1, dtype=torch.bool)
+    due, more = (torch.zeros(1, dtype=torch.bool) for _ in range(2))
     env_steps = due.double()
     try:
         with Capture() as capture:
@@ -310,13 +323,14 @@ def _captured(trial: _Trial, kind: _Kind, work: Work) -> _Captured | None:
                 if new is not old:
                     old.copy_(new)
             if acts:
-                mark = given[0]
+                mark, until = given
                 env_steps.copy_(one.env_steps)
                 due.copy_(env_steps >= mark)
                 mark.copy_(torch.where(due, torch.inf, mark))
+                more.copy_(env_steps < until)
     except NotCaptured:
         return None
-    program = Program(capture.steps, made.finite, due)
+    program = Program(capture.steps, made.finite, due, more)
     if not _repeats(program, before, metrics, one, work, given):
         return None
     of_envs = len(_elementwise(one).state) if acts else 0
@@ -348,6 +362,8 @@ def _repeats(
 def _step_alone(one: Population, envs: Elementwise) -> None:
     """Give a single member a copy of the first environments there are."""
     step, *columns = envs
+    if one.rollout_steps is None:
+        one.collector.longest = one.collector.longest or one.collector.envs.info.max_episode_steps
     own = ([column[: one.collector.count].clone() for column in part] for part in columns)
     one.collector.envs = _Alone(Elementwise(step, *own))  # type: ignore[assignment] # all that is asked of it
     one.collector.members = torch.zeros(1, dtype=torch.int64)

@@ -125,7 +125,10 @@ def run(population: Population, observer: Observer, debug_numerics: bool = False
 def advance(population: Population, observer: Observer, stretches: Stretches, debug_numerics: bool = False) -> None:
     """As many updates as nobody needs to look at, where that is possible, or one."""
     diagnose, unseen = observer.due(population), 0 if debug_numerics else observer.unseen(population)
-    gone = stretches.go(population, min(unseen, stretches.most), observer.marks(population), bool(diagnose))
+    if population.rollout_steps is not None:
+        unseen = min(unseen, stretches.most)
+    marks, until = observer.marks(population), observer.until(population)
+    gone = stretches.go(population, unseen, marks, until, bool(diagnose))
     if gone is None:
         gone = Gone(update(population, diagnose, None if debug_numerics else stretches))
     if debug_numerics:

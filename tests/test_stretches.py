@@ -172,8 +172,112 @@ def test_a_member_that_breaks_at_once_stops_everything() -> None:
     assert_equal(before, tensors(population))
 
 
+def episodes_of(**changes: Any) -> list[TrainConfig]:
+    """The same five members with REINFORCE."""
+    table = config().model_dump(exclude_defaults=True) | {"agent": {"name": "reinforce"}}
+    del table["rollout_steps"]
+    return members(parse_config(table | changes))
+
+
+EPISODES: Mapping[str, Mapping[str, Any]] = {
+    "adam, clipped, with a schedule": {},
+    "no baseline, by episodes": {"agent": {"name": "reinforce", "baseline": "none", "average": "episode"}},
+    "whole returns, normalised": {"agent": {"name": "reinforce", "returns": "full", "normalize_advantage": True}},
+    "three environments, scaled rewards": {
+        "envs_per_member": 3,
+        "env": {"id": "CartPole-v1", "max_episode_steps": 23, "reward_scale": 0.1},
+    },
+    "long episodes": {"env": {"id": "CartPole-v1"}, "optimizer": {"name": "sgd", "lr": 0.3, "max_grad_norm": 0.5}},
+}
+
+
+def begun(configs: list[TrainConfig]) -> Population:
+    """After a first update, with which environments wait at the end of an episode."""
+    population = build(configs)
+    update(population)
+    return population
+
+
+@pytest.mark.parametrize("case", EPISODES)
+def test_a_stretch_of_whole_episodes_is_as_many_updates(case: str) -> None:
+    single, whole = (begun(episodes_of(**EPISODES[case])) for _ in range(2))
+    stretches = Stretches(attempt, learn)
+    for turn, times in enumerate([1, 7, 2, 9]):
+        if turn == 2:
+            single, whole = (population.take(torch.tensor([3, 1])) for population in (single, whole))
+        update(single), update(whole)
+        for _ in range(times):
+            update(single)
+        assert stretches.go(whole, times, no_marks(whole)) is not None
+        assert_same(single, whole)
+
+
+def test_members_with_whole_episodes_stop_where_they_are_looked_at() -> None:
+    """Each after as many updates as it takes by itself."""
+    whole = begun(episodes_of())
+    until = torch.tensor([400.0, 1000.0, 0.0, 401.0, 2000.0], dtype=torch.float64)
+    assert Stretches(attempt, learn).go(whole, 1000, no_marks(whole), until) is not None
+    for row, end in enumerate(until.tolist()):
+        alone = begun(episodes_of(seeds=[row]))
+        update(alone)
+        while float(alone.env_steps) < end:
+            update(alone)
+        assert float(alone.env_steps) == float(whole.env_steps[row])
+        for name, leaf in alone.params.items():
+            assert torch.equal(leaf[0], whole.params[name][row])
+
+
+def test_a_stretch_of_whole_episodes_ends_before_a_member_breaks() -> None:
+    settings = [{"name": "adam"}, {"name": "rmsprop", "lr": 1e18}, {"name": "adam"}]
+    configs = [episodes_of(seeds=[k], optimizer=own)[0] for k, own in enumerate(settings)]
+    single, whole, stretches = begun(configs), begun(configs), Stretches(attempt, learn)
+    until = torch.full((3,), 1e6, dtype=torch.float64)
+    while stretches.go(whole, 10, no_marks(whole), until) is not None:
+        assert whole.updates < 1000
+    while single.alive.all():
+        update(single)
+    update(whole)
+    assert whole.alive.tolist() == single.alive.tolist() == [True, False, True]
+    assert_same(single, whole)
+
+
+def test_a_training_with_whole_episodes_ends_as_one_without_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log rows, evaluations, a member that breaks, and members that are done at different times."""
+    went: list[bool] = []
+    go = Stretches.go
+
+    def spy(self: Stretches, *arguments: Any) -> Any:
+        gone = go(self, *arguments)
+        went.append(gone is not None)
+        return gone
+
+    monkeypatch.setattr(Stretches, "go", spy)
+    changes: dict[str, Any] = {
+        "evaluation": {"points": 7, "episodes": 3},
+        "env": {"id": "CartPole-v1"},
+        "optimizer": {"name": "sgd", "lr": 0.04},
+        "steps": 20_000,
+    }
+
+    def done(stretched: bool) -> TrainResult:
+        with monkeypatch.context() as patch:
+            if not stretched:
+                patch.setattr(Observer, "unseen", lambda *arguments: 0)
+            return training.train(episodes_of(**changes))
+
+    whole, single = done(True), done(False)
+    assert sum(went) > 10
+    assert whole.table == single.table
+    assert whole.reasons == single.reasons
+    assert len(whole.evaluations) == len(single.evaluations) > 20
+    for own, other in zip(whole.evaluations, single.evaluations, strict=True):
+        assert own[:3] == other[:3]
+        assert torch.equal(own.episodes.returns, other.episodes.returns)
+    for name, leaf in whole.params.items():
+        assert torch.equal(leaf, single.params[name])
+
+
 NOT_CAPTURED: Mapping[str, Mapping[str, Any]] = {
-    "whole episodes": {"agent": {"name": "reinforce"}, "rollout_steps": None},
     "normalised observations": {"env": {"id": "CartPole-v1", "normalize_observations": True}},
     "normalised rewards": {"env": {"id": "CartPole-v1", "normalize_rewards": True}},
     "powers": {"optimizer": {"name": "radam"}},
@@ -187,14 +291,24 @@ NOT_CAPTURED: Mapping[str, Mapping[str, Any]] = {
 
 @pytest.mark.parametrize("case", NOT_CAPTURED)
 def test_what_cannot_be_captured_is_left_alone(case: str) -> None:
-    changes = {key: value for key, value in NOT_CAPTURED[case].items() if value is not None}
-    table = config().model_dump(exclude_defaults=True) if case == "whole episodes" else {}
-    table.pop("rollout_steps", None)
-    population = build(members(parse_config(table | changes) if table else config(**changes)))
+    population = build(members(config(**NOT_CAPTURED[case])))
     before = [tensor.clone() for tensor in tensors(population)]
     assert Stretches(attempt, learn).go(population, 5, no_marks(population)) is None
     assert_equal(before, tensors(population))
     population.collector.envs.close()
+
+
+@pytest.mark.parametrize("case", ["the first episodes", "sums over episodes", "a shared trunk"])
+def test_whole_episodes_that_cannot_be_captured_are_left_alone(case: str) -> None:
+    changes: dict[str, dict[str, Any]] = {
+        "sums over episodes": {"agent": {"name": "reinforce", "baseline": "mean"}},
+        "a shared trunk": {"policy": {"shared": True, "hidden": [16]}},
+    }
+    configs = episodes_of(**changes.get(case, {}))
+    population = build(configs) if case == "the first episodes" else begun(configs)
+    before = [tensor.clone() for tensor in tensors(population)]
+    assert Stretches(attempt, learn).go(population, 5, no_marks(population)) is None
+    assert_equal(before, tensors(population))
 
 
 LEARNT: Mapping[str, Mapping[str, Any]] = {
