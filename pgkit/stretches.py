@@ -311,7 +311,7 @@ def _captured(trial: _Trial, kind: _Kind, work: Work) -> _Captured | None:
         _step_alone(one, trial.envs)
     given, before, params = [tensor[kind.rows[:1]] for tensor in trial.given], _state(one, acts), one.params
     constants = _elementwise(one).constants if acts else []
-    due, more = (torch.zeros(1, dtype=torch.bool) for _ in range(2))
+    due, more = torch.zeros(1, dtype=torch.bool), torch.ones(1, dtype=torch.bool)
     env_steps = due.double()
     try:
         with Capture() as capture:

@@ -250,11 +250,11 @@ def products(members: str, *how: str) -> None:
     if "numpy" in how:
         serve(by_numpy)
         return
-    flags = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
+    on, off = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
     with Capture() as capture:
         for a, b, _ in work:
             multiply(a, b)
-    program, nothing = Program(capture.steps, *flags), Moves([], [], [], [])
+    program, nothing = Program(capture.steps, on, off, on), Moves([], [], [], [])
 
     def by_program() -> int:
         program.run(1, UPDATES, nothing, nothing)

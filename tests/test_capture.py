@@ -57,6 +57,11 @@ def drawn(count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(count, dtype=dtype), torch.randn(count, dtype=dtype), torch.rand(count) < 0.5
 
 
+def flags() -> tuple[Tensor, Tensor, Tensor]:
+    """Always fine, nothing to be put aside, more to do."""
+    return torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool), torch.ones(1, dtype=torch.bool)
+
+
 def again(program: Program) -> None:
     nothing = Moves([], [], [], [])
     assert program.run(1, 1, nothing, nothing).tolist() == [1]
@@ -72,7 +77,7 @@ def test_a_program_does_the_same_with_other_numbers(name: str, dtype: torch.dtyp
         result = function(*inputs)
     first = result.clone()
     assert torch.equal(first, function(*inputs))
-    program = Program(capture.steps, torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool))
+    program = Program(capture.steps, *flags())
     changed = False
     for _ in range(20):
         for own, new in zip(inputs, drawn(count, dtype), strict=True):
@@ -94,7 +99,7 @@ def test_nan_is_treated_as_by_pytorch() -> None:
             result = function(x, y, flag)
         expected = result.clone()
         result.fill_(0)
-        again(Program(capture.steps, torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)))
+        again(Program(capture.steps, *flags()))
         assert torch.equal(result.nan_to_num(9.0), expected.nan_to_num(9.0)), name
 
 
@@ -112,6 +117,7 @@ REFUSED: dict[str, Callable[[Tensor], Any]] = {
     "rounded quotients": lambda x: torch.div(x, 2, rounding_mode="floor"),
     "results elsewhere": lambda x: torch.add(x, x, out=torch.empty(6)),
     "sums of flags": lambda x: (x > 0) + (x > 1),
+    "the larger of integers": lambda x: torch.maximum(x.to(torch.int64), x.to(torch.int64)),
     "all of several axes": lambda x: (x > 0).all(),
 }
 
@@ -133,17 +139,18 @@ def test_a_capture_that_fails_leaves_nothing_behind() -> None:
 
 
 def test_members_take_turns_until_one_is_not_fine() -> None:
-    """Each counts down from its own number, is put aside once at 7, and is left alone once it is below zero."""
-    here, fine, due = torch.zeros(1), torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
+    """Each counts down from its own number, is put aside once at 7, is done at 60, and broken once it is below zero."""
+    here, (fine, due, more) = torch.zeros(1), flags()
     with Capture() as capture:
         here.copy_(here - 1)
         fine.copy_(here >= 0)
         due.copy_(here == 7)
-    program = Program(capture.steps, fine, due)
-    members, places = torch.tensor([100.0, 9.0, 3.0, 100.0, 5.0]), torch.tensor([1, 2, 4])
+        more.copy_(here != 60)
+    program = Program(capture.steps, fine, due, more)
+    members, places = torch.tensor([100.0, 9.0, 3.0, 62.0, 5.0]), torch.tensor([1, 2, 4, 3])
     results, aside = torch.full((5,), -5.0), torch.full((5,), -5.0)
     moves = Moves([members], [results], [places], [here])
-    assert program.run(3, 4, moves, Moves([aside], [aside], [places], [here])).tolist() == [4, 3, 4]
-    assert results[[0, 1, 3, 4]].tolist() == [-5, 5, -5, 1]
+    assert program.run(4, 4, moves, Moves([aside], [aside], [places], [here])).tolist() == [4, -4, 4, 2]
+    assert results[[0, 1, 3, 4]].tolist() == [-5, 5, 60, 1]
     assert aside.tolist() == [-5, 7, -5, -5, -5]
-    assert members.tolist() == [100, 9, 3, 100, 5]
+    assert members.tolist() == [100, 9, 3, 62, 5]
