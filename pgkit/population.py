@@ -57,7 +57,7 @@ class Population:
         alive: bool ``(P,)``, False from the first update on whose loss, outcome or observation statistics are not
             finite: parameters stay what they were.
         kl: ``(P,)`` divergence of each policy over its last update, if the optimizer needs it; NaN until known.
-        updates: how many there were.
+        updates: how many there were; with whole episodes, whose number differs, at most.
         evidence: of the last update; None before the first.
     """
 

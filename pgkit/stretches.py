@@ -19,9 +19,13 @@ from pgkit.compiled_rollout import elementwise
 from pgkit.envs.base import Elementwise
 from pgkit.machine import compiles
 from pgkit.optim.core import Optimizer, map_tree
+from pgkit.policies import Policy
 from pgkit.population import Population, tensors_of
-from pgkit.rollout import Piece
+from pgkit.rollout import Collector, Piece
 from pgkit.types import Params, Rollout
+
+MOST_SAMPLES = 2**16
+"""Of whole episodes, of one member: a program has room for the longest that there may be."""
 
 SECONDS = 0.2
 """About so long nobody hears of a stretch, nor stops it."""
@@ -81,14 +85,13 @@ class Stretches:
         until: Tensor | None = None,
         diagnose: bool = False,
     ) -> Gone | None:
-        """So many updates of every member, or fewer of all of them, where one breaks in the next.
+        """So many updates of every member, or fewer: until each has enough steps, or before one breaks.
 
         Args:
             population: is changed.
             times: no member may have used its budget before.
             marks: float64 ``(P,)``, environment steps from which on parameters are to be put aside, once.
-            until: float64 ``(P,)``, environment steps with which a member makes no more updates than others need not
-                have made; without, all make the same number.
+            until: float64 ``(P,)``, environment steps from which on a member makes no more of them; by default none.
             diagnose: with the metrics of the last update.
 
         Returns:
@@ -196,13 +199,20 @@ def _kinds(population: Population, acts: bool) -> list[_Kind]:
     on_cpu = compiles(torch.float32, population.members.device)
     if not on_cpu or "kl" in optimizer.needs or not _is_pure(optimizer):
         return []
-    if population.rollout_steps is None and not (acts and collector.waiting and population.policy.packs):
+    if population.rollout_steps is None and not (acts and _are_episodes_captured(collector, population.policy)):
         return []
     if "kind" not in state:
         return [_Kind(0, optimizer, torch.arange(population.size), state)]
     rows = [(state["kind"] == index).nonzero().squeeze(1) for index in range(len(optimizer.parts))]
     kinds = zip(range(len(rows)), optimizer.parts, rows, state["states"], strict=True)
     return [_Kind(*kind) for kind in kinds if len(kind[2])]
+
+
+def _are_episodes_captured(collector: Collector, policy: Policy) -> bool:
+    """Whether environments wait for a new episode, and a program of whole ones would not be too large."""
+    longest = collector.envs.info.max_episode_steps
+    fits = longest is not None and longest * collector.count <= MOST_SAMPLES
+    return collector.waiting and policy.packs and fits
 
 
 def _is_pure(optimizer: Optimizer) -> bool:

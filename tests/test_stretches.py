@@ -298,11 +298,12 @@ def test_what_cannot_be_captured_is_left_alone(case: str) -> None:
     population.collector.envs.close()
 
 
-@pytest.mark.parametrize("case", ["the first episodes", "sums over episodes", "a shared trunk"])
+@pytest.mark.parametrize("case", ["the first episodes", "sums over episodes", "a shared trunk", "very long episodes"])
 def test_whole_episodes_that_cannot_be_captured_are_left_alone(case: str) -> None:
     changes: dict[str, dict[str, Any]] = {
         "sums over episodes": {"agent": {"name": "reinforce", "baseline": "mean"}},
         "a shared trunk": {"policy": {"shared": True, "hidden": [16]}},
+        "very long episodes": {"env": {"id": "CartPole-v1", "max_episode_steps": 1_000_000}},
     }
     configs = episodes_of(**changes.get(case, {}))
     population = build(configs) if case == "the first episodes" else begun(configs)
