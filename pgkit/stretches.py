@@ -17,15 +17,11 @@ from torch import Tensor
 from pgkit.capture import Capture, Moves, NotCaptured, Program
 from pgkit.compiled_rollout import elementwise
 from pgkit.envs.base import Elementwise
-from pgkit.machine import compiles
-from pgkit.optim.core import Optimizer, map_tree
-from pgkit.policies import Policy
+from pgkit.kinds import Kind, kinds_of
+from pgkit.optim.core import map_tree
 from pgkit.population import Population, tensors_of
-from pgkit.rollout import Collector, Piece
+from pgkit.rollout import Piece
 from pgkit.types import Params, Rollout
-
-MOST_SAMPLES = 2**16
-"""Of whole episodes, of one member: a program has room for the longest that there may be."""
 
 SECONDS = 0.2
 """About so long nobody hears of a stretch, nor stops it."""
@@ -144,13 +140,13 @@ class Stretches:
         own = Rollout(*(tensor.transpose(0, 1) for tensor in rollout))
         return self._learn(one, [Piece(None, own, own)], env_steps, [0] * diagnose)
 
-    def _kinds(self, population: Population, acts: bool, diagnose: bool) -> list["_Kind"]:
+    def _kinds(self, population: Population, acts: bool, diagnose: bool) -> list[Kind]:
         """The kinds that have members; none if one is known not to be captured."""
-        kinds = _kinds(population, acts)
+        kinds = kinds_of(population, acts)
         forms = [_Form(acts, diagnose, kind.number) for kind in kinds]
         return [] if None in [self._captured.get(form, ...) for form in forms] else kinds
 
-    def _run(self, trial: "_Trial", kinds: Sequence["_Kind"], work: "Work", times: int) -> int:
+    def _run(self, trial: "_Trial", kinds: Sequence[Kind], work: "Work", times: int) -> int:
         """How many updates a member made, at most; or ``-1 - n``, where not all were fine after n of them."""
         done = []
         for kind in kinds:
@@ -177,49 +173,6 @@ class _Form(NamedTuple):
     kind: int
 
 
-class _Kind(NamedTuple):
-    """Members that share an optimizer.
-
-    Attributes:
-        number: of the optimizer.
-        optimizer: theirs.
-        rows: int64 ``(M,)``, theirs in the population.
-        state: of the optimizer, with rows for them alone.
-    """
-
-    number: int
-    optimizer: Optimizer
-    rows: Tensor
-    state: Any
-
-
-def _kinds(population: Population, acts: bool) -> list[_Kind]:
-    """The kinds that have members; none if it is clear that nothing can be captured."""
-    optimizer, state, collector = population.optimizer, population.opt_state, population.collector
-    on_cpu = compiles(torch.float32, population.members.device)
-    if not on_cpu or "kl" in optimizer.needs or not _is_pure(optimizer):
-        return []
-    if population.rollout_steps is None and not (acts and _are_episodes_captured(collector, population.policy)):
-        return []
-    if "kind" not in state:
-        return [_Kind(0, optimizer, torch.arange(population.size), state)]
-    rows = [(state["kind"] == index).nonzero().squeeze(1) for index in range(len(optimizer.parts))]
-    kinds = zip(range(len(rows)), optimizer.parts, rows, state["states"], strict=True)
-    return [_Kind(*kind) for kind in kinds if len(kind[2])]
-
-
-def _are_episodes_captured(collector: Collector, policy: Policy) -> bool:
-    """Whether environments wait for a new episode, and a program of whole ones would not be too large."""
-    longest = collector.envs.info.max_episode_steps
-    fits = longest is not None and longest * collector.count <= MOST_SAMPLES
-    return collector.waiting and policy.packs and fits
-
-
-def _is_pure(optimizer: Optimizer) -> bool:
-    """Whether all that it knows is in its state, as tensors."""
-    return bool(optimizer.transforms) or (bool(optimizer.parts) and all(map(_is_pure, optimizer.parts)))
-
-
 class _Trial:
     """What becomes of members, beside what they are, until it is clear that none has broken.
 
@@ -240,7 +193,7 @@ class _Trial:
         params = map_tree(_blank, population.params) if wanted else {}
         self.aside = Aside(torch.full((population.size,), torch.nan, dtype=torch.float64), params)
 
-    def moves(self, kind: _Kind, metrics: Iterable[str]) -> list[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
+    def moves(self, kind: Kind, metrics: Iterable[str]) -> list[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
         """Where tensors come from and go to, and rows of them, in the order of :attr:`_Captured.here`."""
         population, own = self.population, torch.arange(len(kind.rows))
         self.opt_states[kind.number] = map_tree(_blank, kind.state)
@@ -299,7 +252,7 @@ class _Captured(NamedTuple):
     aside: list[Tensor]
     metrics: dict[str, Tensor]
 
-    def run(self, trial: _Trial, kind: _Kind, times: int) -> Tensor:
+    def run(self, trial: _Trial, kind: Kind, times: int) -> Tensor:
         """For the members of the kind; returns what :meth:`pgkit.capture.Program.run` does."""
         rows = [
             (source.contiguous(), target, places)
@@ -313,7 +266,7 @@ class _Captured(NamedTuple):
         return self.program.run(len(kind.rows), times, moves, aside)
 
 
-def _captured(trial: _Trial, kind: _Kind, work: Work) -> _Captured | None:
+def _captured(trial: _Trial, kind: Kind, work: Work) -> _Captured | None:
     """None if an update does what cannot be captured."""
     acts, one = trial.envs is not None, trial.population.take(kind.rows[:1])
     one.optimizer, one.opt_state = kind.optimizer, kind.optimizer.take(kind.state, torch.zeros(1, dtype=torch.int64))

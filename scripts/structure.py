@@ -12,6 +12,8 @@ from pathlib import Path
 LAYERS = (
     (
         "types",
+        "packing",
+        "packing_kernel",
         "seeding",
         "machine",
         "files",
@@ -60,6 +62,7 @@ LAYERS = (
         "diagnosis",
         "causes",
         "breakdown",
+        "kinds",
         "stretches",
         "evaluator",
         "record",
