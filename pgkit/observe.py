@@ -191,10 +191,10 @@ class Observer:
         fixed = population.rollout_steps is not None
         return self._at(self._evaluation_marks, population, fixed and self.configs[0].evaluation.points > 0)
 
-    def until(self, population: Population) -> Tensor:
-        """Environment steps, float64 ``(P,)``, with which to look at each member; infinite if updates are counted."""
+    def until(self, population: Population) -> Tensor | None:
+        """Environment steps, float64 ``(P,)``, with which to look at each member; None if updates are counted."""
         if population.rollout_steps is not None:
-            return self._at(self._log_marks, population, False)
+            return None
         evaluated = self.configs[0].evaluation.points > 0
         rows = self._at(self._log_marks, population, True)
         evaluations = self._at(self._evaluation_marks, population, evaluated)

@@ -98,10 +98,8 @@ def no_marks(population: Population) -> Tensor:
     return torch.full((population.size,), torch.inf, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("case", [*CASES, "kinds"])
-def test_a_stretch_is_as_many_updates(case: str) -> None:
-    """Updates and stretches in turns; then of two members that are left, in another order."""
-    single, whole = population_of(case), population_of(case)
+def alternate(single: Population, whole: Population) -> Population:
+    """Updates and stretches in turns, or updates alone; then of two members that are left, in another order."""
     stretches = Stretches(attempt, learn)
     for turn, times in enumerate([1, 13, 2, 9]):
         if turn == 2:
@@ -111,7 +109,13 @@ def test_a_stretch_is_as_many_updates(case: str) -> None:
             update(single)
         assert stretches.go(whole, times, no_marks(whole)) is not None
         assert_same(single, whole)
-    assert single.collector.statistics.episodes.min() > 2
+    return single
+
+
+@pytest.mark.parametrize("case", [*CASES, "kinds"])
+def test_a_stretch_is_as_many_updates(case: str) -> None:
+    single, whole = population_of(case), population_of(case)
+    assert alternate(single, whole).collector.statistics.episodes.min() > 2
 
 
 def test_members_of_a_stretch_are_as_alone() -> None:
@@ -201,15 +205,7 @@ def begun(configs: list[TrainConfig]) -> Population:
 @pytest.mark.parametrize("case", EPISODES)
 def test_a_stretch_of_whole_episodes_is_as_many_updates(case: str) -> None:
     single, whole = (begun(episodes_of(**EPISODES[case])) for _ in range(2))
-    stretches = Stretches(attempt, learn)
-    for turn, times in enumerate([1, 7, 2, 9]):
-        if turn == 2:
-            single, whole = (population.take(torch.tensor([3, 1])) for population in (single, whole))
-        update(single), update(whole)
-        for _ in range(times):
-            update(single)
-        assert stretches.go(whole, times, no_marks(whole)) is not None
-        assert_same(single, whole)
+    alternate(single, whole)
 
 
 def test_members_with_whole_episodes_stop_where_they_are_looked_at() -> None:
