@@ -10,7 +10,7 @@ episode, and the rollout's end, bootstrap from the value of the true next observ
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from pgkit.policies import Policy
+from pgkit.nn.policy import Policy
 from pgkit.returns import Ends, gae, normalize_advantage
 from pgkit.types import Batch, Params, Rollout
 

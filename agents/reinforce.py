@@ -13,16 +13,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from pgkit.policies import Policy
-from pgkit.returns import (
-    Ends,
-    full_return,
-    leave_one_out_baseline,
-    mean_baseline,
-    normalize_advantage,
-    reward_to_go,
-)
-from pgkit.scans import total
+from pgkit.kernels.scan import total
+from pgkit.nn.policy import Policy
+from pgkit.returns import Ends, full_return, leave_one_out_baseline, mean_baseline, normalize_advantage, reward_to_go
 from pgkit.types import Batch, Params, Rollout
 
 collects = "episodes"

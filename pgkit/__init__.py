@@ -20,35 +20,39 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 if TYPE_CHECKING:
     from pgkit import losses, optim, returns
-    from pgkit.config import TrainConfig, load_config, members, parse_config, to_toml
+    from pgkit.config.load import load_config, parse_config, to_toml
+    from pgkit.config.members import members
+    from pgkit.config.schema import TrainConfig
     from pgkit.envs import make_envs
-    from pgkit.evaluate import play
-    from pgkit.observe import TrainResult
-    from pgkit.policies import Policy, head_for
-    from pgkit.resuming import resume
-    from pgkit.runs import EvaluationResult, evaluate_run
-    from pgkit.training import train
-    from pgkit.types import Batch, Params, PgkitError, Rollout
+    from pgkit.errors import PgkitError
+    from pgkit.nn.distributions import head_for
+    from pgkit.nn.policy import Policy
+    from pgkit.rollouts.evaluate import play
+    from pgkit.training.evaluate_run import EvaluationResult, evaluate_run
+    from pgkit.training.result import TrainResult
+    from pgkit.training.resume import resume
+    from pgkit.training.train import train
+    from pgkit.types import Batch, Params, Rollout
 
 _HOME = {
     "Batch": "types",
-    "EvaluationResult": "runs",
+    "EvaluationResult": "training.evaluate_run",
     "Params": "types",
-    "PgkitError": "types",
-    "Policy": "policies",
+    "PgkitError": "errors",
+    "Policy": "nn.policy",
     "Rollout": "types",
-    "TrainConfig": "config",
-    "TrainResult": "observe",
-    "evaluate_run": "runs",
-    "head_for": "policies",
-    "load_config": "config",
+    "TrainConfig": "config.schema",
+    "TrainResult": "training.result",
+    "evaluate_run": "training.evaluate_run",
+    "head_for": "nn.distributions",
+    "load_config": "config.load",
     "make_envs": "envs",
-    "members": "config",
-    "parse_config": "config",
-    "play": "evaluate",
-    "resume": "resuming",
-    "to_toml": "config",
-    "train": "training",
+    "members": "config.members",
+    "parse_config": "config.load",
+    "play": "rollouts.evaluate",
+    "resume": "training.resume",
+    "to_toml": "config.load",
+    "train": "training.train",
 }
 _MODULES = ("losses", "optim", "returns")
 

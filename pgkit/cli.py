@@ -13,8 +13,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pgkit.config import TrainConfig
-    from pgkit.observe import TrainResult
+    from pgkit.config.schema import TrainConfig
+    from pgkit.training.result import TrainResult
 
 app = typer.Typer(
     help="Policy gradients with pluggable optimizers: train populations of agents, see what the optimizer changes.",
@@ -64,8 +64,9 @@ def train(
     For example: pgkit train cartpole-actor-critic optimizer.name=sgd optimizer.lr=0.05 seed=3
     """
     with _one_line_errors():
-        from pgkit.config import members, read_config
-        from pgkit.rundir import RUNS, check_run_directory
+        from pgkit.config.load import read_config
+        from pgkit.config.members import members
+        from pgkit.runs.directory import RUNS, check_run_directory
 
         settings, notes = read_config(config, overrides or ())
         directory = out or RUNS / settings.name
@@ -73,8 +74,8 @@ def train(
         backend = _check_here(settings)
         if not quiet:
             _print_header(settings, notes, directory, backend)
-        from pgkit.training import default_workers
-        from pgkit.training import train as run
+        from pgkit.training.train import default_workers
+        from pgkit.training.train import train as run
 
         result = run(
             members(settings),
@@ -97,12 +98,12 @@ def resume(
 ) -> None:
     """Continue a run that was stopped, by whatever, as if nothing had happened."""
     with _one_line_errors():
-        from pgkit.rundir import find_run
+        from pgkit.runs.directory import find_run
 
         directory = find_run(run)
-        from pgkit import resuming
+        from pgkit.training import resume
 
-        result = resuming.resume(directory, member=member, out=out, anyway=anyway, progress=not quiet)
+        result = resume.resume(directory, member=member, out=out, anyway=anyway, progress=not quiet)
         if result is None:
             typer.echo(f"{directory} is finished: there is nothing to resume")
         else:
@@ -119,10 +120,10 @@ def evaluate(
 ) -> None:
     """Evaluate the trained agents of a run directory."""
     with _one_line_errors():
-        from pgkit.rundir import find_run
+        from pgkit.runs.directory import find_run
 
         directory = find_run(run)
-        from pgkit.runs import evaluate_run
+        from pgkit.training.evaluate_run import evaluate_run
 
         result = evaluate_run(directory, episodes=episodes, deterministic=deterministic, seed=seed, best=best)
         actions = "most likely" if deterministic else "sampled"
@@ -152,7 +153,7 @@ def compare(
         import os
 
         from pgkit.compare import api
-        from pgkit.types import PgkitError
+        from pgkit.errors import PgkitError
 
         if ray_address and executor != "ray":
             raise PgkitError("--ray-address is for --executor ray")
@@ -195,12 +196,12 @@ def list_(
 ) -> None:
     """List agents, optimizers, configurations or environments, or show one in full."""
     with _one_line_errors():
-        from pgkit import registry
+        from pgkit.config import listing
 
         if name is None:
-            _print_table(registry.overview(kind), kind)
+            _print_table(listing.overview(kind), kind)
         else:
-            typer.echo(registry.describe(kind, name))
+            typer.echo(listing.describe(kind, name))
 
 
 def main() -> None:
@@ -222,8 +223,7 @@ def _one_line_errors() -> Iterator[None]:
         typer.echo("error: out of memory: fewer seeds, environments or steps, or smaller layers, need less", err=True)
         raise typer.Exit(1) from None
     except ValueError as error:
-        from pgkit.explain import one_line
-        from pgkit.types import PgkitError
+        from pgkit.errors import PgkitError, one_line
 
         if not isinstance(error, PgkitError):
             raise
@@ -248,7 +248,7 @@ def _print_plan(plan: Any, cost: Sequence[Mapping[str, Any]], workers: int) -> N
 
 def _check_here(config: "TrainConfig") -> str:
     """That this machine has the device and the environment; the backend that runs it."""
-    from pgkit.config import resolve_device
+    from pgkit.config.schema import resolve_device
     from pgkit.envs.make import create, find_spec, resolve_backend
 
     resolve_device(config.device)

@@ -8,7 +8,7 @@ would silently broadcast, is a ValueError.
 import torch
 from torch import Tensor
 
-from pgkit.scans import total
+from pgkit.kernels.scan import total
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pgkit.optim.core import alike
-from pgkit.scans import scan, total
+from pgkit.kernels.pointwise import alike
+from pgkit.kernels.scan import scan, total
 from pgkit.types import Scalar
 
 

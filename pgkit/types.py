@@ -20,19 +20,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from pgkit.packing import Packing
+from pgkit.kernels.packing import Packing
 
 Params = dict[str, Tensor]
 """Parameters by name (``"actor.0.weight"``); every leaf has shape ``(P, ...)``."""
 
 Scalar = float | Tensor
 """A number shared by all members, or one per member with shape ``(P,)``."""
-
-
-class PgkitError(ValueError):
-    """A mistake of the user, told in one line: what, where, and what is allowed."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,7 @@ class Rollout:
         final_obs: ``(T, P, N, D)`` true next observations where an episode ended, for environments whose
             ``obs[t + 1]`` is already the first of the next episode (SAME_STEP, DISABLED); None when
             ``obs[t + 1]`` is always the true next observation (NEXT_STEP).
-        tapes: what networks have computed of observations, by name, see :func:`pgkit.networks.mlp`.
+        tapes: what networks have computed of observations, by name, see :func:`pgkit.nn.mlp.mlp`.
         packing: where what is valid is, if networks are to see nothing else.
     """
 

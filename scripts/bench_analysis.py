@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pgkit.compare.analysis import analyse
-from pgkit.compare.checks import Scale
-from pgkit.compare.plan import Plan, Run, read_plan
-from pgkit.compare.report import write_report
-from pgkit.compare.stages import stages
+from pgkit.compare.analysis.analyse import analyse
+from pgkit.compare.plan.baselines import Scale
+from pgkit.compare.plan.plan import Plan, Run, read_plan
+from pgkit.compare.report.html import write_report
+from pgkit.compare.selection.stages import stages
 
 SCALE = {"CartPole-v1": Scale(22.2, 500, 475)}
 BASELINES = pd.DataFrame(

@@ -19,9 +19,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pgkit.machine import settle
+from pgkit.nn.distributions import categorical
+from pgkit.nn.policy import Policy
 from pgkit.optim import apply_updates, make
-from pgkit.policies import Policy, categorical
+from pgkit.system.cpu import settle
 from pgkit.types import Params
 
 MEMBERS = 256

@@ -38,14 +38,14 @@ A2C: dict[str, Any] = {
 
 
 def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
-    from pgkit import training
-    from pgkit.config import members as each_seed
-    from pgkit.config import parse_config
-    from pgkit.observe import Observer
-    from pgkit.overrides import apply_overrides
-    from pgkit.population import build
-    from pgkit.stretches import Stretches
-    from pgkit.whole import Here, Whole
+    from pgkit.config.load import parse_config
+    from pgkit.config.members import members as each_seed
+    from pgkit.config.overrides import apply_overrides
+    from pgkit.training import loop
+    from pgkit.training.captured import Stretches
+    from pgkit.training.coordinator import Here, Whole
+    from pgkit.training.monitor import Observer
+    from pgkit.training.population import build
 
     table: dict[str, Any] = A2C | {"env": {"id": env}, "envs_per_member": int(envs)}
     size, _, times = members.partition("x")
@@ -59,7 +59,7 @@ def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
             )
             population = build(configs)
             observer = stack.enter_context(Observer([population], configs, Here(whole)))
-            parts.append((population, observer, Stretches(training.attempt, training.learn)))
+            parts.append((population, observer, Stretches(loop.attempt, loop.learn)))
         captured = Captured()
         time_phases([population for population, *_ in parts], phases, captured)
 
@@ -74,7 +74,7 @@ def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
         def advance() -> int:
             population, *others = next(turns)
             before = population.updates
-            training.advance(population, *others)
+            loop.advance(population, *others)
             return (population.updates - before) * population.size * int(envs) * STEPS
 
         def report() -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Captured:
         """Time spent in stretches by phase: programs of the first phases alone differ by what the next one takes."""
         if self.program is None:
             return Counter()
-        from pgkit.capture import Program
+        from pgkit.compiler.graph import Program
 
         taken = [0.0]
         for _, end in self.ends:
@@ -118,7 +118,7 @@ class Captured:
 
 def seconds_of(program: Any, times: int = 3000) -> float:
     """The least of some turns."""
-    from pgkit.capture import Moves
+    from pgkit.compiler.graph import Moves
 
     nothing = Moves([], [], [], [])
     turns = []
@@ -131,8 +131,9 @@ def seconds_of(program: Any, times: int = 3000) -> float:
 
 def time_phases(populations: Sequence[Any], spent: Counter[str], captured: Captured) -> None:
     """Add up seconds spent in each phase of an update, from now on; the outer of two counts without the inner."""
-    from pgkit import stretches, training
-    from pgkit.observe import Observer
+    from pgkit.training import captured as captured_module
+    from pgkit.training import loop
+    from pgkit.training.monitor import Observer
 
     inside = [0.0]  # seconds of inner phases, innermost last
 
@@ -156,24 +157,24 @@ def time_phases(populations: Sequence[Any], spent: Counter[str], captured: Captu
     replace(type(collector), "_act", "act")
     replace(type(collector.envs), "step", "environments")
     replace(type(collector), "steps", "rollout")
-    replace(training, "targets", "targets")
-    replace(training, "gradient", "gradient")
-    replace(training, "optimize", "optimizer")
+    replace(loop, "targets", "targets")
+    replace(loop, "gradient", "gradient")
+    replace(loop, "optimize", "optimizer")
     replace(Observer, "see", "logging")
-    replace(stretches.Stretches, "go", STRETCHES)
-    replace(stretches.Stretches, "learn", "learning without Python")
+    replace(captured_module.Stretches, "go", STRETCHES)
+    replace(captured_module.Stretches, "learn", "learning without Python")
 
-    class Kept(stretches.Capture):
+    class Kept(captured_module.Capture):
         def __init__(self) -> None:
             super().__init__()
             captured.capture = captured.capture or self
 
-    class KeptProgram(stretches.Program):
+    class KeptProgram(captured_module.Program):
         def __init__(self, steps: Any, *flags: Any) -> None:
             super().__init__(steps, *flags)
             captured.program = captured.program or flags
 
-    stretches.Capture, stretches.Program = Kept, KeptProgram  # type: ignore[misc]
+    captured_module.Capture, captured_module.Program = Kept, KeptProgram  # type: ignore[misc]
 
 
 def sb3_trains(env: str, envs: str, *how: str) -> None:
@@ -218,9 +219,9 @@ def products(members: str, *how: str) -> None:
     forward pass: acting and values have made it. pgkit's own are those of one member after the other, as a
     program: what they work on stays in the cache, and no Python is between them.
     """
-    from pgkit.capture import Capture, Moves, Program
-    from pgkit.machine import settle
-    from pgkit.products import multiply
+    from pgkit.compiler.graph import Capture, Moves, Program
+    from pgkit.kernels.matmul import multiply
+    from pgkit.system.cpu import settle
 
     settle()
     size, envs = int(members), 8

@@ -26,8 +26,8 @@ from typing import Any
 
 import torch
 
-from pgkit import checkpoint
 from pgkit.logging import read_metrics
+from pgkit.runs import checkpoint
 
 PLACE = Path("kill-test")
 CLOCKS = ("times", "seconds", "wall_seconds")

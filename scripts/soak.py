@@ -24,7 +24,7 @@ import numpy as np
 from scipy.stats import linregress
 
 import pgkit
-from pgkit.config import members
+from pgkit.config.members import members
 
 Sample = dict[str, float]
 

@@ -11,18 +11,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pgkit.compare import figures
     from pgkit.compare.api import compare, load, load_pooled, report, report_pooled
-    from pgkit.compare.plan import Plan, read_plan
+    from pgkit.compare.plan.plan import Plan, read_plan
+    from pgkit.compare.report import figures
     from pgkit.compare.tables import Analysis
 
 _HOME = {
     "Analysis": "tables",
-    "Plan": "plan",
+    "Plan": "plan.plan",
     "compare": "api",
     "load": "api",
     "load_pooled": "api",
-    "read_plan": "plan",
+    "read_plan": "plan.plan",
     "report": "api",
     "report_pooled": "api",
 }
@@ -44,5 +44,5 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f"pgkit.compare.{_HOME[name]}"), name)
     if name == "figures":
-        return import_module("pgkit.compare.figures")
+        return import_module("pgkit.compare.report.figures")
     raise AttributeError(f"module 'pgkit.compare' has no attribute {name!r}")

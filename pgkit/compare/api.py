@@ -5,18 +5,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
-from pgkit.compare.analysis import analyse
-from pgkit.compare.checks import scales
-from pgkit.compare.display import Display
-from pgkit.compare.execute import execute, forecast
-from pgkit.compare.executors import Executor, LocalExecutor, RayExecutor
-from pgkit.compare.plan import Plan, read_plan
-from pgkit.compare.pool import Stored, pool, read_stored
-from pgkit.compare.report import draw, write_report
-from pgkit.compare.results import Store
+from pgkit.compare.analysis.analyse import analyse
+from pgkit.compare.analysis.pool import Stored, pool, read_stored
+from pgkit.compare.execution.display import Display
+from pgkit.compare.execution.executors import Executor, LocalExecutor, RayExecutor
+from pgkit.compare.execution.scheduler import execute, forecast
+from pgkit.compare.execution.store import Store
+from pgkit.compare.plan.baselines import scales
+from pgkit.compare.plan.plan import Plan, read_plan
+from pgkit.compare.report.html import draw, write_report
+from pgkit.compare.report.tensorboard import write_tensorboard
 from pgkit.compare.tables import Analysis
-from pgkit.compare.tensorboard import write_tensorboard
-from pgkit.types import PgkitError
+from pgkit.errors import PgkitError
 
 COMPARISONS = Path("comparisons")
 """Where comparisons go below the working directory."""

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from pgkit.explain import show
-from pgkit.types import PgkitError
+from pgkit.errors import PgkitError, show
 
 CASE = ("environment", "agent")
 """What is never pooled, but for the measures across environments."""

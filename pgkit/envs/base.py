@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from pgkit.types import PgkitError
+from pgkit.errors import PgkitError
 
 if TYPE_CHECKING:
     from gymnasium import Space
@@ -71,7 +71,8 @@ class Transition(NamedTuple):
 
 
 class Elementwise(NamedTuple):
-    """A step that can be written down for one environment (:mod:`pgkit.elements`), so that rollouts are compiled.
+    """A step that can be written down for one environment (:mod:`pgkit.compiler.tracer`), so that rollouts are
+    compiled.
 
     Environments with NEXT_STEP autoreset that have it say so by an attribute ``elementwise``.
 

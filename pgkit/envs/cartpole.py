@@ -16,9 +16,9 @@ from torch import Tensor
 
 from pgkit.envs.base import Elementwise, EnvInfo, Transition, check_seeds
 from pgkit.envs.spaces import check_action
-from pgkit.machine import compiles
+from pgkit.errors import PgkitError
 from pgkit.seeding import uniform
-from pgkit.types import PgkitError
+from pgkit.system.cpu import compiles
 
 if TYPE_CHECKING:
     from gymnasium import Space
@@ -189,7 +189,7 @@ def _compiled_step(limit: int, action: Tensor, table: Tensor, over: Tensor, keys
 
 @lru_cache
 def _kernel(limit: int) -> Callable[..., None]:
-    from pgkit.elements import compile_rows  # LLVM is loaded where something is compiled
+    from pgkit.compiler.elementwise import compile_rows  # LLVM is loaded where something is compiled
 
     state = [(torch.float64, 1)] * 6 + [(torch.bool, 1)]
     results = [(torch.float32, 4)] * 4 + [(torch.float32, 1)] + [(torch.bool, 1)] * 3

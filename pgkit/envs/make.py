@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from pgkit.envs import pool
+from pgkit.envs import envpool
+from pgkit.envs.async_envs import AsyncEnvs
 from pgkit.envs.base import Environments
 from pgkit.envs.cartpole import CartPole
-from pgkit.envs.pool import EnvPoolEnvs
-from pgkit.envs.sync import SyncEnvs
-from pgkit.envs.vector import wrap_vector_env
-from pgkit.envs.workers import AsyncEnvs
-from pgkit.types import PgkitError
+from pgkit.envs.envpool import EnvPoolEnvs
+from pgkit.envs.sync_envs import SyncEnvs
+from pgkit.envs.vector_env import wrap_vector_env
+from pgkit.errors import PgkitError
 
 if TYPE_CHECKING:
     from gymnasium import Env
@@ -96,7 +96,7 @@ def resolve_backend(
         return "gymnasium"
     if env_id == "CartPole-v1":
         return "pgkit"
-    return "envpool" if env_id in pool.AUTOMATIC and pool.installed() else "gymnasium"
+    return "envpool" if env_id in envpool.AUTOMATIC and envpool.installed() else "gymnasium"
 
 
 def list_envs() -> list[str]:

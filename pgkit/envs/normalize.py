@@ -8,7 +8,8 @@ for any P.
 import torch
 from torch import Tensor
 
-from pgkit.types import PgkitError, Scalar
+from pgkit.errors import PgkitError
+from pgkit.types import Scalar
 
 Stats = dict[str, Tensor]
 """``count (P,)``, ``mean (P, D)`` and ``squares (P, D)``, the sum of squared deviations from the mean; float64."""

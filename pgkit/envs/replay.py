@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgkit.types import PgkitError
+from pgkit.errors import PgkitError
 
 if TYPE_CHECKING:
     from gymnasium import Env

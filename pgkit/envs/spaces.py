@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from pgkit.types import PgkitError
+from pgkit.errors import PgkitError
 
 if TYPE_CHECKING:
     from gymnasium import Space

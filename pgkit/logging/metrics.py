@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from pgkit.types import PgkitError
+from pgkit.errors import PgkitError
 
 
 class Metric(NamedTuple):

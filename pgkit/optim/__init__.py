@@ -10,15 +10,16 @@
 tensor([0.9000, 0.8000, 0.7000])
 """
 
-from pgkit.optim.combine import by_member, by_name, matches
-from pgkit.optim.compose import chain
-from pgkit.optim.core import Optimizer, Schedule, Transform, put_tree, take_tree
-from pgkit.optim.foreign import from_torch
-from pgkit.optim.measures import diagnostics, measure, snapshot
-from pgkit.optim.moving import apply_updates
-from pgkit.optim.natural import fisher_vector_product
+from pgkit.optim.base import Optimizer, Schedule, Transform
+from pgkit.optim.chain import chain
+from pgkit.optim.diagnostics import diagnostics, measure, snapshot
+from pgkit.optim.from_config import describe, from_settings
+from pgkit.optim.natural_gradient import fisher_vector_product
+from pgkit.optim.partition import by_member, by_name, matches
 from pgkit.optim.registry import Recipe, make, recipes, register
-from pgkit.optim.settings import describe, from_settings
+from pgkit.optim.torch_adapter import from_torch
+from pgkit.optim.update import apply_updates
+from pgkit.tree import put_tree, take_tree
 
 __all__ = [
     "Optimizer",

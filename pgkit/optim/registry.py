@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pgkit.optim import natural
-from pgkit.optim import recipes as named
+from pgkit.errors import PgkitError
+from pgkit.optim import natural_gradient
+from pgkit.optim import optimizers as named
 from pgkit.optim import transforms as t
-from pgkit.optim.compose import chain
-from pgkit.optim.core import Optimizer, Schedule
-from pgkit.optim.foreign import foreign_recipe
-from pgkit.optim.hyperparameters import check_keys, flag, numbers_of, suggest
+from pgkit.optim.base import Optimizer, Schedule
+from pgkit.optim.chain import chain
 from pgkit.optim.schedules import schedule_of
-from pgkit.types import PgkitError
+from pgkit.optim.torch_adapter import foreign_recipe
+from pgkit.optim.validation import check_keys, flag, numbers_of, suggest
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def make(name: str, *, schedule: Mapping[str, Any] | None = None, **hyperparamet
         name: a recipe, or ``"package.module:Class"``.
         schedule: schedules by hyperparameter: ``{"lr": "linear"}`` or ``{"lr": {"kind": "linear", "end": 1e-5}}``.
         hyperparameters: of the recipe, and of :func:`around`; each a number, one per member (a sequence or a tensor
-            ``(P,)``), or a :class:`~pgkit.optim.core.Schedule`.
+            ``(P,)``), or a :class:`~pgkit.optim.base.Schedule`.
 
     Raises:
         PgkitError: unknown name or key, or a value out of range.
@@ -180,6 +180,6 @@ for _recipe in (
     named.radam,
     named.adamax,
     named.lion,
-    natural.npg,
+    natural_gradient.npg,
 ):
     register(_recipe.__name__, _recipe)

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgkit.optim.core import Number, Schedule, Signals, Vectors, alike, signal
-from pgkit.optim.hyperparameters import check, check_keys, suggest
-from pgkit.types import PgkitError
+from pgkit.errors import PgkitError
+from pgkit.kernels.pointwise import alike
+from pgkit.optim.base import Number, Schedule, Signals, Vectors, signal
+from pgkit.optim.validation import check, check_keys, suggest
 
 
 def constant(start: Number) -> Schedule:

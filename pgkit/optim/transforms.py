@@ -5,22 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgkit.optim.compose import chain
-from pgkit.optim.core import (
-    Columns,
-    Hyper,
-    Leaf,
-    Optimizer,
-    Signals,
-    Transform,
-    Vectors,
-    alike,
-    per_leaf,
-    signal,
-)
-from pgkit.optim.hyperparameters import check
-from pgkit.optim.sums import inner, row_sum
-from pgkit.types import Params, PgkitError
+from pgkit.errors import PgkitError
+from pgkit.kernels.pointwise import alike
+from pgkit.optim.base import Columns, Hyper, Leaf, Optimizer, Signals, Transform, Vectors, per_leaf, signal
+from pgkit.optim.chain import chain
+from pgkit.optim.reductions import inner, row_sum
+from pgkit.optim.validation import check
+from pgkit.types import Params
 
 
 def scale_by_rate(lr: Hyper) -> Transform:

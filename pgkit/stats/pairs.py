@@ -13,17 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
-from pgkit.stats.samples import (
-    LEVEL,
-    Estimate,
-    FloatArray,
-    Rng,
-    Verdict,
-    as_sample,
-    batches,
-    check_share,
-    generator,
-)
+from pgkit.stats.samples import LEVEL, Estimate, FloatArray, Rng, Verdict, as_sample, batches, check_share, generator
 
 EXACT_LIMIT = 200_000
 """Permutation tests enumerate when there are at most so many ways to split."""

@@ -13,16 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from pgkit.stats.samples import (
-    LEVEL,
-    Estimate,
-    FloatArray,
-    Rng,
-    as_array,
-    generator,
-    percentile_interval,
-    sort_columns,
-)
+from pgkit.stats.samples import LEVEL, Estimate, FloatArray, Rng, as_array, generator, percentile_interval, sort_columns
 
 RESAMPLES = 2_000
 NEAR_BEST = 0.9

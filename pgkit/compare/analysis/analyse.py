@@ -1,0 +1,355 @@
+"""From stored runs to everything that a report says: tables of statistics, by the functions of :mod:`pgkit.stats`."""
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pgkit import optim, stats
+from pgkit.compare.analysis import across_environments
+from pgkit.compare.plan.baselines import Scale
+from pgkit.compare.plan.plan import Plan, Point
+from pgkit.compare.plan.schema import TIERS
+from pgkit.compare.selection.scores import curves_of, score_curves, score_runs
+from pgkit.compare.selection.stages import Tuned, stages, tuned
+from pgkit.compare.tables import Analysis, make_table, schemas
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+Row = dict[str, Any]
+Case = tuple[str, str]
+
+ROOT_SEED = 20_000
+"""Of all resampling; a generator's key beside it is where it is used, never a name."""
+
+
+def analyse(
+    plan: Plan,
+    scale: Mapping[str, Scale],
+    baselines: pd.DataFrame,
+    stored: pd.DataFrame,
+    provenance: Mapping[str, Any],
+) -> Analysis:
+    """Everything that a report says; the same arguments give the same numbers to the last bit.
+
+    Args:
+        plan: of the comparison.
+        scale: of each environment.
+        baselines: the stupid policies' returns.
+        stored: raw results of runs, complete or not: stages that have not begun leave their tables empty.
+        provenance: plain data as in ``provenance.json``.
+    """
+    runs = score_runs(plan, scale, stored)
+    found = tuned(plan, scale, stored)
+    evaluated = runs[runs["stage"] == "evaluation"]
+    wanted = schemas(plan.all_tuned, plan.greedy)
+    rows: dict[str, list[Row]] = {name: [] for name in wanted}
+    for index, (case, of_case) in enumerate(found.items()):
+        _add_tuning(plan, rows, case, of_case, runs, index)
+        scores = _scores(plan, evaluated, case)
+        if all(len(of_arm) for of_arm in scores.values()):
+            _add_evaluation(plan, scale[case[0]], rows, case, of_case, runs, stored, index)
+            rows["pairs"] += _pairs(plan, case, of_case, runs, index)
+    for agent in plan.config.agents:
+        across_environments.add(plan, rows, agent, evaluated, found)
+    rows["baselines"] = [
+        {**row, "score": float(scale[str(row["environment"])].score(float(row["return_mean"])))}
+        for row in baselines.to_dict("records")
+    ]
+    if plan.all_tuned:
+        rows["settings"] = _settings(plan)
+    long = {"runs": runs, "curves": score_curves(plan, scale, stored)}
+    tables = {
+        name: long[name][list(schema.all)] if name in long else make_table(name, rows[name], schema)
+        for name, schema in wanted.items()
+    }
+    return Analysis(plan.as_data(), tables, _facts(plan, scale, stored, runs, provenance))
+
+
+def seed(*key: int) -> np.random.Generator:
+    """The random numbers of one place in the analysis."""
+    return np.random.default_rng([ROOT_SEED, *key])
+
+
+def _of_case(frame: pd.DataFrame, case: Case) -> pd.DataFrame:
+    return frame[(frame["environment"] == case[0]) & (frame["agent"] == case[1])]
+
+
+def _scores(plan: Plan, runs: pd.DataFrame, case: Case) -> dict[str, Array]:
+    """Scores ``(n,)`` of each arm's runs in a case, in the order of their seeds."""
+    of_case = _of_case(runs, case).sort_values("seed")
+    return {arm: of_case.loc[of_case["optimizer"] == arm, "auc"].to_numpy(dtype=float) for arm in plan.arms}
+
+
+def _add_tuning(
+    plan: Plan, rows: dict[str, list[Row]], case: Case, found: Tuned, runs: pd.DataFrame, index: int
+) -> None:
+    """The tables of the tuning stage."""
+    tuning = _of_case(runs[runs["stage"] == "tuning"], case)
+    for number, (arm, scores) in enumerate(found.scores.items()):
+        of_arm, selection = tuning[tuning["optimizer"] == arm], found.selections[arm]
+        keys = {"environment": case[0], "agent": case[1], "optimizer": arm}
+        points = found.points[arm]
+        table = of_arm.pivot(index=["lr", "setting"], columns="seed", values="failure")
+        failed = table.reindex(pd.MultiIndex.from_tuples(points)).to_numpy() != ""
+        cost = {"runs": len(of_arm), "env_steps": int(of_arm["env_steps"].sum())}
+        rows["selection"].append({**keys, **_selected(plan, found, arm), "edge": found.edges[arm], **cost})
+        rows["sensitivity"] += [
+            {
+                **keys,
+                **_numbered(plan, point),
+                "n": len(plan.tuning_seeds),
+                "mean": float(scores[r].mean()),
+                "failure_rate": float(failed[r].mean()),
+                "chosen_share": float(selection.chosen_share[r]),
+                "in_set": bool(selection.in_set[r]),
+                "selected": r == selection.best,
+            }
+            for r, point in enumerate(points)
+        ]
+        if not plan.all_tuned:
+            measures = stats.rate_sensitivity(scores, failed, found.rates, seed(0, index, number))
+            rows["rates"].append({**keys, **across_environments.spread(measures._asdict())})
+        best = stats.expected_best_intervals(scores, seed(1, index, number))
+        rows["expected_best"] += [{**keys, "k": k, **value._asdict()} for k, value in enumerate(best, start=1)]
+
+
+def _numbered(plan: Plan, point: Point) -> Row:
+    """A point's columns: its rate and, where all is tuned, its number."""
+    return {"setting": point.setting, "lr": point.lr} if plan.all_tuned else {"lr": point.lr}
+
+
+def _selected(plan: Plan, found: Tuned, arm: str) -> Row:
+    """What tuning selected of an arm, and the second-best, in full where all is tuned."""
+    best, second = found.selected(arm), found.second(arm)
+    row: Row = {"lr": best.lr, "second_lr": np.nan if second is None else second.lr}
+    if not plan.all_tuned:
+        return row
+    row |= {"setting": best.setting, "second_setting": np.nan if second is None else second.setting}
+    row |= {"hyperparameters": in_full(plan.settings[arm][best.setting])}
+    return row | {"second_hyperparameters": "" if second is None else in_full(plan.settings[arm][second.setting])}
+
+
+def in_full(setting: Mapping[str, float]) -> str:
+    """Every tuned hyperparameter of a setting: ``lr = 0.003, beta1 = 0.95``."""
+    return ", ".join(f"{name} = {value:g}" for name, value in setting.items())
+
+
+def _settings(plan: Plan) -> list[Row]:
+    """The table ``settings``: what each arm's numbers of settings stand for."""
+    return [
+        {"optimizer": arm, "setting": number, "hyperparameter": name, "value": value}
+        for arm, of_arm in plan.settings.items()
+        for number, setting in enumerate(of_arm)
+        for name, value in setting.items()
+    ]
+
+
+def _add_evaluation(
+    plan: Plan,
+    scale: Scale,
+    rows: dict[str, list[Row]],
+    case: Case,
+    found: Tuned,
+    runs: pd.DataFrame,
+    stored: pd.DataFrame,
+    index: int,
+) -> None:
+    """The tables ``arms`` and ``neighbours``."""
+    evaluated, beside = (_of_case(runs[runs["stage"] == stage], case) for stage in ("evaluation", "neighbour"))
+    ranks = stats.rank_arms(list(_scores(plan, evaluated, case).values()), seed(2, index))
+    budget = next(c.config.steps for c in plan.cases if (c.environment, c.agent) == case)
+    for number, arm in enumerate(plan.arms):
+        keys = {"environment": case[0], "agent": case[1], "optimizer": arm}
+        of_arm = evaluated[evaluated["optimizer"] == arm]
+        scores = curves_of(plan, scale, stored.loc[of_arm.index])
+        rank = {"p_best": float(ranks.p_best[number]), "mean_rank": float(ranks.mean_rank[number])}
+        of_arm_row = _of_arm(of_arm, scores, budget, seed(3, index, number))
+        of_arm_row |= _numbered(plan, found.selected(arm))
+        of_arm_row |= {"greedy_auc": float(of_arm["greedy_auc"].mean())} if plan.greedy else {}
+        rows["arms"].append({**keys, **of_arm_row, **rank})
+        for (rate, number_of), of_point in beside[beside["optimizer"] == arm].groupby(["lr", "setting"]):
+            point = Point(rate, number_of)
+            offset = 0 if plan.all_tuned else found.points[arm].index(point) - found.selections[arm].best
+            rows["neighbours"].append(
+                {
+                    **keys,
+                    **_numbered(plan, point),
+                    "offset": offset if abs(offset) == 1 else 0,
+                    "n": len(of_point),
+                    "mean": float(of_point["auc"].mean()),
+                    "minimum": float(of_point["auc"].min()),
+                    "failure_rate": float((of_point["failure"] != "").mean()),
+                }
+            )
+
+
+def _of_arm(runs: pd.DataFrame, scores: Array, budget: int, rng: np.random.Generator) -> Row:
+    """Statistics of an arm's evaluation runs; ``scores (n, K)`` are their curves."""
+    x, n = runs["auc"].to_numpy(dtype=float), len(runs)
+    steps = runs["steps_to_threshold"].to_numpy(dtype=float)
+    (t_low, t_high), (bca_low, bca_high) = stats.t_interval(x), stats.bca_interval(x, rng)
+    tolerance = stats.tolerance_interval(x)
+    row: Row = {
+        "lr": float(runs["lr"].iloc[0]),
+        "n": n,
+        "mean": float(x.mean()),
+        "median": float(np.median(x)),
+        "sd": float(x.std(ddof=1)) if n > 1 else np.nan,
+        "t_low": t_low,
+        "t_high": t_high,
+        "bca_low": bca_low,
+        "bca_high": bca_high,
+        "skew": stats.skewness(x),
+        "tolerance_low": tolerance.low,
+        "tolerance_high": tolerance.high,
+        "tolerance_confidence": tolerance.confidence,
+        "steps_mean": stats.restricted_mean(steps, budget),
+        "steps_median": stats.median_time(steps, budget),
+        "worst_drawdown": float(runs["max_drawdown"].max()),
+        "dr": float(stats.dispersion_across_runs(scores).mean()),
+        "rr": float(stats.risk_across_runs(scores).mean()),
+    }
+    events = {"failure": runs["failure"] != "", "collapse": runs["collapsed"], "solved": runs["solved"]}
+    for name, count_name in (("failure", "failures"), ("collapse", "collapses"), ("solved", "solved")):
+        count = int(events[name].sum())
+        rate = stats.wilson(count, n)
+        row |= {count_name: count, f"{name}_rate": rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
+    means = ("final", "greedy", "dt", "srt", "lrt", "max_drawdown", "retention", "df", "rf")
+    return row | {name: float(runs[name].mean()) for name in means}
+
+
+def _pairs(plan: Plan, case: Case, found: Tuned, runs: pd.DataFrame, index: int) -> list[Row]:
+    """Every pair of arms, with the verdict, and whether the second-best settings would tell otherwise."""
+    scores = _scores(plan, runs[runs["stage"] == "evaluation"], case)
+    second = _second_best(case, found, runs)
+    rows = []
+    for number, (first, other) in enumerate(combinations(plan.arms, 2)):
+        a, b, rope = scores[first], scores[other], plan.config.rope
+        difference, p, better = _compare(a, b, plan.config.paired, seed(4, index, number))
+        verdict = stats.verdict(difference.low, difference.high, rope)
+        seconds = (second.get(first, a), second.get(other, b)) if first in second or other in second else None
+        rows.append(
+            {
+                "environment": case[0],
+                "agent": case[1],
+                "first": first,
+                "second": other,
+                "difference": difference.value,
+                "low": difference.low,
+                "high": difference.high,
+                "p": p,
+                **across_environments.spread({"improvement": better}),
+                "verdict": verdict,
+                "second_best_verdict": "" if seconds is None else _verdict(seconds, rope),
+                "flips": seconds is not None and _flips(verdict, seconds, rope),
+            }
+        )
+    if not rows:
+        return []
+    adjusted = stats.holm([row["p"] for row in rows])
+    return [{**row, "p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+
+
+def _compare(
+    a: Array, b: Array, paired: bool, rng: np.random.Generator
+) -> tuple[stats.Difference, float, stats.Estimate]:
+    """Difference of means, permutation p-value and probability of improvement; seed by seed if the plan says so."""
+    if paired:
+        return stats.paired_difference(a, b), stats.paired_permutation_test(a, b, rng), stats.paired_improvement(a, b)
+    return stats.welch(a, b), stats.permutation_test(a, b, rng), stats.probability_of_improvement(a, b)
+
+
+def _verdict(pair: tuple[Array, Array], rope: float) -> str:
+    difference = stats.welch(*pair)
+    return stats.verdict(difference.low, difference.high, rope)
+
+
+def _second_best(case: Case, found: Tuned, runs: pd.DataFrame) -> dict[str, Array]:
+    """Scores of each arm's second-best setting on evaluation seeds, where it has one that was run."""
+    beside = _of_case(runs[runs["stage"] == "neighbour"], case)
+    scores = {}
+    for arm in found.selections:
+        if (point := found.second(arm)) is not None:
+            chosen = (beside["optimizer"] == arm) & (beside["lr"] == point.lr) & (beside["setting"] == point.setting)
+            scores[arm] = beside.loc[chosen, "auc"].to_numpy(dtype=float)
+    return {arm: x for arm, x in scores.items() if len(x)}
+
+
+def _flips(verdict: str, alternative: tuple[Array, Array], rope: float) -> bool:
+    """Whether the difference of the second-best settings contradicts a verdict (few seeds: by its point estimate)."""
+    difference = float(alternative[0].mean() - alternative[1].mean())
+    contradicted = {"better": difference <= rope, "worse": difference >= -rope, "equivalent": abs(difference) > rope}
+    return contradicted.get(verdict, False)
+
+
+NOT_VARIED = (
+    "network architecture and initialisation",
+    "batch: environments and steps per update",
+    "discount and advantage estimation",
+    "gradient clipping and the learning rate's schedule",
+    "the critic's optimizer",
+)
+
+
+def _facts(
+    plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame, runs: pd.DataFrame, provenance: Mapping[str, Any]
+) -> Row:
+    known = stages(plan, scale, stored)
+    missing = sum(len(stage.todo) for stage in known)
+    only = [f"the environment (only {plan.cases[0].environment})"] if len(plan.config.environments) == 1 else []
+    return {
+        "planned": sum(len(stage.runs) for stage in known),
+        "finished": len(runs),
+        "failed": int((runs["failure"] != "").sum()),
+        "missing": missing,
+        "deviations": [*_pooled(provenance), *_deviations(plan, missing, known[-1].name)],
+        "formulas": {label: _formula(str(settings["name"])) for label, settings in plan.arms.items()},
+        "provenance": dict(provenance),
+        "not_varied": [*only, *NOT_VARIED, _not_tuned(plan)],
+        "wall_seconds": sum(session["wall_seconds"] for session in provenance.get("sessions", [])),
+    }
+
+
+def _not_tuned(plan: Plan) -> str:
+    """What was held of the optimizers themselves."""
+    if not plan.all_tuned:
+        return "hyperparameters of the optimizers other than the learning rate (at their documented defaults)"
+    return (
+        "what lies outside the declared ranges of the tuned hyperparameters, and hyperparameters without a range "
+        "(listed with each optimizer)"
+    )
+
+
+def _pooled(provenance: Mapping[str, Any]) -> list[str]:
+    """That this is no comparison of one plan, if it is none."""
+    plans = [f"{name} ({plan[:12]})" for name, plan in provenance.get("pooled", {}).items()]
+    return [f"pooled after the fact from plans that were declared one by one: {', '.join(plans)}"] if plans else []
+
+
+def _deviations(plan: Plan, missing: int, stage: str) -> list[str]:
+    """Where the comparison is not what its tier says."""
+    tier, name = TIERS[plan.config.tier], plan.config.tier
+    count = len(next(iter(plan.settings.values()), ()))
+    pairs_of = (
+        ("settings", count == tier.settings, count, tier.settings)
+        if plan.all_tuned
+        else ("learning rates", list(plan.rates) == list(tier.rates), len(plan.rates), len(tier.rates)),
+        ("tuning seeds", len(plan.tuning_seeds) == tier.tuning, len(plan.tuning_seeds), tier.tuning),
+        (
+            "evaluation seeds",
+            len(plan.evaluation_seeds) == tier.evaluation,
+            len(plan.evaluation_seeds),
+            tier.evaluation,
+        ),
+    )
+    found = [
+        f"{what}: {own} of its own, not the {name} tier's {tiers}" for what, same, own, tiers in pairs_of if not same
+    ]
+    return found + ([f"incomplete: {missing} runs of the {stage} stage are missing"] if missing else [])
+
+
+def _formula(name: str) -> str:
+    recipe = optim.registry.find(name)
+    return f"{recipe.formula}\n\nSource: {recipe.source}"

@@ -1,0 +1,1 @@
+"""Running the plan: batches, workers, the store of results."""

@@ -1,0 +1,104 @@
+"""What a person sees while a comparison runs: stage, runs, speed, time left and who leads. Quiet without a terminal."""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from pgkit.compare.plan.baselines import Scale
+from pgkit.compare.plan.plan import Plan
+from pgkit.compare.selection.scores import score_runs
+from pgkit.compare.selection.stages import Stage
+
+
+class Display:
+    """A context; the terminal is given back at its end.
+
+    Args:
+        shown: False shows nothing but what must be said.
+    """
+
+    def __init__(self, shown: bool = True) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        columns: list[Any] = [TextColumn("{task.description:<11}"), BarColumn()]
+        columns += [TextColumn("{task.fields[runs]}  {task.fields[speed]}"), TimeElapsedColumn(), TextColumn("<")]
+        self._progress = Progress(*columns, TimeRemainingColumn(), console=console)
+        self._live = Live(self._progress, console=console, refresh_per_second=4)
+        self._shown = shown
+        self._is_live = shown and sys.stderr.isatty()
+        self._task: Any = None
+        self._under_way: dict[int, float] = {}
+        self._finished = 0.0
+        self._runs = [0, 0]
+
+    def __enter__(self) -> "Display":
+        if self._is_live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._is_live:
+            self._live.stop()
+
+    def begin(self, stage: Stage, env_steps: int) -> None:
+        """A stage begins, with so many environment steps to go."""
+        self._under_way, self._finished = {}, 0.0
+        self._runs = [len(stage.runs) - len(stage.todo), len(stage.runs)]
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(stage.name, total=env_steps, runs="", speed="")
+        if not self._is_live and self._shown:
+            self.say(f"{stage.name}: {len(stage.todo)} runs")
+        self.refresh()
+
+    def steps(self, chunk: int, steps: float) -> None:
+        """A chunk under way has come so far."""
+        self._under_way[chunk] = steps
+
+    def done(self, chunk: int, runs: int, steps: float) -> None:
+        """A chunk is stored."""
+        self._under_way.pop(chunk, None)
+        self._finished += steps
+        self._runs[0] += runs
+
+    def refresh(self) -> None:
+        """Show the present numbers."""
+        speed = self._progress.tasks[-1].speed
+        self._progress.update(
+            self._task,
+            completed=self._finished + sum(self._under_way.values()),
+            runs=f"{self._runs[0]}/{self._runs[1]} runs",
+            speed=f"{speed:,.0f} steps/s" if speed else "",
+        )
+
+    def leaders(self, plan: Plan, scale: Mapping[str, Scale], load: Callable[[], pd.DataFrame]) -> None:
+        """The best mean score of every arm so far, case by case; results are loaded only if somebody looks."""
+        if self._is_live:
+            from rich.console import Group
+
+            self._live.update(Group(self._progress, _leader_board(plan, scale, load())))
+
+    def say(self, text: str) -> None:
+        """A line that stays, terminal or not."""
+        self._progress.console.print(text)
+
+
+def _leader_board(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table("environment", "agent", *plan.arms, box=SIMPLE_HEAD, title="best mean score so far (lr)")
+    means = score_runs(plan, scale, stored).groupby(["environment", "agent", "optimizer", "lr"])["auc"].mean()
+    for case in plan.cases:
+        cells = []
+        for arm in plan.arms:
+            key = (case.environment, case.agent, arm)
+            of_arm = means.loc[key] if key in means.index.droplevel("lr") else means.iloc[:0]
+            cells.append(f"{of_arm.max():.2f} ({of_arm.idxmax():g})" if len(of_arm) else "")
+        table.add_row(case.environment, case.agent, *cells)
+    return table

@@ -1,0 +1,178 @@
+"""Where chunks of runs are trained: processes on this machine, or a Ray cluster. Both give the same bits."""
+
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple, Protocol
+
+from pgkit.compare.execution.worker import Row, run_chunk
+from pgkit.config.schema import TrainConfig
+from pgkit.errors import PgkitError, one_line
+from pgkit.system import processes
+
+
+class Event(NamedTuple):
+    """What an executor tells of a chunk.
+
+    Attributes:
+        chunk: its number.
+        kind: "steps" (environment steps so far), "done" (with its rows) or "failed" (with the reason).
+        content: as the kind says.
+    """
+
+    chunk: int
+    kind: str
+    content: Any
+
+
+class Executor(Protocol):
+    """Trains chunks, several at a time.
+
+    Attributes:
+        workers: how many at a time.
+    """
+
+    workers: int
+
+    def start(self, chunk: int, configs: Sequence[TrainConfig]) -> None:
+        """Begin to train a chunk; at most ``workers`` may be under way."""
+
+    def events(self, timeout: float) -> list[Event]:
+        """What has happened, after at most so many seconds."""
+
+    def close(self) -> None:
+        """End everything that is under way."""
+
+
+class LocalExecutor:
+    """A process of its own for every chunk, with one thread: a crash costs that chunk and nothing else."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._running: dict[int, tuple[BaseProcess, Connection]] = {}
+
+    def start(self, chunk: int, configs: Sequence[TrainConfig]) -> None:
+        self._running[chunk] = processes.start(_work, list(configs), preload="pgkit.compare.execution.worker")
+
+    def events(self, timeout: float) -> list[Event]:
+        ready = wait([connection for _, connection in self._running.values()], timeout)
+        found = []
+        for chunk, (process, connection) in list(self._running.items()):
+            while connection in ready and chunk in self._running and connection.poll():
+                event = self._receive(chunk, process, connection)
+                found.append(event)
+                if event.kind != "steps":
+                    self._end(chunk)
+        return found
+
+    def close(self) -> None:
+        for process, _ in self._running.values():
+            process.kill()
+        for chunk in list(self._running):
+            self._end(chunk)
+
+    def pids(self) -> list[int]:
+        """The processes under way."""
+        return [process.pid for process, _ in self._running.values() if process.pid]
+
+    def _receive(self, chunk: int, process: Any, connection: Connection) -> Event:
+        try:
+            return Event(chunk, *connection.recv())
+        except (EOFError, OSError):
+            process.join()
+            return Event(chunk, "failed", f"its process ended unexpectedly (exit code {process.exitcode})")
+
+    def _end(self, chunk: int) -> None:
+        process, connection = self._running.pop(chunk)
+        process.join()
+        connection.close()
+
+
+def _work(connection: Connection, configs: Sequence[TrainConfig]) -> None:
+    """The life of a worker process: it dies with its parent, whose pipe breaks."""
+    last = time.monotonic()
+
+    def on_steps(steps: float) -> None:
+        nonlocal last
+        if time.monotonic() - last > processes.SECONDS_BETWEEN_SIGNS:
+            last = time.monotonic()
+            connection.send(("steps", steps))
+
+    try:
+        connection.send(("done", run_chunk(configs, on_steps)))
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        connection.send(("failed", one_line(error)))
+
+
+class RayExecutor:
+    """Tasks of one core each on a Ray cluster.
+
+    Args:
+        workers: how many at a time.
+        address: of the cluster; None starts one on this machine.
+
+    Raises:
+        PgkitError: Ray is not installed, or there is no cluster at the address.
+    """
+
+    def __init__(self, workers: int, address: str | None = None) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise PgkitError("--executor ray needs the package ray: pip install 'pgkit-rl[ray]'") from None
+        self.workers = workers
+        self._ray = ray
+        if address:
+            _check_reachable(address)
+        options: dict[str, Any] = (
+            {"address": address} if address else {"address": "local", "num_cpus": workers, "include_dashboard": False}
+        )
+        try:
+            ray.init(**options, configure_logging=False, log_to_driver=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            hint = "if it asks for a token, set RAY_AUTH_MODE=token"
+            raise PgkitError(f"cannot reach a Ray cluster at {address}: {error} ({hint})") from None
+        variables = {"env_vars": {"OMP_NUM_THREADS": "1"}}
+        self._remote: Callable[..., Any] = ray.remote(num_cpus=1, max_retries=0, runtime_env=variables)(
+            _ray_work
+        ).remote
+        self._running: dict[Any, int] = {}
+
+    def start(self, chunk: int, configs: Sequence[TrainConfig]) -> None:
+        self._running[self._remote(list(configs))] = chunk
+
+    def events(self, timeout: float) -> list[Event]:
+        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
+        return [self._receive(reference) for reference in ready]
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+    def _receive(self, reference: Any) -> Event:
+        chunk = self._running.pop(reference)
+        try:
+            return Event(chunk, "done", self._ray.get(reference))
+        except self._ray.exceptions.RayTaskError as error:
+            return Event(chunk, "failed", one_line(error.cause))
+        except self._ray.exceptions.RayError as error:
+            return Event(chunk, "failed", one_line(error))
+
+
+def _check_reachable(address: str, timeout: float = 5.0) -> None:
+    """Ray itself waits for minutes for a cluster that is not there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host:
+        return  # "auto", or the name of a local cluster
+    try:
+        socket.create_connection((host, int(port)), timeout).close()
+    except (OSError, ValueError) as error:
+        raise PgkitError(f"cannot reach a Ray cluster at {address}: {error}") from None
+
+
+def _ray_work(configs: Sequence[TrainConfig]) -> list[Row]:
+    return run_chunk(configs)

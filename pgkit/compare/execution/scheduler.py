@@ -1,0 +1,159 @@
+"""Running a plan: stage by stage, chunk by chunk, on an executor, so that stopping loses only the chunks in flight."""
+
+import fcntl
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from pgkit.compare.execution.batches import check_here, choose_size, cut, measure
+from pgkit.compare.execution.display import Display
+from pgkit.compare.execution.executors import Executor
+from pgkit.compare.execution.store import LOCK, Store
+from pgkit.compare.plan.baselines import Scale, measure_baselines, scales
+from pgkit.compare.plan.plan import Plan, Run
+from pgkit.compare.selection.stages import Stage, stages
+from pgkit.config.schema import TrainConfig
+from pgkit.envs.make import find_spec
+from pgkit.errors import PgkitError
+
+TRIES = 2
+"""Of a chunk whose process crashes."""
+
+
+class Unfinished(PgkitError):
+    """Some runs could not be run; the others were. The same command tries again."""
+
+    exit_code = 1
+
+
+def execute(plan: Plan, store: Store, executor: Executor, display: Display) -> None:
+    """Run what is missing.
+
+    Raises:
+        PgkitError: the directory belongs to another plan or origin, is in use, or cannot be written.
+        Unfinished: chunks that failed twice; everything else is done.
+    """
+    store.check(plan)
+    check_here(plan)
+    with _locked(store):
+        store.begin(plan)
+        started = time.perf_counter()
+        try:
+            scale = scales(plan, _baselines(plan, store))
+            while (stage := stages(plan, scale, store.load())[-1]).todo:
+                if failures := _run_stage(plan, scale, store, executor, display, stage):
+                    raise Unfinished("; ".join(dict.fromkeys(failures)))
+        finally:
+            session = {"command_line": list(sys.argv), "ended_at": datetime.now(UTC).isoformat(timespec="seconds")}
+            store.add_session({**session, "wall_seconds": round(time.perf_counter() - started, 3)})
+
+
+def forecast(plan: Plan, workers: int) -> list[dict[str, Any]]:
+    """What a plan costs here, a row for each stage and case: runs, environment steps, hours of wall time at most.
+
+    The best settings of tuning are not known yet, and extensions of the grid are not counted; evaluation episodes count
+    with the time limit's length, their steps as steps of training, which take longer.
+    """
+    points = {arm: plan.points(arm) for arm in plan.arms}
+    settings = {"tuning": len(next(iter(points.values()))), "evaluation": 1, "neighbour": 1 if plan.all_tuned else 2}
+    seeds = {"tuning": plan.tuning_seeds, "evaluation": plan.evaluation_seeds, "neighbour": plan.neighbour_seeds}
+    check_here(plan)
+    rows: list[dict[str, Any]] = []
+    for case in plan.cases:
+        some = [
+            Run("tuning", case.environment, case.agent, arm, point.lr, seed, point.setting)
+            for arm, of_arm in points.items()
+            for point in of_arm
+            for seed in plan.tuning_seeds
+        ]
+        speed = measure(plan, some, workers).steps_per_second
+        for stage, of_stage in seeds.items():
+            runs = len(plan.arms) * settings[stage] * len(of_stage)
+            steps, evaluation = runs * case.config.steps, runs * _evaluation_steps(case.config)
+            seconds = (steps + evaluation) / speed / workers
+            costs = {"env_steps": steps, "evaluation_steps_at_most": evaluation, "minutes_at_most": seconds / 60}
+            rows.append({"stage": stage, "environment": case.environment, "agent": case.agent, "runs": runs, **costs})
+    total = {key: sum(row[key] for row in rows) for key in ("runs", *costs)}
+    return [*rows, {"stage": "all", "environment": "", "agent": "", **total}]
+
+
+def _evaluation_steps(config: TrainConfig) -> int:
+    """Environment steps of the evaluations of a run, if every episode lasts until the time limit."""
+    settings = config.evaluation
+    episodes = settings.episodes * (settings.points + 1) * (1 + settings.greedy) + 2 * settings.final_episodes
+    return episodes * (config.env.max_episode_steps or find_spec(config.env.id).max_episode_steps or 1000)
+
+
+def _baselines(plan: Plan, store: Store) -> pd.DataFrame:
+    found = store.baselines()
+    if found is None:
+        found = measure_baselines(plan)
+        store.add_baselines(found)
+    return found
+
+
+def _run_stage(
+    plan: Plan, scale: dict[str, Scale], store: Store, executor: Executor, display: Display, stage: Stage
+) -> list[str]:
+    """Run a stage's missing runs; returns the reasons of chunks that failed for good."""
+    display.begin(stage, sum(plan.train_config(run).steps for run in stage.todo))
+    chunks = dict(enumerate(cut(stage.todo, _sizes(plan, stage.todo, executor.workers))))
+    waiting, under_way, tries, failures = deque(chunks), set[int](), dict.fromkeys(chunks, 0), list[str]()
+    while waiting or under_way:
+        while waiting and len(under_way) < executor.workers:
+            number = waiting.popleft()
+            tries[number] += 1
+            under_way.add(number)
+            executor.start(number, [plan.train_config(run) for run in chunks[number]])
+        for event in executor.events(timeout=0.5):
+            if event.kind == "steps":
+                display.steps(event.chunk, event.content)
+                continue
+            under_way.discard(event.chunk)
+            if event.kind == "done":
+                store.add(chunks[event.chunk], event.content)
+                display.done(event.chunk, len(chunks[event.chunk]), sum(row["env_steps"] for row in event.content))
+                display.leaders(plan, scale, store.load)
+            elif tries[event.chunk] < TRIES:
+                display.say(f"{_named(chunks[event.chunk])}: {event.content}; trying again")
+                waiting.append(event.chunk)
+            else:
+                failures.append(f"{_named(chunks[event.chunk])}: {event.content}")
+                display.say(failures[-1])
+        display.refresh()
+    return failures
+
+
+def _sizes(plan: Plan, runs: Sequence[Run], workers: int) -> dict[tuple[str, str], int]:
+    """Members of a population, case by case."""
+    cases: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        cases.setdefault((run.environment, run.agent), []).append(run)
+    return {case: choose_size(plan, of_case, workers) for case, of_case in cases.items()}
+
+
+def _named(chunk: Sequence[Run]) -> str:
+    first = chunk[0]
+    return f"{len(chunk)} runs of {first.environment}, {first.agent} ({first.stage})"
+
+
+@contextmanager
+def _locked(store: Store) -> Iterator[None]:
+    """Only one process at a time works on a comparison; the lock goes with the process, however it ends."""
+    try:
+        store.directory.mkdir(parents=True, exist_ok=True)
+        file = open(store.directory / LOCK, "w")  # noqa: SIM115 - held open while the comparison runs
+    except OSError as error:
+        raise PgkitError(f"cannot write {store.directory}: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise PgkitError(f"{store.directory} is in use by another process") from None
+        yield

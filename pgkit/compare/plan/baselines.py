@@ -1,0 +1,93 @@
+"""The stupid policies that every learner must beat: the floor of the scale of scores, and traps in the environment."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from pgkit.compare.plan.plan import Plan
+from pgkit.config.schema import TrainConfig
+from pgkit.rollouts.evaluate import Player, play
+from pgkit.stats.curves import normalize
+from pgkit.stats.samples import FloatArray
+from pgkit.training.population import build_envs, build_policy
+
+EPISODES = 1000
+"""Of each policy."""
+
+AT_ONCE = 200
+
+
+class Scale(NamedTuple):
+    """What returns mean in an environment.
+
+    Attributes:
+        random: the return that scores 0.
+        reference: the return that scores 1.
+        threshold: the return that counts as solved.
+    """
+
+    random: float
+    reference: float
+    threshold: float
+
+    def score(self, returns: ArrayLike) -> FloatArray:
+        """Normalised scores, see :func:`pgkit.stats.normalize`."""
+        return normalize(returns, self.random, self.reference)
+
+
+def measure_baselines(plan: Plan) -> pd.DataFrame:
+    """Returns of the random policy and, where actions are discrete, of every constant one, in each environment.
+
+    Actions of the random policy are uniform where they are discrete, and standard normal, clipped, where they are not.
+    """
+    configs = {case.environment: case.config for case in plan.cases}
+    return pd.DataFrame([row for name, config in configs.items() for row in _baselines(name, config)])
+
+
+def scales(plan: Plan, baselines: pd.DataFrame) -> dict[str, Scale]:
+    """The scale of every environment: as declared, the random policy's return measured where it is not."""
+    found = {}
+    for name, environment in plan.config.environments.items():
+        random = environment.random_return
+        if random is None:
+            rows = baselines[(baselines["environment"] == name) & (baselines["policy"] == "random")]
+            random = float(rows["return_mean"].iloc[0])
+        found[name] = Scale(random, environment.reference_return, environment.threshold)
+    return found
+
+
+def _baselines(name: str, config: TrainConfig) -> list[dict[str, object]]:
+    envs = build_envs(config, AT_ONCE, torch.device("cpu"))
+    try:
+        policy = build_policy(config, envs.info)
+        zero = {key: torch.zeros_like(leaf) for key, leaf in policy.init([0]).items()}
+        policies: dict[str, tuple[Mapping[str, Tensor], bool]] = {"random": (zero, False)}
+        if policy.head.name == "categorical":
+            bias = max(key for key in zero if key.startswith("actor.") and key.endswith(".bias"))
+            for action in range(policy.head.width):
+                chosen = zero[bias].clone()
+                chosen[..., action] = 1.0
+                policies[f"constant {action}"] = ({**zero, bias: chosen}, True)
+        rows = []
+        for kind, (params, deterministic) in policies.items():
+            played = [
+                play(policy, dict(params), envs, [Player(0, point)], AT_ONCE, deterministic=deterministic).returns
+                for point in range(EPISODES // AT_ONCE)
+            ]
+            returns = torch.cat(played, 1).double()
+            rows.append(
+                {
+                    "environment": name,
+                    "policy": kind,
+                    "episodes": EPISODES,
+                    "return_mean": returns.mean().item(),
+                    "return_sd": returns.std().item(),
+                }
+            )
+        return rows
+    finally:
+        envs.close()

@@ -1,0 +1,382 @@
+"""What a comparison will run: declared, validated, resolved and hashed before anything does."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tomli_w
+from pydantic import ValidationError
+
+from pgkit import optim
+from pgkit.compare.plan.schema import TIERS, ComparisonConfig
+from pgkit.compare.plan.search_space import Range, Setting, Space, corners, quasi_random, space_of
+from pgkit.config import registry
+from pgkit.config.load import parse_config, read_table, to_table
+from pgkit.config.overrides import apply_overrides
+from pgkit.config.schema import TrainConfig, check_optimizer_tables
+from pgkit.errors import PgkitError, explain, show, unknown
+from pgkit.optim.registry import AROUND
+
+FORMAT = 1
+"""Version of plans and stored results; it grows when an older pgkit could not read what is written."""
+
+EVALUATION = {"points": 50, "episodes": 20, "final_episodes": 100}
+"""51 evaluations (0, 2, ..., 100 % of the budget), 20 episodes each, and 100 of the final policy."""
+
+EXTENSIONS = 2
+"""How often the grid may be extended at each end, by two points each time."""
+
+
+LATER = {"evaluation": {"greedy": False}}
+"""Training settings that are younger than the first plans: left out where they are at these values, so hashes stay."""
+
+GRID = -1
+"""The number of a setting on the grid of learning rates, which its rate names."""
+
+
+class Case(NamedTuple):
+    """An environment and an agent, and the training configuration that its runs share.
+
+    Attributes:
+        environment: the environment's id.
+        agent: the agent's name.
+        config: of the first arm's first run; runs differ from it in optimizer and seed.
+    """
+
+    environment: str
+    agent: str
+    config: TrainConfig
+
+
+class Run(NamedTuple):
+    """One run, by what makes it different from others."""
+
+    stage: str
+    environment: str
+    agent: str
+    optimizer: str
+    lr: float
+    seed: int
+    setting: int = GRID
+
+
+KEYS = Run._fields
+"""Columns that say which run a row of stored results belongs to."""
+
+
+class Point(NamedTuple):
+    """Where an arm is tried: a learning rate on the grid, or the number of one of its quasi-random settings."""
+
+    lr: float
+    setting: int = GRID
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A resolved comparison.
+
+    Attributes:
+        config: as declared.
+        arms: the optimizer's settings, defaults filled in, by label; ``lr`` and what else is tuned are left out.
+        around: the rest of every run's ``[optimizer]`` table.
+        cases: environments x agents.
+        rates: the common grid, ascending.
+        tuning_seeds: seeds of the runs that select settings.
+        evaluation_seeds: fresh seeds, of the runs that are quoted.
+        neighbours: how many of the evaluation seeds the settings beside the selected one get.
+        declared: the arguments of :func:`make_plan` that it was made of.
+        spaces: of track "all tuned": the range of each tuned hyperparameter by label; else empty.
+        settings: of track "all tuned": the tuned hyperparameters of each setting by label; else empty.
+    """
+
+    config: ComparisonConfig
+    arms: Mapping[str, Mapping[str, Any]]
+    around: Mapping[str, Any]
+    cases: tuple[Case, ...]
+    rates: tuple[float, ...]
+    tuning_seeds: tuple[int, ...]
+    evaluation_seeds: tuple[int, ...]
+    neighbours: int
+    declared: Mapping[str, Any]
+    spaces: Mapping[str, Space]
+    settings: Mapping[str, tuple[Setting, ...]]
+
+    @property
+    def all_tuned(self) -> bool:
+        """Whether every hyperparameter is tuned, not the learning rate alone."""
+        return self.config.track == "all tuned"
+
+    @property
+    def greedy(self) -> bool:
+        """Whether every evaluation is played with most likely actions as well."""
+        return self.cases[0].config.evaluation.greedy
+
+    def points(self, arm: str) -> tuple[Point, ...]:
+        """Where an arm is tried; on the grid before it is extended."""
+        if self.all_tuned:
+            return tuple(Point(setting["lr"], number) for number, setting in enumerate(self.settings[arm]))
+        return tuple(map(Point, self.rates))
+
+    @property
+    def neighbour_seeds(self) -> tuple[int, ...]:
+        """The seeds of the settings beside the selected one."""
+        return self.evaluation_seeds[: self.neighbours]
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of everything that decides numbers; the name and the question do not."""
+        content = {key: value for key, value in self._content().items() if key not in ("name", "question")}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data, as in ``plan.json``."""
+        return {"format": FORMAT, "hash": self.hash, **self._content(), "declared": dict(self.declared)}
+
+    def train_config(self, run: Run) -> TrainConfig:
+        """The training configuration of a run."""
+        case = next(case for case in self.cases if (case.environment, case.agent) == (run.environment, run.agent))
+        tuned = {"lr": run.lr} if run.setting == GRID else self.settings[run.optimizer][run.setting]
+        optimizer = {**self.around, **self.arms[run.optimizer], **tuned}
+        return case.config.model_copy(update={"seed": run.seed, "optimizer": optimizer})
+
+    def _content(self) -> dict[str, Any]:
+        config = self.config
+        environments = {
+            name: environment.model_dump(include={"reference_return", "random_return", "threshold"})
+            for name, environment in config.environments.items()
+        }
+        first = to_table(self.cases[0].config)
+        held = {"network": first["policy"], "clipping, schedule, critic": self.around}
+        held |= {key: first[key] for key in ("envs_per_member", "device")} | {"threads": 1, "dtype": "float32"}
+        return {
+            "name": config.name,
+            "question": config.question,
+            "tier": config.tier,
+            **self._track(),
+            "metric": "normalised area under the learning curve, actions sampled",
+            "selection": "mean of the metric over tuning seeds",
+            "agents": list(config.agents),
+            "arms": {label: dict(settings) for label, settings in self.arms.items()},
+            "environments": environments,
+            "tuning_seeds": list(self.tuning_seeds),
+            "evaluation_seeds": list(self.evaluation_seeds),
+            "neighbour_seeds": list(self.neighbour_seeds),
+            "rope": config.rope,
+            **({"paired": True} if config.paired else {}),
+            "failure_below": config.failure_below,
+            "evaluation": _without_later(first)["evaluation"],
+            "held_equal": held,
+            "cases": [
+                {"environment": case.environment, "agent": case.agent, "config": _without_arm(case.config)}
+                for case in self.cases
+            ],
+        }
+
+    def _track(self) -> dict[str, Any]:
+        if not self.all_tuned:
+            track = "lr only: everything else at documented defaults"
+            return {"track": track, "learning_rates": list(self.rates), "extensions": EXTENSIONS}
+        count = len(next(iter(self.settings.values())))
+        return {
+            "track": f"all tuned: {count} quasi-random settings for each arm, the same points of each arm's space",
+            "spaces": {
+                label: {name: each.model_dump() for name, each in space.items()} for label, space in self.spaces.items()
+            },
+            "settings": {label: [dict(setting) for setting in of_arm] for label, of_arm in self.settings.items()},
+        }
+
+
+def _without_arm(config: TrainConfig) -> str:
+    """As TOML, without what differs between runs."""
+    table = _without_later(to_table(config))
+    return tomli_w.dumps({key: value for key, value in table.items() if key not in ("name", "seed", "optimizer")})
+
+
+def _without_later(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved training configuration without the :data:`LATER` settings that change nothing."""
+    return {
+        part: {key: value for key, value in inner.items() if LATER[part].get(key, ...) != value}
+        if part in LATER
+        else inner
+        for part, inner in table.items()
+    }
+
+
+def read_plan(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Plan:
+    """The plan of the comparison file of that path, or else the shipped one of that name.
+
+    Raises:
+        PgkitError: one line for the first mistake.
+    """
+    own = [word for word in overrides if _first_key(word) in ComparisonConfig.model_fields]
+    of_training = [word for word in overrides if word not in own]
+    table, _ = apply_overrides(read_table(name_or_path), own)
+    return make_plan(table, apply_overrides({}, of_training)[0], str(name_or_path))
+
+
+def make_plan(table: Mapping[str, Any], last: Mapping[str, Any] | None = None, source: str = "comparison") -> Plan:
+    """The plan of a table as read from TOML.
+
+    Args:
+        table: the comparison.
+        last: training settings that go before those of the table.
+        source: what errors call it.
+
+    Raises:
+        PgkitError: one line for the first mistake.
+    """
+    own = {key: value for key, value in table.items() if key in ComparisonConfig.model_fields}
+    base = {key: value for key, value in table.items() if key not in own}
+    if not registry.is_comparison(table):
+        raise PgkitError(f"{source} is no comparison (it has no table 'environments'): pgkit train {source}")
+    _check_training_keys(base, source)
+    _check_training_keys(last or {}, "the command line")
+    try:
+        config = ComparisonConfig.model_validate(own)
+    except ValidationError as error:
+        raise PgkitError(f"{source}: {explain(error, ComparisonConfig)}") from None
+    tier = TIERS[config.tier]
+    tuning = _seed_list(config.tuning_seeds, tier.tuning, start=0)
+    evaluation = _seed_list(config.evaluation_seeds, tier.evaluation, start=1000)
+    if common := sorted(set(tuning) & set(evaluation)):
+        raise PgkitError(f"tuning_seeds and evaluation_seeds must not overlap, both have {show(common)}")
+    arms, around = _arms(config.optimizers), _around(config.optimizer)
+    rates = config.learning_rates or tier.rates
+    tuned = _spaces(config, arms, rates) if config.track == "all tuned" else {}
+    first = {**around, **next(iter(arms.values())), "lr": rates[0]}
+    cases = tuple(
+        Case(environment, agent, _case_config(config, environment, agent, base, last or {}, first))
+        for environment in config.environments
+        for agent in config.agents
+    )
+    declared = {"table": dict(table), "last": dict(last or {})}
+    for label, settings in arms.items():
+        _check_arm(cases[0].config, f"optimizers, {label!r}", {**around, **settings, "lr": rates[0]})
+        for corner in corners(tuned.get(label, {})):
+            _check_arm(cases[0].config, f"spaces, {label!r}", {**around, **settings, **corner})
+    held = {
+        label: {key: value for key, value in arm.items() if key not in tuned.get(label, ())}
+        for label, arm in arms.items()
+    }
+    tried = {label: quasi_random(space, config.settings or tier.settings) for label, space in tuned.items()}
+    return Plan(config, held, around, cases, rates, tuning, evaluation, tier.neighbours, declared, tuned, tried)
+
+
+def stored_plan(stored: Mapping[str, Any], source: str) -> Plan:
+    """The plan that ``plan.json`` holds.
+
+    Raises:
+        PgkitError: this pgkit makes another plan of what was declared then.
+    """
+    if stored.get("format") != FORMAT:
+        raise PgkitError(f"{source} has format {stored.get('format')}; this pgkit reads format {FORMAT} only")
+    plan = make_plan(**stored["declared"], source=source)
+    if plan.hash != stored["hash"]:
+        raise PgkitError(f"{source} was made by another version of pgkit, which resolved it differently")
+    return plan
+
+
+def _first_key(word: str) -> str:
+    return word.partition("=")[0].partition(".")[0].strip()
+
+
+TRAINING_KEYS = tuple(key for key in TrainConfig.model_fields if key not in ("name", "seed", "seeds", "optimizer"))
+"""The settings of training that a comparison may have at its top."""
+
+
+def _check_training_keys(table: Mapping[str, Any], source: str) -> None:
+    for key in table:
+        if key not in TRAINING_KEYS:
+            raise PgkitError(f"{source}: {unknown('key', key, {*ComparisonConfig.model_fields, *TRAINING_KEYS})}")
+
+
+def _seed_list(declared: int | tuple[int, ...] | None, count: int, start: int) -> tuple[int, ...]:
+    if isinstance(declared, tuple):
+        return declared
+    return tuple(range(start, start + (count if declared is None else declared)))
+
+
+def _arms(declared: Sequence[str | Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Settings by label, defaults filled in."""
+    arms: dict[str, dict[str, Any]] = {}
+    for number, entry in enumerate(declared):
+        settings = {"name": entry} if isinstance(entry, str) else dict(entry)
+        check_optimizer_tables(settings, f"optimizers[{number}]")
+        if not isinstance(settings.get("label", ""), str):
+            raise PgkitError(f"optimizers[{number}].label must be a text, got {show(settings['label'])}")
+        label = settings.pop("label", None) or str(settings.get("name", "")).rpartition(":")[2]
+        if label in arms:
+            raise PgkitError(f"optimizers: {label!r} comes twice; give one of them another label")
+        if "lr" in settings:
+            raise PgkitError(f"optimizers: {label!r} has an lr, which the comparison varies: use learning_rates")
+        full = optim.describe(settings)["main"]
+        if "lr" not in full:
+            raise PgkitError(f"optimizers: {label!r} has no hyperparameter lr that could be varied")
+        own = [key for key in full if key in settings or key not in (*AROUND, "schedule", "lr")]
+        arms[label] = {key: full[key] for key in own if full[key] is not None}
+    return arms
+
+
+def _spaces(
+    config: ComparisonConfig, arms: Mapping[str, Mapping[str, Any]], rates: tuple[float, ...]
+) -> dict[str, dict[str, Range]]:
+    """What is tuned of each arm, by label."""
+    if unknown_arms := [label for label in config.spaces if label not in arms]:
+        raise PgkitError(f"spaces: {unknown('arm', unknown_arms[0], arms)}")
+    found = {}
+    for entry, (label, arm) in zip(config.optimizers, arms.items(), strict=True):
+        stated = set() if isinstance(entry, str) else set(entry)
+        defaults = optim.registry.find(str(arm["name"])).defaults
+        found[label] = space_of(label, defaults, stated, config.spaces.get(label, {}), rates)
+    return found
+
+
+def _around(declared: Mapping[str, Any]) -> dict[str, Any]:
+    """The table around every arm, the critic's optimizer in full: it must not inherit anything from an arm."""
+    check_optimizer_tables(declared, "optimizer")
+    for key in ("name", "lr"):
+        if key in declared:
+            raise PgkitError(f"optimizer.{key} is what a comparison varies: use optimizers and learning_rates")
+    around = {key: value for key, value in declared.items() if key != "critic"}
+    if "critic" not in declared:
+        return around
+    full = optim.describe({**around, **declared["critic"]})["main"]
+    return {**around, "critic": {key: value for key, value in full.items() if value is not None}}
+
+
+def _case_config(
+    config: ComparisonConfig,
+    environment: str,
+    agent: str,
+    base: Mapping[str, Any],
+    last: Mapping[str, Any],
+    optimizer: Mapping[str, Any],
+) -> TrainConfig:
+    own = config.environments[environment]
+    table: dict[str, Any] = {"evaluation": EVALUATION}
+    for part in (base, own.train, own.agents.get(agent, {}), last):
+        table = merged(table, part)
+    table = merged(table, {"name": config.name, "env": {"id": environment}, "agent": {"name": agent}})
+    table = {**table, "optimizer": optimizer}
+    table.setdefault("log_interval", table.get("steps"))  # nobody reads log rows of a comparison's runs
+    return parse_config(table, f"{environment}, {agent}")
+
+
+def _check_arm(config: TrainConfig, what: str, optimizer: Mapping[str, Any]) -> None:
+    try:
+        parse_config({**to_table(config), "optimizer": optimizer})
+    except PgkitError as error:
+        raise PgkitError(f"{what}: {error}") from None
+
+
+def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """``first`` with the entries of ``second`` put in, tables into tables."""
+    result = dict(first)
+    for key, value in second.items():
+        inner = result.get(key)
+        result[key] = merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return result

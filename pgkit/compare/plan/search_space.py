@@ -1,0 +1,151 @@
+"""The spaces of the track "all tuned": which hyperparameters of an arm are tuned, over which ranges, at which points.
+
+An optimizer's search space may decide a comparison more than anything else (Choi et al. 2019, arXiv 1910.05446), so the
+ranges are declared, part of the plan's hash, and told in the report. The default ones, by the name of a hyperparameter:
+
+- decay rates of averages of gradients (momentum, beta1): 1 - x log-uniform, from no average at all to one over a
+  thousand updates;
+- decay rates of averages of squares (alpha, rho, beta2): 1 - x log-uniform, over ten to ten thousand updates;
+- eps: log-uniform, from nothing to so large that an adaptive method becomes the method that it generalises;
+- a decoupled weight decay: log-uniform around AdamW's 1e-2.
+
+What is off by default (0) stays off: with it, it would be another optimizer. What an arm states in ``optimizers`` is
+held.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import model_validator
+
+from pgkit.config.schema import Model
+from pgkit.errors import PgkitError, show, unknown
+
+MOST_SETTINGS = 4096
+MOST_DIMENSIONS = 16
+"""Of the unit cube: every arm takes its first columns, so that other arms change no number of it."""
+
+POINTS_SEED = 40_000
+DIGITS = 4
+"""Significant digits of a setting's numbers (of 1 - x where that is what varies)."""
+
+Space = Mapping[str, "Range"]
+Setting = Mapping[str, float]
+
+
+class Range(Model):
+    """``{ low = 0.9, high = 0.9999, scale = "1-x log" }``: where a hyperparameter x is looked for.
+
+    Uniform in log x, in log(1 - x) for numbers close below 1, or in x itself.
+    """
+
+    low: float
+    high: float
+    scale: Literal["log", "1-x log", "linear"] = "log"
+
+    @model_validator(mode="after")
+    def _ends(self) -> "Range":
+        if not self.low < self.high:
+            raise PgkitError(f"a range's low must be below its high, got {show(self.low)} and {show(self.high)}")
+        if self.scale == "log" and self.low <= 0:
+            raise PgkitError(f'a range with scale "log" must have low > 0, got {show(self.low)}')
+        if self.scale == "1-x log" and self.high >= 1:
+            raise PgkitError(f'a range with scale "1-x log" must have high < 1, got {show(self.high)}')
+        return self
+
+    def at(self, place: float) -> float:
+        """The number at this place between 0 and 1."""
+        if self.scale == "linear":
+            return _rounded(self.low + place * (self.high - self.low))
+        if self.scale == "log":
+            return _rounded(self.low * (self.high / self.low) ** place)
+        small, large = 1 - self.high, 1 - self.low
+        return round(1 - _rounded(large * (small / large) ** place), 12)
+
+    def place(self, value: float) -> float:
+        """Where a number is between 0 and 1, the inverse of :meth:`at`."""
+        if self.scale == "linear":
+            return (value - self.low) / (self.high - self.low)
+        if self.scale == "log":
+            return float(np.log(value / self.low) / np.log(self.high / self.low))
+        return float(np.log((1 - value) / (1 - self.low)) / np.log((1 - self.high) / (1 - self.low)))
+
+    def __str__(self) -> str:
+        how = {"log": "log-uniform", "1-x log": "1 - x log-uniform", "linear": "uniform"}[self.scale]
+        return f"{self.low:g} to {self.high:g} ({how})"
+
+
+_AVERAGE = Range(low=0.0, high=0.999, scale="1-x log")
+_SQUARES = Range(low=0.9, high=0.9999, scale="1-x log")
+
+RANGES: Mapping[str, Range] = {
+    "momentum": _AVERAGE,
+    "beta1": _AVERAGE,
+    "alpha": _SQUARES,
+    "rho": _SQUARES,
+    "beta2": _SQUARES,
+    "eps": Range(low=1e-10, high=1.0),
+    "weight_decay": Range(low=1e-4, high=1e-1),
+}
+"""The default ranges, by the name of a hyperparameter; the learning rate's is the grid's of the other track."""
+
+
+def space_of(
+    label: str, defaults: Mapping[str, Any], stated: set[str], own: Mapping[str, Range], rates: tuple[float, ...]
+) -> dict[str, Range]:
+    """What is tuned of an arm, the learning rate first, the rest in the order of its recipe.
+
+    Args:
+        label: of the arm, for errors.
+        defaults: its recipe's hyperparameters with their defaults.
+        stated: those that the arm states itself.
+        own: ranges that the comparison declares for it.
+        rates: the tier's or the declared grid of rates, whose ends are the range of the learning rate.
+
+    Raises:
+        PgkitError: a range for what the recipe does not have, or states itself, or what is no number.
+    """
+    for key in own:
+        if key not in defaults:
+            raise PgkitError(f"spaces.{label}: {unknown('hyperparameter', key, defaults)}")
+        if key in stated:
+            raise PgkitError(f"spaces.{label}.{key}: optimizers states a value of it: give a value or a range")
+        if isinstance(defaults[key], bool) or not isinstance(defaults[key], int | float | None):
+            raise PgkitError(f"spaces.{label}.{key}: {key} is no single number, its default is {show(defaults[key])}")
+    if "lr" not in own and len(rates) < 2:
+        raise PgkitError(f"learning_rates = {show(list(rates))} span no range of learning rates")
+    found = {"lr": own["lr"] if "lr" in own else Range(low=rates[0], high=rates[-1])}
+    for key, default in defaults.items():
+        if key in own or (key in RANGES and default and key not in stated):
+            found.setdefault(key, own.get(key) or RANGES[key])
+    if len(found) > MOST_DIMENSIONS:
+        raise PgkitError(f"spaces.{label}: at most {MOST_DIMENSIONS} hyperparameters can be tuned, not {len(found)}")
+    return found
+
+
+def quasi_random(of: Space, count: int) -> tuple[dict[str, float], ...]:
+    """That many settings of a space: the same points of the unit cube for every arm."""
+    return tuple(
+        {name: of[name].at(place) for name, place in zip(of, point, strict=False)}
+        for point in _points()[:count].tolist()
+    )
+
+
+def corners(of: Space) -> Iterator[dict[str, float]]:
+    """The two settings with every hyperparameter at the low, and at the high, end of its range."""
+    yield {name: each.low for name, each in of.items()}
+    yield {name: each.high for name, each in of.items()}
+
+
+@cache
+def _points() -> np.ndarray[Any, np.dtype[np.float64]]:
+    """A scrambled Sobol sequence ``(MOST_SETTINGS, MOST_DIMENSIONS)``: the first K of it are any K settings' points."""
+    from scipy.stats import qmc
+
+    return qmc.Sobol(MOST_DIMENSIONS, scramble=True, rng=POINTS_SEED).random_base2(MOST_SETTINGS.bit_length() - 1)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")

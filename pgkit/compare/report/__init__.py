@@ -1,0 +1,1 @@
+"""From tables to figures, HTML, Markdown and TensorBoard."""

@@ -1,0 +1,350 @@
+"""Which columns of which table a reader sees, under which names, with what explanation."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from pgkit.compare.report.style import percent, rate, short_number
+
+
+def number(value: float) -> str:
+    """A score."""
+    return f"{value:.3f}".replace("-", "\u2212")
+
+
+def p_value(value: float) -> str:
+    """A probability that is never zero."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def reward(value: float) -> str:
+    """A return, in the environment's units."""
+    return f"{value:.1f}".replace("-", "\u2212")
+
+
+def word(value: object) -> str:
+    """A text or a truth value."""
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+def whole(value: float) -> str:
+    """A count or a seed."""
+    return f"{value:.0f}"
+
+
+class Column(NamedTuple):
+    """A column as shown.
+
+    Attributes:
+        name: in the table.
+        header: what readers see.
+        show: how its values are written.
+        help: what it means; empty where the header says it.
+        limits: columns of the confidence interval that is written behind it; or none.
+    """
+
+    name: str
+    header: str
+    show: Callable[[Any], str] = number
+    help: str = ""
+    limits: tuple[str, str] | tuple[()] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All columns of the stored table that are in it."""
+        return (self.name, *self.limits)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds words, which stand at the left of their column."""
+        return self.show is word
+
+
+@dataclass(frozen=True)
+class View:
+    """A table as shown in the report.
+
+    Attributes:
+        table: its name among the stored tables.
+        caption: what its rows are.
+        columns: what is shown, in order.
+        open: whether readers see it at once, not only when they ask.
+        rows: (column, value) of the rows that are shown; None: all.
+    """
+
+    table: str
+    caption: str
+    columns: Sequence[Column]
+    open: bool = False
+    rows: tuple[str, str] | None = None
+
+
+class Cell(NamedTuple):
+    """What is shown, and the exact values behind it: the number or text, and the limits of its interval."""
+
+    text: str
+    values: tuple[Any, ...]
+
+
+def cells(view: View, rows: pd.DataFrame) -> list[list[Cell]]:
+    """The cells of a view of these rows."""
+    if view.rows is not None:
+        rows = rows[rows[view.rows[0]] == view.rows[1]]
+    records = rows.to_dict("records")
+    return [[cell(column, record) for column in view.columns] for record in records]
+
+
+def cell(column: Column, record: Mapping[str, Any]) -> Cell:
+    """One cell: ``0.912 [0.880, 0.944]``."""
+    values = tuple(record[name] for name in column.names)
+    text = show(column.show, values[0])
+    if column.limits:
+        text += f" [{show(column.show, values[1])}, {show(column.show, values[2])}]"
+    return Cell(text, values)
+
+
+def show(how: Callable[[Any], str], value: Any) -> str:
+    """A value as a reader sees it; a dash for a number that does not exist."""
+    return "\u2013" if isinstance(value, float) and math.isnan(value) else how(value)
+
+
+def estimate(name: str, header: str, show: Callable[[Any], str] = number, help: str = "") -> Column:
+    """A column with its interval ``<name>_low`` to ``<name>_high``."""
+    return Column(name, header, show, help, (f"{name}_low", f"{name}_high"))
+
+
+def _event(count: str, name: str, header: str, help: str) -> tuple[Column, Column]:
+    """How often something happened, and its rate with Wilson's interval."""
+    limits = (f"{name}_low", f"{name}_high")
+    return Column(count, header, whole, help), Column(f"{name}_rate", f"{header}, rate", percent, "Wilson 95 %", limits)
+
+
+ARM = Column("optimizer", "optimizer", word)
+LR = Column("lr", "rate", rate, "learning rate")
+SETTING = Column("setting", "setting", whole, "number of the setting, see the selected settings in full")
+N = Column("n", "n", whole, "runs (training seeds)")
+
+ARMS_IN_SHORT = View(
+    "arms",
+    "Each optimizer at its selected setting, on fresh seeds",
+    (
+        ARM,
+        SETTING,
+        LR,
+        N,
+        Column("mean", "score", number, "mean normalised area under the learning curve; 95 % t", ("t_low", "t_high")),
+        Column("greedy_auc", "score, greedy", number, "the same with most likely actions: not what is compared"),
+        Column("median", "median"),
+        Column("final", "final", number, "mean score of the last 10 % of evaluations"),
+        Column("failures", "failed", whole, "runs that diverged, or ended below the failure line"),
+        Column("collapses", "collapsed", whole, "runs that lost half the range and did not recover in time"),
+        Column("solved", "solved", whole, "runs that reached the threshold and stayed there"),
+        Column("worst_drawdown", "worst drawdown", number, "largest fall below the best so far of any run"),
+        Column("p_best", "P(best)", percent, "bootstrap probability of the highest mean"),
+    ),
+    open=True,
+)
+
+ARMS_SCORES = View(
+    "arms",
+    "Scores on evaluation seeds, in full",
+    (
+        ARM,
+        SETTING,
+        LR,
+        N,
+        Column("mean", "mean", number, "with its 95 % interval by Student's t", ("t_low", "t_high")),
+        Column("mean", "mean, BCa", number, "with its 95 % BCa bootstrap interval", ("bca_low", "bca_high")),
+        Column("median", "median"),
+        Column("sd", "sd", number, "standard deviation over seeds"),
+        Column("skew", "skew", number, "beyond 1 either way the t interval is in doubt"),
+        Column("tolerance_low", "tolerance, low", number, "90 % of runs are within, with the confidence below"),
+        Column("tolerance_high", "tolerance, high"),
+        Column("tolerance_confidence", "its confidence", percent, "achieved confidence of the tolerance interval"),
+        Column("final", "final"),
+        Column("greedy", "greedy", number, "final policy, most likely actions"),
+        Column("greedy_auc", "greedy, area", number, "area under the learning curve, most likely actions"),
+        Column("p_best", "P(best)", percent, "bootstrap probability of the highest mean"),
+        Column("mean_rank", "mean rank", number, "1 is the highest mean; bootstrap"),
+    ),
+)
+
+ARMS_STABILITY = View(
+    "arms",
+    "Stability on evaluation seeds, in full",
+    (
+        ARM,
+        *_event("failures", "failure", "failed", "runs that diverged, or ended below the failure line"),
+        *_event("collapses", "collapse", "collapsed", "runs that lost half the range and did not recover in time"),
+        *_event("solved", "solved", "solved", "runs that reached the threshold and stayed there"),
+        Column("steps_mean", "steps to threshold", short_number, "restricted mean, censored runs included"),
+        Column("steps_median", "median steps", short_number, "Kaplan-Meier; a dash: fewer than half got there"),
+        Column("dt", "DT", number, "dispersion across time: IQR of differences, last half of training"),
+        Column("srt", "SRT", number, "short-term risk: lower CVaR (5 %) of differences"),
+        Column("lrt", "LRT", number, "long-term risk: upper CVaR (5 %) of drawdown"),
+        Column("max_drawdown", "max drawdown", number, "mean over runs"),
+        Column("worst_drawdown", "worst drawdown", number, "largest of all runs"),
+        Column("retention", "retention", number, "final / best so far"),
+        Column("dr", "DR", number, "dispersion across runs: IQR over seeds, mean over points"),
+        Column("rr", "RR", number, "risk across runs: lower CVaR (5 %) over seeds, mean over points"),
+        Column("df", "DF", number, "dispersion across episodes of the final policy: IQR"),
+        Column("rf", "RF", number, "risk across episodes of the final policy: lower CVaR (5 %)"),
+    ),
+)
+
+PAIRS = View(
+    "pairs",
+    "Pairs: is the first better than the second?",
+    (
+        Column("first", "first", word),
+        Column("second", "second", word),
+        Column("verdict", "verdict", word),
+        Column("difference", "difference", number, "of mean scores; Welch's 95 % interval", ("low", "high")),
+        Column("p", "p", p_value, "permutation test"),
+        Column("p_holm", "p, Holm", p_value, "corrected for the number of pairs"),
+        estimate("improvement", "P(first > second)", percent, "probability of improvement"),
+        Column(
+            "second_best_verdict", "with second-best settings", word, "the verdict with each arm's second-best setting"
+        ),
+        Column("flips", "flips", word, "whether that changes the verdict"),
+    ),
+    open=True,
+)
+
+PAIRS_EXPLORATORY = View(
+    "pairs",
+    "Pairs (exploratory: no verdicts)",
+    tuple(c for c in PAIRS.columns if c.name not in ("verdict", "second_best_verdict", "flips", "p", "p_holm")),
+    open=True,
+)
+
+RATES = View(
+    "rates",
+    "How much the learning rate matters, on tuning seeds",
+    (
+        ARM,
+        estimate("width", "width", help="decades of the contiguous rates within 90 % of the best"),
+        estimate("area", "area", help="area under the score over log10 of the rate"),
+        estimate("times_sqrt10", "best rate x \u221a10", help="score at half a decade above the best rate"),
+        estimate("over_sqrt10", "best rate / \u221a10", help="score at half a decade below the best rate"),
+        estimate("safe_ratio", "safe ratio", help="largest rate without a failure / best rate"),
+    ),
+    open=True,
+)
+
+SELECTED = View(
+    "selection",
+    "The selected settings, in full",
+    (
+        ARM,
+        SETTING,
+        Column("hyperparameters", "selected", word),
+        Column("second_hyperparameters", "second best", word, "of the uncertainty set"),
+        Column("edge", "edge", word, "the end of its range at which the selected rate is"),
+    ),
+    open=True,
+)
+
+DETAILS = (
+    ARMS_SCORES,
+    ARMS_STABILITY,
+    View(
+        "selection",
+        "What tuning selected, and what it cost",
+        (
+            ARM,
+            Column("setting", "selected setting", whole),
+            Column("lr", "selected rate", rate),
+            Column("second_setting", "second-best setting", whole, "of the uncertainty set"),
+            Column("second_lr", "second-best rate", rate, "of the uncertainty set"),
+            Column("edge", "edge", word, "the end of the grid, or of its range, at which the best rate is"),
+            Column("runs", "runs", whole),
+            Column("env_steps", "env steps", short_number),
+        ),
+    ),
+    View(
+        "sensitivity",
+        "Every setting on tuning seeds (not an arm's performance)",
+        (
+            ARM,
+            SETTING,
+            LR,
+            N,
+            Column("mean", "mean score"),
+            Column("failure_rate", "failed", percent),
+            Column("chosen_share", "chosen", percent, "share of bootstrap resamples that select it"),
+            Column("in_set", "in uncertainty set", word, "chosen in at least 5 %"),
+            Column("selected", "selected", word),
+        ),
+    ),
+    View(
+        "neighbours",
+        "What if the setting is missed? (evaluation seeds)",
+        (
+            ARM,
+            SETTING,
+            LR,
+            Column("offset", "offset", whole, "0: the second-best setting, elsewhere on the grid"),
+            N,
+            Column("mean", "mean score"),
+            Column("minimum", "minimum"),
+            Column("failure_rate", "failed", percent),
+        ),
+    ),
+    View(
+        "expected_best",
+        "Expected best score of k learning rates, on tuning seeds",
+        (ARM, Column("k", "k", whole), Column("value", "expected best", number, "", ("low", "high"))),
+    ),
+    View(
+        "runs",
+        "Every evaluation run",
+        (
+            ARM,
+            SETTING,
+            LR,
+            Column("seed", "seed", whole),
+            Column("auc", "score"),
+            Column("final", "final"),
+            Column("best", "best"),
+            Column("greedy", "greedy"),
+            Column("greedy_auc", "greedy, area"),
+            Column("failure", "failure", word),
+            Column("failed_at", "failed at", short_number),
+            Column("collapsed", "collapsed", word),
+            Column("solved", "solved", word),
+            Column("steps_to_threshold", "steps to threshold", short_number, "a dash: never, censored"),
+            Column("max_drawdown", "max drawdown"),
+            Column("retention", "retention"),
+        ),
+        rows=("stage", "evaluation"),
+    ),
+)
+
+ACROSS = View(
+    "across",
+    "Across environments",
+    (
+        Column("agent", "agent", word),
+        ARM,
+        Column("without", "without", word, "the environment that is left out"),
+        *(estimate("iqm", "IQM"), estimate("mean", "mean"), estimate("optimality_gap", "optimality gap")),
+        estimate("phi", "phi", help="what one setting for all environments costs"),
+    ),
+    open=True,
+)
+
+BASELINES = View(
+    "baselines",
+    "Policies that learn nothing",
+    (
+        Column("environment", "environment", word),
+        Column("policy", "policy", word),
+        Column("episodes", "episodes", whole),
+        *(Column("return_mean", "mean return", reward), Column("return_sd", "sd", reward), Column("score", "score")),
+    ),
+    open=True,
+)

@@ -1,0 +1,162 @@
+"""The figures of a comparison. Every ``draw_...`` takes tables and matplotlib axes (or makes some), and returns axes:
+
+>>> from pgkit.compare.report.figures import draw_expected_best
+>>> import pandas as pd
+>>> rows = [{"optimizer": "sgd", "k": k, "value": k / 3, "low": 0.0, "high": 1.0} for k in (1, 2, 3)]
+>>> draw_expected_best(pd.DataFrame(rows)).get_xlabel()
+'learning rates tried (k)'
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pgkit.compare.report.figures_pairs import (
+    FEW_ENVIRONMENTS,
+    draw_expected_best,
+    draw_improvement,
+    draw_pairs,
+    draw_profiles,
+)
+from pgkit.compare.report.figures_runs import (
+    draw_drawdowns,
+    draw_failures,
+    draw_learning,
+    draw_scores,
+    draw_sensitivity,
+    draw_setting,
+)
+from pgkit.compare.report.style import WIDTH, key_of_arms, looks, new_figure, settings, settle
+from pgkit.compare.tables import Analysis
+
+__all__ = [
+    "draw_across",
+    "draw_all",
+    "draw_drawdowns",
+    "draw_expected_best",
+    "draw_failures",
+    "draw_improvement",
+    "draw_learning",
+    "draw_pairs",
+    "draw_profiles",
+    "draw_scores",
+    "draw_sensitivity",
+    "draw_setting",
+]
+
+MIN_COLUMNS = 4
+"""Of the figure of settings: so many panels of a row fit into the usual width."""
+
+CAPTIONS: Mapping[str, str] = {
+    "settings": "Each panel shows all settings of an arm against one of its hyperparameters: a small dot for each "
+    "tuning run, a mark for a setting's mean, with a ring for the selected one, hollow where a run failed. The other "
+    "hyperparameters vary too. Nothing here is an arm's performance.",
+    "sensitivity": "Each dot is a tuning run, each line an arm's mean; the outlined mark is the selected rate, dotted "
+    "lines are the ends of the grid. Below: the share of runs that failed. Nothing here is an arm's performance.",
+    "learning": "Evaluation at the selected setting on fresh seeds. Top: median and 10-90 % band of each arm. "
+    "Below: every run of one arm (thin), its median (bold), the other arms' medians in grey.",
+    "scores": "Each mark is one evaluation run: the normalised area under its learning curve.",
+    "pairs": "Difference of mean scores with Welch's 95 % interval, and the band of differences that do not matter.",
+    "improvement": "The probability that a run of the first arm scores higher than a run of the second.",
+    "drawdowns": "For each arm the evaluation seed that fell deepest: best score so far minus the present one.",
+    "expected_best": "The score to expect of the best of k tried settings, drawn at random, on tuning seeds.",
+    "profiles": "The share of evaluation runs above each score, with bootstrap bands.",
+}
+"""What each figure shows, in a sentence or two."""
+
+RULE = "A verdict needs the whole interval outside the band, or inside it (equivalent); all else is unresolved."
+"""What is added to the caption of pairs where there are verdicts."""
+
+
+GREEDY = "Dotted: the median with most likely actions, which is not what is compared."
+"""What is added to the caption of learning curves where evaluations were played greedily too."""
+
+
+@settings()
+def draw_all(analysis: Analysis, case: tuple[str, str]) -> dict[str, Figure]:
+    """All figures of a case (environment, agent), by the names of :data:`CAPTIONS`; those without data are left out.
+
+    So are those that would show intervals of too few runs.
+    """
+    tables = {name: analysis.of(name, case) for name in ("runs", "arms", "pairs", "expected_best")}
+    labels, claims = analysis.labels, analysis.claims
+    figures = {}
+    if len(analysis.of("sensitivity", case)):
+        kind, draw = ("settings", _settings) if analysis.all_tuned else ("sensitivity", _sensitivity)
+        figures[kind] = draw(analysis, case)
+    if len(tables["arms"]):
+        figures["learning"] = _learning(analysis, case)
+        figures["scores"] = _around(draw_scores(tables["runs"], tables["arms"], labels))
+    if len(tables["pairs"]) and analysis.intervals:
+        figures["pairs"] = _around(draw_pairs(tables["pairs"], analysis.plan["rope"], claims))
+        figures["improvement"] = _around(draw_improvement(tables["pairs"], claims))
+    if len(tables["arms"]):
+        figures["drawdowns"] = _around(draw_drawdowns(analysis.of("curves", case), labels))
+    if len(tables["expected_best"]):
+        unit = "settings" if analysis.all_tuned else "learning rates"
+        figures["expected_best"] = _around(draw_expected_best(tables["expected_best"], labels, unit=unit))
+    return {name: settle(figure) for name, figure in figures.items()}
+
+
+@settings()
+def draw_across(analysis: Analysis, agent: str) -> dict[str, Figure]:
+    """The figures of an agent across environments; none if there are fewer than three."""
+    profiles = analysis.tables["profiles"]
+    profiles = profiles[profiles["agent"] == agent]
+    if len(analysis.plan["environments"]) < FEW_ENVIRONMENTS or profiles.empty:
+        return {}
+    return {"profiles": settle(_around(draw_profiles(profiles, analysis.labels)))}
+
+
+def _around(axes: Axes) -> Figure:
+    """The figure that axes are in."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+def _sensitivity(analysis: Analysis, case: tuple[str, str]) -> Figure:
+    """Scores above, failures below, one axis of learning rates."""
+    figure = new_figure(4.2)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    sensitivity = analysis.of("sensitivity", case)
+    draw_sensitivity(analysis.of("runs", case), sensitivity, analysis.labels, above).set_xlabel("")
+    draw_failures(sensitivity, analysis.labels, below)
+    key_of_arms(figure, looks(analysis.labels))
+    return figure
+
+
+def _settings(analysis: Analysis, case: tuple[str, str]) -> Figure:
+    """A row of panels for each arm, one for each of its hyperparameters; all have one axis of scores."""
+    labels, spaces = analysis.labels, analysis.plan["spaces"]
+    columns = max(MIN_COLUMNS, *map(len, spaces.values()))
+    figure = new_figure(0.5 + 1.45 * len(labels), WIDTH * max(1.0, columns / MIN_COLUMNS))
+    panels = figure.subplots(len(labels), columns, sharey=True, squeeze=False)
+    runs, sensitivity, table = analysis.of("runs", case), analysis.of("sensitivity", case), analysis.tables["settings"]
+    for row, arm in zip(panels, labels, strict=True):
+        for axes, (name, each) in zip(row, spaces[arm].items(), strict=False):
+            draw_setting(runs, sensitivity, table, arm, name, each, labels, axes)
+        for axes in row[len(spaces[arm]) :]:
+            axes.set_axis_off()
+        row[0].set_title(arm, color=looks(labels)[arm].color)
+        row[0].set_ylabel("score")
+    return figure
+
+
+def _learning(analysis: Analysis, case: tuple[str, str]) -> Figure:
+    """All arms above; below a small panel for each arm with all of its runs."""
+    labels, curves, scale = analysis.labels, analysis.of("curves", case), analysis.scale(case[0])
+    rows = -(-len(labels) // 2)
+    figure = new_figure(2.7 + 1.6 * rows)
+    above, below = np.ravel(figure.subfigures(2, 1, squeeze=False, height_ratios=(2.7, 1.6 * rows)))
+    draw_learning(curves, scale, labels, axes=above.add_subplot())
+    panels = np.ravel(below.subplots(rows, 2, sharex=True, sharey=True, squeeze=False))
+    for arm, axes in zip(labels, panels, strict=False):
+        draw_learning(curves, scale, labels, [arm], axes)
+        axes.set_title(arm, color=looks(labels)[arm].color)
+        axes.label_outer()
+    for axes in panels[len(labels) :]:
+        axes.set_axis_off()
+    return figure

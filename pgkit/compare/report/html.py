@@ -1,0 +1,240 @@
+"""The report of a comparison: one HTML page that needs nothing else, a Markdown summary, figures and tables as files.
+
+Equal analyses give equal bytes.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from pgkit.compare.execution.store import write_frame
+from pgkit.compare.report import columns as columns_module
+from pgkit.compare.report import prose
+from pgkit.compare.report.columns import View
+from pgkit.compare.report.figures import CAPTIONS, GREEDY, RULE, draw_across, draw_all
+from pgkit.compare.report.style import png, rate, short_number, svg
+from pgkit.compare.tables import Analysis, check_tables
+from pgkit.system.files import replace_file, write_text
+
+RANKINGS = ("p_best", "mean_rank")
+"""Columns that rank: not for tiers without claims."""
+
+
+T, BCA = ("t_low", "t_high"), ("bca_low", "bca_high")
+"""Intervals over evaluation runs: not for few of them."""
+
+
+class Drawing(NamedTuple):
+    """A figure, drawn.
+
+    Attributes:
+        name: of its files, and of its place in the page.
+        kind: what it shows, a key of :data:`pgkit.compare.report.figures.CAPTIONS`.
+        where: case or agent that it is about.
+        caption: what it shows, for readers and for those who cannot see it.
+        svg: as text, to be put into a page.
+        png: as bytes.
+    """
+
+    name: str
+    kind: str
+    where: str
+    caption: str
+    svg: str
+    png: bytes
+
+
+class Grid(NamedTuple):
+    """A table of the page: a view, and what is in it."""
+
+    view: View
+    case: str
+    rows: list[list[columns_module.Cell]]
+
+
+def write_report(analysis: Analysis, directory: Path, drawings: Sequence[Drawing] | None = None) -> Path:
+    """Write ``report.html``, ``summary.md``, ``figures/`` and ``tables/``.
+
+    Args:
+        analysis: what to report.
+        directory: created when missing.
+        drawings: of :func:`draw`, when they are there already.
+
+    Returns:
+        The page.
+
+    Raises:
+        PgkitError: a table breaks its schema, or the system refuses to write.
+    """
+    check_tables(analysis.tables, analysis.schemas)
+    for name, table in analysis.tables.items():
+        write_table(table, directory / "tables" / name)
+    drawings = draw(analysis) if drawings is None else drawings
+    for drawing in drawings:
+        replace_file(directory / "figures" / f"{drawing.name}.png", _writer(drawing.png))
+        write_text(directory / "figures" / f"{drawing.name}.svg", f"{drawing.svg.rstrip()}\n")
+    write_text(directory / "summary.md", summary(analysis))
+    write_text(directory / "report.html", page(analysis, drawings))
+    return directory / "report.html"
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write ``<path>.csv`` and ``<path>.parquet``."""
+    write_text(path.with_name(f"{path.name}.csv"), table.to_csv(index=False, lineterminator="\n"))
+    write_frame(path.with_name(f"{path.name}.parquet"), table)
+
+
+def draw(analysis: Analysis) -> list[Drawing]:
+    """All figures, in the order in which the page shows them."""
+    captions = {**CAPTIONS, "pairs": f"{CAPTIONS['pairs']} {RULE}"} if analysis.claims else CAPTIONS
+    if analysis.plan["evaluation"].get("greedy"):
+        captions = {**captions, "learning": f"{captions['learning']} {GREEDY}"}
+    drawn = [(prose.case_name(case), draw_all(analysis, case)) for case in analysis.cases]
+    drawn += [(agent, draw_across(analysis, agent)) for agent in analysis.plan["agents"]]
+    return [
+        Drawing(name := slug(f"{where}-{kind}"), kind, where, captions[kind], svg(figure, name), png(figure))
+        for where, figures in drawn
+        for kind, figure in figures.items()
+    ]
+
+
+def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
+    """The report as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"steps": short_number, "rate": rate, "seeds": prose.seeds, "slug": slug, "exact": exact}
+    environment.filters |= {"svg": Markup, "duration": duration}
+    across = [drawing for drawing in drawings if drawing.kind == "profiles"]
+    return environment.get_template("report.html.j2").render(
+        plan=analysis.plan,
+        facts=analysis.facts,
+        claims=analysis.claims,
+        spaces=prose.spaces(analysis),
+        answers=prose.answers(analysis),
+        introduction=prose.introduction(analysis),
+        state_of_runs=prose.state_of_runs(analysis),
+        cases=[_case(analysis, case, drawings) for case in analysis.cases],
+        across=across,
+        across_tables=[_grid(analysis, columns_module.ACROSS, analysis.tables["across"], "across")] if across else [],
+        baselines=_grid(analysis, columns_module.BASELINES, analysis.tables["baselines"], "baselines"),
+        held=list(flatten(analysis.plan["held_equal"])),
+        provenance=list(flatten(analysis.facts["provenance"])),
+        tables=sorted(analysis.tables),
+    )
+
+
+def summary(analysis: Analysis) -> str:
+    """The report in short, as Markdown."""
+    lines = [f"# {analysis.plan['name']}", "", f"*{analysis.plan['question']}*", ""]
+    for answer in prose.answers(analysis):
+        lines += [f"**{answer.case}.** {answer.text} {answer.sure}", ""]
+    lines += [prose.introduction(analysis), ""]
+    for case in analysis.cases:
+        lines += [f"## {prose.case_name(case)}", ""]
+        for view in _main_views(analysis):
+            lines += [
+                f"### {view.caption}",
+                "",
+                *markdown(_grid(analysis, view, analysis.of(view.table, case), "")),
+                "",
+            ]
+        lines += [f"- {remark}" for remark in prose.remarks(analysis, case)]
+        lines += [f"- Tuning cost: {prose.tuning_cost(analysis.of('selection', case))}.", ""]
+    plan, facts = analysis.plan, analysis.facts
+    lines += ["## How", "", f"- Tier: {plan['tier']}; track: {plan['track']}; metric: {plan['metric']}"]
+    lines += [f"- Tuned: {label}: {ranges}" for label, ranges in prose.spaces(analysis).items()]
+    lines += [f"- Runs: {prose.state_of_runs(analysis)}; wall time {duration(facts['wall_seconds'])}"]
+    lines += [f"- Tuning seeds: {prose.seeds(plan['tuning_seeds'])}"]
+    lines += [f"- Evaluation seeds: {prose.seeds(plan['evaluation_seeds'])}"]
+    lines += [f"- Plan: `{plan['hash']}`; deviations: {prose.joined(facts['deviations']) or 'none'}"]
+    return "\n".join([*lines, ""])
+
+
+def markdown(grid: Grid) -> list[str]:
+    """The lines of a table."""
+    headers = [column.header for column in grid.view.columns]
+    rows = [headers, ["---"] * len(headers), *([cell.text for cell in row] for row in grid.rows)]
+    escaped = [[text.replace("|", "\\|") for text in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in escaped]
+
+
+def _case(analysis: Analysis, case: tuple[str, str], drawings: Sequence[Drawing]) -> dict[str, Any]:
+    """What the page says about a case."""
+    name = prose.case_name(case)
+    config = next(entry for entry in analysis.plan["cases"] if (entry["environment"], entry["agent"]) == case)["config"]
+    rates = [] if analysis.all_tuned else [columns_module.RATES]
+    chosen = (*_main_views(analysis), *rates, *columns_module.DETAILS)
+    grids = [_grid(analysis, view, analysis.of(view.table, case), slug(name)) for view in chosen]
+    return {
+        "name": name,
+        "remarks": prose.remarks(analysis, case),
+        "tuning_cost": prose.tuning_cost(analysis.of("selection", case)),
+        "drawings": [drawing for drawing in drawings if drawing.where == name],
+        "tables": [grid for grid in grids if grid.view.open and grid.rows],
+        "details": [grid for grid in grids if not grid.view.open and grid.rows],
+        "config": config,
+    }
+
+
+def _main_views(analysis: Analysis) -> list[View]:
+    """The tables that everyone reads: arms and, unless there are too few runs for intervals, pairs."""
+    pairs = columns_module.PAIRS if analysis.claims else columns_module.PAIRS_EXPLORATORY
+    tuned = [columns_module.SELECTED] if analysis.all_tuned else []
+    return [columns_module.ARMS_IN_SHORT, *([pairs] if analysis.intervals else []), *tuned]
+
+
+def _grid(analysis: Analysis, view: View, rows: pd.DataFrame, case: str) -> Grid:
+    """A view of these rows, without what the tier or the number of runs does not allow: ranks, intervals of scores."""
+    columns = tuple(column for column in view.columns if column.name in rows)  # some tracks and plans have fewer
+    if not analysis.claims:
+        columns = tuple(column for column in columns if column.name not in RANKINGS)
+    if not analysis.intervals:
+        kept = [column for column in columns if column.limits != BCA]
+        columns = tuple(column._replace(limits=()) if column.limits == T else column for column in kept)
+    shown = replace(view, columns=columns)
+    return Grid(shown, case, columns_module.cells(shown, rows))
+
+
+def exact(values: Sequence[Any]) -> str:
+    """The values behind a cell, every digit, as JSON."""
+    plain = [value.item() if hasattr(value, "item") else value for value in values]
+    return json.dumps(plain)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 1 h 12 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, value as text) of nested plain data."""
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
+
+
+def slug(text: str) -> str:
+    """A text as part of a file's name or of an id."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _writer(content: bytes) -> Any:
+    return lambda file: file.write(content)

@@ -1,0 +1,225 @@
+"""What a comparison found, in plain words that are generated from its tables. Verdicts come from ``pairs`` only."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from pgkit.compare.plan.search_space import Range
+from pgkit.compare.report.style import percent, rate, short_number
+from pgkit.compare.tables import FEW_SEEDS, Analysis
+
+ENOUGH_CONFIDENCE = 0.95
+"""What a tolerance interval is meant to have."""
+
+
+class Answer(NamedTuple):
+    """The answer for one case: a sentence, and how sure it is."""
+
+    case: str
+    text: str
+    sure: str
+
+
+def case_name(case: tuple[str, str]) -> str:
+    """How readers know a case."""
+    environment, agent = case
+    return f"{environment}, {agent}"
+
+
+def joined(words: Iterable[str], last: str = "and") -> str:
+    """a, b and c."""
+    words = list(words)
+    return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def introduction(analysis: Analysis) -> str:
+    """One paragraph in plain words: what was done, and what was not."""
+    plan, facts = analysis.plan, analysis.facts
+    kind = "" if analysis.claims else "This comparison is exploratory: no ranking claims. "
+    text = (
+        f"{kind}{joined(analysis.labels)} were trained with {_tried(analysis)}, each with {len(plan['tuning_seeds'])} "
+        f"tuning seeds; the best {'setting' if analysis.all_tuned else 'rate'} of each was then trained again with "
+        f"{len(plan['evaluation_seeds'])} fresh seeds, "
+        "and only those runs are quoted. A score of 0 is the random policy, 1 the reference return, "
+        "averaged over the whole of training."
+    )
+    fixed = f" Not varied, so nothing is known about: {joined(facts['not_varied'])}." if facts["not_varied"] else ""
+    return text + fixed
+
+
+def _tried(analysis: Analysis) -> str:
+    """What each arm was tuned over."""
+    if analysis.all_tuned:
+        count = len(next(iter(analysis.plan["settings"].values())))
+        return f"{count} settings each, quasi-random points of the space of all tuned hyperparameters"
+    tried = sorted(analysis.tables["sensitivity"]["lr"].unique())
+    return (
+        f"{len(tried)} learning rates from {rate(tried[0])} to {rate(tried[-1])}" if tried else "no learning rate yet"
+    )
+
+
+def spaces(analysis: Analysis) -> dict[str, str]:
+    """What was tuned of each arm, over which ranges; empty where only the learning rate was."""
+    declared = analysis.plan["spaces"] if analysis.all_tuned else {}
+    return {
+        label: "; ".join(f"{name} {Range.model_validate(each)}" for name, each in space.items())
+        for label, space in declared.items()
+    }
+
+
+def answers(analysis: Analysis) -> list[Answer]:
+    """The answer for each case that has evaluation runs."""
+    tell = _verdict if analysis.claims else _exploration
+    return [Answer(case_name(case), *tell(analysis, case)) for case in analysis.cases if len(analysis.of("arms", case))]
+
+
+def remarks(analysis: Analysis, case: tuple[str, str]) -> list[str]:
+    """What a reader of the numbers of a case must know: edges, flips, failures, skew, confidence."""
+    return [
+        *_of_selection(analysis.of("selection", case), analysis.of("sensitivity", case), analysis.all_tuned),
+        *(_flips(analysis.of("pairs", case)) if analysis.claims else ()),
+        *_of_arms(analysis.of("arms", case)),
+    ]
+
+
+def _verdict(analysis: Analysis, case: tuple[str, str]) -> tuple[str, str]:
+    """Who is better than whom, and how sure that is."""
+    arms, beaten = analysis.of("arms", case).set_index("optimizer"), _beaten(analysis.of("pairs", case))
+    ahead = [arm for arm in arms.index if not beaten.get(arm)]
+    others = [arm for arm in arms.index if arm not in ahead]
+    if len(arms) == 1:
+        return f"{ahead[0]} was the only optimizer: mean score {_mean(arms.loc[ahead[0]])}.", ""
+    if len(ahead) == 1 and all(ahead[0] in beaten[arm] for arm in others):
+        text = f"{ahead[0]} is better than {joined(others)}: mean score {_mean(arms.loc[ahead[0]])} against " + joined(
+            f"{_mean(arms.loc[arm])} ({arm})" for arm in others
+        )
+    elif not others:
+        text = f"No optimizer was shown to be better than another. Mean scores: {_means(arms)}"
+    else:
+        worse = joined(f"{arm} is worse than {joined(sorted(beaten[arm]))}" for arm in others)
+        text = "No optimizer was shown to be better than all others. "
+        text += f"None was shown to be better than {joined(ahead, 'or')}; {worse}. "
+        text += f"Mean scores: {_means(arms)}"
+    return text + ".", _sureness(analysis, case, arms)
+
+
+def _sureness(analysis: Analysis, case: tuple[str, str], arms: pd.DataFrame) -> str:
+    pairs = analysis.of("pairs", case)
+    counts = {verdict: int((pairs["verdict"] == verdict).sum()) for verdict in ("equivalent", "unresolved")}
+    resolved = len(pairs) - counts["unresolved"]
+    top = str(arms["p_best"].idxmax())
+    tested, flips = int((pairs["second_best_verdict"] != "").sum()), int(pairs["flips"].sum())
+    change = f"{flips} of {tested} verdicts change" if flips else f"none of {tested} verdicts changes"
+    kind = "settings" if analysis.all_tuned else "learning rates"
+    second = f"With second-best {kind} {change}." if tested else f"Second-best {kind} were not evaluated."
+    return (
+        f"{resolved} of {len(pairs)} pairs are resolved ({counts['equivalent']} as equivalent within "
+        f"{analysis.plan['rope']:g}, {counts['unresolved']} unresolved), with {_counts(arms['n'])} runs per optimizer. "
+        f"{top} has the highest mean in {percent(arms.loc[top, 'p_best'])} of bootstrap resamples. {second}"
+    )
+
+
+def _exploration(analysis: Analysis, case: tuple[str, str]) -> tuple[str, str]:
+    arms = analysis.of("arms", case).set_index("optimizer")
+    text = f"Mean scores, in the order of the plan: {_means(arms)}."
+    sure = f"With {_counts(arms['n'])} runs per optimizer this shows where to look next; it ranks nothing."
+    return text, sure
+
+
+def _beaten(pairs: pd.DataFrame) -> dict[str, set[str]]:
+    """For each arm those that are better."""
+    beaten: dict[str, set[str]] = {}
+    for pair in pairs.itertuples():
+        if pair.verdict == "better":
+            beaten.setdefault(str(pair.second), set()).add(str(pair.first))
+        elif pair.verdict == "worse":
+            beaten.setdefault(str(pair.first), set()).add(str(pair.second))
+    return beaten
+
+
+def _mean(arm: pd.Series) -> str:
+    """A mean, with its interval where there are enough runs for one."""
+    interval = f" [{arm['t_low']:.2f}, {arm['t_high']:.2f}]" if arm["n"] >= FEW_SEEDS else ""
+    return f"{arm['mean']:.2f}{interval}"
+
+
+def _means(arms: pd.DataFrame) -> str:
+    return ", ".join(f"{arm} {_mean(row)}" for arm, row in arms.iterrows())
+
+
+def _counts(n: pd.Series) -> str:
+    return f"{n.min():.0f}" if n.min() == n.max() else f"{n.min():.0f} to {n.max():.0f}"
+
+
+def _of_selection(selection: pd.DataFrame, sensitivity: pd.DataFrame, all_tuned: bool) -> Iterator[str]:
+    where = "its range" if all_tuned else "the grid"
+    for row in selection.itertuples():
+        if row.edge:
+            end = {"low": "lower", "high": "upper"}[str(row.edge)]
+            yield (
+                f"Edge optimum: the best rate of {row.optimizer}, {rate(row.lr)}, is at the {end} end of {where}; "
+                "its true best may lie beyond, and it may be better than shown."
+            )
+    in_set = sensitivity[sensitivity["in_set"].astype(bool)].sort_values("chosen_share", ascending=False)
+    for arm in selection["optimizer"]:
+        rows = in_set[in_set["optimizer"] == arm]
+        if len(rows) > 1:
+            names = [f"setting {number}" for number in rows["setting"]] if all_tuned else map(rate, rows["lr"])
+            chosen = zip(names, rows["chosen_share"], strict=True)
+            shares = joined(f"{name} in {percent(share)}" for name, share in chosen)
+            yield f"The selection for {arm} is uncertain: resampled tuning seeds choose {shares}."
+
+
+def _flips(pairs: pd.DataFrame) -> Iterator[str]:
+    for pair in pairs[pairs["flips"].astype(bool)].itertuples():
+        yield (
+            f"A verdict depends on the selection: {pair.first} against {pair.second} is {pair.verdict}, "
+            f"but {pair.second_best_verdict} with the second-best settings."
+        )
+
+
+def _of_arms(arms: pd.DataFrame) -> Iterator[str]:
+    for word, count, name in (("failed", "failures", "failure"), ("collapsed", "collapses", "collapse")):
+        happened = [
+            f"{int(row[count])} of {int(row['n'])} runs of {row['optimizer']} "
+            f"(95 %: {percent(row[f'{name}_low'])} to {percent(row[f'{name}_high'])})"
+            for _, row in arms[arms[count] > 0].iterrows()
+        ]
+        if happened:
+            yield f"{word.capitalize()}: {joined(happened)}. They stay in every number."
+    if len(arms) and arms["n"].min() < FEW_SEEDS:
+        yield f"Fewer than {FEW_SEEDS} runs per optimizer: dots, minimum, median and maximum are shown, no intervals."
+        return
+    for row in arms[arms["skew"].abs() > 1].itertuples():
+        yield (
+            f"The scores of {row.optimizer} are skewed ({row.skew:.1f}): trust the BCa interval "
+            f"[{row.bca_low:.2f}, {row.bca_high:.2f}] more than Student's t."
+        )
+    low = arms[arms["tolerance_confidence"] < ENOUGH_CONFIDENCE]
+    if len(low):
+        achieved = joined(
+            dict.fromkeys(f"{percent(row.tolerance_confidence)} with {row.n:.0f} runs" for row in low.itertuples())
+        )
+        yield f"Tolerance intervals (90 % of runs) have a confidence of {achieved}, not 95 %, which needs 46 runs."
+
+
+def tuning_cost(selection: pd.DataFrame) -> str:
+    """What tuning cost per arm."""
+    return joined(
+        f"{row.optimizer} {row.runs} runs, {short_number(row.env_steps)} steps" for row in selection.itertuples()
+    )
+
+
+def state_of_runs(analysis: Analysis) -> str:
+    """How many runs there are, and what became of them."""
+    facts = analysis.facts
+    missing = f", {facts['missing']} missing" if facts["missing"] else ""
+    return f"{facts['planned']} planned, {facts['finished']} finished, {facts['failed']} failed{missing}"
+
+
+def seeds(numbers: Sequence[int]) -> str:
+    """A list of seeds, consecutive ones as a range."""
+    if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]} to {numbers[-1]} ({len(numbers)})"
+    return ", ".join(map(str, numbers)) or "none"

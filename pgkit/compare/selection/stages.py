@@ -1,0 +1,195 @@
+"""Which runs come next: a pure function of the plan and of what is stored, so resuming is calling it again."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from pgkit.compare.plan.baselines import Scale
+from pgkit.compare.plan.plan import EXTENSIONS, KEYS, Plan, Point, Run
+from pgkit.compare.selection.scores import score_runs
+from pgkit.stats import Selection, select
+
+SELECTION_SEED = 0
+"""Of the resamples that say how sure a selection is."""
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+Scores = Mapping[tuple[str | float, ...], float]
+"""The score of each tuning run by (environment, agent, optimizer, lr, seed, setting)."""
+
+EDGE = 0.05
+"""Where all is tuned, a selected rate in the outer 5 % of its range is at its edge."""
+
+
+class Stage(NamedTuple):
+    """What is being run.
+
+    Attributes:
+        name: "tuning", "evaluation" or "neighbour".
+        todo: the runs that are still missing.
+        runs: all runs of the stage, as far as they are known.
+    """
+
+    name: str
+    todo: list[Run]
+    runs: list[Run]
+
+
+class Tuned(NamedTuple):
+    """What tuning found for one case.
+
+    Attributes:
+        points: L per arm: the grid with its extensions, ascending, or the arm's quasi-random settings.
+        scores: ``(L, S)`` per arm: points x seeds.
+        selections: which point each arm selects, and how sure that is.
+        edges: the end of the grid, or of its range, at which each arm's selected rate is: "low", "high" or "".
+    """
+
+    points: dict[str, tuple[Point, ...]]
+    scores: dict[str, Array]
+    selections: dict[str, Selection]
+    edges: dict[str, str]
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates of the grid, which all arms have in common."""
+        return tuple(point.lr for point in next(iter(self.points.values())))
+
+    def selected(self, arm: str) -> Point:
+        """The arm's selected point."""
+        return self.points[arm][self.selections[arm].best]
+
+    def second(self, arm: str) -> Point | None:
+        """The second-best point of the arm's uncertainty set, if that has several."""
+        index = self.selections[arm].second
+        return None if index is None else self.points[arm][index]
+
+
+def stages(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> list[Stage]:
+    """The stages as far as what is stored tells; the last one may have runs to do, the others have none.
+
+    A stage waits until the one before is complete.
+    """
+    done = set(stored[list(KEYS)].itertuples(index=False, name=None))
+    scores = _tuning_scores(plan, scale, stored)
+    found: list[Stage] = []
+    for name, of_stage in (("tuning", _tuning), ("evaluation", _evaluation), ("neighbour", _neighbours)):
+        runs = of_stage(plan, scores)
+        found.append(Stage(name, [run for run in runs if tuple(run) not in done], runs))
+        if found[-1].todo:
+            break
+    return found
+
+
+def tuned(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> dict[tuple[str, str], Tuned]:
+    """What tuning found, by (environment, agent), for the cases whose tuning is complete."""
+    return _tuned(plan, _tuning_scores(plan, scale, stored))
+
+
+def _tuned(plan: Plan, scores: Scores) -> dict[tuple[str, str], Tuned]:
+    found = {}
+    for case in plan.cases:
+        key = (case.environment, case.agent)
+        points, complete = _points(plan, key, scores)
+        if complete:
+            table = _table(plan, key, points, scores)
+            selections = _select(table)
+            edges = {arm: _edge(plan, arm, points[arm], selection.best) for arm, selection in selections.items()}
+            found[key] = Tuned(points, table, selections, edges)
+    return found
+
+
+def extended(rates: Sequence[float], low: int, high: int) -> tuple[float, ...]:
+    """A logarithmic grid with this many more points at its ends, three significant digits."""
+    if len(rates) < 2:
+        return tuple(rates)
+    ratio = (rates[-1] / rates[0]) ** (1 / (len(rates) - 1))
+    below = [float(f"{rates[0] / ratio**k:.3g}") for k in range(low, 0, -1)]
+    above = [float(f"{rates[-1] * ratio**k:.3g}") for k in range(1, high + 1)]
+    return (*below, *rates, *above)
+
+
+def _tuning_scores(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> Scores:
+    rows = score_runs(plan, scale, stored[stored["stage"] == "tuning"])
+    keys = rows[list(KEYS[1:])].itertuples(index=False, name=None)
+    return dict(zip(keys, rows["auc"].tolist(), strict=True))
+
+
+def _tuning(plan: Plan, scores: Scores) -> list[Run]:
+    return [
+        Run("tuning", case.environment, case.agent, arm, point.lr, seed, point.setting)
+        for case in plan.cases
+        for of_arms in zip(*_points(plan, (case.environment, case.agent), scores)[0].values(), strict=True)
+        for arm, point in zip(plan.arms, of_arms, strict=True)
+        for seed in plan.tuning_seeds
+    ]
+
+
+def _points(plan: Plan, case: tuple[str, str], scores: Scores) -> tuple[dict[str, tuple[Point, ...]], bool]:
+    """Where each arm is tried in a case, as far as that is known, and whether all those runs are there."""
+    low = high = 0
+    while True:
+        grid = tuple(map(Point, extended(plan.rates, 2 * low, 2 * high)))
+        points = {arm: plan.points(arm) if plan.all_tuned else grid for arm in plan.arms}
+        table = _table(plan, case, points, scores)
+        if any(np.isnan(arm).any() for arm in table.values()):
+            return points, False
+        edges = {_edge(plan, arm, points[arm], selection.best) for arm, selection in _select(table).items()}
+        more_low, more_high = ("low" in edges and low < EXTENSIONS), ("high" in edges and high < EXTENSIONS)
+        if plan.all_tuned or len(grid) < 2 or not (more_low or more_high):
+            return points, True
+        low, high = low + more_low, high + more_high
+
+
+def _table(
+    plan: Plan, case: tuple[str, str], points: Mapping[str, Sequence[Point]], scores: Scores
+) -> dict[str, Array]:
+    """Scores ``(L, S)`` per arm; NaN where a run is missing."""
+    seeds = plan.tuning_seeds
+    return {
+        arm: np.array([[scores.get((*case, arm, p.lr, seed, p.setting), np.nan) for seed in seeds] for p in of_arm])
+        for arm, of_arm in points.items()
+    }
+
+
+def _edge(plan: Plan, arm: str, points: Sequence[Point], best: int) -> str:
+    """The end at which the best of an arm's points is."""
+    if plan.all_tuned:
+        place = plan.spaces[arm]["lr"].place(points[best].lr)
+        return "low" if place < EDGE else "high" if place > 1 - EDGE else ""
+    if len(points) == 1:
+        return ""
+    return "low" if best == 0 else "high" if best == len(points) - 1 else ""
+
+
+def _select(table: Mapping[str, Array]) -> dict[str, Selection]:
+    return {arm: select(scores, SELECTION_SEED) for arm, scores in table.items()}
+
+
+def _evaluation(plan: Plan, scores: Scores) -> list[Run]:
+    return [
+        Run("evaluation", *case, arm, (point := found.selected(arm)).lr, seed, point.setting)
+        for case, found in _tuned(plan, scores).items()
+        for arm in plan.arms
+        for seed in plan.evaluation_seeds
+    ]
+
+
+def _neighbours(plan: Plan, scores: Scores) -> list[Run]:
+    """The rates beside the selected one, and the second-best setting, on the first evaluation seeds.
+
+    Quasi-random settings have no neighbours.
+    """
+    runs = []
+    for case, found in _tuned(plan, scores).items():
+        for arm, (best, second, *_) in found.selections.items():
+            points = found.points[arm]
+            beside = set() if plan.all_tuned else {best - 1, best + 1}
+            beside = (beside | {best if second is None else second}) - {best, -1, len(points)}
+            runs += [
+                Run("neighbour", *case, arm, points[index].lr, seed, points[index].setting)
+                for index in sorted(beside)
+                for seed in plan.neighbour_seeds
+            ]
+    return runs

@@ -1,0 +1,1 @@
+"""TOML tables to validated, frozen configurations."""

@@ -1,0 +1,102 @@
+"""Names that users type, what they stand for, and what can be said about each: agents, configurations and more."""
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from pydantic import BaseModel
+from torch import Tensor
+
+from pgkit.errors import PgkitError, show, unknown
+from pgkit.types import Batch, Params, Rollout
+
+AGENTS = {"reinforce": "pgkit.agents.reinforce", "actor-critic": "pgkit.agents.actor_critic"}
+"""Agents that come with pgkit; any other dotted module name stands for itself."""
+
+_CONTRACT = ("Config", "collects", "targets", "loss")
+
+
+class Agent(Protocol):
+    """What a module must define to be an agent: see ``agents/reinforce.py``.
+
+    Attributes:
+        Config: frozen pydantic model of the agent's settings.
+        collects: ``"episodes"`` or ``"steps"``.
+    """
+
+    Config: type[BaseModel]
+    collects: str
+
+    def targets(self, policy: Any, params: Params, rollout: Rollout, config: Any) -> Batch:
+        """Returns, advantages and masks of a rollout; no gradient."""
+
+    def loss(self, policy: Any, params: Params, batch: Batch, config: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss ``(P,)`` and metrics, each ``(P,)``."""
+
+
+def agent(name: str) -> Agent:
+    """The agent module called ``name``: one of ``AGENTS``, or a dotted module name of the user's own.
+
+    Raises:
+        PgkitError: no such agent, or the module is none.
+    """
+    module_name = AGENTS.get(name, name)
+    if name not in AGENTS and not _module_exists(module_name):
+        raise PgkitError(unknown("agent", name, AGENTS, or_else="a module such as my_package.my_agent"))
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the module does
+        raise PgkitError(f"agent {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    missing = [attribute for attribute in _CONTRACT if not hasattr(module, attribute)]
+    if missing:
+        raise PgkitError(f"module {module_name!r} is no agent: it does not define {', '.join(missing)}")
+    if module.collects not in ("episodes", "steps"):
+        raise PgkitError(f'{module_name}.collects must be "episodes" or "steps", got {module.collects!r}')
+    return cast(Agent, module)
+
+
+def _module_exists(name: str) -> bool:
+    if not all(part.isidentifier() for part in name.split(".")):
+        return False
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # a package above it that cannot be imported; a module without a specification
+        return False
+
+
+def shipped_configs() -> dict[str, Traversable]:
+    """The configuration files inside the package, by name (file name without ``.toml``)."""
+    found = (entry for entry in files("pgkit.configs").iterdir() if entry.name.endswith(".toml"))
+    return {entry.name.removesuffix(".toml"): entry for entry in sorted(found, key=lambda entry: entry.name)}
+
+
+def is_comparison(table: Mapping[str, Any]) -> bool:
+    """Whether a configuration is one of ``pgkit compare``, not of ``pgkit train``."""
+    return "environments" in table
+
+
+def find_config(name_or_path: str | Path) -> Path | Traversable:
+    """The configuration file of that path, or else the shipped one of that name.
+
+    Raises:
+        PgkitError: there is neither.
+    """
+    path = Path(name_or_path)
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise PgkitError(f"configuration {show(str(name_or_path))} cannot be looked for: {error.strerror}") from None
+    shipped = shipped_configs()
+    name = str(name_or_path)
+    if name in shipped:
+        return shipped[name]
+    if path.is_dir():
+        raise PgkitError(f"{name} is a directory, not a configuration file")
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        raise PgkitError(f"there is no configuration file {name}")
+    raise PgkitError(unknown("config", name, shipped, or_else="the path of a .toml file"))

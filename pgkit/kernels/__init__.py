@@ -1,0 +1,1 @@
+"""Compiled numerical kernels with tensor twins: matrix products, MLP passes, scans, packing, categorical."""

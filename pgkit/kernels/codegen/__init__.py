@@ -1,0 +1,1 @@
+"""Code generators of the kernels; imported only when something is compiled."""

@@ -1,0 +1,67 @@
+"""Recursions over time, written down for LLVM."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from llvmlite import ir
+
+from pgkit.compiler.elementwise import LANES, Column, Memory, address, in_lanes
+from pgkit.compiler.ir import INT, POINTER, function, loop
+from pgkit.compiler.jit import compiled_function
+from pgkit.compiler.tracer import KINDS, Value
+
+
+def compile_scan(
+    step: Callable[..., Sequence[Any]],
+    carried: Sequence[torch.dtype],
+    inputs: Sequence[Memory],
+    outputs: Sequence[torch.dtype],
+    reverse: bool,
+) -> Callable[..., None]:
+    """``scan(T, P, N, *carried, *inputs, *outputs)``, see :func:`pgkit.kernels.scan.scan`.
+
+    Of what is carried, addresses of ``(P, N)``; of each input and output, the address of ``(T, P, N)`` and its strides
+    along T and P in numbers. That of an input along N is known here: 1, or 0 of one number for all environments.
+    """
+    module = ir.Module()
+    kinds = [INT, INT, INT, *[POINTER] * len(carried), *[POINTER, INT, INT] * (len(inputs) + len(outputs))]
+    builder, (steps, members, count, *others) = function(module, "scan", kinds, alias=True)
+    states, others = list(zip(others, carried, strict=False)), others[len(carried) :]
+    memories = [*inputs, *((dtype, 1) for dtype in outputs)]
+    arrays = [(*others[3 * k : 3 * k + 3], *memory) for k, memory in enumerate(memories)]
+    rooms = {lanes: [builder.alloca(_shape(dtype, lanes)) for dtype in carried] for lanes in (1, LANES)}
+
+    def rows_of(member: ir.Value, row: ir.Value, lanes: int) -> None:
+        kept = [
+            Column(address(builder, base, KINDS[dtype], builder.mul(member, count)), KINDS[dtype])
+            for base, dtype in states
+        ]
+        for column, room in zip(kept, rooms[lanes], strict=True):
+            builder.store(column.read(builder, row, lanes).it, room)
+        with loop(builder, steps) as index:
+            time = builder.sub(builder.sub(steps, INT(1)), index) if reverse else index
+            columns = []
+            for base, along, across, dtype, stride in arrays:
+                place = builder.add(builder.mul(time, along), builder.mul(member, across))
+                columns.append(Column(address(builder, base, KINDS[dtype], place), KINDS[dtype], stride))
+            now = [
+                Value(builder, builder.load(room, typ=_shape(dtype, lanes)))
+                for room, dtype in zip(rooms[lanes], carried, strict=True)
+            ]
+            results = step(*now, *(column.read(builder, row, lanes) for column in columns[: len(inputs)]))
+            for room, value in zip(rooms[lanes], results, strict=False):
+                builder.store(value.it, room)
+            for column, value in zip(columns[len(inputs) :], results[len(carried) :], strict=True):
+                column.write(value, row, lanes)
+        for column, room, dtype in zip(kept, rooms[lanes], carried, strict=True):
+            column.write(Value(builder, builder.load(room, typ=_shape(dtype, lanes))), row, lanes)
+
+    with loop(builder, members) as member:
+        in_lanes(builder, count, lambda row, lanes: rows_of(member, row, lanes))
+    builder.ret_void()
+    return compiled_function(builder.function)
+
+
+def _shape(dtype: torch.dtype, lanes: int) -> ir.Type:
+    return KINDS[dtype] if lanes == 1 else ir.VectorType(KINDS[dtype], lanes)

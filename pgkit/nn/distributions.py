@@ -1,0 +1,169 @@
+"""Action distributions: categorical, multi-categorical, Bernoulli, Gaussian."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pgkit.errors import PgkitError
+from pgkit.kernels.categorical import (
+    MOST_COMPILED,
+    compiled_kl,
+    compiled_sample,
+    entropy,
+    is_compiled,
+    log_prob,
+    log_probs,
+)
+
+if TYPE_CHECKING:
+    from gymnasium import Space
+
+
+LOG_TWO_PI = math.log(2 * math.pi)
+
+
+class Head(NamedTuple):
+    """A family of action distributions.
+
+    Attributes:
+        name: of the family.
+        width: L, how many numbers describe the distribution at one observation.
+        noise: how many uniform numbers one sample takes.
+        sample: ``(outputs (..., B, L), uniform (..., B, noise)) -> action (..., B)`` or ``(..., B, A)``.
+        mode: ``outputs -> `` the most likely action.
+        log_prob: ``(outputs, action) -> (..., B)``, natural logarithm of the probability (density).
+        entropy: ``outputs -> (..., B)``, in nats.
+        kl: ``(outputs, other) -> (..., B)``, the divergence KL(outputs || other) in nats.
+    """
+
+    name: str
+    width: int
+    noise: int
+    sample: Callable[[Tensor, Tensor], Tensor]
+    mode: Callable[[Tensor], Tensor]
+    log_prob: Callable[[Tensor, Tensor], Tensor]
+    entropy: Callable[[Tensor], Tensor]
+    kl: Callable[[Tensor, Tensor], Tensor]
+
+    @property
+    def is_written_down(self) -> bool:
+        """Whether acting and losses can be compiled: :mod:`pgkit.kernels.categorical` has this distribution for one
+        sample."""
+        return self.name == "categorical" and self.width <= MOST_COMPILED
+
+
+def categorical(choices: int) -> Head:
+    """One of ``choices`` actions, by the softmax of the outputs; sampled by inverting the distribution function."""
+
+    def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
+        if is_compiled(outputs):
+            return compiled_sample(outputs, uniform.squeeze(-1))
+        cumulative = torch.softmax(outputs.mT, -2)[..., :-1, :].cumsum(-2)
+        return torch.sum(cumulative < uniform.mT, -2)
+
+    def kl(outputs: Tensor, other: Tensor) -> Tensor:
+        if is_compiled(outputs) and not (outputs.requires_grad or other.requires_grad):
+            return compiled_kl(outputs, other)
+        logs = log_probs(outputs)
+        return (logs.exp() * (logs - log_probs(other))).sum(-2)
+
+    return Head("categorical", choices, 1, sample, lambda outputs: outputs.argmax(-1), log_prob, entropy, kl)
+
+
+def multi_categorical(choices: Sequence[int]) -> Head:
+    """Independent categorical components, ``choices[a]`` actions in component a; actions are ``(..., A)``."""
+    parts = [categorical(count) for count in choices]
+    sizes = list(choices)
+
+    def each(outputs: Tensor) -> list[tuple[Head, Tensor]]:
+        return list(zip(parts, outputs.split(sizes, -1), strict=True))
+
+    def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
+        return torch.stack([part.sample(o, uniform[..., a : a + 1]) for a, (part, o) in enumerate(each(outputs))], -1)
+
+    def mode(outputs: Tensor) -> Tensor:
+        return torch.stack([part.mode(o) for part, o in each(outputs)], -1)
+
+    def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
+        terms = [part.log_prob(o, action[..., a]) for a, (part, o) in enumerate(each(outputs))]
+        return torch.stack(terms, -1).sum(-1)
+
+    def entropy(outputs: Tensor) -> Tensor:
+        return torch.stack([part.entropy(o) for part, o in each(outputs)], -1).sum(-1)
+
+    def kl(outputs: Tensor, other: Tensor) -> Tensor:
+        pairs = zip(each(outputs), other.split(sizes, -1), strict=True)
+        return torch.stack([part.kl(o, p) for (part, o), p in pairs], -1).sum(-1)
+
+    return Head("multi-categorical", sum(sizes), len(sizes), sample, mode, log_prob, entropy, kl)
+
+
+def bernoulli(components: int) -> Head:
+    """Independent yes/no components, P(1) = sigmoid(output); actions are ``(..., A)`` of 0 and 1."""
+
+    def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
+        return (uniform < torch.sigmoid(outputs)).long()
+
+    def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
+        return -functional.softplus((1 - 2 * action) * outputs).sum(-1)
+
+    def entropy(outputs: Tensor) -> Tensor:
+        return (functional.softplus(outputs) - outputs * torch.sigmoid(outputs)).sum(-1)
+
+    def kl(outputs: Tensor, other: Tensor) -> Tensor:
+        difference = torch.sigmoid(outputs) * (outputs - other)
+        return (difference - functional.softplus(outputs) + functional.softplus(other)).sum(-1)
+
+    return Head("bernoulli", components, components, sample, lambda o: (o > 0).long(), log_prob, entropy, kl)
+
+
+def gaussian(components: int) -> Head:
+    """Independent normal components; outputs are A means, then A logarithms of standard deviations.
+
+    The log-probability is that of the drawn action. Environments see it clipped into their bounds.
+    """
+
+    def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
+        mean, log_std = outputs.chunk(2, -1)
+        return mean + log_std.exp() * torch.special.ndtri(uniform)
+
+    def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
+        mean, log_std = outputs.chunk(2, -1)
+        return (-0.5 * ((action - mean) * (-log_std).exp()) ** 2 - log_std - 0.5 * LOG_TWO_PI).sum(-1)
+
+    def entropy(outputs: Tensor) -> Tensor:
+        return (outputs.chunk(2, -1)[1] + 0.5 * (1 + LOG_TWO_PI)).sum(-1)
+
+    def kl(outputs: Tensor, other: Tensor) -> Tensor:
+        (mean, log_std), (other_mean, other_log_std) = outputs.chunk(2, -1), other.chunk(2, -1)
+        variance_ratio = (2 * (log_std - other_log_std)).exp()
+        distance = ((mean - other_mean) * (-other_log_std).exp()) ** 2
+        return 0.5 * (variance_ratio + distance - 1 - 2 * (log_std - other_log_std)).sum(-1)
+
+    def mode(outputs: Tensor) -> Tensor:
+        return outputs.chunk(2, -1)[0]
+
+    return Head("gaussian", 2 * components, components, sample, mode, log_prob, entropy, kl)
+
+
+def head_for(space: "Space[Any]") -> Head:
+    """The head for a Gymnasium action space.
+
+    Raises:
+        PgkitError: the space is none of Discrete, Box, MultiDiscrete and MultiBinary.
+    """
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Discrete):
+        return categorical(int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        return multi_categorical([int(count) for count in space.nvec.ravel()])
+    if isinstance(space, spaces.MultiBinary):
+        return bernoulli(math.prod(space.shape))
+    if isinstance(space, spaces.Box):
+        return gaussian(math.prod(space.shape))
+    raise PgkitError(f"action space {space} is not supported: use Discrete, Box, MultiDiscrete or MultiBinary")

@@ -1,0 +1,184 @@
+"""The named optimizers: each a short chain beside its formula.
+
+p parameters, g gradient, t the number of this step (from 1). Every number may be one per member, or a schedule.
+Defaults are PyTorch's where it has the recipe. ``weight_decay`` is added to the gradient as weight_decay p unless the
+formula says otherwise.
+"""
+
+from pgkit.optim import scaling as d
+from pgkit.optim import transforms as t
+from pgkit.optim.base import Hyper, Optimizer, Transform
+from pgkit.optim.chain import chain
+from pgkit.optim.validation import flag, is_zero
+
+
+def sgd(lr: Hyper = 1e-3, weight_decay: Hyper = 0.0) -> Optimizer:
+    """p = p - lr g.
+
+    Source: Robbins and Monro 1951; torch.optim.SGD.
+    """
+    return chain(*l2(weight_decay), t.scale_by_rate(lr))
+
+
+def momentum(lr: Hyper = 1e-3, momentum: Hyper = 0.9, dampening: Hyper = 0.0, weight_decay: Hyper = 0.0) -> Optimizer:
+    """b = momentum b + (1 - dampening) g, b = g at first; p = p - lr b.
+
+    Source: Polyak 1964; torch.optim.SGD(momentum=0.9).
+    """
+    return chain(*l2(weight_decay), d.trace(momentum, dampening), t.scale_by_rate(lr))
+
+
+def nesterov(lr: Hyper = 1e-3, momentum: Hyper = 0.9, weight_decay: Hyper = 0.0) -> Optimizer:
+    """b = momentum b + g; p = p - lr (g + momentum b).
+
+    Source: Nesterov 1983, as in Sutskever et al. 2013; torch.optim.SGD(momentum=0.9, nesterov=True).
+    """
+    return chain(*l2(weight_decay), d.trace(momentum, nesterov=True), t.scale_by_rate(lr))
+
+
+def rmsprop(
+    lr: Hyper = 1e-2,
+    alpha: Hyper = 0.99,
+    eps: Hyper = 1e-8,
+    momentum: Hyper = 0.0,
+    centered: bool = False,
+    weight_decay: Hyper = 0.0,
+) -> Optimizer:
+    """v = alpha v + (1 - alpha) g^2 from 0; p = p - lr g / (sqrt(v) + eps).
+
+    Centered: v - a^2 in place of v, with a = alpha a + (1 - alpha) g.
+    With momentum: b = momentum b + g / (sqrt(v) + eps); p = p - lr b.
+
+    Source: Tieleman and Hinton 2012; torch.optim.RMSprop.
+    """
+    scale = d.scale_by_rms(alpha, eps, flag("centered", centered))
+    heavy = [] if is_zero(momentum) else [d.trace(momentum)]
+    return chain(*l2(weight_decay), scale, *heavy, t.scale_by_rate(lr))
+
+
+def rmsprop_tf(
+    lr: Hyper = 1e-3,
+    alpha: Hyper = 0.9,
+    eps: Hyper = 1e-10,
+    momentum: Hyper = 0.0,
+    centered: bool = False,
+    weight_decay: Hyper = 0.0,
+) -> Optimizer:
+    """v = alpha v + (1 - alpha) g^2 from 1; b = momentum b + lr g / sqrt(v + eps); p = p - b.
+
+    The accumulator begins at 1, epsilon is inside the root, and momentum comes behind the learning rate. Centered:
+    v - a^2 in place of v, with a = alpha a + (1 - alpha) g.
+
+    Source: tf.compat.v1.train.RMSPropOptimizer; used by A3C-style agents and the DQN family.
+    """
+    scale = d.scale_by_rms(alpha, eps, flag("centered", centered), tensorflow=True)
+    heavy = [] if is_zero(momentum) else [d.trace(momentum)]
+    return chain(*l2(weight_decay), scale, t.scale_by_rate(lr), *heavy)
+
+
+def adagrad(
+    lr: Hyper = 1e-2,
+    lr_decay: Hyper = 0.0,
+    initial_accumulator_value: Hyper = 0.0,
+    eps: Hyper = 1e-10,
+    weight_decay: Hyper = 0.0,
+) -> Optimizer:
+    """s = s + g^2 from initial_accumulator_value; p = p - lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps).
+
+    Source: Duchi, Hazan and Singer 2011; torch.optim.Adagrad.
+    """
+    return chain(*l2(weight_decay), d.adagrad_step(lr, lr_decay, initial_accumulator_value, eps))
+
+
+def adadelta(lr: Hyper = 1.0, rho: Hyper = 0.9, eps: Hyper = 1e-6, weight_decay: Hyper = 0.0) -> Optimizer:
+    """v = rho v + (1 - rho) g^2; u = g sqrt(d + eps) / sqrt(v + eps); d = rho d + (1 - rho) u^2; p = p - lr u.
+
+    Source: Zeiler 2012 (arXiv 1212.5701); torch.optim.Adadelta.
+    """
+    return chain(*l2(weight_decay), d.scale_by_adadelta(rho, eps), t.scale_by_rate(lr))
+
+
+def adam(
+    lr: Hyper = 1e-3, beta1: Hyper = 0.9, beta2: Hyper = 0.999, eps: Hyper = 1e-8, weight_decay: Hyper = 0.0
+) -> Optimizer:
+    """m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
+    p = p - lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps).
+
+    Source: Kingma and Ba 2015 (arXiv 1412.6980); torch.optim.Adam.
+    """
+    return chain(*l2(weight_decay), d.adam_step(lr, beta1, beta2, eps))
+
+
+def amsgrad(
+    lr: Hyper = 1e-3, beta1: Hyper = 0.9, beta2: Hyper = 0.999, eps: Hyper = 1e-8, weight_decay: Hyper = 0.0
+) -> Optimizer:
+    """m, v as adam; w = max(w, v); p = p - lr m / (1 - beta1^t) / (sqrt(w / (1 - beta2^t)) + eps).
+
+    Source: Reddi, Kale and Kumar 2018 (arXiv 1904.09237); torch.optim.Adam(amsgrad=True).
+    """
+    return chain(*l2(weight_decay), d.adam_step(lr, beta1, beta2, eps, amsgrad=True))
+
+
+def adamw(
+    lr: Hyper = 1e-3, beta1: Hyper = 0.9, beta2: Hyper = 0.999, eps: Hyper = 1e-8, weight_decay: Hyper = 1e-2
+) -> Optimizer:
+    """As adam, but weight decay does not pass through the moments: p = p - lr (weight_decay p + adam's direction).
+
+    Source: Loshchilov and Hutter 2019 (arXiv 1711.05101); torch.optim.AdamW.
+    """
+    return chain(d.adam_step(lr, beta1, beta2, eps), *decoupled(weight_decay))
+
+
+def nadam(
+    lr: Hyper = 2e-3,
+    beta1: Hyper = 0.9,
+    beta2: Hyper = 0.999,
+    eps: Hyper = 1e-8,
+    momentum_decay: Hyper = 4e-3,
+    weight_decay: Hyper = 0.0,
+) -> Optimizer:
+    """m, v as adam; mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2), M_t = mu_1 ... mu_t;
+    p = p - lr (mu_(t+1) m / (1 - M_(t+1)) + (1 - mu_t) g / (1 - M_t)) / (sqrt(v / (1 - beta2^t)) + eps).
+
+    Source: Dozat 2016; torch.optim.NAdam.
+    """
+    return chain(*l2(weight_decay), d.scale_by_nadam(beta1, beta2, eps, momentum_decay), t.scale_by_rate(lr))
+
+
+def radam(
+    lr: Hyper = 1e-3, beta1: Hyper = 0.9, beta2: Hyper = 0.999, eps: Hyper = 1e-8, weight_decay: Hyper = 0.0
+) -> Optimizer:
+    """m, v as adam; R = 2 / (1 - beta2) - 1; r = R - 2 t beta2^t / (1 - beta2^t); p = p - lr m / (1 - beta1^t),
+    where r > 5 times sqrt((r - 4)(r - 2) R (1 - beta2^t) / ((R - 4)(R - 2) r)) / (sqrt(v) + eps).
+
+    Source: Liu et al. 2020 (arXiv 1908.03265); torch.optim.RAdam.
+    """
+    return chain(*l2(weight_decay), d.scale_by_radam(beta1, beta2, eps), t.scale_by_rate(lr))
+
+
+def adamax(
+    lr: Hyper = 2e-3, beta1: Hyper = 0.9, beta2: Hyper = 0.999, eps: Hyper = 1e-8, weight_decay: Hyper = 0.0
+) -> Optimizer:
+    """m as adam; n = max(beta2 n, |g| + eps); p = p - lr m / (1 - beta1^t) / n.
+
+    Source: Kingma and Ba 2015 (arXiv 1412.6980, section 7); torch.optim.Adamax.
+    """
+    return chain(*l2(weight_decay), d.scale_by_adamax(beta1, beta2, eps), t.scale_by_rate(lr))
+
+
+def lion(lr: Hyper = 1e-4, beta1: Hyper = 0.9, beta2: Hyper = 0.99, weight_decay: Hyper = 0.0) -> Optimizer:
+    """p = p - lr (sign(beta1 m + (1 - beta1) g) + weight_decay p); then m = beta2 m + (1 - beta2) g.
+
+    Source: Chen et al. 2023 (arXiv 2302.06675); optax.lion.
+    """
+    return chain(d.scale_by_lion(beta1, beta2), t.scale_by_rate(lr), *decoupled(weight_decay))
+
+
+def l2(weight_decay: Hyper) -> list[Transform]:
+    """Weight decay coupled to the gradient; nothing at all where every member has none."""
+    return [] if is_zero(weight_decay) else [t.add_weight_decay(weight_decay)]
+
+
+def decoupled(weight_decay: Hyper) -> list[Transform]:
+    """Weight decay beside the step; nothing at all where every member has none."""
+    return [] if is_zero(weight_decay) else [t.add_decoupled_weight_decay(weight_decay)]

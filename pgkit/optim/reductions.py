@@ -1,0 +1,71 @@
+"""Sums over all parameters of a member, the same bits whatever its neighbours."""
+
+import ctypes
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pgkit.system.cpu import compiles
+from pgkit.types import Params
+
+if TYPE_CHECKING:
+    from pgkit.optim.codegen import Fold, Kernel
+
+
+def launch(kernel: "Kernel", leaves: Sequence[Tensor], places: Sequence[int], table: Tensor) -> None:
+    """Run a kernel.
+
+    Args:
+        kernel: see :data:`pgkit.optim.codegen.Kernel`.
+        leaves: ``(P, ...)`` each.
+        places: the addresses of the fields of each leaf, contiguous ``(P, ...)`` of the kernel's dtype.
+        table: ``(C, P)`` or, for a sum, ``(P,)``, contiguous, of that dtype.
+    """
+    members = table.shape[-1]
+    if members:
+        sizes = [leaf.numel() // members for leaf in leaves]
+        arrays = [(ctypes.c_int64 * len(numbers))(*numbers) for numbers in (sizes, places)]
+        kernel(len(sizes), members, *arrays, table.data_ptr())
+
+
+def row_sum(leaf: Tensor) -> Tensor:
+    """Sum over all but axis 0, ``(P, ...) -> (P,)``, also with several threads."""
+    matrix = leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:]))
+    total = matrix[:, : 2**14].sum(1)
+    for first in range(2**14, matrix.shape[1], 2**14):
+        total += matrix[:, first : first + 2**14].sum(1)
+    return total
+
+
+def inner(first: Params, second: Params) -> Tensor:
+    """Inner product of two Params per member, ``(P,)``, summed leaf by leaf in their order."""
+    sides = [list(first.values())]
+    if first is not second:
+        sides.append([second[name] for name in first])
+    like, leaves = sides[0][0], [leaf for side in sides for leaf in side]
+    alike = all(leaf.dtype == like.dtype and leaf.is_cpu for leaf in leaves)
+    alike = alike and (first is second or all(a.shape == b.shape for a, b in zip(*sides, strict=True)))
+    if not alike or not compiles(like.dtype, like.device):
+        products = [row_sum(leaf * other) for leaf, other in zip(sides[0], sides[-1], strict=True)]
+        return sum(products[1:], products[0])
+    sides = [[leaf.contiguous() for leaf in side] for side in sides]
+    places = [leaf.data_ptr() for pair in zip(*sides, strict=True) for leaf in pair]
+    total = like.new_zeros(like.shape[0])
+    launch(_fold_kernel(_add_product, len(sides), like.dtype), sides[0], places, total)
+    return total
+
+
+def _add_product(total: Any, *factors: Any) -> Any:
+    """Of two numbers, or of one with itself."""
+    return total + factors[0] * factors[-1]
+
+
+@lru_cache
+def _fold_kernel(fold: "Fold", fields: int, dtype: torch.dtype) -> "Kernel":
+    from pgkit.optim.codegen import compile_fold  # LLVM is loaded where something is compiled
+
+    return compile_fold(fold, fields, dtype)

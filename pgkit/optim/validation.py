@@ -1,0 +1,106 @@
+"""Checks of hyperparameters, element by element, with one clear line for what is wrong."""
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from pgkit.errors import PgkitError
+from pgkit.optim.base import Hyper, Schedule
+
+H = TypeVar("H", bound=Hyper)
+
+
+class PerMember(list[Any]):
+    """One value for each member, where a plain list may be one value (``betas``)."""
+
+
+def check(
+    name: str,
+    value: H,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+) -> H:
+    """``value`` as it is, if each of its numbers is finite and in range.
+
+    Args:
+        name: told in the error.
+        value: a number, one per member, or a schedule: its start is checked, and its end, which may lie on a bound.
+        above: lower bound that is not allowed itself.
+        least: lower bound that is.
+        below: upper bound that is not allowed itself.
+        most: upper bound that is.
+
+    Raises:
+        PgkitError: names the first wrong number, and its member if there are several.
+    """
+    if isinstance(value, Schedule):
+        check(name, value.start, above=above, least=least, below=below, most=most)
+        for key in value.settings.keys() & {"end", "least"}:
+            check(f"{key} of the schedule of {name}", value.settings[key], least=least if above is None else above)
+        for key in value.settings.keys() & {"end", "most"}:
+            check(f"{key} of the schedule of {name}", value.settings[key], below=below, most=most)
+        return value
+    numbers = numbers_of(name, value)
+    for index, number in enumerate(numbers):
+        inside = (
+            math.isfinite(number)
+            and (above is None or number > above)
+            and (least is None or number >= least)
+            and (below is None or number < below)
+            and (most is None or number <= most)
+        )
+        if not inside:
+            where = f" of member {index}" if len(numbers) > 1 else ""
+            raise PgkitError(f"{name}{where} is {number:g}; it must be {_range(above, least, below, most)}")
+    return value
+
+
+def numbers_of(name: str, value: Any) -> list[float]:
+    """The numbers in ``value``; anything that is none is an error."""
+    if isinstance(value, Tensor):
+        if value.dim() > 1:
+            raise PgkitError(f"{name} has shape {tuple(value.shape)}; it must be a number, or one per member (P,)")
+        return [float(number) for number in value.reshape(-1).tolist()]
+    numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise PgkitError(f"{name} is {value!r}; it must be a number, or one per member")
+    return [float(number) for number in numbers]
+
+
+def is_zero(value: Hyper) -> bool:
+    """Whether a hyperparameter is 0 for all members and stays so."""
+    return not isinstance(value, Schedule) and not any(numbers_of("value", value))
+
+
+def flag(name: str, value: Any) -> bool:
+    """``value`` if it is a bool."""
+    if not isinstance(value, bool):
+        raise PgkitError(f"{name} is {value!r}; it must be true or false")
+    return value
+
+
+def check_keys(where: str, given: Iterable[str], allowed: Iterable[str]) -> None:
+    """Refuse the first key in ``given`` that is not allowed, naming those that are."""
+    allowed = list(allowed)
+    for key in given:
+        if key not in allowed:
+            names = ", ".join(allowed) or "none"
+            raise PgkitError(f"{where}: unknown key {key!r}{suggest(key, allowed)}; allowed: {names}")
+
+
+def suggest(word: Any, words: Iterable[str]) -> str:
+    """``" (did you mean 'lr'?)"``, or nothing when no word is close."""
+    close = difflib.get_close_matches(str(word), list(words), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _range(above: float | None, least: float | None, below: float | None, most: float | None) -> str:
+    bounds = ((above, "above"), (least, "at least"), (below, "below"), (most, "at most"))
+    return " and ".join(f"{word} {bound:g}" for bound, word in bounds if bound is not None) or "finite"

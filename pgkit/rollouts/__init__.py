@@ -1,0 +1,1 @@
+"""Acting in environments: rollouts, episodes, statistics, evaluation."""

@@ -1,0 +1,1 @@
+"""Run directories: checkpoints, provenance, writing and reading."""

@@ -1,0 +1,192 @@
+"""Where a run came from: ``provenance.json``."""
+
+import hashlib
+import importlib
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from pgkit.errors import PgkitError
+from pgkit.system.files import write_text
+
+PACKAGES = ("pgkit-rl", "torch", "numpy", "llvmlite", "gymnasium", "box2d", "envpool", "pydantic", "scipy")
+"""What numbers may depend on."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_CBWR")
+
+
+class Stopwatch(NamedTuple):
+    """A run that goes on: its file, and the clocks at its start."""
+
+    path: Path
+    wall: float
+    cpu: float
+
+    @property
+    def times(self) -> dict[str, float]:
+        """Wall time, and CPU time of this process and of its children that have ended."""
+        return {"wall_seconds": time.perf_counter() - self.wall, "cpu_seconds": cpu_seconds() - self.cpu}
+
+
+def write(path: Path, seeds: Sequence[int], **more: Any) -> Stopwatch:
+    """Write down versions, commit, hardware, threads, seeds and command line; :func:`finish` adds the times.
+
+    Args:
+        path: the file.
+        seeds: of the members.
+        more: what else there is to say.
+
+    Raises:
+        PgkitError: the system refuses to write.
+    """
+    _replace(path, collect(seeds) | more | {"wall_seconds": None, "cpu_seconds": None})
+    return Stopwatch(path, time.perf_counter(), cpu_seconds())
+
+
+def go_on(path: Path, entry: Mapping[str, Any], times: Mapping[str, float]) -> Stopwatch:
+    """Add an entry to the list ``resumed``, and count on from the times of what is continued.
+
+    Those of its last state, or of the process's end where that has been written down: it may have taken longer.
+
+    Raises:
+        PgkitError: the file cannot be read or written.
+    """
+    record = _read(path)
+    now = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "command_line": list(sys.argv)}
+    _replace(path, record | {"resumed": [*record.get("resumed", []), now | dict(entry)]})
+    wall, cpu = (max(times[name], record.get(name) or 0.0) for name in ("wall_seconds", "cpu_seconds"))
+    return Stopwatch(path, time.perf_counter() - wall, cpu_seconds() - cpu)
+
+
+def finish(stopwatch: Stopwatch) -> None:
+    """Add the times.
+
+    Raises:
+        PgkitError: the file cannot be read or written.
+    """
+    times = {name: round(seconds, 3) for name, seconds in stopwatch.times.items()}
+    _replace(stopwatch.path, _read(stopwatch.path) | times)
+
+
+def origin() -> dict[str, Any]:
+    """What the numbers of a run on CPU depend on beside its configuration, flat."""
+    hardware = _hardware()
+    versions = {f"version of {name}": _version(name) for name in PACKAGES if name != "pgkit-rl"}
+    python = {"version of python": platform.python_version()}
+    machine = {"processor": hardware["cpu"], "GPUs": ", ".join(hardware["gpus"]) or None}
+    return {"code of pgkit": code_digest(), **python, **versions, **machine}
+
+
+def collect(seeds: Sequence[int]) -> dict[str, Any]:
+    """Everything that is known at the start, as plain data."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "code_digest": code_digest(),
+        "git": git_state(Path(__file__).resolve().parents[2]),
+        "hardware": _hardware(),
+        "threads": _threads(),
+        "seeds": list(seeds),
+        "command_line": list(sys.argv),
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def git_state(root: Path) -> dict[str, Any] | None:
+    """Commit of the source tree at ``root``, and whether tracked files differ from it; None if it is no such tree."""
+    if not (root / ".git").exists():
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return None if commit is None or changes is None else {"commit": commit, "changed": bool(changes)}
+
+
+def code_digest() -> str:
+    """SHA-256 (16 digits) of the code that decides numbers: all of pgkit but the command line and comparisons."""
+    root = Path(__file__).resolve().parents[1]
+    agents = Path(str(importlib.import_module("pgkit.agents").__file__)).parent
+    files = {f"pgkit/{path.relative_to(root)}": path for path in root.rglob("*.py")}
+    files |= {f"pgkit/agents/{path.name}": path for path in agents.glob("*.py")}
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        if not name.startswith(("pgkit/compare/", "pgkit/stats/", "pgkit/cli.py")):
+            digest.update(name.encode() + b"\0" + files[name].read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def cpu_seconds() -> float:
+    """User and system time of this process, and of its children that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _hardware() -> dict[str, Any]:
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    return {
+        "system": platform.system(),
+        "release": platform.release(),
+        "machine": platform.machine(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": [torch.cuda.get_device_name(index) for index in gpus],
+        "cuda": torch.version.cuda,
+    }
+
+
+def _cpu_name() -> str:
+    """The processor as the system calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _threads() -> dict[str, Any]:
+    environment = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    own = {"torch": torch.get_num_threads(), "torch_interop": torch.get_num_interop_threads()}
+    return own | environment
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PgkitError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise PgkitError(f"{path} is no JSON: {error}") from None
+    return dict(record)
+
+
+def _replace(path: Path, record: dict[str, Any]) -> None:
+    write_text(path, json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""What pgkit asks of the operating system: files, locks, processes, signals, CPU settings, progress bars."""

@@ -1,0 +1,1 @@
+"""Training a population: the loop, the monitor, workers, resume."""

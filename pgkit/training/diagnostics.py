@@ -1,0 +1,66 @@
+"""What one update did, measured on its own batch: for log rows, not on the path of every update."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pgkit import optim
+from pgkit.losses import explained_variance
+from pgkit.nn.policy import Policy
+from pgkit.training.extra_args import Batches, kl_of_update, take_batches
+from pgkit.tree import join_pieces, select, take_tree
+from pgkit.types import Params
+
+NETWORKS = ("actor", "critic", "trunk")
+
+
+@torch.no_grad()
+def of_policy(
+    policy: Policy, batches: Batches, before: Params, after: Params, members: Sequence[int]
+) -> dict[str, Tensor]:
+    """How far the policy moved on the batch, and how well the critic had predicted its targets.
+
+    Args:
+        policy: what the parameters mean.
+        batches: of all members.
+        before: parameters ``(P, ...)``.
+        after: the same after the update.
+        members: rows of those that are asked for.
+
+    Returns:
+        ``(P,)`` each, NaN for the other members.
+    """
+    size = len(next(iter(before.values())))
+    batches = [(rows, batch.packed()) for rows, batch in batches]
+    if len(members) == size:
+        return _of_all(policy, batches, before, after)
+    rows = torch.tensor(members, device=batches[0][1].obs.device)
+    measured = _of_all(policy, take_batches(batches, rows), take_tree(before, rows), take_tree(after, rows))
+    return {tag: number.new_full((size,), torch.nan).index_copy(0, rows, number) for tag, number in measured.items()}
+
+
+def _of_all(policy: Policy, batches: Batches, before: Params, after: Params) -> dict[str, Tensor]:
+    explained = [
+        explained_variance(policy.value(select(before, rows), batch.obs, batch.tapes), batch.target, batch.valid)
+        for rows, batch in batches
+    ]
+    return {
+        "policy/approx_kl": kl_of_update(policy, batches, before, after),
+        "value/explained_variance": join_pieces(explained, [rows for rows, _ in batches]),
+    }
+
+
+def of_optimizer(grads: Params, updates: Params, params: Params, state: object) -> dict[str, Tensor]:
+    """Norms of gradient and update, together and for each network, and what the optimizer knows of itself."""
+    measures = {f"optimizer/{name}": number for name, number in optim.measure(grads, updates, params).items()}
+    for network in NETWORKS:
+        own = [_only(tree, network) for tree in (grads, updates, params)]
+        if own[0]:
+            measures |= {f"optimizer/{network}/{name}": number for name, number in optim.measure(*own).items()}
+    # What was measured stands: an optimizer knows its norms only of the members that it clips.
+    return {f"optimizer/{name}": number for name, number in optim.diagnostics(state).items()} | measures
+
+
+def _only(tree: Mapping[str, Tensor], network: str) -> Params:
+    return {name: leaf for name, leaf in tree.items() if name.startswith(f"{network}.")}

@@ -1,0 +1,250 @@
+"""A population in training: everything that an update reads and writes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from pgkit import optim
+from pgkit.config.members import stack_agent_config
+from pgkit.config.registry import Agent
+from pgkit.config.schema import TrainConfig, resolve_device
+from pgkit.envs import make_envs
+from pgkit.envs.base import EnvInfo, Environments
+from pgkit.errors import PgkitError
+from pgkit.nn.distributions import head_for
+from pgkit.nn.policy import Policy
+from pgkit.optim.base import Optimizer
+from pgkit.rollouts.collector import Collector, Scaling
+from pgkit.rollouts.trajectory import Piece
+from pgkit.seeding import stream_seed
+from pgkit.system.cpu import settle
+from pgkit.tree import Rows, select, take_tree
+from pgkit.types import Batch, Params
+
+
+class Evidence(NamedTuple):
+    """What an update had at hand, kept until the next one: enough to say why a member failed in it.
+
+    Attributes:
+        pieces: the rollouts.
+        batches: what the agent made of them: those of some members each.
+        params: before the update, leaves ``(P, ...)``.
+        obs_stats: of the observation normaliser before the rollout.
+        largest: ``(L, P)`` largest magnitude in each leaf of the parameters after the update, in their order.
+    """
+
+    pieces: Sequence[Piece]
+    batches: Sequence[tuple[Rows, Batch]]
+    params: Params
+    obs_stats: dict[str, Tensor]
+    largest: Tensor
+
+
+@dataclass
+class Population:
+    """Members in training, P of them; those that are done have left.
+
+    Attributes:
+        policy: what the parameters mean.
+        agent: the gradient estimator.
+        agent_config: its settings; floats are ``(P,)``.
+        optimizer: what turns gradients into updates.
+        collector: the environments, and who acts in them.
+        rollout_steps: T, or None for whole episodes.
+        budget: environment steps of each member.
+        members: ``(P,)`` positions in the list of configurations.
+        params: leaves ``(P, ...)``.
+        opt_state: the optimizer's state.
+        alive: bool ``(P,)``, False from the first update on whose loss, outcome or observation statistics are not
+            finite: parameters stay what they were.
+        kl: ``(P,)`` divergence of each policy over its last update, if the optimizer needs it; NaN until known.
+        updates: how many there were; with whole episodes, whose number differs, at most.
+        evidence: of the last update; None before the first.
+    """
+
+    policy: Policy
+    agent: Agent
+    agent_config: Any
+    optimizer: Optimizer
+    collector: Collector
+    rollout_steps: int | None
+    budget: int
+    members: Tensor
+    params: Params
+    opt_state: Any
+    alive: Tensor
+    kl: Tensor
+    updates: int = 0
+    evidence: Evidence | None = None
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return len(self.members)
+
+    @property
+    def env_steps(self) -> Tensor:
+        """Environment steps of each member so far, float64 ``(P,)``."""
+        return self.collector.env_steps
+
+    @torch.no_grad()
+    def collect(self) -> list[Piece]:
+        """Let everybody act."""
+        if self.rollout_steps is None:
+            return self.collector.episodes(self.params)
+        return self.collector.steps(self.params, self.rollout_steps)
+
+    def take(self, rows: Tensor) -> "Population":
+        """The members at these rows; they share the environments with the whole."""
+        return replace(
+            self,
+            agent_config=take_config(self.agent_config, rows),
+            collector=self.collector.take(rows),
+            members=self.members[rows],
+            params=take_tree(self.params, rows),
+            opt_state=self.optimizer.take(self.opt_state, rows),
+            alive=self.alive[rows],
+            kl=self.kl[rows],
+            evidence=None,
+        )
+
+    def state(self, envs: bool = True) -> dict[str, Any]:
+        """Everything between two updates, as plain data and tensors.
+
+        Args:
+            envs: with the state of the environments; in vain for those that cannot be saved.
+        """
+        own = {"members": self.members, "params": self.params, "alive": self.alive, "kl": self.kl}
+        state = {"opt_state": self.optimizer.dump(self.opt_state), "updates": self.updates}
+        return own | state | self.collector.state(envs)
+
+    def resumed(self, saved: Mapping[str, Any], anew: bool = False) -> "Population":
+        """The members of a state, found in this fresh population, as they were; ``anew``: but at new episodes.
+
+        Raises:
+            PgkitError: the state is that of other networks, or the environments do not come back as they were.
+        """
+        fresh = self.take(torch.isin(self.members, saved["members"]).nonzero().squeeze(1))
+        for name, leaf in fresh.params.items():
+            shape = tuple(saved["params"][name].shape) if name in saved["params"] else None
+            if shape != tuple(leaf.shape):
+                raise PgkitError(f"the checkpoint's parameter {name} has shape {shape}, expected {tuple(leaf.shape)}")
+        return replace(
+            fresh,
+            collector=fresh.collector.resumed(saved, anew),
+            params=saved["params"],
+            opt_state=self.optimizer.load(saved["opt_state"], saved["params"]),
+            alive=saved["alive"],
+            kl=saved["kl"],
+            updates=saved["updates"],
+        )
+
+
+def build(configs: Sequence[TrainConfig], beginning: int = 0) -> Population:
+    """A population at its start: environments reset, parameters drawn, optimizers initialised.
+
+    Args:
+        configs: one for each member.
+        beginning: how often the environments had begun before; the streams of each time are others.
+
+    Raises:
+        PgkitError: the configurations do not fit together, or cannot run here.
+    """
+    agent_config = stack_agent_config(configs)
+    optimizer = optim.from_settings([config.optimizer for config in configs])
+    first, seeds = configs[0], [config.seed for config in configs]
+    device = resolve_device(first.device)
+    if device.type == "cpu":
+        settle()
+    envs = build_envs(first, len(seeds) * first.envs_per_member, device)
+    streams = range(beginning * first.envs_per_member, (beginning + 1) * first.envs_per_member)
+    env_seeds = [stream_seed(seed, "env", n) for seed in seeds for n in streams]
+    policy = build_policy(first, envs.info)
+    obs = envs.reset(env_seeds).view(len(seeds), first.envs_per_member, -1)
+    agent_config = agent_config.model_copy(update={n: v.to(device) for n, v in tensors_of(agent_config).items()})
+    scaling = Scaling(
+        first.env.reward_scale, first.env.normalize_observations, first.env.normalize_rewards, agent_config.gamma
+    )
+    params = {name: leaf.to(device) for name, leaf in policy.init(seeds).items()}
+    return Population(
+        policy=policy,
+        agent=first.agent_module,
+        agent_config=agent_config,
+        optimizer=optimizer,
+        collector=Collector(policy, envs, obs, seeds, scaling),
+        rollout_steps=first.rollout_steps,
+        budget=first.steps,
+        members=torch.arange(len(seeds), device=device),
+        params=params,
+        opt_state=optimizer.init(params),
+        alive=torch.ones(len(seeds), dtype=torch.bool, device=device),
+        kl=torch.full((len(seeds),), torch.nan, device=device),
+    )
+
+
+def build_again(
+    configs: Sequence[TrainConfig], states: Sequence[Mapping[str, Any]], beginning: int
+) -> list[Population]:
+    """The parts of a population as they were; environments that were not saved begin anew.
+
+    Args:
+        configs: one for each member.
+        states: of the parts (:meth:`Population.state`), together of all members.
+        beginning: as for :func:`build`.
+
+    Raises:
+        PgkitError: as :func:`build` and :meth:`Population.resumed`; the environments are closed then.
+    """
+    fresh = build(configs, beginning)
+    try:
+        *left, training = states
+        anew = training["envs"] is None and len(training["members"]) > 0
+        return [*(fresh.resumed(state) for state in left), fresh.resumed(training, anew)]
+    except BaseException:
+        fresh.collector.envs.close()
+        raise
+
+
+def build_envs(config: TrainConfig, count: int, device: torch.device) -> Environments:
+    """That many of the configuration's environments."""
+    env = config.env
+    return make_envs(
+        env.id,
+        count,
+        kwargs=env.kwargs,
+        max_episode_steps=env.max_episode_steps,
+        backend=env.backend,
+        vectorization=env.vectorization,
+        timeout=env.timeout,
+        device=device,
+    )
+
+
+def build_policy(config: TrainConfig, info: EnvInfo) -> Policy:
+    """The policy of a configuration in environments like these."""
+    settings = config.policy
+    return Policy(
+        obs_dim=info.obs_dim,
+        head=head_for(info.action_space),
+        hidden=settings.hidden,
+        critic_hidden=settings.hidden if settings.critic_hidden is None else settings.critic_hidden,
+        activation=settings.activation,
+        shared=settings.shared,
+        orthogonal=settings.orthogonal,
+        log_std=settings.log_std,
+    )
+
+
+def take_config(config: Any, rows: Rows) -> Any:
+    """An agent's settings for the members at these rows."""
+    return config if rows is None else config.model_copy(update=select(tensors_of(config), rows))
+
+
+def tensors_of(config: BaseModel) -> dict[str, Tensor]:
+    """The settings of an agent that are one number per member."""
+    fields = ((name, getattr(config, name)) for name in type(config).model_fields)
+    return {name: value for name, value in fields if isinstance(value, Tensor)}
