@@ -6,13 +6,11 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from typer.testing import CliRunner
+from helpers.command_line import pgkit
 
-from pgkit import registry
-from pgkit.cli import app
+from pgkit.config import listing, registry
 
 TINY = "envs_per_member=2 steps=400 policy.hidden=[8] evaluation.points=1 evaluation.episodes=2"
 TINY += " evaluation.final_episodes=3"
@@ -23,22 +21,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-class Outcome(NamedTuple):
-    """What a command left behind."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-
-
-def pgkit(words: str) -> Outcome:
-    """Runs the command line in this process."""
-    result = CliRunner().invoke(app, words.split(), prog_name="pgkit")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
 # --- help ---
@@ -85,7 +67,7 @@ def test_list(kind: str, fragments: list[str]) -> None:
     result = pgkit(f"list {kind}")
     assert result.exit_code == 0
     assert [fragment for fragment in fragments if fragment not in result.stdout] == []
-    assert result.stdout.count("\n") >= len(registry.overview(kind))
+    assert result.stdout.count("\n") >= len(listing.overview(kind))
 
 
 @pytest.mark.parametrize(

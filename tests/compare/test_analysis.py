@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_comparison import TOML, write_toml
+from helpers.small_comparison import TOML, write_toml
 
 from pgkit import stats
-from pgkit.compare.analysis import analyse
-from pgkit.compare.checks import Scale
-from pgkit.compare.plan import Plan, Run, read_plan
-from pgkit.compare.report import write_report
-from pgkit.compare.stages import stages
+from pgkit.compare.analysis.analyse import analyse
+from pgkit.compare.plan.baselines import Scale
+from pgkit.compare.plan.plan import Plan, Run, read_plan
+from pgkit.compare.report.html import write_report
+from pgkit.compare.selection.stages import stages
 from pgkit.compare.tables import Analysis, check_tables
 
 ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0")

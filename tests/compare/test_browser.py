@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from comparisons import synthetic
+from helpers.comparisons import synthetic
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from pgkit.compare.report import slug, write_report
+from pgkit.compare.report.html import slug, write_report
 from pgkit.compare.tables import Analysis
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

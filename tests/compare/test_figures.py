@@ -8,15 +8,15 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from comparisons import PEAKS, RATES, THRESHOLD, synthetic
+from helpers.comparisons import PEAKS, RATES, THRESHOLD, synthetic
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from pgkit.compare import figures
-from pgkit.compare.drawing import label_at_right, looks, new_figure, percent, png, rate, short_number, spread, svg
-from pgkit.compare.figures_pairs import VERDICTS
+from pgkit.compare.report import figures
+from pgkit.compare.report.figures_pairs import VERDICTS
+from pgkit.compare.report.style import label_at_right, looks, new_figure, percent, png, rate, short_number, spread, svg
 from pgkit.compare.tables import Analysis
 
 CASE = ("CartPole-v1", "reinforce")
@@ -246,7 +246,7 @@ def test_matplotlib_is_left_as_it_was(analysis: Analysis) -> None:
     axes = figures.draw_pairs(analysis.of("pairs", CASE), 0.05)
     assert png(axes.get_figure(root=True)).startswith(b"\x89PNG")
     assert dict(mpl.rcParams) == before
-    code = "import pgkit.compare.figures, sys; print('matplotlib.pyplot' in sys.modules)"
+    code = "import pgkit.compare.report.figures, sys; print('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"False"
 
 

@@ -6,20 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_comparison import write_toml
+from helpers.small_comparison import write_toml
 
 import pgkit
 from pgkit.compare import api
-from pgkit.compare.analysis import analyse
-from pgkit.compare.checks import Scale
-from pgkit.compare.execute import forecast
-from pgkit.compare.plan import Plan, Run, read_plan
-from pgkit.compare.results import Store
-from pgkit.compare.scores import score_curves, score_runs
+from pgkit.compare.analysis.analyse import analyse
+from pgkit.compare.execution.scheduler import forecast
+from pgkit.compare.execution.store import Store
+from pgkit.compare.execution.worker import run_chunk
+from pgkit.compare.plan.baselines import Scale
+from pgkit.compare.plan.plan import Plan, Run, read_plan
+from pgkit.compare.selection.scores import score_curves, score_runs
 from pgkit.compare.tables import SCHEMAS, Analysis, check_tables, schemas
-from pgkit.compare.work import run_chunk
-from pgkit.evaluate import Player, play
-from pgkit.population import build, build_envs
+from pgkit.rollouts.evaluate import Player, play
+from pgkit.training.population import build, build_envs
 
 WORDS = ['agents=["actor-critic"]', "evaluation.greedy=true"]
 SCALES = {"CartPole-v1": Scale(22.2, 500, 475)}

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import pytest
-from small_comparison import TOML, write_toml
+from helpers.small_comparison import TOML, write_toml
 from typer.testing import CliRunner
 
-from pgkit import registry
 from pgkit.cli import app
-from pgkit.compare import chunks
-from pgkit.compare.declaration import TIERS, half_decades
-from pgkit.compare.plan import Plan, Run, read_plan, stored_plan
-from pgkit.compare.stages import extended
-from pgkit.types import PgkitError
+from pgkit.compare.execution import batches
+from pgkit.compare.plan.plan import Plan, Run, read_plan, stored_plan
+from pgkit.compare.plan.schema import TIERS, half_decades
+from pgkit.compare.selection.stages import extended
+from pgkit.config import registry
+from pgkit.errors import PgkitError
 
 SHIPPED = [name for name in registry.shipped_configs() if name.startswith("compare-")]
 
@@ -157,9 +157,9 @@ def test_where_there_is_one_size_nothing_is_measured(tmp_path: Path, monkeypatch
     """Few runs make one population for each worker; measuring would take longer than they do."""
     plan = read_plan(write_toml(tmp_path))
     runs = [Run("tuning", "CartPole-v1", "actor-critic", "sgd", 0.1, seed) for seed in range(40)]
-    assert chunks.choose_size(plan, runs[:12], workers=2) == 6
-    assert chunks.choose_size(plan, runs[:40], workers=4) == 10
+    assert batches.choose_size(plan, runs[:12], workers=2) == 6
+    assert batches.choose_size(plan, runs[:40], workers=4) == 10
     speeds = {16: 50.0, 20: 100.0}
-    monkeypatch.setattr(chunks, "_speed", lambda configs, seconds: speeds.pop(len(configs)))
-    assert chunks.choose_size(plan, runs, workers=2) == 20
+    monkeypatch.setattr(batches, "_speed", lambda configs, seconds: speeds.pop(len(configs)))
+    assert batches.choose_size(plan, runs, workers=2) == 20
     assert not speeds

@@ -5,14 +5,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from small_comparison import TOML, tables, write_toml
+from helpers.small_comparison import TOML, tables, write_toml
 from typer.testing import CliRunner
 
 from pgkit.cli import app
 from pgkit.compare import api
-from pgkit.compare.plan import Run, read_plan
-from pgkit.compare.pool import Stored, pool
-from pgkit.types import PgkitError
+from pgkit.compare.analysis.pool import Stored, pool
+from pgkit.compare.plan.plan import Run, read_plan
+from pgkit.errors import PgkitError
 
 TUNED = ("track=all tuned", "settings=2", "steps=300", "tier=quick")
 SECOND = TOML.replace("[environments.CartPole-v1.agents.actor-critic]\nrollout_steps = 8\n", "").replace(

@@ -10,15 +10,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from comparisons import PEAKS, synthetic
+from helpers.comparisons import PEAKS, synthetic
 
-from pgkit.compare import words
-from pgkit.compare.figures import draw_all
-from pgkit.compare.report import duration, exact, flatten, slug, write_report
-from pgkit.compare.report import page as page_of
+from pgkit.compare.report import prose
+from pgkit.compare.report.columns import p_value
+from pgkit.compare.report.figures import draw_all
+from pgkit.compare.report.html import duration, exact, flatten, slug, write_report
+from pgkit.compare.report.html import page as page_of
 from pgkit.compare.tables import SCHEMAS, Analysis, check_tables, make_table, schemas
-from pgkit.compare.views import p_value
-from pgkit.types import PgkitError
+from pgkit.errors import PgkitError
 
 CASE = ("CartPole-v1", "reinforce")
 
@@ -69,7 +69,7 @@ def text(page: Path) -> str:
 
 def test_a_winner_is_named_with_its_margin(analysis: Analysis) -> None:
     better = {(arm, "adam"): "worse" for arm in ("sgd", "momentum", "rmsprop")}
-    answer = words.answers(with_verdicts(analysis, better))[0]
+    answer = prose.answers(with_verdicts(analysis, better))[0]
     mean = analysis.of("arms", CASE).set_index("optimizer").loc["adam"]
     assert answer.case == "CartPole-v1, reinforce"
     assert answer.text.startswith("adam is better than sgd, momentum and rmsprop: mean score ")
@@ -80,9 +80,9 @@ def test_a_winner_is_named_with_its_margin(analysis: Analysis) -> None:
 
 
 def test_no_winner_is_named_where_there_is_none(analysis: Analysis) -> None:
-    nobody = words.answers(with_verdicts(analysis, {}))[0]
+    nobody = prose.answers(with_verdicts(analysis, {}))[0]
     assert nobody.text.startswith("No optimizer was shown to be better than another. Mean scores: sgd ")
-    some = words.answers(with_verdicts(analysis, {("sgd", "adam"): "worse", ("momentum", "adam"): "equivalent"}))[0]
+    some = prose.answers(with_verdicts(analysis, {("sgd", "adam"): "worse", ("momentum", "adam"): "equivalent"}))[0]
     assert some.text.startswith("No optimizer was shown to be better than all others.")
     assert "None was shown to be better than momentum, rmsprop or adam; sgd is worse than adam." in some.text
     assert "(1 as equivalent within 0.05, 4 unresolved)" in some.sure
@@ -90,18 +90,18 @@ def test_no_winner_is_named_where_there_is_none(analysis: Analysis) -> None:
 
 def test_what_was_not_tested_is_not_called_stable(analysis: Analysis) -> None:
     pairs = analysis.tables["pairs"].assign(second_best_verdict="", flips=False)
-    assert words.answers(changed(analysis, pairs=pairs))[0].sure.endswith("learning rates were not evaluated.")
+    assert prose.answers(changed(analysis, pairs=pairs))[0].sure.endswith("learning rates were not evaluated.")
 
 
 def test_verdicts_come_from_pairs_and_not_from_means(analysis: Analysis) -> None:
-    answer = words.answers(
+    answer = prose.answers(
         with_verdicts(analysis, {("sgd", arm): "better" for arm in ("momentum", "rmsprop", "adam")})
     )[0]
     assert answer.text.startswith("sgd is better than momentum, rmsprop and adam")
 
 
 def test_remarks_say_what_a_quoted_number_needs(analysis: Analysis) -> None:
-    remarks = "\n".join(words.remarks(analysis, CASE))
+    remarks = "\n".join(prose.remarks(analysis, CASE))
     arms = analysis.of("arms", CASE).set_index("optimizer")
     assert "Edge optimum: the best rate of sgd, 1, is at the upper end of the grid" in remarks
     assert (
@@ -119,12 +119,12 @@ def test_remarks_say_what_a_quoted_number_needs(analysis: Analysis) -> None:
 def test_few_seeds_allow_neither_intervals_nor_verdicts() -> None:
     analysis = synthetic(evaluation=5, agents=("reinforce",))
     assert not analysis.claims
-    remarks = "\n".join(words.remarks(analysis, CASE))
+    remarks = "\n".join(prose.remarks(analysis, CASE))
     assert "no intervals" in remarks
     assert "BCa interval" not in remarks
     assert "Tolerance" not in remarks
-    assert words.answers(analysis)[0].text.startswith("Mean scores, in the order of the plan: ")
-    assert "[" not in words.answers(analysis)[0].text
+    assert prose.answers(analysis)[0].text.startswith("Mean scores, in the order of the plan: ")
+    assert "[" not in prose.answers(analysis)[0].text
     html = page_of(analysis, [])
     assert "no ranking claims" in html
     shown = " ".join(re.findall(r'data-columns="([^"]*)"', html)).split()
@@ -133,15 +133,15 @@ def test_few_seeds_allow_neither_intervals_nor_verdicts() -> None:
 
 
 def test_introduction_says_what_was_not_varied(analysis: Analysis) -> None:
-    said = words.introduction(analysis)
+    said = prose.introduction(analysis)
     assert "7 learning rates from 1e-3 to 1, each with 3 tuning seeds" in said
     assert said.endswith("network, batch size, discount, clipping and the critic's optimizer.")
     assert "exploratory" not in said
 
 
 def test_words_are_joined_as_people_do() -> None:
-    assert [words.joined(list("abc"[:k])) for k in range(4)] == ["", "a", "a and b", "a, b and c"]
-    assert [words.seeds(s) for s in ([], [4], [0, 1, 2], [3, 5, 6])] == ["none", "4", "0 to 2 (3)", "3, 5, 6"]
+    assert [prose.joined(list("abc"[:k])) for k in range(4)] == ["", "a", "a and b", "a, b and c"]
+    assert [prose.seeds(s) for s in ([], [4], [0, 1, 2], [3, 5, 6])] == ["none", "4", "0 to 2 (3)", "3, 5, 6"]
     assert [duration(s) for s in (5, 65, 3725)] == ["5 s", "1 min 5 s", "1 h 2 min"]
     assert slug("CartPole-v1, actor-critic") == "cartpole-v1-actor-critic"
     assert dict(flatten({"a": {"b": 1, "c": "x"}, "d": [1, None]})) == {"a.b": "1", "a.c": "x", "d": "[1, null]"}
@@ -202,7 +202,7 @@ def test_a_comparison_that_has_just_begun_can_be_reported(analysis: Analysis, tm
 
 def test_summary_has_the_answer_and_the_tables(report: Path, analysis: Analysis) -> None:
     summary = (report / "summary.md").read_text(encoding="utf-8")
-    for answer in words.answers(analysis):
+    for answer in prose.answers(analysis):
         assert f"**{answer.case}.** {answer.text}" in summary
     rows = [line for line in summary.splitlines() if line.startswith("| adam |")]
     assert len(rows) == 2
@@ -318,7 +318,7 @@ def test_tables_are_checked(analysis: Analysis) -> None:
 
 
 def test_readme_describes_every_table() -> None:
-    readme = (Path(words.__file__).parent / "README.md").read_text(encoding="utf-8")
+    readme = (Path(prose.__file__).parent / "README.md").read_text(encoding="utf-8")
     described = set(re.findall(r"^\| `(\w+)` \|", readme, re.MULTILINE))
     assert described == set(SCHEMAS) | set(schemas(all_tuned=True))
 

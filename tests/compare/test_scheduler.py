@@ -12,22 +12,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from disks import remount, small_disk
-from small_comparison import TOML, command, run, tables, write_toml
+from helpers.disks import remount, small_disk
+from helpers.small_comparison import TOML, command, run, tables, write_toml
 
 from pgkit.compare import api
-from pgkit.compare.checks import Scale, measure_baselines, scales
-from pgkit.compare.chunks import cut
-from pgkit.compare.display import Display
-from pgkit.compare.execute import Unfinished, execute
-from pgkit.compare.executors import Event, LocalExecutor, RayExecutor
-from pgkit.compare.plan import Plan, Run, read_plan
-from pgkit.compare.results import Store, read_json
-from pgkit.compare.stages import stages, tuned
-from pgkit.compare.work import run_chunk
-from pgkit.types import PgkitError
+from pgkit.compare.execution.batches import cut
+from pgkit.compare.execution.display import Display
+from pgkit.compare.execution.executors import Event, LocalExecutor, RayExecutor
+from pgkit.compare.execution.scheduler import Unfinished, execute
+from pgkit.compare.execution.store import Store, read_json
+from pgkit.compare.execution.worker import run_chunk
+from pgkit.compare.plan.baselines import Scale, measure_baselines, scales
+from pgkit.compare.plan.plan import Plan, Run, read_plan
+from pgkit.compare.selection.stages import stages, tuned
+from pgkit.errors import PgkitError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 KILLS = 5
 """In a test run; the script makes as many as one likes."""

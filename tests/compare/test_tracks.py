@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_comparison import tables, write_toml
+from helpers.small_comparison import tables, write_toml
 from typer.testing import CliRunner
 
 from pgkit.cli import app
 from pgkit.compare import api
-from pgkit.compare.analysis import analyse
-from pgkit.compare.checks import Scale
-from pgkit.compare.plan import Plan, Run, read_plan, stored_plan
-from pgkit.compare.results import Store
-from pgkit.compare.spaces import RANGES, Range
-from pgkit.compare.stages import stages, tuned
+from pgkit.compare.analysis.analyse import analyse
+from pgkit.compare.execution.store import Store
+from pgkit.compare.execution.worker import run_chunk
+from pgkit.compare.plan.baselines import Scale
+from pgkit.compare.plan.plan import Plan, Run, read_plan, stored_plan
+from pgkit.compare.plan.search_space import RANGES, Range
+from pgkit.compare.selection.stages import stages, tuned
 from pgkit.compare.tables import Analysis, check_tables, schemas
-from pgkit.compare.work import run_chunk
 
 WORDS = ('track="all tuned"', "settings=4", 'agents=["actor-critic"]')
 SCALES = {"CartPole-v1": Scale(22.2, 500, 475)}
@@ -53,8 +53,8 @@ def test_the_plans_of_the_first_track_keep_their_hash() -> None:
 
 def test_what_decides_numbers_is_hashed(small: Path) -> None:
     hashes = [
-        read_plan(small, words).hash
-        for words in (
+        read_plan(small, prose).hash
+        for prose in (
             [],
             ["evaluation.greedy=true"],
             ["track=all tuned"],
@@ -121,8 +121,8 @@ def test_what_is_stated_or_off_is_held(small: Path) -> None:
 
 
 def test_own_ranges_stand(small: Path) -> None:
-    words = ['spaces.sgd={weight_decay={low=1e-6,high=1e-2}, lr={low=0.5,high=0.6,scale="linear"}}']
-    plan = read_plan(small, ["track=all tuned", *words])
+    prose = ['spaces.sgd={weight_decay={low=1e-6,high=1e-2}, lr={low=0.5,high=0.6,scale="linear"}}']
+    plan = read_plan(small, ["track=all tuned", *prose])
     assert list(plan.spaces["sgd"]) == ["lr", "weight_decay"]
     assert all(0.5 <= setting["lr"] <= 0.6 for setting in plan.settings["sgd"])
 
@@ -179,9 +179,9 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_is_one_line_and_writes_nothing(mistake: str, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words, fragment = MISTAKES[mistake]
+    prose, fragment = MISTAKES[mistake]
     monkeypatch.chdir(small.parent)
-    given = [word.replace("all_tuned", "all tuned").replace("1-x_log", "1-x log") for word in words.split(" ")]
+    given = [word.replace("all_tuned", "all tuned").replace("1-x_log", "1-x log") for word in prose.split(" ")]
     result = CliRunner().invoke(app, ["compare", "small.toml", *given])
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.count("\n") == 1
@@ -273,9 +273,9 @@ def test_a_rate_near_the_end_of_its_range_is_flagged(small: Path) -> None:
 
 
 def api_words(analysis: Analysis) -> str:
-    from pgkit.compare import words
+    from pgkit.compare.report import prose
 
-    return "\n".join(words.remarks(analysis, CASE))
+    return "\n".join(prose.remarks(analysis, CASE))
 
 
 def test_renaming_arms_changes_no_number(small: Path) -> None:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgkit.capture import OPERATIONS, Capture, Moves, NotCaptured, Program
-from pgkit.optim.core import alike
-from pgkit.scans import total
+from pgkit.compiler.graph import Capture, Moves, Program
+from pgkit.compiler.graph_ops import OPERATIONS, NotCaptured
+from pgkit.kernels.pointwise import alike
+from pgkit.kernels.scan import total
 
 Function = Callable[..., Tensor]
 

@@ -7,22 +7,22 @@ import pytest
 import torch
 from llvmlite import binding
 
-from pgkit import llvm
-from pgkit.elements import compile_rows
+from pgkit.compiler import jit
+from pgkit.compiler.elementwise import compile_rows
 
 
 @pytest.fixture(autouse=True)
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing is compiled yet, and a directory of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    llvm.compiled.cache_clear()
+    jit.compiled.cache_clear()
     yield
-    llvm.compiled.cache_clear()
+    jit.compiled.cache_clear()
 
 
 def doubled() -> bool:
     """Compile something, and say whether it is right."""
-    llvm.compiled.cache_clear()
+    jit.compiled.cache_clear()
     x, y = torch.arange(21.0), torch.zeros(21)
     kernel = compile_rows(lambda row, x: [x * 2.0], [(x.dtype, 1)], [(y.dtype, 1)])
     kernel(len(x), x.data_ptr(), y.data_ptr())
@@ -42,7 +42,7 @@ def test_code_is_compiled_once_for_all_processes(tmp_path: Path, monkeypatch: py
     assert doubled()
     assert len(made) == 1
     (file,) = (tmp_path / "pgkit").iterdir()
-    monkeypatch.setattr(llvm, "_read", lambda file: None)
+    monkeypatch.setattr(jit, "_read", lambda file: None)
     before = file.read_bytes()
     assert doubled()
     assert file.read_bytes() == before  # compiled again, it is the same

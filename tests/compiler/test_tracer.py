@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pgkit.elements import LANES, compile_rows
+from pgkit.compiler.elementwise import LANES, compile_rows
 from pgkit.seeding import stream_keys, uniform
 
 DTYPES = (torch.float32, torch.float64)

@@ -9,21 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgkit import registry
-from pgkit.config import (
-    TrainConfig,
-    check_population,
-    load_config,
-    members,
-    parse_config,
-    read_config,
-    resolve_device,
-    stack_agent_config,
-    to_table,
-    to_toml,
-)
-from pgkit.overrides import apply_overrides
-from pgkit.types import PgkitError
+from pgkit.config import registry
+from pgkit.config.load import load_config, parse_config, read_config, to_table, to_toml
+from pgkit.config.members import check_population, members, stack_agent_config
+from pgkit.config.overrides import apply_overrides
+from pgkit.config.schema import TrainConfig, resolve_device
+from pgkit.errors import PgkitError
 
 MINIMAL = """
 steps = 1000
@@ -327,7 +318,7 @@ def test_agents_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 # --- shipped configurations ---
 
-FILES = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.toml"))
+FILES = sorted(path.stem for path in (Path(__file__).parents[2] / "configs").glob("*.toml"))
 SHIPPED = [name for name in FILES if not name.startswith("compare-")]
 
 

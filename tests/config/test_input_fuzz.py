@@ -15,11 +15,12 @@ from click.testing import Result
 from hypothesis import HealthCheck, Phase, given, settings
 from typer.testing import CliRunner
 
-import pgkit.training
-from pgkit import registry
 from pgkit.cli import app
 from pgkit.compare import api
-from pgkit.config import TrainConfig, parse_config, to_toml
+from pgkit.config import registry
+from pgkit.config.load import parse_config, to_toml
+from pgkit.config.schema import TrainConfig
+from pgkit.training import train as train_module
 
 SHIPPED = {name: tomllib.loads(file.read_text(encoding="utf-8")) for name, file in registry.shipped_configs().items()}
 TRAIN = {name: table for name, table in SHIPPED.items() if "environments" not in table}
@@ -30,7 +31,7 @@ COMPARE = {name: table for name, table in SHIPPED.items() if "environments" in t
 NASTY = r"""
 .. ../x /etc a/b ß 名 🂡 nan inf none null 1e-3 [ ] { " ' \ # = . true -1 0x __main__ os.path:join : a:b cuda:99
 CartPole-v1
-CartPole-v1:x pgkit.types torch.optim:SGD torch.optim:Adam.x ..:x %s ${HOME} {a=1} 99999999999999999999
+CartPole-v1:x pgkit.errors torch.optim:SGD torch.optim:Adam.x ..:x %s ${HOME} {a=1} 99999999999999999999
 """.split()  # noqa: SIM905 - a list of them would be thrice as long
 NASTY += ["", " ", "\x00", "\x1b[31m", "\n", "a" * 300, "[" * 3000, "1" * 5000, ".".join("a" * 3000)]
 NUMBERS = [0, 1, -1, 0.5, 3, 64, 2**31, 2**63, 2**64, 10**30, -(10**30), 0.0, -0.0, 1e-320, 1e308, -1e308]
@@ -173,7 +174,7 @@ FUZZ = settings(
 @given(texts(TRAIN), overrides)
 def test_train(tmp_path_factory: pytest.TempPathFactory, text: str, words: list[str]) -> None:
     with place(tmp_path_factory) as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pgkit.training, "train", accept)
+        patch.setattr(train_module, "train", accept)
         (directory / "fuzz.toml").write_text(text, encoding="utf-8", errors="surrogatepass")
         check(CliRunner().invoke(app, ["train", "--", "fuzz.toml", *words]), directory)
 

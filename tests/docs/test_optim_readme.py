@@ -10,7 +10,7 @@ import pytest
 from pgkit.optim import recipes
 from pgkit.optim import registry as optim_registry
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "pgkit" / "optim" / "README.md"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FOLDERS = {"pgkit": "pgkit", "agents": "pgkit/agents", "configs": "pgkit/configs"}
 SHIPPED = (".py", ".toml", ".md", ".typed", ".j2")

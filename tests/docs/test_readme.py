@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
@@ -26,11 +26,11 @@ def test_example_runs(
 def test_pictures_are_there() -> None:
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
     assert pictures
-    assert [name for name in pictures if not (Path(__file__).parents[1] / name).is_file()] == []
+    assert [name for name in pictures if not (Path(__file__).parents[2] / name).is_file()] == []
 
 
 def test_commands_name_shipped_configs() -> None:
-    from pgkit import registry
+    from pgkit.config import registry
 
     names = re.findall(r"pgkit (?:train|compare) ([a-z][\w-]*)(?=[\s`)])", README)
     assert set(names) >= {"cartpole-reinforce", "cartpole-actor-critic", "lunarlander-actor-critic"}

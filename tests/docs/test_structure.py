@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HEAVY = ("gymnasium", "tensorboard", "matplotlib", "pandas", "pyarrow", "scipy", "envpool", "rich", "llvmlite")
 
 
@@ -38,38 +38,47 @@ def test_source_tree_is_sound() -> None:
     assert structure.check(ROOT) == []
 
 
+UP = "pgkit.returns (layer 5) imports pgkit.config.load (layer 6)"
+
+
 @pytest.mark.parametrize(
     ("place", "text", "problem"),
     [
-        ("pgkit/returns.py", "from pgkit.config import load", "pgkit/returns.py:1: pgkit.returns (layer 1) imports"),
-        ("pgkit/returns.py", "from pgkit import config", "imports pgkit.config (layer 5)"),
-        ("pgkit/returns.py", "import pgkit.config", "imports pgkit.config (layer 5)"),
-        ("pgkit/returns.py", "def f():\n    from pgkit.config import load", "pgkit/returns.py:2:"),
-        ("pgkit/optim/core.py", "from ..config import load", "pgkit.optim.core (layer 1) imports pgkit.config"),
-        ("pgkit/optim/core.py", "from pgkit.optim.recipes import x", "(layer 1) imports pgkit.optim.recipes (layer 2)"),
-        ("pgkit/optim/recipes.py", "from pgkit.agents.one import x", "(layer 2) imports pgkit.agents.one (layer 4)"),
-        ("agents/one.py", "from pgkit.config import load", "pgkit.agents.one (layer 4) imports pgkit.config"),
-        ("pgkit/novel.py", "", "pgkit/novel.py: pgkit.novel has no layer"),
-        ("pgkit/policies.py", "import pgkit.rundir", "in a circle: policies -> rundir -> policies"),
+        ("pgkit/returns.py", "from pgkit.config.load import x", f"pgkit/returns.py:1: {UP}"),
+        ("pgkit/returns.py", "import pgkit.config.load", UP),
+        ("pgkit/returns.py", "from pgkit.config import load", UP),
+        ("pgkit/returns.py", "def f():\n    from pgkit.config.load import x", f"pgkit/returns.py:2: {UP}"),
+        ("pgkit/returns.py", "if TYPE_CHECKING:\n    from pgkit.config.load import x", f"pgkit/returns.py:2: {UP}"),
+        ("pgkit/optim/base.py", "from ..config import load", "pgkit.optim.base (layer 5) imports pgkit.config.load"),
+        ("pgkit/optim/base.py", "import pgkit.returns", "(layer 5) imports pgkit.returns (layer 5)"),
+        ("agents/one.py", "from pgkit.config.load import x", "pgkit.agents.one (layer 6) imports pgkit.config.load"),
+        ("pgkit/novel/one.py", "", "pgkit/novel/one.py: pgkit.novel.one has no layer"),
+        ("pgkit/losses.py", "import pgkit.losses.x\nown = 1", "'own' is no identifier"),
+        ("pgkit/losses.py", "f(kind=1)", "pgkit/losses.py:1: 'kind' is no identifier"),
+        ("pgkit/losses.py", "x.told", "'told' is no identifier"),
+        ("pgkit/losses.py", "def f(here): pass", "'here' is no identifier"),
+        (
+            "pgkit/optim/base.py",
+            "def f():\n    import pgkit.optim.chain",
+            "circle: optim.base -> optim.chain -> optim.base",
+        ),
         ("pgkit/returns.py", "x = 1\n" * 401, "pgkit/returns.py: 401 lines, at most 400"),
         ("agents/one.py", "def f():\n" + "    x = 1\n" * 60, "agents/one.py:1: f has 61 lines, at most 60"),
     ],
 )
 def test_checker_sees(tmp_path: Path, place: str, text: str, problem: str) -> None:
-    files = ["pgkit/__init__", "pgkit/config", "pgkit/returns", "pgkit/optim/__init__", "pgkit/optim/core"]
-    files += ["pgkit/optim/recipes", "agents/__init__", "agents/one", "pgkit/policies"]
-    sound = {f"{file}.py": "import torch\nfrom pgkit.types import x\n" for file in files}
-    sound |= {"pgkit/types.py": "", "pgkit/rundir.py": "from pgkit.policies import x\n"}
-    assert problems(tmp_path, sound) == []
-    (found,) = problems(tmp_path, {place: text})
-    assert problem in found
+    names = ["pgkit/__init__", "pgkit/config/__init__", "pgkit/config/load", "pgkit/returns", "pgkit/losses"]
+    names += ["pgkit/optim/__init__", "pgkit/optim/base", "agents/__init__", "agents/one", "pgkit/errors"]
+    files = {f"{name}.py": "import torch\n" for name in names}
+    files |= {"pgkit/optim/chain.py": "from pgkit.errors import x\nfrom pgkit.optim.base import x\n"}
+    assert problems(tmp_path, files) == []
+    (problem_line,) = problems(tmp_path, {place: text})
+    assert problem in problem_line
 
 
-def test_checker_allows_lazy_circles_within_a_layer(tmp_path: Path) -> None:
-    lazy = (
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import pgkit.envs\ndef f():\n    import pgkit.envs\n"
-    )
-    assert problems(tmp_path, {"pgkit/envs.py": "import pgkit.logging", "pgkit/logging.py": lazy}) == []
+def test_checker_refuses_modules_at_the_root(tmp_path: Path) -> None:
+    listed = problems(tmp_path, {"pgkit/novel.py": ""})
+    assert "pgkit/novel.py: belongs in a package" in listed
 
 
 def test_checker_is_a_command_that_fails(tmp_path: Path) -> None:
@@ -83,7 +92,7 @@ def test_checker_is_a_command_that_fails(tmp_path: Path) -> None:
     assert "novel" in failed.stdout
 
 
-@pytest.mark.parametrize("module", ["pgkit", "pgkit.logging", "pgkit.checkpoint", "pgkit.returns", "pgkit.optim"])
+@pytest.mark.parametrize("module", ["pgkit", "pgkit.logging", "pgkit.runs.checkpoint", "pgkit.returns", "pgkit.optim"])
 def test_import_is_light(module: str) -> None:
     code = f"import sys, {module}; print(*({set(HEAVY)} & sys.modules.keys()))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

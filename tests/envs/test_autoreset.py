@@ -2,15 +2,15 @@
 
 import gymnasium
 import numpy as np
-import probe_envs
 import pytest
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from helpers import probe_envs
 
 from pgkit.envs import make_envs, wrap_vector_env
-from pgkit.types import PgkitError
+from pgkit.errors import PgkitError
 
-ID = "probe_envs:ProbeCounting-v0"
+ID = "helpers.probe_envs:ProbeCounting-v0"
 
 # Two environments, seeds 10 and 31 (so s = 0 and 1), seven steps. See probe_envs.Counting for the rule.
 NEXT_STEP = {

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pgkit.envs import cartpole, make_envs
 from pgkit.envs.cartpole import CartPole
-from pgkit.types import PgkitError
+from pgkit.errors import PgkitError
 
 IN_ORDER = [cartpole.X, cartpole.X_VELOCITY, cartpole.ANGLE, cartpole.ANGLE_VELOCITY]
 ULPS = 4  # of the velocities, or of their changes: now and then sines or cosines differ from NumPy's in the last bit

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from test_envs_streams import CASES, SEEDS, actions_for, make, numbers
+from helpers.env_streams import CASES, SEEDS, actions_for, make, numbers
 
-from pgkit.checkpoint import load, save
 from pgkit.envs import make_envs
 from pgkit.envs.replay import NotReproduced
-from pgkit.envs.sync import SyncEnvs
-from pgkit.types import PgkitError
+from pgkit.envs.sync_envs import SyncEnvs
+from pgkit.errors import PgkitError
+from pgkit.runs.checkpoint import load, save
 
 EXACT = ["cartpole", "probe", "probe-async", "lunarlander"]
 SPACES = {

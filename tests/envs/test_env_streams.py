@@ -5,43 +5,11 @@ import multiprocessing
 import gymnasium
 import pytest
 import torch
+from helpers.env_streams import NOISE, SEEDS, actions_for, make, numbers
 
 from pgkit.envs import make_envs
-from pgkit.envs.faults import EnvFault
-from pgkit.types import PgkitError
-
-NOISE = "probe_envs:ProbeNoise-v0"
-SEEDS = [2**63 + 11, 5, 2**40, 7, 3]
-CASES = {
-    "cartpole": {"env_id": "CartPole-v1", "backend": "pgkit", "max_episode_steps": 20},
-    "probe": {"env_id": NOISE},
-    "probe-async": {"env_id": NOISE, "vectorization": "async"},
-    "lunarlander": {"env_id": "LunarLander-v3", "backend": "gymnasium", "max_episode_steps": 60},
-    "lunarlander-envpool": {"env_id": "LunarLander-v3", "backend": "envpool", "max_episode_steps": 60},
-    "cartpole-envpool": {"env_id": "CartPole-v1", "backend": "envpool"},
-}
-
-
-@pytest.fixture(params=list(CASES))
-def case(request):
-    if "envpool" in request.param:
-        pytest.importorskip("envpool")
-    return CASES[request.param]
-
-
-def make(case, count):
-    arguments = dict(case)
-    return make_envs(arguments.pop("env_id"), count, **arguments)
-
-
-def actions_for(seeds, steps=150):
-    """``(steps, K)``, a function of the seed alone."""
-    columns = [torch.randint(2, (steps,), generator=torch.Generator().manual_seed(seed % 1000)) for seed in seeds]
-    return torch.stack(columns, 1)
-
-
-def numbers(result):
-    return torch.cat([result.obs, *[field.float().unsqueeze(-1) for field in result[1:5]]], -1)
+from pgkit.envs.errors import EnvFault
+from pgkit.errors import PgkitError
 
 
 def play(case, seeds, steps=150):
@@ -144,13 +112,13 @@ def test_results_belong_to_the_caller(case):
 
 
 def test_async_equals_sync():
-    for env_id in (NOISE, "probe_envs:ProbeLimited-v0"):
+    for env_id in (NOISE, "helpers.probe_envs:ProbeLimited-v0"):
         assert torch.equal(play({"env_id": env_id}, SEEDS), play({"env_id": env_id, "vectorization": "async"}, SEEDS))
 
 
 def test_errors_in_workers_reach_the_parent():
     arguments = {"kwargs": {"crash_at": 2}, "vectorization": "async"}
-    envs = make_envs("probe_envs:ProbeCounting-v0", 3, **arguments)
+    envs = make_envs("helpers.probe_envs:ProbeCounting-v0", 3, **arguments)
     envs.reset([1, 2, 3])
     envs.step(torch.zeros(3, dtype=torch.int64))
     with pytest.raises(EnvFault, match="ArithmeticError: crashed on purpose"):

@@ -5,15 +5,15 @@ import sys
 
 import gymnasium
 import numpy as np
-import probe_envs
 import pytest
 import torch
 from gymnasium.vector import SyncVectorEnv
+from helpers import probe_envs
 
-from pgkit.envs import list_envs, make_envs, pool, resolve_backend, wrap_vector_env
-from pgkit.types import PgkitError
+from pgkit.envs import envpool, list_envs, make_envs, resolve_backend, wrap_vector_env
+from pgkit.errors import PgkitError
 
-ECHO = "probe_envs:ProbeEcho-v0"
+ECHO = "helpers.probe_envs:ProbeEcho-v0"
 
 
 def message_of(*args, **kwargs):
@@ -33,8 +33,8 @@ def message_of(*args, **kwargs):
         ("xyzzy", "unknown environment 'xyzzy': (all: pgkit list envs; others: package.module:Id)"),
         ("", "unknown environment ''"),
         ("no_such_module:Env-v0", "cannot import module 'no_such_module'"),
-        ("probe_envs:Missing-v0", "did you mean 'ProbeMissing-v0'"),
-        ("probe_envs:ProbeMissing-v0", "cannot be made: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("helpers.probe_envs:Missing-v0", "did you mean 'ProbeMissing-v0'"),
+        ("helpers.probe_envs:ProbeMissing-v0", "cannot be made: ModuleNotFoundError: No module named 'no_such_module'"),
     ],
 )
 def test_unknown_ids(env_id, expected):
@@ -46,7 +46,7 @@ def test_unknown_ids(env_id, expected):
 def test_wrong_arguments():
     assert "unexpected keyword argument 'speed'" in message_of("CartPole-v1", 1, kwargs={"speed": 3})
     assert "'ProbeCounting-v0' cannot be made with {'form': 'x'}: KeyError: 'x'" in message_of(
-        "probe_envs:ProbeCounting-v0", 1, kwargs={"form": "x"}
+        "helpers.probe_envs:ProbeCounting-v0", 1, kwargs={"form": "x"}
     )
     assert "gravity" in message_of("LunarLander-v3", 1, backend="gymnasium", kwargs={"gravity": 3.0})
     assert "expected at least 1, got 0" in message_of("CartPole-v1", 0)
@@ -69,7 +69,7 @@ def test_wrong_backends():
 
 
 def test_envpool_missing(monkeypatch):
-    monkeypatch.setattr(pool, "installed", lambda: False)
+    monkeypatch.setattr(envpool, "installed", lambda: False)
     assert "pip install 'pgkit-rl[envpool]'" in message_of("LunarLander-v3", 1, backend="envpool")
     assert resolve_backend("LunarLander-v3", {}, "auto") == "gymnasium"
 
@@ -91,7 +91,7 @@ def test_envpool_mistakes():
         (("CartPole-v1", {}, "gymnasium"), "gymnasium"),
         (("Acrobot-v1", {}, "auto"), "gymnasium"),
         (("LunarLander-v3", {"continuous": True}, "auto"), "gymnasium"),
-        (("LunarLander-v3", {}, "auto"), "envpool" if pool.installed() else "gymnasium"),
+        (("LunarLander-v3", {}, "auto"), "envpool" if envpool.installed() else "gymnasium"),
     ],
 )
 def test_auto(arguments, expected):
@@ -109,7 +109,7 @@ def test_backend_is_told():
         envs.close()
     assert make_envs("CartPole-v1", 1, max_episode_steps=7).info.max_episode_steps == 7
     assert make_envs("CartPole-v1", 1, backend="gymnasium", max_episode_steps=7).info.max_episode_steps == 7
-    assert make_envs("probe_envs:ProbeNoise-v0", 1).info.max_episode_steps is None
+    assert make_envs("helpers.probe_envs:ProbeNoise-v0", 1).info.max_episode_steps is None
 
 
 def test_list():
@@ -119,7 +119,9 @@ def test_list():
 
 
 def test_max_episode_steps():
-    ids = {"gymnasium": "Acrobot-v1", "pgkit": "CartPole-v1"} | ({"envpool": "CartPole-v1"} if pool.installed() else {})
+    ids = {"gymnasium": "Acrobot-v1", "pgkit": "CartPole-v1"} | (
+        {"envpool": "CartPole-v1"} if envpool.installed() else {}
+    )
     for backend, env_id in ids.items():
         envs = make_envs(env_id, 2, backend=backend, max_episode_steps=3)
         envs.reset([5, 6])
@@ -136,7 +138,7 @@ def test_native_vector_environment():
     results = [envs.step(torch.ones(3, dtype=torch.int64)) for _ in range(4)]
     assert [r.valid.tolist() for r in results] == [[True] * 3, [True] * 3, [False] * 3, [True] * 3]
     assert results[1].truncated.all()
-    message = message_of("probe_envs:ProbeNoise-v0", 1, vectorization="native")
+    message = message_of("helpers.probe_envs:ProbeNoise-v0", 1, vectorization="native")
     assert "'ProbeNoise-v0' cannot be made" in message
 
 

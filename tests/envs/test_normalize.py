@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgkit.envs import normalize
-from pgkit.types import PgkitError
+from pgkit.errors import PgkitError
 
 
 def chunks(seed, members, features, sizes):

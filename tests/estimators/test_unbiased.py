@@ -8,9 +8,9 @@ from math import comb
 
 import numpy as np
 import pytest
-import tabular
 import torch
-from tabular import (
+from helpers import tabular
+from helpers.tabular import (
     WRONG,
     Array,
     Mdp,

@@ -1,6 +1,6 @@
 """Tiny deterministic environments whose every number can be written down by hand.
 
-Importing this module registers them, so ``make_envs("probe_envs:ProbeCounting-v0", ...)`` finds them.
+Importing this module registers them, so ``make_envs("helpers.probe_envs:ProbeCounting-v0", ...)`` finds them.
 """
 
 import gymnasium

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgkit.categorical import MOST_COMPILED
-from pgkit.policies import Policy, categorical
+from pgkit.kernels.categorical import MOST_COMPILED
+from pgkit.nn.distributions import categorical
+from pgkit.nn.policy import Policy
 from pgkit.types import Batch, Params
 
 DTYPES = (torch.float32, torch.float64)
@@ -34,7 +35,7 @@ def samples(policy: Policy, dtype: torch.dtype = torch.float32) -> tuple[Params,
 
 def by_single_functions(monkeypatch: pytest.MonkeyPatch, policy: Policy, *args: Any, **named: Any) -> dict[str, Tensor]:
     with monkeypatch.context() as patch:
-        patch.setattr("pgkit.policies.compiles", lambda dtype, device: False)
+        patch.setattr("pgkit.nn.policy.compiles", lambda dtype, device: False)
         return policy.losses(*args, **named)
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgkit import product_kernel, products
-from pgkit.products import multiply, multiply_and_sum
+from pgkit.kernels import matmul
+from pgkit.kernels.codegen import matmul as matmul_codegen
+from pgkit.kernels.matmul import multiply, multiply_and_sum
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -22,9 +23,9 @@ def matrices(shape: tuple[int, ...], transposed: bool, dtype: torch.dtype = torc
 @pytest.fixture
 def fresh_kernels() -> Iterator[None]:
     """Kernels are compiled anew, and forgotten afterwards."""
-    products._kernel.cache_clear()
+    matmul._kernel.cache_clear()
     yield
-    products._kernel.cache_clear()
+    matmul._kernel.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -64,8 +65,8 @@ def test_bits_do_not_depend_on_the_width_of_registers(
     ]
     found = []
     for width in (16, 32, 64):
-        monkeypatch.setattr(product_kernel, "register_bytes", lambda width=width: width)
-        products._kernel.cache_clear()
+        monkeypatch.setattr(matmul_codegen, "register_bytes", lambda width=width: width)
+        matmul._kernel.cache_clear()
         found.append([(multiply(a, b), *multiply_and_sum(a, b)) for a, b in cases])
     for one, other in itertools.combinations(found, 2):
         assert all(

@@ -8,12 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgkit.config import TrainConfig, load_config, members
-from pgkit.optim.core import take_tree
-from pgkit.packing import MULTIPLE, pack
-from pgkit.population import Population, build
-from pgkit.rollout import Piece
-from pgkit.training import gradient, targets, update
+from pgkit.config.load import load_config
+from pgkit.config.members import members
+from pgkit.config.schema import TrainConfig
+from pgkit.kernels.layout import MULTIPLE
+from pgkit.kernels.packing import pack
+from pgkit.rollouts.trajectory import Piece
+from pgkit.training.loop import gradient, targets, update
+from pgkit.training.population import Population, build
+from pgkit.tree import take_tree
 from pgkit.types import Batch
 
 

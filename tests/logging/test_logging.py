@@ -10,19 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tensorboard import context
-from tensorboard.backend.event_processing import data_provider
+from helpers.hparams import hparams_tab, scalars
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
-from tensorboard.plugins import base_plugin
 from tensorboard.plugins.custom_scalar import layout_pb2
-from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+from tensorboard.plugins.hparams import api_pb2
 
+from pgkit.errors import PgkitError
 from pgkit.logging import METRICS, Recorder, metrics, read_metrics
-from pgkit.types import PgkitError
 
 NAN, INF = math.nan, math.inf
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 HPARAMS = {"name": "x", "optimizer.name": "sgd", "optimizer.lr": 0.1, "steps": 100, "policy.shared": True}
 
 
@@ -30,34 +27,6 @@ def recorder(directory: Path, members: int = 1, **changes: Any) -> Recorder:
     """A recorder of that many members, seeds from 0."""
     hparams = [HPARAMS | {"seed": seed} | changes for seed in range(members)]
     return Recorder(directory, [f"seed-{seed}" for seed in range(members)], 'name = "x"\n', hparams)
-
-
-def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of every curve of a TensorBoard run."""
-    events = EventAccumulator(str(directory), size_guidance={"scalars": 0})
-    events.Reload()
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-
-
-def hparams_tab(logdir: Path) -> tuple[Any, dict[str, Any]]:
-    """What TensorBoard's HParams tab shows: the columns, and the sessions by name."""
-    runs = EventMultiplexer()
-    runs.AddRunsFromDirectory(str(logdir))
-    runs.Reload()
-    provider = data_provider.MultiplexerDataProvider(runs, str(logdir))
-    backend = backend_context.Context(base_plugin.TBContext(data_provider=provider, logdir=str(logdir)))
-    request_context = context.RequestContext()
-    experiment = backend.experiment_from_metadata(
-        request_context,
-        "",
-        include_metrics=True,
-        hparams_run_to_tag_to_content=backend.hparams_metadata(request_context, ""),
-        data_provider_hparams=backend.hparams_from_data_provider(request_context, "", limit=0),
-    )
-    statuses = [api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE, api_pb2.STATUS_UNKNOWN]
-    request = api_pb2.ListSessionGroupsRequest(allowed_statuses=statuses, start_index=0, slice_size=100)
-    response = list_session_groups.Handler(request_context, backend, "", request).run()
-    return experiment, {group.sessions[0].name: group for group in response.session_groups}
 
 
 # --- TensorBoard: one member ---
@@ -263,7 +232,7 @@ def test_a_replay_writes_what_had_been_written_and_goes_on(tmp_path: Path) -> No
 
 def test_a_clock_that_goes_back_disturbs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([500.0, 400.0, 400.0, 300.0, *[200.0] * 50])
-    monkeypatch.setattr("pgkit.logging.recorder.time.time", lambda: next(times, 100.0))
+    monkeypatch.setattr("pgkit.logging.logger.time.time", lambda: next(times, 100.0))
     log = recorder(tmp_path)
     for step in (10, 20, 30):
         log.log([step], {"loss/policy": [step], "loss/value": [0.0]})

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgkit import networks
-from pgkit.activations import ACTIVATIONS
-from pgkit.networks import init_mlp, layer_count, mlp
+from pgkit.kernels.activations import ACTIVATIONS
+from pgkit.nn import mlp as mlp_module
+from pgkit.nn.mlp import init_mlp, layer_count, mlp
 from pgkit.seeding import stream_keys, uniform
 from pgkit.types import Params
 
@@ -115,7 +115,7 @@ def test_compiled_passes_are_those_on_tensors(activation: str, monkeypatch: pyte
         return [outputs.detach(), *torch.autograd.grad(outputs.square().sum(), [x, *params.values()])]
 
     compiled = passes()
-    monkeypatch.setattr(networks, "compiles", lambda dtype, device: False)
+    monkeypatch.setattr(mlp_module, "compiles", lambda dtype, device: False)
     for own, other in zip(compiled, passes(), strict=True):
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
 
@@ -183,7 +183,7 @@ def test_a_member_has_the_same_bits_in_every_population(sizes: tuple[int, ...], 
 def test_a_tape_serves_only_the_input_that_it_is_of() -> None:
     """The first rows of each member it serves, too; not more rows, other members, or what was written since."""
     params, x = init_mlp("net", keys(3), [4, 5, 2], [1.0, 1.0]), numbers(0, 3, 9, 4)
-    tapes: networks.Tapes = {}
+    tapes: mlp_module.Tapes = {}
     with torch.no_grad():
         whole = mlp(params, "net", x[:, :6], "tanh", tapes=tapes)
         tapes["net"].tape.after[-1].add_(100.0)  # to be recognised

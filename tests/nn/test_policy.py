@@ -8,9 +8,11 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal, kl_divergence
 
-from pgkit.policies import Head, Policy, bernoulli, categorical, gaussian, head_for, multi_categorical
+from pgkit.errors import PgkitError
+from pgkit.nn.distributions import Head, bernoulli, categorical, gaussian, head_for, multi_categorical
+from pgkit.nn.policy import Policy
 from pgkit.seeding import stream_keys, uniform
-from pgkit.types import PgkitError, Rollout
+from pgkit.types import Rollout
 
 CHOICES = (3, 2, 4)
 Reference = Callable[[Tensor], list[Distribution]]

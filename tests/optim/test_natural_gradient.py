@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgkit.errors import PgkitError
+from pgkit.nn.distributions import categorical, gaussian
+from pgkit.nn.policy import Policy
 from pgkit.optim import apply_updates, diagnostics, fisher_vector_product, make
-from pgkit.optim.natural import conjugate_gradients
-from pgkit.optim.sums import inner
-from pgkit.policies import Policy, categorical, gaussian
-from pgkit.types import Params, PgkitError
+from pgkit.optim.natural_gradient import conjugate_gradients
+from pgkit.optim.reductions import inner
+from pgkit.types import Params
 
 DAMPING = 1e-3
 HEADS = {"categorical": categorical(3), "gaussian": gaussian(2)}

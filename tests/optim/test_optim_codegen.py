@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgkit.llvm import compiled
+from pgkit.compiler.jit import compiled
+from pgkit.errors import PgkitError
 from pgkit.optim import Transform, apply_updates, chain, make, recipes
-from pgkit.optim.core import Columns, Leaf
+from pgkit.optim.base import Columns, Leaf
 from pgkit.optim.transforms import scale_by_rate
-from pgkit.types import Params, PgkitError
+from pgkit.types import Params
 
 DTYPES = (torch.float32, torch.float64)
 SHAPES = {"weight": (3, 37), "bias": (1, 37), "log_std": (5,)}
@@ -119,7 +120,7 @@ def test_compiled_recipes_do_what_they_do_on_tensors(
     recipe: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled = [moved(recipe, options, dtype) for options in OPTIONS]
-    monkeypatch.setattr("pgkit.optim.stages.compiles", lambda dtype, device: False)
+    monkeypatch.setattr("pgkit.optim.fused.compiles", lambda dtype, device: False)
     for own, options in zip(compiled, OPTIONS, strict=True):
         for name, leaf in moved(recipe, options, dtype).items():
             torch.testing.assert_close(own[name], leaf, rtol=1e-5 if dtype is torch.float32 else 1e-13, atol=1e-6)
@@ -133,7 +134,7 @@ def swap(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
 
 @pytest.mark.parametrize("compiles", [True, False])
 def test_a_step_may_exchange_what_it_is_given(compiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgkit.optim.stages.compiles", lambda dtype, device: compiles)
+    monkeypatch.setattr("pgkit.optim.fused.compiles", lambda dtype, device: compiles)
     params = {"p": torch.zeros(2, 3)}
     optimizer = chain(Transform(swap, slots={"last": 0.0}), scale_by_rate(1.0))
     state, grads = optimizer.init(params), torch.zeros(2, 3)

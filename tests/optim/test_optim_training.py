@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from pgkit import optim, signals
-from pgkit.checkpoint import latest
-from pgkit.config import TrainConfig, parse_config
+from pgkit import optim
+from pgkit.config.load import parse_config
+from pgkit.config.schema import TrainConfig
 from pgkit.optim import apply_updates, take_tree
-from pgkit.optim.core import put_tree
-from pgkit.population import build
-from pgkit.training import gradient, targets, train, update
+from pgkit.runs.checkpoint import latest
+from pgkit.training import extra_args
+from pgkit.training.loop import gradient, targets, update
+from pgkit.training.population import build
+from pgkit.training.train import train
+from pgkit.tree import put_tree
 
 NPG = {"name": "npg", "critic": {"name": "adam", "lr": 0.01}}
 KL = {"name": "adam", "lr": 0.01, "schedule": {"lr": {"kind": "kl", "target": 1e-3}}}
@@ -60,7 +63,7 @@ def test_episodes_come_in_several_pieces() -> None:
 def test_only_what_is_needed_is_sent(optimizer: Mapping[str, Any]) -> None:
     population = build([config("actor-critic", optimizer)])
     batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
-    sent = signals.gather(population, population.env_steps, batches)
+    sent = extra_args.gather(population, population.env_steps, batches)
     assert sent.keys() == population.optimizer.needs
     assert len(sent) == 1
 
@@ -90,7 +93,7 @@ def test_the_fisher_matrix_of_some_members(agent: str, members: list[int]) -> No
     population = build([config(agent, NPG, seed=k) for k in range(4)])
     batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
     rows = torch.tensor(members)
-    whole = signals.Fisher(population.policy, population.params, batches)
+    whole = extra_args.Fisher(population.policy, population.params, batches)
     random = torch.Generator().manual_seed(0)
     vector = {
         name: torch.randn(leaf.shape, generator=random)
@@ -122,10 +125,10 @@ def test_natural_gradient_moves_the_policy_by_what_was_asked(shared: bool) -> No
     before = population.params
     batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
     _, grads, _ = gradient(population, batches)
-    sent = signals.gather(population, population.env_steps, batches)
+    sent = extra_args.gather(population, population.env_steps, batches)
     updates, _ = population.optimizer.update(grads, population.opt_state, before, **sent)
     assert all(leaf.any() for leaf in updates.values())
-    kl = signals.kl_of_update(population.policy, batches, before, apply_updates(before, updates))
+    kl = extra_args.kl_of_update(population.policy, batches, before, apply_updates(before, updates))
     assert (kl < 1.2 * asked).all()
     assert (kl > 0.8 * asked).all() != shared
 

@@ -7,11 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgkit.errors import PgkitError
+from pgkit.kernels.pointwise import alike
 from pgkit.optim import Optimizer, apply_updates, from_settings, put_tree, recipes, take_tree
-from pgkit.optim.core import alike, map_tree, own
-from pgkit.optim.moving import add_updates, move
-from pgkit.optim.sums import inner, row_sum
-from pgkit.types import Params, PgkitError
+from pgkit.optim.base import own
+from pgkit.optim.reductions import inner, row_sum
+from pgkit.optim.update import add_updates, move
+from pgkit.tree import map_tree
+from pgkit.types import Params
 
 Table = Mapping[str, Any]
 SHAPES = {
@@ -87,7 +90,7 @@ def train(optimizer: Optimizer, members: Tensor, size: int) -> Params:
 def test_a_move_is_an_update_and_its_addition(table: Table, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parameters, state, and the largest magnitude of each leaf, to the last bit; also of a member that breaks."""
     if not compiled:
-        monkeypatch.setattr("pgkit.optim.stages.compiles", lambda dtype, device: False)
+        monkeypatch.setattr("pgkit.optim.fused.compiles", lambda dtype, device: False)
     kinds: list[Table] = [{"name": "sgd"}, {"name": "adam"}]
     optimizer, members = from_settings([table, *kinds, table]), torch.arange(4)
     params = others = random_params(4, 0)

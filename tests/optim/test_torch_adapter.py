@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pgkit.errors import PgkitError
 from pgkit.optim import (
     Optimizer,
     Recipe,
@@ -17,14 +18,14 @@ from pgkit.optim import (
     from_settings,
     from_torch,
     make,
-    recipes,
+    optimizers,
     register,
     take_tree,
 )
 from pgkit.optim import registry as optim_registry
-from pgkit.optim.core import Hyper
-from pgkit.optim.recipes import momentum
-from pgkit.types import Params, PgkitError
+from pgkit.optim.base import Hyper
+from pgkit.optim.optimizers import momentum
+from pgkit.types import Params
 
 SIZES = (5, 7, 3)
 STEPS = 20
@@ -207,7 +208,7 @@ def test_a_closure_is_refused_for_a_class_too() -> None:
 @pytest.fixture
 def clean_registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
     """What is registered here is forgotten afterwards."""
-    copy = recipes()
+    copy = optimizers()
     monkeypatch.setattr(optim_registry, "_REGISTRY", copy)
     return copy
 
@@ -222,7 +223,7 @@ def heavy(lr: Hyper = 0.1) -> Optimizer:
 
 def test_a_recipe_of_the_users_own_registers_in_one_line(clean_registry: dict[str, Recipe]) -> None:
     register("heavy", heavy)
-    assert recipes()["heavy"] == Recipe("heavy", heavy, "b = 0.99 b + g; p = p - lr b.", "nobody.", {"lr": 0.1})
+    assert optimizers()["heavy"] == Recipe("heavy", heavy, "b = 0.99 b + g; p = p - lr b.", "nobody.", {"lr": 0.1})
     tables = [{"name": "heavy", "lr": rate, "max_grad_norm": 1e3} for rate in (0.5, 0.25)]
     optimizer, params = from_settings(tables), {"w": torch.ones(2, 3)}
     updates, state = optimizer.update({"w": torch.ones(2, 3)}, optimizer.init(params), params)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgkit.errors import PgkitError
 from pgkit.optim import Optimizer, apply_updates, diagnostics, from_settings, make, measure
-from pgkit.types import Params, PgkitError
+from pgkit.types import Params
 
 MEMBERS = 3
 SHAPES = {"actor.0.weight": (4, 5), "actor.0.bias": (1, 5), "critic.0.weight": (4, 1)}

@@ -5,18 +5,21 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-import probe_envs
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from helpers import probe_envs
 from torch import Tensor
 
 from pgkit.envs import Environments, Transition, make_envs, wrap_vector_env
-from pgkit.policies import Policy, head_for
-from pgkit.rollout import Collector, Piece, Scaling
-from pgkit.types import PgkitError, Rollout
+from pgkit.errors import PgkitError
+from pgkit.nn.distributions import head_for
+from pgkit.nn.policy import Policy
+from pgkit.rollouts.collector import Collector, Scaling
+from pgkit.rollouts.trajectory import Piece
+from pgkit.types import Rollout
 
-COUNTING = "probe_envs:ProbeCounting-v0"
+COUNTING = "helpers.probe_envs:ProbeCounting-v0"
 Step = tuple[tuple[int, int, int], tuple[int, int, int], float, bool, bool]
 
 
@@ -186,12 +189,12 @@ def test_statistics_of_cartpole_are_those_of_a_slow_recount(backend: str) -> Non
 
 def test_each_rollout_draws_new_numbers() -> None:
     """The action noise is a function of seed, rollout and step: other rollouts and members get other numbers."""
-    acting = collector(make_envs("probe_envs:ProbeCounting-v0", 2), [10, 10], 1)
+    acting = collector(make_envs("helpers.probe_envs:ProbeCounting-v0", 2), [10, 10], 1)
     params = {name: torch.zeros_like(leaf) for name, leaf in acting.policy.init([0, 1]).items()}
     actions = torch.stack([acting.steps(params, 64)[0].rollout.action.squeeze(2) for _ in range(2)])
     drawn = {tuple(row) for row in actions.transpose(1, 2).flatten(0, 1).tolist()}
     assert len(drawn) == 4
-    again = collector(make_envs("probe_envs:ProbeCounting-v0", 2), [10, 10], 1)
+    again = collector(make_envs("helpers.probe_envs:ProbeCounting-v0", 2), [10, 10], 1)
     assert torch.equal(again.steps(params, 64)[0].rollout.action.squeeze(2), actions[0])
 
 
@@ -242,7 +245,7 @@ def test_whole_episodes_come_in_pieces_of_doubling_length(backend: str) -> None:
 
 @pytest.mark.parametrize(("limit", "padded"), [(31, 32), (32, 32), (33, 64), (64, 64), (70, 128)])
 def test_members_that_end_together_are_one_piece(limit: int, padded: int) -> None:
-    acting = collector(make_envs("probes:ProbeEndless-v0", 4, max_episode_steps=limit), range(4), 2)
+    acting = collector(make_envs("helpers.probes:ProbeEndless-v0", 4, max_episode_steps=limit), range(4), 2)
     ((rows, rollout, _),) = acting.episodes(params_of(acting))
     assert rows is None
     assert rollout.valid.shape == (padded, 2, 2)
@@ -357,7 +360,7 @@ class Moments:
 
 def raw_and_seen(size: int, lengths: Sequence[int], **scaling: bool) -> tuple[list[Rollout], list[Rollout], Collector]:
     """Rollouts of the same environments, raw as the environments gave them, and as the learner sees them."""
-    acting = collector(make_envs("probe_envs:ProbeNoise-v0", 2 * size), range(2 * size), 2, **scaling)
+    acting = collector(make_envs("helpers.probe_envs:ProbeNoise-v0", 2 * size), range(2 * size), 2, **scaling)
     raw, seen = [], []
     for length in lengths:
         record: list[Rollout] = []
@@ -389,7 +392,7 @@ def test_observations_are_normalised_by_what_was_seen_before_the_rollout() -> No
 
 def test_the_policy_acts_on_what_the_learner_sees() -> None:
     """Rollouts are scaled by the statistics their actions were chosen with: the actions can be drawn again."""
-    acting = collector(make_envs("probe_envs:ProbeNoise-v0", 6), range(6), 2, observations=True)
+    acting = collector(make_envs("helpers.probe_envs:ProbeNoise-v0", 6), range(6), 2, observations=True)
     params = params_of(acting)
     for _ in range(3):
         noise = acting._noise(0, 8)

@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgkit import evaluate, rollout
-from pgkit.compiled_rollout import elementwise
-from pgkit.config import TrainConfig, members, parse_config
+from pgkit.config.load import parse_config
+from pgkit.config.members import members
+from pgkit.config.schema import TrainConfig
 from pgkit.envs.cartpole import CartPole
-from pgkit.evaluate import Player, play
-from pgkit.population import Population, build
-from pgkit.training import gradient, targets, update
+from pgkit.rollouts import collector, evaluate
+from pgkit.rollouts.compiled import elementwise
+from pgkit.rollouts.evaluate import Player, play
+from pgkit.training.loop import gradient, targets, update
+from pgkit.training.population import Population, build
 from pgkit.types import Rollout
 
 
@@ -35,7 +37,7 @@ def config(**changes: Any) -> TrainConfig:
 
 def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on nothing is compiled whole."""
-    for module in (rollout, evaluate):
+    for module in (collector, evaluate):
         monkeypatch.setattr(module, "elementwise", lambda envs, policy, params: None)
 
 

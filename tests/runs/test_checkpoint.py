@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from helpers.trees import assert_equal
 
-from pgkit import checkpoint, files
-from pgkit.types import PgkitError
+from pgkit.errors import PgkitError
+from pgkit.runs import checkpoint
+from pgkit.system import files
 
 
 class Pair(NamedTuple):
@@ -31,25 +33,6 @@ def tree() -> dict[str, Any]:
         "double": torch.tensor([1 / 3, torch.nan, torch.inf], dtype=torch.float64),
         "empty": {},
     }
-
-
-def assert_equal(a: Any, b: Any) -> None:
-    """Same types, same bits."""
-    assert type(a) is type(b)
-    if isinstance(a, torch.Tensor):
-        assert a.dtype == b.dtype
-        assert a.shape == b.shape
-        assert a.numpy().tobytes() == b.numpy().tobytes()
-    elif isinstance(a, dict):
-        assert list(a) == list(b)
-        for key in a:
-            assert_equal(a[key], b[key])
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b)
-        for left, right in zip(a, b, strict=True):
-            assert_equal(left, right)
-    else:
-        assert a == b
 
 
 def test_round_trip(tmp_path: Path) -> None:

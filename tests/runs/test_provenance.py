@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pgkit import provenance
+from pgkit.runs import provenance
 
 
 def test_record_is_complete_plain_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgkit.config import TrainConfig, load_config, parse_config, to_table
-from pgkit.optim.core import take_tree
-from pgkit.training import train
+from pgkit.config.load import load_config, parse_config, to_table
+from pgkit.config.schema import TrainConfig
+from pgkit.training.train import train
+from pgkit.tree import take_tree
 
 OPTIMIZERS = [
     {"name": "sgd", "lr": 0.05},

@@ -8,15 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgkit import optim, training
-from pgkit import stretches as stretches_module
-from pgkit.config import TrainConfig, members, parse_config
-from pgkit.observe import Observer, TrainResult
-from pgkit.optim.core import map_tree
-from pgkit.population import Population, build
-from pgkit.rollout import Piece
-from pgkit.stretches import Stretches
-from pgkit.training import attempt, learn, update
+from pgkit import optim
+from pgkit.config.load import parse_config
+from pgkit.config.members import members
+from pgkit.config.schema import TrainConfig
+from pgkit.rollouts.trajectory import Piece
+from pgkit.training import captured as stretches_module
+from pgkit.training import train
+from pgkit.training.captured import Stretches
+from pgkit.training.loop import attempt, learn, update
+from pgkit.training.monitor import Observer
+from pgkit.training.population import Population, build
+from pgkit.training.result import TrainResult
+from pgkit.tree import map_tree
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -259,7 +263,7 @@ def test_a_training_with_whole_episodes_ends_as_one_without_stretches(monkeypatc
         with monkeypatch.context() as patch:
             if not stretched:
                 patch.setattr(Observer, "unseen", lambda *arguments: 0)
-            return training.train(episodes_of(**changes))
+            return train.train(episodes_of(**changes))
 
     whole, single = done(True), done(False)
     assert sum(went) > 10
@@ -412,7 +416,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, stretched: bool, **changes: Any) ->
         if not stretched:
             patch.setattr(Observer, "unseen", lambda *arguments: 0)  # so they do not act, nor learn
             patch.setattr(Stretches, "learn", lambda *arguments: None)
-        return training.train(members(config(**changes)))
+        return train.train(members(config(**changes)))
 
 
 def test_a_training_with_stretches_ends_as_one_without(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pgkit import load_config, members, optim, population, training
-from pgkit.optim.core import map_tree
+from pgkit import load_config, members, optim
+from pgkit.training import loop, population
+from pgkit.tree import map_tree
 
 META = torch.device("meta")
 COPIES = ("aten::_to_copy", "aten::copy_")
@@ -39,7 +40,7 @@ def build(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> population.Popula
 def check(trained: population.Population) -> None:
     with OneDevice() as mode:
         for diagnose in ((), range(trained.size), ()):
-            metrics = training.update(trained, diagnose)
+            metrics = loop.update(trained, diagnose)
             assert {metric.device for metric in metrics.values()} == {META}
     assert mode.seen > 1000
     devices: set[torch.device] = set()
@@ -75,7 +76,7 @@ def test_members_leave_and_recipes_mix_on_their_device(monkeypatch: pytest.Monke
     names = ("adam", "sgd", "adam")
     configs = [load_config("cartpole-actor-critic", [f"optimizer.name={n}", f"seed={k}"]) for k, n in enumerate(names)]
     trained = population.build(configs)
-    training.update(trained)
+    loop.update(trained)
     assert {leaf.device for leaf in trained.params.values()} == {META}
     check(build(monkeypatch).take(torch.tensor([0, 2], device=META)))
 

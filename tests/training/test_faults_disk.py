@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disks import remount, small_disk
+from helpers.disks import remount, small_disk
 from typer.testing import CliRunner
 
-import pgkit.training
 from pgkit.cli import app
 from pgkit.logging import read_metrics
-from pgkit.runs import evaluate_run
+from pgkit.training import train as train_module
+from pgkit.training.evaluate_run import evaluate_run
 
 WORDS = ["cartpole-actor-critic", "steps=3000", "seeds=2", "envs_per_member=2", "policy.hidden=[8]", "log_interval=50"]
 WORDS += [
@@ -60,7 +60,7 @@ def when(monkeypatch: pytest.MonkeyPatch) -> Any:
             if done >= steps and waiting:
                 waiting.pop()()
 
-        monkeypatch.setattr(pgkit.training, "train", partial(pgkit.training.train, on_steps=on_steps))
+        monkeypatch.setattr(train_module, "train", partial(train_module.train, on_steps=on_steps))
 
     return arrange
 

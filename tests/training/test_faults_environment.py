@@ -15,26 +15,26 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from helpers.faulty_runs import SEED, alive, config
 from typer.testing import CliRunner
 
-from pgkit.checkpoint import load_latest
 from pgkit.cli import app
-from pgkit.compare.executors import LocalExecutor
-from pgkit.compare.work import run_chunk
-from pgkit.config import TrainConfig, members, parse_config, to_toml
+from pgkit.compare.execution.executors import LocalExecutor
+from pgkit.compare.execution.worker import run_chunk
+from pgkit.config.load import to_toml
+from pgkit.config.members import members
+from pgkit.config.schema import TrainConfig
 from pgkit.envs import make_envs
-from pgkit.envs.faults import EnvFault
-from pgkit.envs.vector import wrap_vector_env
-from pgkit.population import build
-from pgkit.runs import evaluate_run
+from pgkit.envs.errors import EnvFault
+from pgkit.envs.vector_env import wrap_vector_env
+from pgkit.runs.checkpoint import load_latest
 from pgkit.seeding import stream_seed
-from pgkit.training import train, update
+from pgkit.training.evaluate_run import evaluate_run
+from pgkit.training.loop import update
+from pgkit.training.population import build
+from pgkit.training.train import train
 
-SEED = stream_seed(1, "env", 2)
-CHOSEN = {"remainder": SEED % 10007}
-"""Of ``Faulty-v0``: environment 2 of seed 1, the seventh of all, breaks."""
-
-FAILED = f"environment 'faulty_envs:Faulty-v0': step() of sub-environment 6 (seeded with {SEED}) failed: "
+FAILED = f"environment 'helpers.faulty_envs:Faulty-v0': step() of sub-environment 6 (seeded with {SEED}) failed: "
 RETURNED = f"step() of sub-environment 6 (seeded with {SEED}) returned something else than it may: "
 WHOSE = "; it is environment 2 of seed 1"
 
@@ -50,7 +50,7 @@ ANYWHERE = {
     "reward none": "could not convert string to float: 'none'",
     "four": "not enough values to unpack (expected 5, got 4)",
 }
-DIED = "environment 'faulty_envs:Faulty-v0': the worker process of sub-environments 6 to 11 died "
+DIED = "environment 'helpers.faulty_envs:Faulty-v0': the worker process of sub-environments 6 to 11 died "
 IN_WORKERS = {
     "step dies": DIED + "(exit code 7)",
     "step killed": DIED + "(signal 9)",
@@ -59,27 +59,8 @@ IN_WORKERS = {
     "reset sleeps": FAILED.replace("step", "reset").replace("failed: ", "")
     + "has taken too long (env.timeout)"
     + WHOSE,
-    "step blocks": "environment 'faulty_envs:Faulty-v0': sub-environments 6 to 11 gave no answer within 1.5 s",
+    "step blocks": "environment 'helpers.faulty_envs:Faulty-v0': sub-environments 6 to 11 gave no answer within 1.5 s",
 }
-
-
-def config(fault: str, vectorization: str = "sync", **changes: Any) -> TrainConfig:
-    """Three seeds, of which the second has an environment that breaks at step 40 (of a run of 150 in each)."""
-    env = {"id": "faulty_envs:Faulty-v0", "kwargs": CHOSEN | {"fault": fault}, "vectorization": vectorization}
-    table: dict[str, Any] = {
-        "name": "faulty",
-        "seeds": 3,
-        "steps": 600,
-        "envs_per_member": 4,
-        "rollout_steps": 8,
-        "env": env | ({"timeout": 1.5} if vectorization == "async" else {}),
-        "agent": {"name": "actor-critic"},
-        "policy": {"hidden": [8]},
-        "optimizer": {"name": "adam", "lr": 0.01},
-        "evaluation": {"points": 0, "episodes": 2, "final_episodes": 3},
-        "checkpoint_points": 10,
-    }
-    return parse_config(table | changes)
 
 
 def command(settings: TrainConfig, place: Path) -> list[str]:
@@ -151,7 +132,7 @@ def test_an_environment_that_breaks_in_its_first_reset_leaves_no_directory(tmp_p
 
 
 def test_an_environment_that_cannot_be_closed_is_a_warning(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"'faulty_envs:Faulty-v0': close\(\) raised OSError"):
+    with pytest.warns(UserWarning, match=r"'helpers.faulty_envs:Faulty-v0': close\(\) raised OSError"):
         result = train(members(config("close"))[:1], tmp_path / "run")
     assert not result.table[0]["failed"]
     assert (tmp_path / "run" / "result.json").is_file()
@@ -186,7 +167,7 @@ def test_ctrl_c_is_no_fault() -> None:
 @pytest.mark.parametrize("fault", ["step raises", "reset raises", "three", "four"])
 def test_vector_environments_of_others(fault: str) -> None:
     kwargs = {"fault": fault, "remainder": 5, "at": 3}
-    made = [lambda: gymnasium.make("faulty_envs:Faulty-v0", disable_env_checker=True, **kwargs)] * 2
+    made = [lambda: gymnasium.make("helpers.faulty_envs:Faulty-v0", disable_env_checker=True, **kwargs)] * 2
     envs = wrap_vector_env(SyncVectorEnv(made, autoreset_mode=AutoresetMode.NEXT_STEP), name="two")
     envs.reset([5, 6])
     with pytest.raises(EnvFault, match=r"environment 'two': step\(\) of the vector environment") as caught:
@@ -201,7 +182,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 import os, signal, sys, time, multiprocessing, torch, threading
 os.sched_getaffinity = lambda pid: {0, 1, 2}
 from pgkit.envs import make_envs
-envs = make_envs("faulty_envs:Faulty-v0", 3, kwargs={"fault": "step blocks", "remainder": 9, "at": 1},
+envs = make_envs("helpers.faulty_envs:Faulty-v0", 3, kwargs={"fault": "step blocks", "remainder": 9, "at": 1},
                  vectorization="async")
 envs.reset([1, 2, 9])
 print(*[process.pid for process in multiprocessing.active_children()], flush=True)
@@ -220,14 +201,6 @@ envs.step(torch.zeros(3, dtype=torch.int64))
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert len(left) <= 1  # the one that hangs, and that nothing can reach but its own environment
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended and waits for its parent does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_a_comparison_hears_the_message() -> None:

@@ -13,17 +13,19 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from pgkit import causes
-from pgkit.checkpoint import load_latest
 from pgkit.cli import app
-from pgkit.config import TrainConfig, parse_config, to_toml
+from pgkit.config.load import parse_config, to_toml
+from pgkit.config.schema import TrainConfig
 from pgkit.logging import read_metrics
-from pgkit.observe import TrainResult
-from pgkit.optim.core import Optimizer
-from pgkit.population import build
-from pgkit.runs import evaluate_run
+from pgkit.optim.base import Optimizer
+from pgkit.runs.checkpoint import load_latest
 from pgkit.seeding import stream_seed
-from pgkit.training import gradient, train, update
+from pgkit.training import failures
+from pgkit.training.evaluate_run import evaluate_run
+from pgkit.training.loop import gradient, update
+from pgkit.training.population import build
+from pgkit.training.result import TrainResult
+from pgkit.training.train import train
 
 ADAM = {"name": "adam", "lr": 0.01}
 CHOSEN = {"remainder": stream_seed(1, "env", 2) % 10007}
@@ -39,7 +41,7 @@ def config(
         "seed": seed,
         "steps": 600,
         "envs_per_member": 4,
-        "env": {"id": "faulty_envs:Faulty-v0"} | (env or {}),
+        "env": {"id": "helpers.faulty_envs:Faulty-v0"} | (env or {}),
         "agent": {"name": agent},
         "policy": {"hidden": [16]},
         "optimizer": ADAM,
@@ -146,7 +148,7 @@ def broken_update(break_it: Callable[[Any], None], agent: str = "actor-critic", 
     for name, leaf in untouched.params.items():
         assert torch.equal(population.params[name][[0, 2]], leaf[[0, 2]]), name
         assert torch.equal(population.params[name][1], kept[name]), name
-    reasons = causes.explain(population, [1], gradient)
+    reasons = failures.explain(population, [1], gradient)
     return reasons[1]
 
 
@@ -250,9 +252,9 @@ def test_debug_numerics_names_the_operation_behind_a_bad_gradient() -> None:
     spoil_gradient(population)
     update(population)
     with pytest.raises(
-        causes.BadNumber, match=r"seed 1, .* gradient of actor\.1\.bias = nan \(Function 'MulBackward0'"
+        failures.BadNumber, match=r"seed 1, .* gradient of actor\.1\.bias = nan \(Function 'MulBackward0'"
     ):
-        causes.stop_at_bad_number(population, [config(seed=seed) for seed in range(3)], gradient)
+        failures.stop_at_bad_number(population, [config(seed=seed) for seed in range(3)], gradient)
 
 
 def test_debug_numerics_of_a_sound_run_changes_nothing() -> None:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgkit.config import parse_config
-from pgkit.population import build_envs, build_policy
-from pgkit.training import train
+from pgkit.config.load import parse_config
+from pgkit.training.population import build_envs, build_policy
+from pgkit.training.train import train
 
 GAMMA = 0.9
 SEEDS = 4
@@ -19,7 +19,7 @@ def learn(agent: str, probe: str, limit: int | None = None, steps: int = 8_000) 
         "name": "probe",
         "steps": steps,
         "envs_per_member": 8,
-        "env": {"id": f"probes:Probe{probe}-v0"} | ({} if limit is None else {"max_episode_steps": limit}),
+        "env": {"id": f"helpers.probes:Probe{probe}-v0"} | ({} if limit is None else {"max_episode_steps": limit}),
         "agent": {"name": agent, "gamma": GAMMA},
         "policy": {"hidden": [16]},
         "optimizer": {"name": "adam", "lr": 0.02},

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgkit import load_config, members, training
-from pgkit.population import build
+from pgkit import load_config, members
+from pgkit.training import loop
+from pgkit.training.population import build
 
 READS = ("item", "tolist", "cpu", "nonzero", "__bool__", "__int__", "__float__", "__index__", "__array__")
 
@@ -37,5 +38,5 @@ def test_an_update_reads_nothing(optimizer: str, monkeypatch: pytest.MonkeyPatch
     assert read == ["__float__"]
     read.clear()
     for _ in range(5):
-        training.update(population)
+        loop.update(population)
     assert read == ["__bool__"] * 5

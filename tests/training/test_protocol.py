@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from pgkit import stats
-from pgkit.compare.analysis import analyse
-from pgkit.compare.checks import Scale
-from pgkit.compare.plan import Plan, Run, make_plan
-from pgkit.compare.results import RAW
-from pgkit.compare.stages import stages
+from pgkit.compare.analysis.analyse import analyse
+from pgkit.compare.execution.store import RAW
+from pgkit.compare.plan.baselines import Scale
+from pgkit.compare.plan.plan import Plan, Run, make_plan
+from pgkit.compare.selection.stages import stages
 from pgkit.compare.tables import Analysis
 
 Curve = Callable[[Run, int], list[float]]

@@ -8,65 +8,35 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from test_checkpoint import assert_equal
-from test_cli import pgkit as command_line
-from test_training import events
+from helpers.command_line import pgkit as command_line
+from helpers.resumable_runs import CARTPOLE, TABLES, by_tag, config, population, wait_for, without_clock
+from helpers.tensorboard import events
+from helpers.trees import assert_equal
 
 import pgkit
-from pgkit import checkpoint, observe, provenance, training
-from pgkit.config import TrainConfig, parse_config
-from pgkit.files import lock
-from pgkit.interrupt import Stopped
+from pgkit.errors import PgkitError
 from pgkit.logging import read_metrics
-from pgkit.logging.rows import write_metrics
-from pgkit.observe import TrainResult
-from pgkit.resuming import resume
-from pgkit.runs import evaluate_run
-from pgkit.training import train
-from pgkit.types import PgkitError
+from pgkit.logging.parquet import write_metrics
+from pgkit.runs import checkpoint, provenance
+from pgkit.system.files import lock
+from pgkit.system.signals import Stopped
+from pgkit.training import loop, monitor
+from pgkit.training.evaluate_run import evaluate_run
+from pgkit.training.result import TrainResult
+from pgkit.training.resume import resume
+from pgkit.training.train import train
 
-CARTPOLE = {"id": "CartPole-v1", "backend": "pgkit", "max_episode_steps": 40, "normalize_observations": True}
 LANDER = {"id": "LunarLander-v3", "backend": "gymnasium", "max_episode_steps": 60, "normalize_rewards": True}
 ENVS = {
     "cartpole": CARTPOLE,
     "lander": LANDER | {"normalize_observations": True},
     "lander-async": LANDER | {"vectorization": "async"},
 }
-ADAM = {"name": "adam", "lr": 0.01, "schedule": {"lr": {"kind": "kl"}}, "max_grad_norm": 0.5}
-TABLES = [
-    ADAM,
-    ADAM | {"lr": 0.02},
-    {"name": "rmsprop", "lr": 0.003, "schedule": {"lr": "linear"}, "max_grad_norm": 0.5},
-]
-DIVERGES = {"name": "sgd", "lr": 1e30, "max_grad_norm": 1e30}
-
-
-def config(agent: str = "actor-critic", **changes: Any) -> TrainConfig:
-    """A short run with everything that has a state."""
-    table = {
-        "name": "short",
-        "steps": 1500,
-        "envs_per_member": 4,
-        "env": CARTPOLE,
-        "agent": {"name": agent},
-        "policy": {"hidden": [8]},
-        "optimizer": ADAM,
-        "evaluation": {"points": 3, "episodes": 2, "final_episodes": 2, "greedy": True},
-        "log_interval": 200,
-        "checkpoint_points": 3,
-    }
-    return parse_config(table | ({"rollout_steps": 7} if agent == "actor-critic" else {}) | changes)
-
-
-def population(agent: str, env: Mapping[str, Any], **changes: Any) -> list[TrainConfig]:
-    """Four members: two share an optimizer, one has another, one diverges."""
-    return [config(agent, seed=k, env=env, optimizer=table, **changes) for k, table in enumerate([*TABLES, DIVERGES])]
 
 
 @pytest.fixture
@@ -76,7 +46,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Any:
     def arrange(updates: int) -> None:
         count = 0
 
-        def pause(self: observe.Observer, own: Any = observe.Observer.pause) -> None:
+        def pause(self: monitor.Observer, own: Any = monitor.Observer.pause) -> None:
             nonlocal count
             count += 1
             if count == updates:
@@ -84,7 +54,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Any:
             own(self)
 
         monkeypatch.undo()
-        monkeypatch.setattr(observe.Observer, "pause", pause)
+        monkeypatch.setattr(monitor.Observer, "pause", pause)
 
     return arrange
 
@@ -104,16 +74,6 @@ def same(first: TrainResult | None, second: TrainResult | None) -> None:
     assert [part.members.tolist() for part in first.parts] == [part.members.tolist() for part in second.parts]
     for part, other in zip(first.parts, second.parts, strict=True):
         assert_equal(part.state(envs=False), other.state(envs=False))
-
-
-def without_clock(rows: Any) -> Any:
-    """Metrics without what a clock says."""
-    return rows[rows["tag"] != "time/env_steps_per_second"].drop(columns="wall_time").reset_index(drop=True)
-
-
-def by_tag(rows: Any) -> Any:
-    """Metrics of one member: alone it is evaluated at once, in a population together with others, logged later."""
-    return rows.drop(columns="member").sort_values(["tag", "step"], kind="stable").reset_index(drop=True)
 
 
 def same_records(first: Path, second: Path) -> None:
@@ -176,15 +136,15 @@ def half(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     place = tmp_path_factory.mktemp(request.param)
     configs = population(request.param, CARTPOLE)
     whole = train(configs, place / "whole")
-    pause, count = observe.Observer.pause, iter(range(1000))
+    pause, count = monitor.Observer.pause, iter(range(1000))
 
-    def stopping(self: observe.Observer) -> None:
+    def stopping(self: monitor.Observer) -> None:
         if next(count) == max(part.updates for part in whole.parts) // 2:
             os.kill(os.getpid(), signal.SIGTERM)
         pause(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(observe.Observer, "pause", stopping)
+        patch.setattr(monitor.Observer, "pause", stopping)
         with pytest.raises(Stopped):
             train(configs, place / "half")
     return whole, place / "half"
@@ -231,14 +191,14 @@ def test_an_error_in_an_update_leaves_the_last_good_checkpoint(
 ) -> None:
     """The optimizer has changed its state, the parameters have not followed."""
     directory = copied(half, tmp_path / "run")
-    apply, count = training.moving.move, iter(range(1000))
+    apply, count = loop.move, iter(range(1000))
 
     def failing(*arguments: Any, **signals: Any) -> Any:
         if next(count) == 2:
             raise RuntimeError("in the middle")
         return apply(*arguments, **signals)
 
-    monkeypatch.setattr(training.moving, "move", failing)
+    monkeypatch.setattr(loop, "move", failing)
     with pytest.raises(RuntimeError, match="in the middle"):
         resume(directory)
     monkeypatch.undo()
@@ -327,7 +287,7 @@ def test_two_processes_do_not_work_on_one_run(half: tuple[TrainResult, Path], tm
     """Neither resumed nor replaced while it is held; the lock ends with its holder, however that ends."""
     directory = copied(half, tmp_path / "run")
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
-    code = "import sys, time; from pathlib import Path; from pgkit.rundir import hold\n"
+    code = "import sys, time; from pathlib import Path; from pgkit.runs.directory import hold\n"
     code += "with hold(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, str(directory)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
@@ -414,24 +374,16 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int, code:
     assert checkpoint.latest(directory / "checkpoints") != first
 
 
-def wait_for(path: Path, seconds: float = 60.0) -> None:
-    """Until a file is there."""
-    deadline = time.monotonic() + seconds
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert path.exists()
-
-
 def test_a_second_interrupt_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of an update; what was saved before it stays."""
-    step = training.moving.move
+    step = loop.move
 
     def interrupted(*arguments: Any, **signals: Any) -> Any:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
         return step(*arguments, **signals)
 
-    monkeypatch.setattr(training.moving, "move", interrupted)
+    monkeypatch.setattr(loop, "move", interrupted)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt) as ended:
         train([config()], tmp_path / "run")
@@ -443,7 +395,7 @@ def test_a_second_interrupt_ends_at_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_final_evaluation_is_interrupted_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train([config()], tmp_path / "whole")
-    play, begun = observe.Evaluator.play, []
+    play, begun = monitor.Evaluator.play, []
 
     def interrupted(self: Any, *arguments: Any, **options: Any) -> Any:
         if arguments[-1] == "report":
@@ -452,7 +404,7 @@ def test_the_final_evaluation_is_interrupted_at_once(tmp_path: Path, monkeypatch
             begun.append(False)
         return play(self, *arguments, **options)
 
-    monkeypatch.setattr(observe.Evaluator, "play", interrupted)
+    monkeypatch.setattr(monitor.Evaluator, "play", interrupted)
     with pytest.raises(Stopped):
         train([config()], tmp_path / "run")
     assert begun == [True]
@@ -467,11 +419,11 @@ def test_environments_that_cannot_be_saved_are_told_of_and_begin_anew(
     tmp_path: Path, stop_after: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The Counting probe remembers its earlier episodes."""
-    own = config(env={"id": "probe_envs:ProbeCounting-v0"})
+    own = config(env={"id": "helpers.probe_envs:ProbeCounting-v0"})
     stop_after(5)
     with pytest.raises(Stopped):
         train([own], tmp_path / "run")
-    told = "environment 'probe_envs:ProbeCounting-v0' did not come back as it was"
+    told = "environment 'helpers.probe_envs:ProbeCounting-v0' did not come back as it was"
     assert f"note: this run cannot be resumed exactly: {told}" in capsys.readouterr().err
     stop_after(0)
     result = resume(tmp_path / "run")
@@ -518,7 +470,7 @@ def test_envpool_says_so_beforehand_and_begins_anew(
     ("case", "workers"), [("cartpole-actor-critic-adam", 2), ("lander-async-reinforce-rmsprop", 1)]
 )
 def test_kills_at_random_moments_change_nothing(tmp_path: Path, case: str, workers: int) -> None:
-    script = Path(__file__).parents[1] / "scripts" / "kill_train.py"
+    script = Path(__file__).parents[2] / "scripts" / "kill_train.py"
     done = subprocess.run(
         [sys.executable, str(script), case, "--kills", "2", "--steps", "1500", "--workers", str(workers)],
         capture_output=True,

@@ -11,17 +11,21 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from helpers.tensorboard import events
 
-from pgkit.checkpoint import latest
-from pgkit.config import TrainConfig, load_config, members, parse_config
+from pgkit.config.load import load_config, parse_config
+from pgkit.config.members import members
+from pgkit.config.schema import TrainConfig
 from pgkit.logging import read_metrics
 from pgkit.logging.metrics import find
-from pgkit.observe import TrainResult
-from pgkit.optim.core import take_tree
-from pgkit.population import build
-from pgkit.runs import evaluate_run
+from pgkit.runs.checkpoint import latest
 from pgkit.seeding import stream_seed
-from pgkit.training import train, update
+from pgkit.training.evaluate_run import evaluate_run
+from pgkit.training.loop import update
+from pgkit.training.population import build
+from pgkit.training.result import TrainResult
+from pgkit.training.train import train
+from pgkit.tree import take_tree
 
 ADAM = {"name": "adam", "lr": 0.01}
 AGENTS = ("actor-critic", "reinforce")
@@ -134,16 +138,6 @@ def test_whole_episodes_exceed_the_budget_by_less_than_one_round_of_them() -> No
     env = {"id": "CartPole-v1", "max_episode_steps": limit}
     result = train([config("reinforce", seed=seed, steps=500, env=env) for seed in range(6)])
     assert all(500 <= row["env_steps"] < 500 + 4 * limit for row in result.table)
-
-
-def events(directory: Path) -> dict[str, list[tuple[int, float]]]:
-    """The scalars of one TensorBoard run: (step, number) by tag."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    accumulator = EventAccumulator(str(directory), size_guidance={"scalars": 0})
-    accumulator.Reload()
-    tags = accumulator.Tags()["scalars"]
-    return {tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in tags}
 
 
 EVERY_RUN = (

@@ -4,10 +4,9 @@ from types import ModuleType
 from typing import Literal
 
 import pytest
-import tabular
 import torch
-from pgkit.agents import actor_critic, reinforce
-from tabular import (
+from helpers import tabular
+from helpers.tabular import (
     WRONG,
     Array,
     Mdp,
@@ -20,8 +19,10 @@ from tabular import (
     theta_of,
     whole_episodes,
 )
+from pgkit.agents import actor_critic, reinforce
 
-from pgkit.policies import Policy, categorical
+from pgkit.nn.distributions import categorical
+from pgkit.nn.policy import Policy
 
 
 def agent_gradient(agent: ModuleType, config: object, mdp: Mdp, population: Population, critic: Array) -> Array:

@@ -16,27 +16,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from test_checkpoint import assert_equal
-from test_cli import pgkit as command_line
-from test_faults_environment import alive
-from test_faults_environment import config as faulty
-from test_resume import CARTPOLE, by_tag, config, population, wait_for, without_clock
-from test_training import events
+from helpers.command_line import pgkit as command_line
+from helpers.faulty_runs import alive
+from helpers.faulty_runs import config as faulty
+from helpers.resumable_runs import CARTPOLE, by_tag, config, population, wait_for, without_clock
+from helpers.tensorboard import events
+from helpers.trees import assert_equal
 
 import pgkit
-from pgkit import checkpoint
-from pgkit.config import members
-from pgkit.interrupt import Stopped
+from pgkit.config.members import members
+from pgkit.errors import PgkitError
 from pgkit.logging import read_metrics
-from pgkit.logging.rows import COLUMNS, write_metrics
-from pgkit.observe import TrainResult
-from pgkit.record import rows_until
-from pgkit.resuming import resume
-from pgkit.runs import evaluate_run
-from pgkit.slices import WorkerDied, _portable, cut
-from pgkit.training import default_workers, train
-from pgkit.types import PgkitError
-from pgkit.whole import Whole
+from pgkit.logging.parquet import COLUMNS, write_metrics
+from pgkit.runs import checkpoint
+from pgkit.runs.reader import rows_until
+from pgkit.system.signals import Stopped
+from pgkit.training.coordinator import Whole
+from pgkit.training.evaluate_run import evaluate_run
+from pgkit.training.result import TrainResult
+from pgkit.training.resume import resume
+from pgkit.training.train import default_workers, train
+from pgkit.training.workers import WorkerDied, _portable, cut
 
 
 def alike(first: TrainResult | None, second: TrainResult | None) -> None:
