@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pgkit.kernels.pointwise import alike
+from pgkit.kernels.pointwise import deterministic_map
 from pgkit.kernels.scan import scan, total
 from pgkit.types import Scalar
 
@@ -173,7 +173,7 @@ def normalize_advantage(advantage: Tensor, valid: Tensor, eps: float = 1e-8) -> 
     mean = total(torch.where(valid, advantage, 0.0)) / count
     centred = torch.where(valid, advantage - mean[:, None], 0.0)
     variance = total(centred * centred) / count
-    return centred / (alike(torch.sqrt, variance) + eps)[:, None]
+    return centred / (deterministic_map(torch.sqrt, variance) + eps)[:, None]
 
 
 def _advantage(later: Any, valid_later: Any, reward: Any, value: Any, next_value: Any, *rest: Any) -> list[Any]:

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from pgkit.compare.analysis.analyse import analyse
-from pgkit.compare.plan.baselines import Scale
+from pgkit.compare.plan.baselines import ScoreScale
 from pgkit.compare.plan.plan import Plan, Run, read_plan
 from pgkit.compare.report.html import write_report
 from pgkit.compare.selection.stages import stages
 
-SCALE = {"CartPole-v1": Scale(22.2, 500, 475)}
+SCALE = {"CartPole-v1": ScoreScale(22.2, 500, 475)}
 BASELINES = pd.DataFrame(
     [{"environment": "CartPole-v1", "policy": "random", "episodes": 1000, "return_mean": 22.2, "return_sd": 12.0}]
 )

@@ -42,9 +42,9 @@ def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
     from pgkit.config.members import members as each_seed
     from pgkit.config.overrides import apply_overrides
     from pgkit.training import loop
-    from pgkit.training.captured import Stretches
-    from pgkit.training.coordinator import Here, Whole
-    from pgkit.training.monitor import Observer
+    from pgkit.training.captured import CapturedUpdates
+    from pgkit.training.coordinator import Coordinator, LocalChannel
+    from pgkit.training.monitor import Monitor
     from pgkit.training.population import build
 
     table: dict[str, Any] = A2C | {"env": {"id": env}, "envs_per_member": int(envs)}
@@ -55,11 +55,11 @@ def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
             seeds = list(range(part * int(size), (part + 1) * int(size)))
             configs = each_seed(parse_config(apply_overrides(table | {"seeds": seeds}, overrides)[0]))
             whole = stack.enter_context(
-                Whole(configs, [len(configs)], None, inexact=None, progress=False, on_steps=None)
+                Coordinator(configs, [len(configs)], None, inexact=None, progress=False, on_steps=None)
             )
             population = build(configs)
-            observer = stack.enter_context(Observer([population], configs, Here(whole)))
-            parts.append((population, observer, Stretches(loop.attempt, loop.learn)))
+            observer = stack.enter_context(Monitor([population], configs, LocalChannel(whole)))
+            parts.append((population, observer, CapturedUpdates(loop.compute_update, loop.learn)))
         captured = Captured()
         time_phases([population for population, *_ in parts], phases, captured)
 
@@ -105,12 +105,12 @@ class Captured:
         """Time spent in stretches by phase: programs of the first phases alone differ by what the next one takes."""
         if self.program is None:
             return Counter()
-        from pgkit.compiler.graph import Program
+        from pgkit.compiler.graph import Graph
 
         taken = [0.0]
         for _, end in self.ends:
-            taken.append(seconds_of(Program(self.capture.steps[:end], *self.program)))
-        of_all = seconds_of(Program(self.capture.steps, *self.program))
+            taken.append(seconds_of(Graph(self.capture.steps[:end], *self.program)))
+        of_all = seconds_of(Graph(self.capture.steps, *self.program))
         shares = {phase: own - before for (phase, _), own, before in zip(self.ends, taken[1:], taken, strict=False)}
         shares["the rest"] = of_all - taken[-1]
         return Counter({phase: seconds * share / of_all for phase, share in shares.items()})
@@ -118,9 +118,9 @@ class Captured:
 
 def seconds_of(program: Any, times: int = 3000) -> float:
     """The least of some turns."""
-    from pgkit.compiler.graph import Moves
+    from pgkit.compiler.graph import MemberBuffers
 
-    nothing = Moves([], [], [], [])
+    nothing = MemberBuffers([], [], [], [])
     turns = []
     for _ in range(5):
         start = time.perf_counter()
@@ -133,7 +133,7 @@ def time_phases(populations: Sequence[Any], spent: Counter[str], captured: Captu
     """Add up seconds spent in each phase of an update, from now on; the outer of two counts without the inner."""
     from pgkit.training import captured as captured_module
     from pgkit.training import loop
-    from pgkit.training.monitor import Observer
+    from pgkit.training.monitor import Monitor
 
     inside = [0.0]  # seconds of inner phases, innermost last
 
@@ -160,21 +160,21 @@ def time_phases(populations: Sequence[Any], spent: Counter[str], captured: Captu
     replace(loop, "targets", "targets")
     replace(loop, "gradient", "gradient")
     replace(loop, "optimize", "optimizer")
-    replace(Observer, "see", "logging")
-    replace(captured_module.Stretches, "go", STRETCHES)
-    replace(captured_module.Stretches, "learn", "learning without Python")
+    replace(Monitor, "see", "logging")
+    replace(captured_module.CapturedUpdates, "go", STRETCHES)
+    replace(captured_module.CapturedUpdates, "learn", "learning without Python")
 
-    class Kept(captured_module.Capture):
+    class CachedForward(captured_module.Capture):
         def __init__(self) -> None:
             super().__init__()
             captured.capture = captured.capture or self
 
-    class KeptProgram(captured_module.Program):
+    class KeptProgram(captured_module.Graph):
         def __init__(self, steps: Any, *flags: Any) -> None:
             super().__init__(steps, *flags)
             captured.program = captured.program or flags
 
-    captured_module.Capture, captured_module.Program = Kept, KeptProgram  # type: ignore[misc]
+    captured_module.Capture, captured_module.Graph = CachedForward, KeptProgram  # type: ignore[misc]
 
 
 def sb3_trains(env: str, envs: str, *how: str) -> None:
@@ -219,7 +219,7 @@ def products(members: str, *how: str) -> None:
     forward pass: acting and values have made it. pgkit's own are those of one member after the other, as a
     program: what they work on stays in the cache, and no Python is between them.
     """
-    from pgkit.compiler.graph import Capture, Moves, Program
+    from pgkit.compiler.graph import Capture, Graph, MemberBuffers
     from pgkit.kernels.matmul import multiply
     from pgkit.system.cpu import settle
 
@@ -255,7 +255,7 @@ def products(members: str, *how: str) -> None:
     with Capture() as capture:
         for a, b, _ in work:
             multiply(a, b)
-    program, nothing = Program(capture.steps, on, off, on), Moves([], [], [], [])
+    program, nothing = Graph(capture.steps, on, off, on), MemberBuffers([], [], [], [])
 
     def by_program() -> int:
         program.run(1, UPDATES, nothing, nothing)

@@ -10,7 +10,7 @@ from pgkit.compiler import functions  # noqa: F401 # teaches traced values the f
 from pgkit.compiler.ir import INT, POINTER, load, loop, store
 from pgkit.compiler.ir import function as declare
 from pgkit.compiler.jit import compiled_function
-from pgkit.compiler.tracer import KINDS, Value
+from pgkit.compiler.tracer import KINDS, TracedScalar
 
 LANES = 8
 """So many rows are taken at once."""
@@ -36,7 +36,7 @@ class Column(NamedTuple):
     kind: ir.Type
     stride: int = 1
 
-    def read(self, builder: ir.IRBuilder, row: ir.Value, lanes: int) -> Value:
+    def read(self, builder: ir.IRBuilder, row: ir.Value, lanes: int) -> TracedScalar:
         """Those of so many rows from this one on; of a single row if 1."""
         memory, shape = _memory(self.kind), _lanes(self.kind, lanes)
         place = builder.mul(row, INT(self.stride))
@@ -47,9 +47,9 @@ class Column(NamedTuple):
             for lane in range(lanes):
                 one = load(builder, memory, self.base, builder.add(place, INT(lane * self.stride)))
                 found = builder.insert_element(found, one, ir.IntType(32)(lane))
-        return Value(builder, builder.trunc(found, shape) if memory is _BYTE else found)
+        return TracedScalar(builder, builder.trunc(found, shape) if memory is _BYTE else found)
 
-    def write(self, value: Value, row: ir.Value, lanes: int) -> None:
+    def write(self, value: TracedScalar, row: ir.Value, lanes: int) -> None:
         """Put a value where :meth:`read` takes it from."""
         builder, memory = value.builder, _memory(self.kind)
         it = builder.zext(value.it, _lanes(memory, lanes)) if memory is _BYTE else value.it
@@ -62,12 +62,12 @@ class Column(NamedTuple):
             store(builder, one, self.base, builder.add(place, INT(lane * self.stride)))
 
 
-def each_row(
+def elementwise_loop(
     builder: ir.IRBuilder,
     count: ir.Value,
     inputs: Sequence[Column],
     outputs: Sequence[Column],
-    function: Callable[..., Sequence[Value]],
+    function: Callable[..., Sequence[TracedScalar]],
 ) -> None:
     """Write ``outputs = function(row, *inputs)`` for ``count`` rows, ``row`` their numbers, int64 from 0 on."""
 
@@ -76,10 +76,10 @@ def each_row(
         for column, value in zip(outputs, function(_rows(builder, row, lanes), *before), strict=True):
             column.write(value, row, lanes)
 
-    in_lanes(builder, count, some)
+    vector_loop(builder, count, some)
 
 
-def in_lanes(builder: ir.IRBuilder, count: ir.Value, some: Callable[[ir.Value, int], None]) -> None:
+def vector_loop(builder: ir.IRBuilder, count: ir.Value, some: Callable[[ir.Value, int], None]) -> None:
     """Write ``some(row, lanes)`` for all of ``count`` rows: a vector of them at a time, and the rest one by one."""
     chunks = builder.sdiv(count, INT(LANES))
     with loop(builder, chunks) as chunk:
@@ -94,7 +94,7 @@ Memory = tuple[torch.dtype, int]
 
 
 def compile_rows(
-    function: Callable[..., Sequence[Value]], inputs: Sequence[Memory], outputs: Sequence[Memory]
+    function: Callable[..., Sequence[TracedScalar]], inputs: Sequence[Memory], outputs: Sequence[Memory]
 ) -> Callable[..., None]:
     """``kernel(count, *inputs, *outputs)``, by addresses: ``outputs = function(row, *inputs)`` for each row.
 
@@ -105,7 +105,7 @@ def compile_rows(
     columns = [
         Column(base, KINDS[dtype], stride) for base, (dtype, stride) in zip(bases, [*inputs, *outputs], strict=True)
     ]
-    each_row(builder, count, columns[: len(inputs)], columns[len(inputs) :], function)
+    elementwise_loop(builder, count, columns[: len(inputs)], columns[len(inputs) :], function)
     builder.ret_void()
     return compiled_function(builder.function)
 
@@ -118,9 +118,9 @@ def _lanes(kind: ir.Type, lanes: int) -> ir.Type:
     return kind if lanes == 1 else ir.VectorType(kind, lanes)
 
 
-def _rows(builder: ir.IRBuilder, row: ir.Value, lanes: int) -> Value:
+def _rows(builder: ir.IRBuilder, row: ir.Value, lanes: int) -> TracedScalar:
     """The numbers of so many rows."""
     if lanes == 1:
-        return Value(builder, row)
-    count = Value(builder, ir.Constant(_lanes(INT, lanes), list(range(lanes))))
-    return count + count.everywhere(row)
+        return TracedScalar(builder, row)
+    count = TracedScalar(builder, ir.Constant(_lanes(INT, lanes), list(range(lanes))))
+    return count + count.splat(row)

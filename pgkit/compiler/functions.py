@@ -1,4 +1,4 @@
-"""Elementary functions of :class:`pgkit.compiler.tracer.Value`, out of operations that every processor rounds alike.
+"""Elementary functions of traced scalars, built from operations that every processor rounds alike.
 
 Each is a reduction of the argument to a small interval, where Taylor's series converges within few terms (Muller
 2016, "Elementary Functions", ch. 11), without a branch, so that it is vector code wherever its caller is. Float32 and
@@ -16,7 +16,7 @@ import torch
 from llvmlite import ir
 from torch.nn import functional
 
-from pgkit.compiler.tracer import FUNCTIONS, KINDS, Value
+from pgkit.compiler.tracer import FUNCTIONS, KINDS, TracedScalar
 
 LN_2 = Fraction("0.693147180559945309417232121458176568075500134360255254120680")
 
@@ -34,7 +34,7 @@ class _Format(NamedTuple):
 _FORMATS = {ir.FloatType(): _Format(23, 127, 7), ir.DoubleType(): _Format(52, 1023, 13)}
 
 
-def exp(x: "Value") -> "Value":
+def exp(x: TracedScalar) -> TracedScalar:
     """The exponential function."""
     form = _FORMATS[x.kind]
     limits = (form.bias + form.fraction + 1) * float(LN_2), (form.bias + 2) * float(LN_2)
@@ -43,7 +43,7 @@ def exp(x: "Value") -> "Value":
     return (part + 1.0) * _power_of_two(half, x) * _power_of_two(n - half, x)
 
 
-def log(x: "Value") -> "Value":
+def log(x: TracedScalar) -> TracedScalar:
     """The natural logarithm of normal numbers, of zero and infinity, and NaN of negative ones."""
     form = _FORMATS[x.kind]
     root = _bits_of(0.5**0.5, x.kind)
@@ -56,96 +56,96 @@ def log(x: "Value") -> "Value":
     near = more - ratio * (more - series)
     high, low = _split(LN_2, 2, x.kind)
     exponent = n.to_real(x)
-    result = exponent.times_plus(high, exponent.times_plus(low, near))
+    result = exponent.fma(high, exponent.fma(low, near))
     result = (x == 0.0).choose(-math.inf, (x < math.inf).choose(result, x))
     return (x < 0.0).choose(math.nan, result)
 
 
-def expm1(x: "Value") -> "Value":
+def expm1(x: TracedScalar) -> TracedScalar:
     """``exp(x) - 1`` without cancellation near 0, up to where that is the largest number."""
     form = _FORMATS[x.kind]
     return _expm1(x.between(-(form.fraction + 2.0), form.bias * float(LN_2)))
 
 
-def tanh(x: "Value") -> "Value":
+def tanh(x: TracedScalar) -> TracedScalar:
     """The hyperbolic tangent, odd to the last bit."""
-    twice = _expm1(x.magnitude().at_most(_FORMATS[x.kind].fraction) * 2.0)
-    return (twice / (twice + 2.0)).with_sign_of(x)
+    twice = _expm1(x.abs().at_most(_FORMATS[x.kind].fraction) * 2.0)
+    return (twice / (twice + 2.0)).copysign(x)
 
 
-def sigmoid(x: "Value") -> "Value":
+def sigmoid(x: TracedScalar) -> TracedScalar:
     """``1 / (1 + exp(-x))``."""
     return 1.0 / (exp(-x) + 1.0)
 
 
-def sin(x: "Value") -> "Value":
+def sin(x: TracedScalar) -> TracedScalar:
     """The sine, for arguments up to 1e5."""
     quarter, sine, cosine = _quarters(x)
     return _either(quarter, sine, cosine)
 
 
-def cos(x: "Value") -> "Value":
+def cos(x: TracedScalar) -> TracedScalar:
     """The cosine, for arguments up to 1e5."""
     quarter, sine, cosine = _quarters(x)
     return _either(quarter + 1, sine, cosine)
 
 
-def _expm1(x: "Value") -> "Value":
+def _expm1(x: TracedScalar) -> TracedScalar:
     n, part = _exponent(x)
     scale = _power_of_two(n, x)
-    return scale.times_plus(part, scale - 1.0)
+    return scale.fma(part, scale - 1.0)
 
 
-def _exponent(x: "Value") -> "tuple[Value, Value]":
+def _exponent(x: TracedScalar) -> tuple[TracedScalar, TracedScalar]:
     """``n``, an integer, and ``exp(r) - 1`` with ``x = n ln 2 + r``, |r| at most ln 2 / 2."""
     n, rest = _reduced(x, LN_2, 2)
     terms = _FORMATS[x.kind].terms
     series = _polynomial([1 / math.factorial(k) for k in range(2, terms + 1)], rest)
-    return n, series.times_plus(rest * rest, rest)
+    return n, series.fma(rest * rest, rest)
 
 
-def _quarters(x: "Value") -> "tuple[Value, Value, Value]":
+def _quarters(x: TracedScalar) -> tuple[TracedScalar, TracedScalar, TracedScalar]:
     """How many quarters of a turn, and sine and cosine of what is left, between -pi/4 and pi/4."""
     n, rest = _reduced(x, HALF_PI, 3)
     square = rest * rest
     signed = [(-1) ** (k // 2) / math.factorial(k) for k in range(_FORMATS[x.kind].terms + 6)]
-    sine = _polynomial(signed[3::2], square).times_plus(square * rest, rest)
+    sine = _polynomial(signed[3::2], square).fma(square * rest, rest)
     most = 1.0 - square * 0.5
     lost = (1.0 - most) - square * 0.5
-    cosine = _polynomial(signed[4::2], square).times_plus(square * square, lost) + most
+    cosine = _polynomial(signed[4::2], square).fma(square * square, lost) + most
     return n, sine, cosine
 
 
-def _either(quarter: "Value", sine: "Value", cosine: "Value") -> "Value":
+def _either(quarter: TracedScalar, sine: TracedScalar, cosine: TracedScalar) -> TracedScalar:
     """The sine of an angle from those of its rest."""
     value = ((quarter & 1) == 0).choose(sine, cosine)
     return ((quarter & 2) == 0).choose(value, -value)
 
 
-def _reduced(x: "Value", unit: Fraction, parts: int) -> "tuple[Value, Value]":
+def _reduced(x: TracedScalar, unit: Fraction, parts: int) -> tuple[TracedScalar, TracedScalar]:
     """``n`` and ``r`` with ``x = n unit + r``, n the nearest integer; by a unit in so many parts, which add up to it.
 
     A number beyond 2^(fraction bits) has no bits left for a fraction: adding one rounds to an integer.
     """
     form = _FORMATS[x.kind]
     magic = 1.5 * 2.0**form.fraction
-    shifted = x.times_plus(float(1 / unit), magic)
+    shifted = x.fma(float(1 / unit), magic)
     n, whole, rest = shifted.bits() - _bits_of(magic, x.kind), shifted - magic, x
     for part in _split(unit, parts, x.kind):
-        rest = whole.times_plus(-part, rest)
+        rest = whole.fma(-part, rest)
     return n, rest
 
 
-def _polynomial(coefficients: Sequence[float], x: "Value") -> "Value":
+def _polynomial(coefficients: Sequence[float], x: TracedScalar) -> TracedScalar:
     """``c_0 + c_1 x + c_2 x^2 + ...`` by Horner's rule."""
     *rest, before, last = coefficients
-    total = x.times_plus(last, before)
+    total = x.fma(last, before)
     for coefficient in reversed(rest):
-        total = total.times_plus(x, coefficient)
+        total = total.fma(x, coefficient)
     return total
 
 
-def _power_of_two(n: "Value", like: "Value") -> "Value":
+def _power_of_two(n: TracedScalar, like: TracedScalar) -> TracedScalar:
     """``2^n`` of an exponent that a normal number can have."""
     form = _FORMATS[like.kind]
     return ((n + form.bias) << form.fraction).from_bits(like)
@@ -170,41 +170,43 @@ def _packed(number: float, kind: ir.Type) -> tuple[str, bytes]:
     return letter, struct.pack(letter, number)
 
 
-def _where(condition: Value, first: Value | float, second: Value | float) -> Value:
+def _where(condition: TracedScalar, first: TracedScalar | float, second: TracedScalar | float) -> TracedScalar:
     return condition.choose(first, second)
 
 
-def _sign(x: Value) -> Value:
+def _sign(x: TracedScalar) -> TracedScalar:
     dtype = next(dtype for dtype, kind in KINDS.items() if kind == x.kind)
     return (x > 0.0).to(dtype) - (x < 0.0).to(dtype)
 
 
-def _maximum(x: Value, y: Value | float) -> Value:
+def _maximum(x: TracedScalar, y: TracedScalar | float) -> TracedScalar:
     return x.intrinsic("maximum", y)
 
 
-def _minimum(x: Value, y: Value | float) -> Value:
+def _minimum(x: TracedScalar, y: TracedScalar | float) -> TracedScalar:
     return x.intrinsic("minimum", y)
 
 
-def _clamp(x: Value, min: Value | float | None = None, max: Value | float | None = None) -> Value:
+def _clamp(
+    x: TracedScalar, min: TracedScalar | float | None = None, max: TracedScalar | float | None = None
+) -> TracedScalar:
     x = x if min is None else _maximum(x, min)
     return x if max is None else _minimum(x, max)
 
 
-def _addcmul(x: Value, y: Value, z: Value) -> Value:
+def _addcmul(x: TracedScalar, y: TracedScalar, z: TracedScalar) -> TracedScalar:
     """x + y z, rounded once, as torch does where the processor has an instruction for it."""
-    return y.times_plus(z, x)
+    return y.fma(z, x)
 
 
-def _lerp(x: Value, y: Value, weight: Value) -> Value:
+def _lerp(x: TracedScalar, y: TracedScalar, weight: TracedScalar) -> TracedScalar:
     """From the end that is closer, as torch."""
     near = weight < 0.5
     return _addcmul(_where(near, x, y), _where(near, weight, weight - 1.0), y - x)
 
 
 FUNCTIONS |= {
-    torch.abs: lambda x: x.magnitude(),
+    torch.abs: lambda x: x.abs(),
     torch.sqrt: lambda x: x.intrinsic("sqrt"),
     torch.square: lambda x: x * x,
     torch.floor: lambda x: x.intrinsic("floor"),

@@ -135,7 +135,7 @@ def _word(argument: Any) -> int:
     return 0 if argument is None else int(argument)
 
 
-class Moves(NamedTuple):
+class MemberBuffers(NamedTuple):
     """Tensors that go between many members and the memory of a program, a row each.
 
     Attributes:
@@ -160,7 +160,7 @@ class Moves(NamedTuple):
         return _array([word for row in words for word in row])
 
 
-class Program:
+class Graph:
     """What was captured, to be done again.
 
     Args:
@@ -176,7 +176,7 @@ class Program:
         self._words = _array([word for step in work for word in step.words])
         self._run = _compiled(tuple(step.form for step in work))
 
-    def run(self, members: int, times: int, moves: Moves, aside: Moves) -> Tensor:
+    def run(self, members: int, times: int, moves: MemberBuffers, aside: MemberBuffers) -> Tensor:
         """Do it so many times, for one member after the other.
 
         Args:

@@ -6,11 +6,11 @@ from typing import Any
 
 from llvmlite import ir
 
-from pgkit.compiler.elementwise import Column, each_row
+from pgkit.compiler.elementwise import Column, elementwise_loop
 from pgkit.compiler.graph_ops import OPERATIONS, Rows
 from pgkit.compiler.ir import INT, POINTER, function, loop
 from pgkit.compiler.jit import compiled_function
-from pgkit.compiler.tracer import KINDS, Value
+from pgkit.compiler.tracer import KINDS, TracedScalar
 
 BYTE, FLAG = ir.IntType(8), ir.IntType(1)
 WORDS = 5
@@ -19,7 +19,7 @@ WORDS = 5
 
 def compile_program(forms: Sequence[Rows | tuple[bool, ...]]) -> Callable[..., None]:
     """``program(M, times, words, moves, count, aside, count, *flags, done)``, see
-    :class:`pgkit.compiler.graph.Program`."""
+    :class:`pgkit.compiler.graph.Graph`."""
     module = ir.Module()
     kinds = [INT, INT, POINTER, POINTER, INT, POINTER, INT, *[POINTER] * 4]
     builder, arguments = function(module, "program", kinds, alias=True)
@@ -60,16 +60,18 @@ def _rows(builder: ir.IRBuilder, form: Rows, given: Iterator[Callable[[ir.Type],
     inputs = [Column(next(given)(POINTER), KINDS[dtype], stride) for dtype, stride in form.inputs]
     output = Column(next(given)(POINTER), KINDS[form.output])
 
-    def operate(row: Value, *values: Value) -> list[Value]:
+    def operate(row: TracedScalar, *values: TracedScalar) -> list[TracedScalar]:
         tensors = iter(values)
         whole = [next(tensors) if other is ... else other for other in form.others]
         turned = [
-            value.to(form.kind) if isinstance(value, Value) and not (form.name == "where" and place == 0) else value
+            value.to(form.kind)
+            if isinstance(value, TracedScalar) and not (form.name == "where" and place == 0)
+            else value
             for place, value in enumerate(whole)
         ]
         return [OPERATIONS[form.name](*turned)]
 
-    each_row(builder, INT(form.size), inputs, [output], operate)
+    elementwise_loop(builder, INT(form.size), inputs, [output], operate)
 
 
 def _call(builder: ir.IRBuilder, pointers: Sequence[bool], given: Iterator[Callable[[ir.Type], ir.Value]]) -> None:

@@ -14,7 +14,7 @@ import llvmlite
 from llvmlite import binding, ir
 
 from pgkit.compiler.ir import INT
-from pgkit.system.files import Unwritable, replace_file
+from pgkit.system.files import WriteError, replace_file
 
 _DIGEST = hashlib.sha256().digest_size
 
@@ -65,7 +65,7 @@ def _read(file: Path | None) -> bytes | None:
 def _write(file: Path | None, code: bytes) -> None:
     """Keep code, if the system lets us."""
     if file is not None:
-        with suppress(Unwritable):
+        with suppress(WriteError):
             replace_file(file, lambda out: out.write(hashlib.sha256(code).digest() + code))
 
 

@@ -1,7 +1,7 @@
 """Functions of tensors, written down for one element: the way from a line of torch to a compiled loop.
 
-A function is called once with :class:`Value` in place of tensors, and leaves behind what becomes of one element. The
-same function, called with tensors, is what runs on GPUs.
+A function is called once with :class:`TracedScalar` in place of tensors, and leaves behind what becomes of one element.
+The same function, called with tensors, is what runs on GPUs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +18,11 @@ KINDS = {torch.float32: ir.FloatType(), torch.float64: ir.DoubleType(), torch.in
 
 _REAL = (ir.FloatType(), ir.DoubleType())
 
-FUNCTIONS: dict[Any, Callable[..., "Value"]] = {}
+FUNCTIONS: dict[Any, Callable[..., "TracedScalar"]] = {}
 """What stands for the functions of torch, see :mod:`pgkit.compiler.functions`."""
 
 
-class Value:
+class TracedScalar:
     """One element of a tensor, or a vector of elements, while a function is written down.
 
     It knows ``+ - * /``, comparisons, ``& | ^ ~``, shifts, ``to`` and the functions of torch in ``FUNCTIONS``.
@@ -34,7 +34,7 @@ class Value:
     @classmethod
     def __torch_function__(
         cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> "Value":
+    ) -> "TracedScalar":
         if function not in FUNCTIONS:
             raise TypeError(f"{getattr(function, '__name__', function)} is not among the compiled functions of torch")
         return FUNCTIONS[function](*args, **(kwargs or {}))
@@ -44,31 +44,31 @@ class Value:
         """Of a single element."""
         return self.it.type.element if isinstance(self.it.type, ir.VectorType) else self.it.type
 
-    def number(self, other: "Value | float") -> ir.Value:
+    def number(self, other: "TracedScalar | float") -> ir.Value:
         """The other operand of an operation with this one."""
-        if isinstance(other, Value):
+        if isinstance(other, TracedScalar):
             return other.it
         number = float(other) if self.kind in _REAL else int(other)
         many = isinstance(self.it.type, ir.VectorType)
         return ir.Constant(self.it.type, [number] * self.it.type.count if many else number)
 
-    def of(self, operation: str, *others: "Value | float") -> "Value":
+    def of(self, operation: str, *others: "TracedScalar | float") -> "TracedScalar":
         """``operation`` of LLVM with this as its first operand."""
-        return Value(self.builder, getattr(self.builder, operation)(self.it, *map(self.number, others)))
+        return TracedScalar(self.builder, getattr(self.builder, operation)(self.it, *map(self.number, others)))
 
-    def arithmetic(self, operation: str, *others: "Value | float") -> "Value":
+    def arithmetic(self, operation: str, *others: "TracedScalar | float") -> "TracedScalar":
         """The same, by the operation for real numbers or that for integers."""
         return self.of(f"f{operation}" if self.kind in _REAL else operation, *others)
 
-    def intrinsic(self, name: str, *others: "Value | float") -> "Value":
+    def intrinsic(self, name: str, *others: "TracedScalar | float") -> "TracedScalar":
         """The intrinsic ``llvm.name`` with this as its first operand."""
-        return Value(self.builder, intrinsic(self.builder, name, self.it, *map(self.number, others)))
+        return TracedScalar(self.builder, intrinsic(self.builder, name, self.it, *map(self.number, others)))
 
-    def compare(self, sign: str, other: "Value | float") -> "Value":
+    def compare(self, sign: str, other: "TracedScalar | float") -> "TracedScalar":
         """A comparison, of which NaN fails all but ``!=``."""
         real = self.builder.fcmp_unordered if sign == "!=" else self.builder.fcmp_ordered
         test = real if self.kind in _REAL else self.builder.icmp_signed
-        return Value(self.builder, test(sign, self.it, self.number(other)))
+        return TracedScalar(self.builder, test(sign, self.it, self.number(other)))
 
     __add__ = __radd__ = partialmethod(arithmetic, "add")
     __sub__ = partialmethod(arithmetic, "sub")
@@ -81,16 +81,16 @@ class Value:
     __and__, __or__, __xor__ = partialmethod(of, "and_"), partialmethod(of, "or_"), partialmethod(of, "xor")
     __lshift__, __rshift__, __invert__ = partialmethod(of, "shl"), partialmethod(of, "ashr"), partialmethod(of, "not_")
 
-    def __rsub__(self, other: float) -> "Value":
-        return Value(self.builder, self.number(other)) - self
+    def __rsub__(self, other: float) -> "TracedScalar":
+        return TracedScalar(self.builder, self.number(other)) - self
 
-    def __rtruediv__(self, other: float) -> "Value":
-        return Value(self.builder, self.number(other)) / self
+    def __rtruediv__(self, other: float) -> "TracedScalar":
+        return TracedScalar(self.builder, self.number(other)) / self
 
     def __bool__(self) -> bool:
         raise TypeError("a step cannot branch on the value of an element; use torch.where")
 
-    def to(self, dtype: torch.dtype) -> "Value":
+    def to(self, dtype: torch.dtype) -> "TracedScalar":
         """Another kind of number; ones and zeros of what is true or not."""
         kind = KINDS[dtype]
         if kind == self.kind:
@@ -101,58 +101,58 @@ class Value:
             operation = "uitofp" if self.kind == KINDS[torch.bool] else "sitofp"
         else:
             operation = "fptosi" if self.kind in _REAL else "zext"
-        return Value(self.builder, getattr(self.builder, operation)(self.it, self._shaped(kind)))
+        return TracedScalar(self.builder, getattr(self.builder, operation)(self.it, self._shaped(kind)))
 
-    def choose(self, first: "Value | float", second: "Value | float") -> "Value":
+    def choose(self, first: "TracedScalar | float", second: "TracedScalar | float") -> "TracedScalar":
         """The first where this is true, else the second."""
-        values = [value for value in (first, second) if isinstance(value, Value)]
+        values = [value for value in (first, second) if isinstance(value, TracedScalar)]
         if not values:
             raise TypeError("torch.where between two numbers; begin with a tensor, such as 0.0 * grad")
         chosen = [values[0].number(value) for value in (first, second)]
-        return Value(self.builder, self.builder.select(self.it, *chosen))
+        return TracedScalar(self.builder, self.builder.select(self.it, *chosen))
 
-    def times_plus(self, factor: "Value | float", term: "Value | float") -> "Value":
+    def fma(self, factor: "TracedScalar | float", term: "TracedScalar | float") -> "TracedScalar":
         """``self * factor + term``, rounded once."""
         return self.intrinsic("fma", factor, term)
 
-    def magnitude(self) -> "Value":
+    def abs(self) -> "TracedScalar":
         """Without its sign."""
         return self.intrinsic("fabs")
 
-    def with_sign_of(self, other: "Value") -> "Value":
+    def copysign(self, other: "TracedScalar") -> "TracedScalar":
         """This magnitude with the other's sign."""
         return self.intrinsic("copysign", other)
 
-    def between(self, low: float, high: float) -> "Value":
+    def between(self, low: float, high: float) -> "TracedScalar":
         """The nearest number in an interval; NaN stays."""
         high_enough = (self < low).choose(low, self)
         return high_enough.at_most(high)
 
-    def at_most(self, high: float) -> "Value":
+    def at_most(self, high: float) -> "TracedScalar":
         """The smaller of two numbers; NaN stays."""
         return (self > high).choose(high, self)
 
-    def everywhere(self, number: ir.Value) -> "Value":
+    def splat(self, number: ir.Value) -> "TracedScalar":
         """A number, in as many lanes as this has."""
         if not isinstance(self.it.type, ir.VectorType):
-            return Value(self.builder, number)
+            return TracedScalar(self.builder, number)
         kind, place = self._shaped(number.type), ir.IntType(32)
         one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), number, place(0))
         lanes = ir.Constant(self._shaped(place), None)
-        return Value(self.builder, self.builder.shuffle_vector(one, one, lanes))
+        return TracedScalar(self.builder, self.builder.shuffle_vector(one, one, lanes))
 
-    def bits(self) -> "Value":
+    def bits(self) -> "TracedScalar":
         """The bits of a real number, as an integer of its size."""
         size = ir.IntType(32 if self.kind == ir.FloatType() else 64)
-        return Value(self.builder, self.builder.bitcast(self.it, self._shaped(size)))
+        return TracedScalar(self.builder, self.builder.bitcast(self.it, self._shaped(size)))
 
-    def from_bits(self, like: "Value") -> "Value":
+    def from_bits(self, like: "TracedScalar") -> "TracedScalar":
         """The real number that has these bits."""
-        return Value(self.builder, self.builder.bitcast(self.it, like.it.type))
+        return TracedScalar(self.builder, self.builder.bitcast(self.it, like.it.type))
 
-    def to_real(self, like: "Value") -> "Value":
+    def to_real(self, like: "TracedScalar") -> "TracedScalar":
         """An integer as a real number of the other's kind."""
-        return Value(self.builder, self.builder.sitofp(self.it, like.it.type))
+        return TracedScalar(self.builder, self.builder.sitofp(self.it, like.it.type))
 
     def _shaped(self, kind: ir.Type) -> ir.Type:
         return ir.VectorType(kind, self.it.type.count) if isinstance(self.it.type, ir.VectorType) else kind

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
-from pgkit.envs.errors import BREAKS, EnvFault, Overdue, fault_of
-from pgkit.envs.replay import Life, pack, unpack
+from pgkit.envs.errors import BREAKS, EnvFault, StepTimeout, fault_of
+from pgkit.envs.replay import EnvHistory, pack, unpack
 from pgkit.envs.spaces import action_shape, check_action
 from pgkit.envs.sync_envs import SyncEnvs
 from pgkit.errors import PgkitError
@@ -112,7 +112,7 @@ class AsyncEnvs:
     def state(self, index: Tensor | None = None) -> dict[str, Tensor]:
         orders, rows = self._split(index)
         answers = self._gather({w: ("lives", None, local) for w, local in orders.items()})
-        by_row: dict[int, Life] = {}
+        by_row: dict[int, EnvHistory] = {}
         for w, lives in answers.items():
             by_row |= zip(rows[w].tolist(), lives, strict=True)
         return pack([by_row[row] for row in range(len(by_row))])
@@ -227,7 +227,7 @@ def _work(pipe: Connection, others: Sequence[Connection], create: bytes, bounds:
 
 
 def _say_where(number: int, frame: Any) -> None:
-    raise Overdue("has taken too long (env.timeout)")
+    raise StepTimeout("has taken too long (env.timeout)")
 
 
 def _answer(envs: SyncEnvs, kind: str, data: Any, local: np.ndarray) -> Any:

@@ -18,7 +18,7 @@ from pgkit.envs.base import Elementwise, EnvInfo, Transition, check_seeds
 from pgkit.envs.spaces import check_action
 from pgkit.errors import PgkitError
 from pgkit.seeding import uniform
-from pgkit.system.cpu import compiles
+from pgkit.system.cpu import use_compiled
 
 if TYPE_CHECKING:
     from gymnasium import Space
@@ -77,7 +77,7 @@ class CartPole:
         table, over, keys = self._table, self._over, self._keys
         if index is not None:
             table, over, keys = table.index_select(1, index), over[index], keys[index]
-        step = _compiled_step if compiles(torch.float64, table.device) else _tensor_step
+        step = _compiled_step if use_compiled(torch.float64, table.device) else _tensor_step
         transition = step(self._limit, action, table, over, keys)
         if index is not None:
             self._table.index_copy_(1, index, table)

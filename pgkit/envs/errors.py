@@ -6,11 +6,11 @@ from pathlib import Path
 from pgkit.errors import PgkitError
 
 
-class Overdue(BaseException):
+class StepTimeout(BaseException):
     """Raised inside an environment that takes too long; no ``except Exception`` of its author's stops it."""
 
 
-BREAKS = (Exception, SystemExit, Overdue)
+BREAKS = (Exception, SystemExit, StepTimeout)
 """What counts as a fault of an environment that raises it; Ctrl-C does not."""
 
 
@@ -38,7 +38,7 @@ def fault_of(name: str, where: str, error: BaseException, seed: int | None = Non
     """
     seeded = "" if seed is None else f" (seeded with {seed})"
     what = "returned something else than it may" if _is_ours(error) else "failed"
-    how = str(error) if isinstance(error, Overdue) else f"{what}: {type(error).__name__}: {error}"
+    how = str(error) if isinstance(error, StepTimeout) else f"{what}: {type(error).__name__}: {error}"
     text = f"environment {name!r}: {where}{seeded} {how}"
     fault = EnvFault(" ".join(text.split()))
     fault.seed, fault.details = seed, "".join(traceback.format_exception(error))

@@ -2,7 +2,8 @@
 
 Copying or pickling an environment loses state that lives in other libraries (a Box2D world) and silently gives another
 episode. A reset that draws from the same generator state, followed by the same actions, gives the same numbers in every
-environment whose episode is a function of these; :func:`why_not` tries that beforehand, :func:`bring_back` checks it.
+environment whose episode is a function of these;
+:func:`replay_problem` tries that beforehand, :func:`bring_back` checks it.
 """
 
 import json
@@ -28,7 +29,7 @@ class NotReproduced(PgkitError):
 
 
 @dataclass
-class Life:
+class EnvHistory:
     """One environment since its last reset.
 
     Attributes:
@@ -54,7 +55,7 @@ def generator_of(env: "Env[Any, Any]") -> Generator:
     return {} if generator is None else generator.bit_generator.state
 
 
-def bring_back(env: "Env[Any, Any]", life: Life, flatten: Callable[[Any], np.ndarray], name: str) -> None:
+def bring_back(env: "Env[Any, Any]", life: EnvHistory, flatten: Callable[[Any], np.ndarray], name: str) -> None:
     """Lead a new instance through a life.
 
     Raises:
@@ -78,7 +79,9 @@ def bring_back(env: "Env[Any, Any]", life: Life, flatten: Callable[[Any], np.nda
         )
 
 
-def why_not(create: Callable[[], "Env[Any, Any]"], flatten: Callable[[Any], np.ndarray], name: str) -> str | None:
+def replay_problem(
+    create: Callable[[], "Env[Any, Any]"], flatten: Callable[[Any], np.ndarray], name: str
+) -> str | None:
     """None if a life is brought back and goes on alike in two new instances, else what went wrong, in one line."""
     first, second = create(), create()
     try:
@@ -89,7 +92,7 @@ def why_not(create: Callable[[], "Env[Any, Any]"], flatten: Callable[[Any], np.n
             if any(first.step(action)[2:4]):
                 break
         first.reset()  # an environment that remembers its earlier episodes has more of them than its replay
-        life = Life(1, generator_of(first), [], np.empty(0), 0.0, False)
+        life = EnvHistory(1, generator_of(first), [], np.empty(0), 0.0, False)
         seen, _ = first.reset()
         for action in actions[8:]:
             seen, reward, terminated, truncated, _ = first.step(action)
@@ -112,7 +115,7 @@ def why_not(create: Callable[[], "Env[Any, Any]"], flatten: Callable[[Any], np.n
         second.close()
 
 
-def pack(lives: Sequence[Life]) -> dict[str, Tensor]:
+def pack(lives: Sequence[EnvHistory]) -> dict[str, Tensor]:
     """Lives as tensors of leading axis k: plain data whose rows can be taken like those of parameters.
 
     Generators are JSON texts, padded with blanks; actions are padded with zeros, ``steps`` counts those that are none.
@@ -139,14 +142,14 @@ def pack(lives: Sequence[Life]) -> dict[str, Tensor]:
     }
 
 
-def unpack(state: Mapping[str, Tensor]) -> list[Life]:
+def unpack(state: Mapping[str, Tensor]) -> list[EnvHistory]:
     """The inverse of :func:`pack`."""
     columns = {name: column.cpu().numpy() for name, column in state.items()}
     lives = []
     for k, seed in enumerate(columns["seed"].view(np.uint64).tolist()):
         actions = columns["actions"][k, : columns["steps"][k]]
         lives.append(
-            Life(
+            EnvHistory(
                 seed=seed,
                 generator=json.loads(columns["generator"][k].tobytes()),
                 actions=actions.tolist() if actions.ndim == 1 else list(actions),

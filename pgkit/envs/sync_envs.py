@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
 from pgkit.envs.errors import BREAKS, EnvFault, fault_of
-from pgkit.envs.replay import Generator, Life, bring_back, generator_of, pack, unpack, why_not
+from pgkit.envs.replay import EnvHistory, Generator, bring_back, generator_of, pack, replay_problem, unpack
 from pgkit.envs.spaces import action_shape, actions_for, check_action, flatten_one, is_flat, observation_size
 from pgkit.errors import PgkitError
 
@@ -118,7 +118,7 @@ class SyncEnvs:
 
     def why_inexact(self) -> str | None:
         try:
-            return why_not(self._create, self._flatten, self.info.name)
+            return replay_problem(self._create, self._flatten, self.info.name)
         except BREAKS as error:
             return f"environment {self.info.name!r} could not be tried: {error!r}"
 
@@ -128,10 +128,10 @@ class SyncEnvs:
     def restore(self, state: Mapping[str, Tensor], index: Tensor | None = None) -> None:
         self.live_again(unpack(state), range(self.info.count) if index is None else index.tolist())
 
-    def lives(self, chosen: Sequence[int]) -> list[Life]:
+    def lives(self, chosen: Sequence[int]) -> list[EnvHistory]:
         """Those of these sub-environments."""
         return [
-            Life(
+            EnvHistory(
                 self._seeds[k],
                 self._generators[k],
                 list(self._done[k]),
@@ -142,7 +142,7 @@ class SyncEnvs:
             for k in chosen
         ]
 
-    def live_again(self, lives: Sequence[Life], chosen: Sequence[int]) -> None:
+    def live_again(self, lives: Sequence[EnvHistory], chosen: Sequence[int]) -> None:
         """Lead these sub-environments through lives; raises as :meth:`restore`."""
         for k, life in zip(chosen, lives, strict=True):
             try:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgkit.system.cpu import compiles
+from pgkit.system.cpu import use_compiled
 
 MOST_COMPILED = 64
 """Of so many choices a distribution is written down, one after the other."""
@@ -16,7 +16,7 @@ MOST_COMPILED = 64
 
 def is_compiled(outputs: Tensor) -> bool:
     """Whether distributions with these outputs ``(..., L)`` are."""
-    return outputs.shape[-1] <= MOST_COMPILED and compiles(outputs.dtype, outputs.device)
+    return outputs.shape[-1] <= MOST_COMPILED and use_compiled(outputs.dtype, outputs.device)
 
 
 def log_probs(outputs: Tensor) -> Tensor:

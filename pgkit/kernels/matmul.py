@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pgkit.kernels.layout import FEW, PAD
-from pgkit.system.cpu import compiles
+from pgkit.system.cpu import use_compiled
 
 Kernel = Callable[..., None]
 
@@ -31,7 +31,7 @@ def multiply(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
         ValueError: shapes, dtypes or devices do not fit together.
     """
     a, b = a.detach(), b.detach()
-    if compiles(a.dtype, a.device):
+    if use_compiled(a.dtype, a.device):
         return _multiply(a, b, bias, None)
     return torch.bmm(a, b) if bias is None else torch.baddbmm(bias.detach(), a, b)
 
@@ -39,7 +39,7 @@ def multiply(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 def multiply_and_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """``a @ b`` of each member, and the sum of the rows of ``b``, ``(P, 1, N)``; arguments as :func:`multiply`."""
     a, b = a.detach(), b.detach()
-    if not compiles(a.dtype, a.device):
+    if not use_compiled(a.dtype, a.device):
         return torch.bmm(a, b), b.sum(1, keepdim=True)
     if b.shape[2] <= FEW:  # as many rows of the transposed product, which are long
         return _multiply(b.mT, a.mT, None, None).mT.contiguous(), b.sum(1, keepdim=True)

@@ -17,7 +17,7 @@ Form = tuple[Activation, int]
 """The activation, and how many layers it follows."""
 
 
-class Tape(NamedTuple):
+class Activations(NamedTuple):
     """What a forward pass leaves behind.
 
     Attributes:
@@ -84,7 +84,7 @@ def _addresses(tensors: Sequence[Tensor]) -> Any:
     return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
 
 
-class Blank(NamedTuple):
+class Buffers(NamedTuple):
     """A tape to be written by a compiled forward pass.
 
     Attributes:
@@ -92,11 +92,11 @@ class Blank(NamedTuple):
         room: what the pass needs beside it.
     """
 
-    tape: Tape
+    tape: Activations
     room: Tensor
 
 
-def blank_tape(form: Form, shape: torch.Size, leaves: Sequence[Tensor]) -> Blank:
+def blank_tape(form: Form, shape: torch.Size, leaves: Sequence[Tensor]) -> Buffers:
     """For an input of that shape ``(P, B, D)``; the leaves are contiguous.
 
     Raises:
@@ -108,11 +108,11 @@ def blank_tape(form: Form, shape: torch.Size, leaves: Sequence[Tensor]) -> Blank
     after = [like.new_empty(*shape[:2], width) for width in plan.widths[1:]]
     kept = form[1] if form[0].keeps_argument else 0
     before = [torch.empty_like(tensor) for tensor in after[:kept]] + after[kept:]
-    tape = Tape(after, before, _layers(form, plan, leaves, before, after), leaves)
-    return Blank(tape, like.new_empty(plan.room))
+    tape = Activations(after, before, _layers(form, plan, leaves, before, after), leaves)
+    return Buffers(tape, like.new_empty(plan.room))
 
 
-def compiled_forward(form: Form, x: Tensor, leaves: Sequence[Tensor], sizes: Tensor | None = None) -> Tape:
+def compiled_forward(form: Form, x: Tensor, leaves: Sequence[Tensor], sizes: Tensor | None = None) -> Activations:
     """Of ``x`` ``(P, B, D)``, or of the first ``sizes`` rows of each member, int64 ``(P,)``."""
     blank = blank_tape(form, x.shape, leaves)
     if x.dtype != leaves[0].dtype:
@@ -140,7 +140,7 @@ class Gradients(NamedTuple):
     room: int
 
 
-def blank_gradients(x: Tensor, tape: Tape, wants_input: bool) -> Gradients:
+def blank_gradients(x: Tensor, tape: Activations, wants_input: bool) -> Gradients:
     """For a compiled pass that has left this tape of ``x``."""
     plan = _plan(x.shape, *[leaf.shape for leaf in tape.leaves])
     of_leaves, of_x = [torch.empty_like(leaf) for leaf in tape.leaves], x.new_empty(x.shape) if wants_input else None
@@ -154,7 +154,7 @@ def rows_contiguous(x: Tensor) -> Tensor:
 
 
 def compiled_backward(
-    form: Form, x: Tensor, leaves: Sequence[Tensor], tape: Tape, grad: Tensor, wants_input: bool
+    form: Form, x: Tensor, leaves: Sequence[Tensor], tape: Activations, grad: Tensor, wants_input: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
     (members, rows, width), x = x.shape, rows_contiguous(x)
     leaves = [leaf.contiguous() for leaf in leaves]

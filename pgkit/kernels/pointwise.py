@@ -6,13 +6,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pgkit.system.cpu import compiles
+from pgkit.system.cpu import use_compiled
 
 _COMPILED = (torch.sqrt, torch.exp, torch.log, torch.cos)
-"""What :func:`alike` has functions of pgkit's own for."""
+"""What :func:`deterministic_map` has functions of pgkit's own for."""
 
 
-def alike(function: Callable[..., Tensor], *vectors: Tensor) -> Tensor:
+def deterministic_map(function: Callable[..., Tensor], *vectors: Tensor) -> Tensor:
     """``function`` of the numbers ``(P,)`` of each member, the same bits at each place of any population.
 
     Libraries compute ``exp`` or ``cos`` with vector code where a register can be filled and with scalar code for the
@@ -20,7 +20,7 @@ def alike(function: Callable[..., Tensor], *vectors: Tensor) -> Tensor:
     number fills registers of its own.
     """
     like = vectors[0]
-    if function not in _COMPILED or not compiles(like.dtype, like.device):
+    if function not in _COMPILED or not use_compiled(like.dtype, like.device):
         return function(*(vector.unsqueeze(1).expand(-1, 16).contiguous() for vector in vectors))[:, 0]
     own, results = like.contiguous(), torch.empty_like(like, memory_format=torch.contiguous_format)
     _kernel(function, like.dtype)(own.numel(), own.data_ptr(), results.data_ptr())

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgkit.system.cpu import compiles
+from pgkit.system.cpu import use_compiled
 
 COMPILED = (torch.float32, torch.float64, torch.int64, torch.bool)
 """What a compiled step can be of; one that does arithmetic with real numbers of two kinds cannot be compiled."""
@@ -35,7 +35,7 @@ def scan(
     """
     tensors = (*carried, *inputs)
     written = all(tensor.dtype in COMPILED and not tensor.requires_grad for tensor in tensors)
-    if not written or not compiles(torch.float32, inputs[0].device):
+    if not written or not use_compiled(torch.float32, inputs[0].device):
         return _on_tensors(step, carried, inputs, reverse)
     inputs = [tensor if tensor.stride(2) in (0, 1) else tensor.contiguous() for tensor in inputs]
     shape = inputs[0].shape
@@ -54,7 +54,7 @@ def scan(
 def total(numbers: Tensor) -> Tensor:
     """``(P, B) -> (P,)``, on CPU added up one after the other, so that it can be captured
     (:mod:`pgkit.compiler.graph_ops`)."""
-    if numbers.requires_grad or not compiles(numbers.dtype, numbers.device):
+    if numbers.requires_grad or not use_compiled(numbers.dtype, numbers.device):
         return numbers.sum(1)
     sums = numbers.new_zeros(len(numbers), 1)
     scan(_added, [sums], [numbers.mT.unsqueeze(2)])

@@ -213,20 +213,20 @@ class Summary:
     def _write(self, tags: Sequence[str], now: float) -> None:
         """A point of each of these curves."""
         points: dict[int, dict[str, float]] = {}
-        alike: dict[bytes, list[str]] = {}  # curves of the same members at the same steps
+        groups: dict[bytes, list[str]] = {}  # curves of the same members at the same steps
         for tag in tags:
             self._new[tag][:] = False
             steps, latest = self._latest[tag]
             known = ~np.isnan(latest)
-            alike.setdefault(known.tobytes() + steps[known].tobytes(), []).append(tag)
-        for group in alike.values():
-            steps, latest = self._latest[group[0]]
+            groups.setdefault(known.tobytes() + steps[known].tobytes(), []).append(tag)
+        for tags in groups.values():
+            steps, latest = self._latest[tags[0]]
             known = ~np.isnan(latest)
-            numbers = np.stack([self._latest[tag][1][known] for tag in group], 1)
+            numbers = np.stack([self._latest[tag][1][known] for tag in tags], 1)
             with np.errstate(invalid="ignore"):  # interpolating between infinities
                 quantiles = np.quantile(numbers, list(_QUANTILES.values()), axis=0)
             own = points.setdefault(int(np.median(steps[known])), {})
-            for tag, column in zip(group, quantiles.T.tolist(), strict=True):
+            for tag, column in zip(tags, quantiles.T.tolist(), strict=True):
                 named = zip(_QUANTILES, column, strict=True)
                 own |= {name.format(tag): number for name, number in named if not np.isnan(number)}
         for step, values in points.items():

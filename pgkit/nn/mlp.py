@@ -13,9 +13,9 @@ from torch import Tensor
 
 from pgkit.kernels.activations import ACTIVATIONS
 from pgkit.kernels.matmul import multiply, multiply_and_sum
-from pgkit.kernels.mlp import Form, Tape, compiled_backward, compiled_forward
+from pgkit.kernels.mlp import Activations, Form, compiled_backward, compiled_forward
 from pgkit.seeding import uniform
-from pgkit.system.cpu import compiles
+from pgkit.system.cpu import use_compiled
 from pgkit.types import Params
 
 _LAYER_STRIDE = 1 << 32  # counters of one layer's weights never reach the next layer's
@@ -51,22 +51,22 @@ def mlp(
     if tape is None:
         tape = _forward(form, x, leaves)
         if tapes is not None:
-            tapes[name] = Kept.of(form, tape, x, *leaves)
+            tapes[name] = CachedForward.of(form, tape, x, *leaves)
     return tape.after[-1]
 
 
 def kept_pass(
     name: str, x: Tensor, activation: str, leaves: Sequence[Tensor], tapes: "Tapes", sizes: Tensor | None = None
-) -> "Kept":
+) -> "CachedForward":
     """What the pass of :func:`mlp` leaves: taken from ``tapes`` if it is there; autograd sees nothing of it.
 
     With ``sizes``, int64 ``(P,)``, only so many rows of each member are computed.
     """
     form = ACTIVATIONS[activation], len(leaves) // 2 - 1
-    return _found(tapes, name, form, x, leaves) or Kept.of(form, _forward(form, x, leaves, sizes), x, *leaves)
+    return _found(tapes, name, form, x, leaves) or CachedForward.of(form, _forward(form, x, leaves, sizes), x, *leaves)
 
 
-def _found(tapes: "Tapes | None", name: str, form: Form, x: Tensor, leaves: Sequence[Tensor]) -> "Kept | None":
+def _found(tapes: "Tapes | None", name: str, form: Form, x: Tensor, leaves: Sequence[Tensor]) -> "CachedForward | None":
     """The tape of this pass, if it is there."""
     kept = tapes.get(name) if tapes else None
     return kept if kept and kept.fits(form, x, *leaves) else None
@@ -87,7 +87,7 @@ class _Product(torch.autograd.Function):
         return product(grads[0], b.mT), product(a.mT, grads[0])  # type: ignore[no-untyped-call]
 
 
-class Kept(NamedTuple):
+class CachedForward(NamedTuple):
     """A tape, and of what it is.
 
     Attributes:
@@ -98,14 +98,14 @@ class Kept(NamedTuple):
     """
 
     form: Form
-    tape: Tape
+    tape: Activations
     tensors: Sequence[Tensor]
     versions: Sequence[int]
 
     @staticmethod
-    def of(form: Form, tape: Tape, *tensors: Tensor) -> "Kept":
+    def of(form: Form, tape: Activations, *tensors: Tensor) -> "CachedForward":
         """The tape of a pass, with its input and its leaves."""
-        return Kept(form, tape, tensors, [tensor._version for tensor in tensors])
+        return CachedForward(form, tape, tensors, [tensor._version for tensor in tensors])
 
     def fits(self, form: Form, *tensors: Tensor) -> bool:
         """Whether the tape is of these leaves, and its first rows are of this input."""
@@ -117,19 +117,19 @@ class Kept(NamedTuple):
             for own, other, version in zip(self.tensors, tensors, self.versions, strict=True)
         )
 
-    def rows(self, count: int) -> Tape:
+    def rows(self, count: int) -> Activations:
         """The first so many rows of each member."""
         after, before = ([tensor[:, :count] for tensor in part] for part in self.tape[:2])
-        return Tape(after, before)
+        return Activations(after, before)
 
 
-Tapes = dict[str, Kept]
+Tapes = dict[str, CachedForward]
 """Tapes by name of the network."""
 
 
-def _forward(form: Form, x: Tensor, leaves: Sequence[Tensor], sizes: Tensor | None = None) -> Tape:
+def _forward(form: Form, x: Tensor, leaves: Sequence[Tensor], sizes: Tensor | None = None) -> Activations:
     activation, activated = form
-    if compiles(x.dtype, x.device):
+    if use_compiled(x.dtype, x.device):
         return compiled_forward(form, x.contiguous(), [leaf.contiguous() for leaf in leaves], sizes)
     kept: list[Tensor] = []
     results: list[Tensor] = []
@@ -139,15 +139,15 @@ def _forward(form: Form, x: Tensor, leaves: Sequence[Tensor], sizes: Tensor | No
             x = activation.plain(before)
         results.append(x)
         kept.append(before if activation.keeps_argument else x)
-    return Tape(results, kept)
+    return Activations(results, kept)
 
 
 def _backward(
-    form: Form, x: Tensor, leaves: Sequence[Tensor], tape: Tape, grad: Tensor, wants_input: bool
+    form: Form, x: Tensor, leaves: Sequence[Tensor], tape: Activations, grad: Tensor, wants_input: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
     """The gradients of the input, if wanted, and of the leaves."""
     activation, activated = form
-    if compiles(x.dtype, x.device):
+    if use_compiled(x.dtype, x.device):
         return compiled_backward(form, x, leaves, tape, grad.contiguous(), wants_input)
     gradients: list[Tensor] = []
     for layer in range(len(leaves) // 2 - 1, -1, -1):
@@ -165,7 +165,7 @@ class _Layers(torch.autograd.Function):
     """The layers of a network as one function of its input and its leaves (weight, bias, weight, bias, ...)."""
 
     @staticmethod
-    def forward(ctx: Any, form: Form, tape: Tape | None, x: Tensor, *leaves: Tensor) -> Tensor:
+    def forward(ctx: Any, form: Form, tape: Activations | None, x: Tensor, *leaves: Tensor) -> Tensor:
         tape = _forward(form, x, leaves) if tape is None else tape
         ctx.form = form
         ctx.save_for_backward(x, *leaves, *tape.after, *(tape.before if form[0].keeps_argument else ()))
@@ -178,7 +178,7 @@ class _Layers(torch.autograd.Function):
         leaves, after = others[: 2 * layers], others[2 * layers : 3 * layers]
         if torch.is_grad_enabled():  # somebody asks for second derivatives
             return None, None, *_differentiable_backward(ctx.form, x, leaves, grads[0])
-        tape = Tape(after, others[3 * layers :] or after)
+        tape = Activations(after, others[3 * layers :] or after)
         of_x, of_leaves = _backward(ctx.form, x, leaves, tape, grads[0], ctx.needs_input_grad[2])
         return None, None, of_x, *of_leaves
 

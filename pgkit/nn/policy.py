@@ -18,7 +18,7 @@ from pgkit.nn.distributions import Head
 from pgkit.nn.mlp import Tapes, init_mlp, kept_pass, layer_leaves, mlp
 from pgkit.nn.policy_loss import compiled_losses
 from pgkit.seeding import stream_keys
-from pgkit.system.cpu import compiles
+from pgkit.system.cpu import use_compiled
 from pgkit.types import Batch, Params, Rollout
 
 
@@ -68,7 +68,7 @@ class Policy:
         return params
 
     @property
-    def packs(self) -> bool:
+    def supports_packing(self) -> bool:
         """Whether on CPU a member's losses, by samples that are packed, do not depend on how many others have."""
         return self.head.is_written_down and not self.shared
 
@@ -99,7 +99,7 @@ class Policy:
             critic: with the loss of the values, see :func:`pgkit.losses.actor_critic_terms`.
         """
         sizes, batch = batch.packing and batch.packing.sizes, batch.packed()
-        if self.head.is_written_down and compiles(batch.obs.dtype, batch.obs.device):
+        if self.head.is_written_down and use_compiled(batch.obs.dtype, batch.obs.device):
             x = self._features(params, batch.obs, batch.tapes)
             terms = compiled_losses(params, x, self.activation, batch, critic, sizes)
         else:

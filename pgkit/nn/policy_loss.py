@@ -15,7 +15,7 @@ from pgkit.kernels.activations import Activation
 from pgkit.kernels.categorical import entropy, log_prob
 from pgkit.kernels.mlp import address_of, blank_gradients, rows_contiguous
 from pgkit.losses import actor_critic_terms
-from pgkit.nn.mlp import Kept, kept_pass, layer_by_layer, layer_leaves
+from pgkit.nn.mlp import CachedForward, kept_pass, layer_by_layer, layer_leaves
 from pgkit.types import Batch, Params
 
 
@@ -47,7 +47,7 @@ class _Losses(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, networks: Sequence[Kept], batch: Batch, sizes: Tensor | None, x: Tensor, *leaves: Tensor
+        ctx: Any, networks: Sequence[CachedForward], batch: Batch, sizes: Tensor | None, x: Tensor, *leaves: Tensor
     ) -> tuple[Tensor, ...]:
         samples, means = _samples(networks, batch, x), x.new_empty(4, x.shape[0])
         arguments = address_of(sizes), *_arguments(samples)
@@ -77,7 +77,7 @@ class _Losses(torch.autograd.Function):
         return None, None, None, sum(of_x[1:], of_x[0]) if of_x else None, *of_leaves
 
 
-def _samples(networks: Sequence[Kept], batch: Batch, x: Tensor) -> list[Tensor]:
+def _samples(networks: Sequence[CachedForward], batch: Batch, x: Tensor) -> list[Tensor]:
     """Outputs and values of samples, maybe more of them; their actions, advantages, targets, and which of them count.
 
     Raises:
@@ -103,7 +103,7 @@ def _arguments(samples: Sequence[Tensor]) -> tuple[int, ...]:
 
 
 def _differentiable_backward(
-    networks: Sequence[Kept],
+    networks: Sequence[CachedForward],
     samples: Sequence[Tensor],
     x: Tensor,
     leaves: Sequence[Tensor],

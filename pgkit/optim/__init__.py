@@ -16,14 +16,14 @@ from pgkit.optim.diagnostics import diagnostics, measure, snapshot
 from pgkit.optim.from_config import describe, from_settings
 from pgkit.optim.natural_gradient import fisher_vector_product
 from pgkit.optim.partition import by_member, by_name, matches
-from pgkit.optim.registry import Recipe, make, recipes, register
+from pgkit.optim.registry import OptimizerSpec, make, recipes, register
 from pgkit.optim.torch_adapter import from_torch
 from pgkit.optim.update import apply_updates
 from pgkit.tree import put_tree, take_tree
 
 __all__ = [
     "Optimizer",
-    "Recipe",
+    "OptimizerSpec",
     "Schedule",
     "Transform",
     "apply_updates",

@@ -49,7 +49,7 @@ class Schedule:
     needs: frozenset[str] = frozenset()
 
 
-Hyper = Number | Schedule
+Hyperparameter = Number | Schedule
 """A hyperparameter: a number, one per member, or a schedule."""
 
 
@@ -101,7 +101,7 @@ class Transform:
     step: Step
     numbers: Callable[[Vectors, Vectors, Signals], Vectors] = _no_numbers
     survey: Callable[[Params], Vectors] | None = None
-    hyper: Mapping[str, Hyper] = field(default_factory=dict)
+    hyper: Mapping[str, Hyperparameter] = field(default_factory=dict)
     slots: Mapping[str, float | str] = field(default_factory=dict)
     vectors: Mapping[str, float] = field(default_factory=dict)
     needs: frozenset[str] = frozenset()

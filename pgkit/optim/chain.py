@@ -7,7 +7,18 @@ import torch
 from torch import Tensor
 
 from pgkit.errors import PgkitError
-from pgkit.optim.base import Hyper, Optimizer, Schedule, Signals, State, Transform, Vectors, own, per_leaf, per_member
+from pgkit.optim.base import (
+    Hyperparameter,
+    Optimizer,
+    Schedule,
+    Signals,
+    State,
+    Transform,
+    Vectors,
+    own,
+    per_leaf,
+    per_member,
+)
 from pgkit.optim.fused import act, stages
 from pgkit.types import Params
 
@@ -21,7 +32,7 @@ def chain(*parts: Transform | Optimizer) -> Optimizer:
 
 def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
     """One optimizer of all transforms; state ``{"hyper", "schedules", "vectors", "slots"}``."""
-    hyper: dict[str, Hyper] = _merged("hyperparameter", [part.hyper for part in transforms])
+    hyper: dict[str, Hyperparameter] = _merged("hyperparameter", [part.hyper for part in transforms])
     slots: dict[str, float | str] = _merged("slot", [part.slots for part in transforms])
     vectors: dict[str, float] = _merged("vector", [part.vectors for part in transforms])
     together = stages(transforms) or [[]]
@@ -61,7 +72,7 @@ def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
     return Optimizer(init, update, transforms=transforms, needs=needs, move=move)
 
 
-def first_hyper(hyper: Mapping[str, Hyper], members: int, device: torch.device) -> dict[str, Any]:
+def first_hyper(hyper: Mapping[str, Hyperparameter], members: int, device: torch.device) -> dict[str, Any]:
     """The beginning of a state: ``"hyper"`` by name, ``"schedules"`` with the numbers of each schedule."""
 
     def vector(name: str, value: Any) -> Tensor:
@@ -78,7 +89,7 @@ def first_hyper(hyper: Mapping[str, Hyper], members: int, device: torch.device) 
     }
 
 
-def next_hyper(hyper: Mapping[str, Hyper], state: State, signals: Signals) -> Vectors:
+def next_hyper(hyper: Mapping[str, Hyperparameter], state: State, signals: Signals) -> Vectors:
     """The hyperparameters ``(P,)`` of this update."""
     now = dict(state["hyper"])
     for name, rule in hyper.items():
@@ -87,7 +98,7 @@ def next_hyper(hyper: Mapping[str, Hyper], state: State, signals: Signals) -> Ve
     return now
 
 
-def needs_of(hyper: Mapping[str, Hyper]) -> frozenset[str]:
+def needs_of(hyper: Mapping[str, Hyperparameter]) -> frozenset[str]:
     """The signals that the schedules among some hyperparameters read."""
     return frozenset().union(*(value.needs for value in hyper.values() if isinstance(value, Schedule)))
 

@@ -14,7 +14,7 @@ from llvmlite import ir
 from pgkit.compiler import functions  # noqa: F401 # teaches traced values the functions of torch
 from pgkit.compiler.ir import INT, POINTER, TYPES, function, lane_sum, load, loop, store
 from pgkit.compiler.jit import compiled_function
-from pgkit.compiler.tracer import FUNCTIONS, Value
+from pgkit.compiler.tracer import FUNCTIONS, TracedScalar
 from pgkit.errors import PgkitError
 from pgkit.optim.base import Leaf, Step
 
@@ -73,7 +73,7 @@ def compile_steps(
             after = _after(steps, columns, slots, before)
             if moves:
                 after[0] = after[0] + before[1]
-                found, sofar = after[0].magnitude().bits().it, builder.load(largest, typ=bits)  # in order, as integers
+                found, sofar = after[0].abs().bits().it, builder.load(largest, typ=bits)  # in order, as integers
                 builder.store(builder.select(builder.icmp_signed(">", found, sofar), found, sofar), largest)
             _write(builder, fields, place, before, after)
         if moves:
@@ -99,7 +99,7 @@ def compile_fold(fold: Fold, fields: int, dtype: torch.dtype) -> Kernel:
 
     def add(place: ir.Value, kind: ir.Type, total: ir.Value) -> None:
         before = [_read(builder, kind, field, place) for field in own]
-        builder.store(fold(Value(builder, builder.load(total, typ=kind)), *before).it, total)
+        builder.store(fold(TracedScalar(builder, builder.load(total, typ=kind)), *before).it, total)
 
     with loop(builder, members) as member:
         builder.store(ir.Constant(lanes, None), many)
@@ -122,16 +122,16 @@ def _leaf(module: ir.Module, fields: int) -> tuple[ir.IRBuilder, ir.Value, ir.Va
     return builder, members, size, table, own
 
 
-def _read(builder: ir.IRBuilder, kind: ir.Type, base: ir.Value, index: ir.Value) -> Value:
-    return Value(builder, load(builder, kind, base, index))
+def _read(builder: ir.IRBuilder, kind: ir.Type, base: ir.Value, index: ir.Value) -> TracedScalar:
+    return TracedScalar(builder, load(builder, kind, base, index))
 
 
 def _write(
     builder: ir.IRBuilder,
     fields: Sequence[ir.Value],
     place: ir.Value,
-    before: Sequence[Value],
-    after: Sequence[Value | float],
+    before: Sequence[TracedScalar],
+    after: Sequence[TracedScalar | float],
 ) -> None:
     """Put what has changed back."""
     for field, old, new in zip(fields, before, after, strict=True):
@@ -140,8 +140,11 @@ def _write(
 
 
 def _after(
-    steps: Sequence[Step], columns: Sequence[Mapping[str, Value]], slots: Sequence[str], before: Sequence[Value]
-) -> list[Value]:
+    steps: Sequence[Step],
+    columns: Sequence[Mapping[str, TracedScalar]],
+    slots: Sequence[str],
+    before: Sequence[TracedScalar],
+) -> list[TracedScalar]:
     """The fields of an element after all steps."""
     result: Any = before[0]
     leaf: Any = Leaf(before[1], dict(zip(slots, before[2:], strict=True)))  # type: ignore[arg-type] # they act as tensors

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pgkit.kernels.pointwise import alike
+from pgkit.kernels.pointwise import deterministic_map
 from pgkit.optim.base import State
 from pgkit.optim.reductions import inner
 from pgkit.types import Params
@@ -31,7 +31,7 @@ def diagnostics(state: State) -> dict[str, Tensor]:
 
 
 def _norm(leaves: Params) -> Tensor:
-    return alike(torch.sqrt, inner(leaves, leaves)).double()
+    return deterministic_map(torch.sqrt, inner(leaves, leaves)).double()
 
 
 def _of_kinds(kind: Tensor, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -69,7 +69,7 @@ def measure(grads: Params, updates: Params, params: Params) -> dict[str, Tensor]
         inner(first, second)
         for first, second in ((grads, grads), (updates, updates), (params, params), (grads, updates))
     ]
-    grad_norm, update_norm, param_norm = (alike(torch.sqrt, square) for square in squares[:3])
+    grad_norm, update_norm, param_norm = (deterministic_map(torch.sqrt, square) for square in squares[:3])
     product = grad_norm * update_norm
     cosine = torch.where(product > 0, -squares[3] / product, 0.0)
     ratio = torch.where(param_norm > 0, update_norm / param_norm, 0.0)

@@ -10,7 +10,7 @@ from torch import Tensor
 from pgkit.errors import PgkitError
 from pgkit.optim.base import Leaf, Step, Transform, Vectors, per_leaf
 from pgkit.optim.reductions import launch
-from pgkit.system.cpu import compiles
+from pgkit.system.cpu import use_compiled
 from pgkit.types import Params
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def act(
     blocks: list[tuple[Params, Tensor]] = []
     for dtype in dict.fromkeys(leaf.dtype for leaf in grads.values()):
         own, columns = {name: leaf for name, leaf in grads.items() if leaf.dtype == dtype}, table.to(dtype)
-        compiled = all(part.elementwise for part in stage) and compiles(dtype, like.device)
+        compiled = all(part.elementwise for part in stage) and use_compiled(dtype, like.device)
         run = _in_one_loop if compiled else _on_tensors
         largest = run(stage, own, params, slots, numbers, columns, moves)
         if largest is not None:

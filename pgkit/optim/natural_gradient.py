@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pgkit.errors import PgkitError
-from pgkit.optim.base import Hyper, Optimizer, Schedule, State, per_leaf
+from pgkit.optim.base import Hyperparameter, Optimizer, Schedule, State, per_leaf
 from pgkit.optim.chain import first_hyper, needs_of, next_hyper, population
 from pgkit.optim.reductions import inner
 from pgkit.optim.validation import check, numbers_of
@@ -17,7 +17,12 @@ FisherVectorProduct = Callable[[Params], Params]
 """``v -> F v``, each member with its own Fisher matrix."""
 
 
-def npg(lr: Hyper = 1.0, max_kl: Hyper = 0.01, damping: Hyper = 1e-3, cg_iterations: Hyper = 10) -> Optimizer:
+def npg(
+    lr: Hyperparameter = 1.0,
+    max_kl: Hyperparameter = 0.01,
+    damping: Hyperparameter = 1e-3,
+    cg_iterations: Hyperparameter = 10,
+) -> Optimizer:
     """(F + damping) x = g by cg_iterations of conjugate gradients; p = p - lr sqrt(2 max_kl / x (F + damping) x) x.
 
     F is the Fisher matrix of the policy. With lr 1 the policy moves by a KL divergence of max_kl, to second order; it

@@ -7,12 +7,12 @@ formula says otherwise.
 
 from pgkit.optim import scaling as d
 from pgkit.optim import transforms as t
-from pgkit.optim.base import Hyper, Optimizer, Transform
+from pgkit.optim.base import Hyperparameter, Optimizer, Transform
 from pgkit.optim.chain import chain
 from pgkit.optim.validation import flag, is_zero
 
 
-def sgd(lr: Hyper = 1e-3, weight_decay: Hyper = 0.0) -> Optimizer:
+def sgd(lr: Hyperparameter = 1e-3, weight_decay: Hyperparameter = 0.0) -> Optimizer:
     """p = p - lr g.
 
     Source: Robbins and Monro 1951; torch.optim.SGD.
@@ -20,7 +20,12 @@ def sgd(lr: Hyper = 1e-3, weight_decay: Hyper = 0.0) -> Optimizer:
     return chain(*l2(weight_decay), t.scale_by_rate(lr))
 
 
-def momentum(lr: Hyper = 1e-3, momentum: Hyper = 0.9, dampening: Hyper = 0.0, weight_decay: Hyper = 0.0) -> Optimizer:
+def momentum(
+    lr: Hyperparameter = 1e-3,
+    momentum: Hyperparameter = 0.9,
+    dampening: Hyperparameter = 0.0,
+    weight_decay: Hyperparameter = 0.0,
+) -> Optimizer:
     """b = momentum b + (1 - dampening) g, b = g at first; p = p - lr b.
 
     Source: Polyak 1964; torch.optim.SGD(momentum=0.9).
@@ -28,7 +33,9 @@ def momentum(lr: Hyper = 1e-3, momentum: Hyper = 0.9, dampening: Hyper = 0.0, we
     return chain(*l2(weight_decay), d.trace(momentum, dampening), t.scale_by_rate(lr))
 
 
-def nesterov(lr: Hyper = 1e-3, momentum: Hyper = 0.9, weight_decay: Hyper = 0.0) -> Optimizer:
+def nesterov(
+    lr: Hyperparameter = 1e-3, momentum: Hyperparameter = 0.9, weight_decay: Hyperparameter = 0.0
+) -> Optimizer:
     """b = momentum b + g; p = p - lr (g + momentum b).
 
     Source: Nesterov 1983, as in Sutskever et al. 2013; torch.optim.SGD(momentum=0.9, nesterov=True).
@@ -37,12 +44,12 @@ def nesterov(lr: Hyper = 1e-3, momentum: Hyper = 0.9, weight_decay: Hyper = 0.0)
 
 
 def rmsprop(
-    lr: Hyper = 1e-2,
-    alpha: Hyper = 0.99,
-    eps: Hyper = 1e-8,
-    momentum: Hyper = 0.0,
+    lr: Hyperparameter = 1e-2,
+    alpha: Hyperparameter = 0.99,
+    eps: Hyperparameter = 1e-8,
+    momentum: Hyperparameter = 0.0,
     centered: bool = False,
-    weight_decay: Hyper = 0.0,
+    weight_decay: Hyperparameter = 0.0,
 ) -> Optimizer:
     """v = alpha v + (1 - alpha) g^2 from 0; p = p - lr g / (sqrt(v) + eps).
 
@@ -57,12 +64,12 @@ def rmsprop(
 
 
 def rmsprop_tf(
-    lr: Hyper = 1e-3,
-    alpha: Hyper = 0.9,
-    eps: Hyper = 1e-10,
-    momentum: Hyper = 0.0,
+    lr: Hyperparameter = 1e-3,
+    alpha: Hyperparameter = 0.9,
+    eps: Hyperparameter = 1e-10,
+    momentum: Hyperparameter = 0.0,
     centered: bool = False,
-    weight_decay: Hyper = 0.0,
+    weight_decay: Hyperparameter = 0.0,
 ) -> Optimizer:
     """v = alpha v + (1 - alpha) g^2 from 1; b = momentum b + lr g / sqrt(v + eps); p = p - b.
 
@@ -77,11 +84,11 @@ def rmsprop_tf(
 
 
 def adagrad(
-    lr: Hyper = 1e-2,
-    lr_decay: Hyper = 0.0,
-    initial_accumulator_value: Hyper = 0.0,
-    eps: Hyper = 1e-10,
-    weight_decay: Hyper = 0.0,
+    lr: Hyperparameter = 1e-2,
+    lr_decay: Hyperparameter = 0.0,
+    initial_accumulator_value: Hyperparameter = 0.0,
+    eps: Hyperparameter = 1e-10,
+    weight_decay: Hyperparameter = 0.0,
 ) -> Optimizer:
     """s = s + g^2 from initial_accumulator_value; p = p - lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps).
 
@@ -90,7 +97,9 @@ def adagrad(
     return chain(*l2(weight_decay), d.adagrad_step(lr, lr_decay, initial_accumulator_value, eps))
 
 
-def adadelta(lr: Hyper = 1.0, rho: Hyper = 0.9, eps: Hyper = 1e-6, weight_decay: Hyper = 0.0) -> Optimizer:
+def adadelta(
+    lr: Hyperparameter = 1.0, rho: Hyperparameter = 0.9, eps: Hyperparameter = 1e-6, weight_decay: Hyperparameter = 0.0
+) -> Optimizer:
     """v = rho v + (1 - rho) g^2; u = g sqrt(d + eps) / sqrt(v + eps); d = rho d + (1 - rho) u^2; p = p - lr u.
 
     Source: Zeiler 2012 (arXiv 1212.5701); torch.optim.Adadelta.
@@ -99,7 +108,11 @@ def adadelta(lr: Hyper = 1.0, rho: Hyper = 0.9, eps: Hyper = 1e-6, weight_decay:
 
 
 def adam(
-    lr: Hyper = 1e-3, beta1: Hyper = 0.9, beta2: Hyper = 0.999, eps: Hyper = 1e-8, weight_decay: Hyper = 0.0
+    lr: Hyperparameter = 1e-3,
+    beta1: Hyperparameter = 0.9,
+    beta2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    weight_decay: Hyperparameter = 0.0,
 ) -> Optimizer:
     """m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
     p = p - lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps).
@@ -110,7 +123,11 @@ def adam(
 
 
 def amsgrad(
-    lr: Hyper = 1e-3, beta1: Hyper = 0.9, beta2: Hyper = 0.999, eps: Hyper = 1e-8, weight_decay: Hyper = 0.0
+    lr: Hyperparameter = 1e-3,
+    beta1: Hyperparameter = 0.9,
+    beta2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    weight_decay: Hyperparameter = 0.0,
 ) -> Optimizer:
     """m, v as adam; w = max(w, v); p = p - lr m / (1 - beta1^t) / (sqrt(w / (1 - beta2^t)) + eps).
 
@@ -120,7 +137,11 @@ def amsgrad(
 
 
 def adamw(
-    lr: Hyper = 1e-3, beta1: Hyper = 0.9, beta2: Hyper = 0.999, eps: Hyper = 1e-8, weight_decay: Hyper = 1e-2
+    lr: Hyperparameter = 1e-3,
+    beta1: Hyperparameter = 0.9,
+    beta2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    weight_decay: Hyperparameter = 1e-2,
 ) -> Optimizer:
     """As adam, but weight decay does not pass through the moments: p = p - lr (weight_decay p + adam's direction).
 
@@ -130,12 +151,12 @@ def adamw(
 
 
 def nadam(
-    lr: Hyper = 2e-3,
-    beta1: Hyper = 0.9,
-    beta2: Hyper = 0.999,
-    eps: Hyper = 1e-8,
-    momentum_decay: Hyper = 4e-3,
-    weight_decay: Hyper = 0.0,
+    lr: Hyperparameter = 2e-3,
+    beta1: Hyperparameter = 0.9,
+    beta2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    momentum_decay: Hyperparameter = 4e-3,
+    weight_decay: Hyperparameter = 0.0,
 ) -> Optimizer:
     """m, v as adam; mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2), M_t = mu_1 ... mu_t;
     p = p - lr (mu_(t+1) m / (1 - M_(t+1)) + (1 - mu_t) g / (1 - M_t)) / (sqrt(v / (1 - beta2^t)) + eps).
@@ -146,7 +167,11 @@ def nadam(
 
 
 def radam(
-    lr: Hyper = 1e-3, beta1: Hyper = 0.9, beta2: Hyper = 0.999, eps: Hyper = 1e-8, weight_decay: Hyper = 0.0
+    lr: Hyperparameter = 1e-3,
+    beta1: Hyperparameter = 0.9,
+    beta2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    weight_decay: Hyperparameter = 0.0,
 ) -> Optimizer:
     """m, v as adam; R = 2 / (1 - beta2) - 1; r = R - 2 t beta2^t / (1 - beta2^t); p = p - lr m / (1 - beta1^t),
     where r > 5 times sqrt((r - 4)(r - 2) R (1 - beta2^t) / ((R - 4)(R - 2) r)) / (sqrt(v) + eps).
@@ -157,7 +182,11 @@ def radam(
 
 
 def adamax(
-    lr: Hyper = 2e-3, beta1: Hyper = 0.9, beta2: Hyper = 0.999, eps: Hyper = 1e-8, weight_decay: Hyper = 0.0
+    lr: Hyperparameter = 2e-3,
+    beta1: Hyperparameter = 0.9,
+    beta2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    weight_decay: Hyperparameter = 0.0,
 ) -> Optimizer:
     """m as adam; n = max(beta2 n, |g| + eps); p = p - lr m / (1 - beta1^t) / n.
 
@@ -166,7 +195,12 @@ def adamax(
     return chain(*l2(weight_decay), d.scale_by_adamax(beta1, beta2, eps), t.scale_by_rate(lr))
 
 
-def lion(lr: Hyper = 1e-4, beta1: Hyper = 0.9, beta2: Hyper = 0.99, weight_decay: Hyper = 0.0) -> Optimizer:
+def lion(
+    lr: Hyperparameter = 1e-4,
+    beta1: Hyperparameter = 0.9,
+    beta2: Hyperparameter = 0.99,
+    weight_decay: Hyperparameter = 0.0,
+) -> Optimizer:
     """p = p - lr (sign(beta1 m + (1 - beta1) g) + weight_decay p); then m = beta2 m + (1 - beta2) g.
 
     Source: Chen et al. 2023 (arXiv 2302.06675); optax.lion.
@@ -174,11 +208,11 @@ def lion(lr: Hyper = 1e-4, beta1: Hyper = 0.9, beta2: Hyper = 0.99, weight_decay
     return chain(d.scale_by_lion(beta1, beta2), t.scale_by_rate(lr), *decoupled(weight_decay))
 
 
-def l2(weight_decay: Hyper) -> list[Transform]:
+def l2(weight_decay: Hyperparameter) -> list[Transform]:
     """Weight decay coupled to the gradient; nothing at all where every member has none."""
     return [] if is_zero(weight_decay) else [t.add_weight_decay(weight_decay)]
 
 
-def decoupled(weight_decay: Hyper) -> list[Transform]:
+def decoupled(weight_decay: Hyperparameter) -> list[Transform]:
     """Weight decay beside the step; nothing at all where every member has none."""
     return [] if is_zero(weight_decay) else [t.add_decoupled_weight_decay(weight_decay)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pgkit.system.cpu import compiles
+from pgkit.system.cpu import use_compiled
 from pgkit.types import Params
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ def inner(first: Params, second: Params) -> Tensor:
     if first is not second:
         sides.append([second[name] for name in first])
     like, leaves = sides[0][0], [leaf for side in sides for leaf in side]
-    alike = all(leaf.dtype == like.dtype and leaf.is_cpu for leaf in leaves)
-    alike = alike and (first is second or all(a.shape == b.shape for a, b in zip(*sides, strict=True)))
-    if not alike or not compiles(like.dtype, like.device):
+    compatible = all(leaf.dtype == like.dtype and leaf.is_cpu for leaf in leaves)
+    compatible = compatible and (first is second or all(a.shape == b.shape for a, b in zip(*sides, strict=True)))
+    if not compatible or not use_compiled(like.dtype, like.device):
         products = [row_sum(leaf * other) for leaf, other in zip(sides[0], sides[-1], strict=True)]
         return sum(products[1:], products[0])
     sides = [[leaf.contiguous() for leaf in side] for side in sides]

@@ -17,7 +17,7 @@ from pgkit.optim.validation import check_keys, flag, numbers_of, suggest
 
 
 @dataclass(frozen=True)
-class Recipe:
+class OptimizerSpec:
     """An entry of the registry.
 
     Attributes:
@@ -35,7 +35,7 @@ class Recipe:
     defaults: Mapping[str, Any]
 
 
-_REGISTRY: dict[str, Recipe] = {}
+_REGISTRY: dict[str, OptimizerSpec] = {}
 
 
 def register(name: str, build: Callable[..., Optimizer]) -> None:
@@ -57,22 +57,22 @@ def register(name: str, build: Callable[..., Optimizer]) -> None:
         raise PgkitError(f"recipe {name!r}: every argument needs a default, {without[0]!r} has none")
     formula, _, source = inspect.cleandoc(build.__doc__ or "").partition("Source:")
     defaults = {parameter.name: parameter.default for parameter in parameters}
-    _REGISTRY[name] = Recipe(name, build, formula.strip(), " ".join(source.split()), defaults)
+    _REGISTRY[name] = OptimizerSpec(name, build, formula.strip(), " ".join(source.split()), defaults)
 
 
-def recipes() -> dict[str, Recipe]:
+def recipes() -> dict[str, OptimizerSpec]:
     """All recipes by name."""
     return dict(_REGISTRY)
 
 
-def find(name: str) -> Recipe:
+def find(name: str) -> OptimizerSpec:
     """The recipe called ``name``; ``"package.module:Class"`` finds any ``torch.optim.Optimizer``.
 
     Raises:
         PgkitError: there is none; lists them.
     """
     if isinstance(name, str) and ":" in name:
-        return Recipe(name, *foreign_recipe(name))
+        return OptimizerSpec(name, *foreign_recipe(name))
     if name not in _REGISTRY:
         others = f"one of {', '.join(_REGISTRY)}; or a class, such as 'torch.optim:Adam'"
         raise PgkitError(f"unknown optimizer {name!r}{suggest(name, _REGISTRY)}; {others}")

@@ -8,12 +8,12 @@ import math
 import torch
 from torch import Tensor
 
-from pgkit.kernels.pointwise import alike
-from pgkit.optim.base import Columns, Hyper, Leaf, Signals, Transform, Vectors
+from pgkit.kernels.pointwise import deterministic_map
+from pgkit.optim.base import Columns, Hyperparameter, Leaf, Signals, Transform, Vectors
 from pgkit.optim.validation import check
 
 
-def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Transform:
+def trace(momentum: Hyperparameter, dampening: Hyperparameter = 0.0, nesterov: bool = False) -> Transform:
     """b = momentum b + (1 - dampening) g, but b = g at the first step; u = b, or g + momentum b with Nesterov.
 
     With momentum 0 there is no dampening, as in PyTorch.
@@ -40,7 +40,9 @@ def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Tr
     )
 
 
-def scale_by_rms(alpha: Hyper, eps: Hyper, centered: bool = False, tensorflow: bool = False) -> Transform:
+def scale_by_rms(
+    alpha: Hyperparameter, eps: Hyperparameter, centered: bool = False, tensorflow: bool = False
+) -> Transform:
     """v = alpha v + (1 - alpha) g^2 from 0; u = g / (sqrt(v) + eps). TensorFlow: v from 1; u = g / sqrt(v + eps).
 
     Centered: a = alpha a + (1 - alpha) g from 0, and v - a^2 in place of v.
@@ -62,7 +64,9 @@ def scale_by_rms(alpha: Hyper, eps: Hyper, centered: bool = False, tensorflow: b
     )
 
 
-def adagrad_step(lr: Hyper, lr_decay: Hyper, initial_accumulator_value: Hyper, eps: Hyper) -> Transform:
+def adagrad_step(
+    lr: Hyperparameter, lr_decay: Hyperparameter, initial_accumulator_value: Hyperparameter, eps: Hyperparameter
+) -> Transform:
     """s = s + g^2 from initial_accumulator_value; u = -lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)."""
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
@@ -89,7 +93,7 @@ def adagrad_step(lr: Hyper, lr_decay: Hyper, initial_accumulator_value: Hyper, e
     )
 
 
-def scale_by_adadelta(rho: Hyper, eps: Hyper) -> Transform:
+def scale_by_adadelta(rho: Hyperparameter, eps: Hyperparameter) -> Transform:
     """v = rho v + (1 - rho) g^2; u = g sqrt(d + eps) / sqrt(v + eps); d = rho d + (1 - rho) u^2."""
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
@@ -107,7 +111,9 @@ def scale_by_adadelta(rho: Hyper, eps: Hyper) -> Transform:
     )
 
 
-def adam_step(lr: Hyper, beta1: Hyper, beta2: Hyper, eps: Hyper, amsgrad: bool = False) -> Transform:
+def adam_step(
+    lr: Hyperparameter, beta1: Hyperparameter, beta2: Hyperparameter, eps: Hyperparameter, amsgrad: bool = False
+) -> Transform:
     """m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
     u = -lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps).
 
@@ -116,7 +122,12 @@ def adam_step(lr: Hyper, beta1: Hyper, beta2: Hyper, eps: Hyper, amsgrad: bool =
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
         power1, power2 = _powers(h, v)
-        return {**_gains(h), "rate": -h["lr"] / (1 - power1), "root": alike(torch.sqrt, 1 - power2), "eps": h["eps"]}
+        return {
+            **_gains(h),
+            "rate": -h["lr"] / (1 - power1),
+            "root": deterministic_map(torch.sqrt, 1 - power2),
+            "eps": h["eps"],
+        }
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
         m, v = _moments(grad, leaf, c)
@@ -134,14 +145,16 @@ def adam_step(lr: Hyper, beta1: Hyper, beta2: Hyper, eps: Hyper, amsgrad: bool =
     )
 
 
-def scale_by_nadam(beta1: Hyper, beta2: Hyper, eps: Hyper, momentum_decay: Hyper) -> Transform:
+def scale_by_nadam(
+    beta1: Hyperparameter, beta2: Hyperparameter, eps: Hyperparameter, momentum_decay: Hyperparameter
+) -> Transform:
     """m, v as Adam's; mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2), M_t the product of mu_1 ... mu_t;
     u = (mu_(t+1) m / (1 - M_(t+1)) + (1 - mu_t) g / (1 - M_t)) / (sqrt(v / (1 - beta2^t)) + eps).
     """
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
         _, power2 = _powers(h, v)
-        fade = alike(torch.exp, h["momentum_decay"] * math.log(0.96))
+        fade = deterministic_map(torch.exp, h["momentum_decay"] * math.log(0.96))
         v["_step_fade"] = v["_step_fade"] * fade
         mu, mu_next = (h["beta1"] * (1 - 0.5 * faded) for faded in (v["_step_fade"], v["_step_fade"] * fade))
         v["_step_mu"] = v["_step_mu"] * mu
@@ -149,7 +162,7 @@ def scale_by_nadam(beta1: Hyper, beta2: Hyper, eps: Hyper, momentum_decay: Hyper
             **_gains(h),
             "of_grad": (1 - mu) / (1 - v["_step_mu"]),
             "of_m": mu_next / (1 - v["_step_mu"] * mu_next),
-            "root": alike(torch.sqrt, 1 - power2),
+            "root": deterministic_map(torch.sqrt, 1 - power2),
             "eps": h["eps"],
         }
 
@@ -169,7 +182,7 @@ def scale_by_nadam(beta1: Hyper, beta2: Hyper, eps: Hyper, momentum_decay: Hyper
     )
 
 
-def scale_by_radam(beta1: Hyper, beta2: Hyper, eps: Hyper) -> Transform:
+def scale_by_radam(beta1: Hyperparameter, beta2: Hyperparameter, eps: Hyperparameter) -> Transform:
     """m, v as Adam's; R = 2 / (1 - beta2) - 1; r = R - 2 t beta2^t / (1 - beta2^t);
     u = m / (1 - beta1^t), if r > 5 times sqrt((r - 4)(r - 2) R (1 - beta2^t) / ((R - 4)(R - 2) r)) / (sqrt(v) + eps).
     """
@@ -177,12 +190,12 @@ def scale_by_radam(beta1: Hyper, beta2: Hyper, eps: Hyper) -> Transform:
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
         power1, _ = _powers(h, v)
         v["_step"] = v["_step"] + 1
-        power2 = alike(torch.pow, h["beta2"], v["_step"])
+        power2 = deterministic_map(torch.pow, h["beta2"], v["_step"])
         most = 2 / (1 - h["beta2"]) - 1
         length = most - 2 * v["_step"] * power2 / (1 - power2)
         ratio = (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
         known = length > 5
-        rectified = alike(torch.sqrt, torch.where(known, ratio * (1 - power2), 1.0))
+        rectified = deterministic_map(torch.sqrt, torch.where(known, ratio * (1 - power2), 1.0))
         return {**_gains(h), "scale": rectified / (1 - power1), "known": known.double(), "eps": h["eps"]}
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
@@ -198,7 +211,7 @@ def scale_by_radam(beta1: Hyper, beta2: Hyper, eps: Hyper) -> Transform:
     )
 
 
-def scale_by_adamax(beta1: Hyper, beta2: Hyper, eps: Hyper) -> Transform:
+def scale_by_adamax(beta1: Hyperparameter, beta2: Hyperparameter, eps: Hyperparameter) -> Transform:
     """m = beta1 m + (1 - beta1) g; n = max(beta2 n, |g| + eps); u = m / (1 - beta1^t) / n."""
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
@@ -213,7 +226,7 @@ def scale_by_adamax(beta1: Hyper, beta2: Hyper, eps: Hyper) -> Transform:
     return Transform(step, numbers, hyper=_adam_hyper(beta1, beta2, eps), slots={"m": 0.0, "n": 0.0}, vectors=_POWERS)
 
 
-def scale_by_lion(beta1: Hyper, beta2: Hyper) -> Transform:
+def scale_by_lion(beta1: Hyperparameter, beta2: Hyperparameter) -> Transform:
     """u = sign(beta1 m + (1 - beta1) g); m = beta2 m + (1 - beta2) g."""
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
@@ -229,7 +242,7 @@ def scale_by_lion(beta1: Hyper, beta2: Hyper) -> Transform:
     )
 
 
-def decay(name: str, value: Hyper) -> Hyper:
+def decay(name: str, value: Hyperparameter) -> Hyperparameter:
     """A decay rate: at least 0, below 1."""
     return check(name, value, least=0.0, below=1.0)
 
@@ -256,5 +269,5 @@ def _moments(grad: Tensor, leaf: Leaf, c: Columns) -> tuple[Tensor, Tensor]:
     return m, v
 
 
-def _adam_hyper(beta1: Hyper, beta2: Hyper, eps: Hyper) -> dict[str, Hyper]:
+def _adam_hyper(beta1: Hyperparameter, beta2: Hyperparameter, eps: Hyperparameter) -> dict[str, Hyperparameter]:
     return {"beta1": decay("beta1", beta1), "beta2": decay("beta2", beta2), "eps": check("eps", eps, least=0.0)}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pgkit.errors import PgkitError
-from pgkit.kernels.pointwise import alike
+from pgkit.kernels.pointwise import deterministic_map
 from pgkit.optim.base import Number, Schedule, Signals, Vectors, signal
 from pgkit.optim.validation import check, check_keys, suggest
 
@@ -32,7 +32,7 @@ def cosine(start: Number, end: Number = 0.0, warmup: Number = 0.0) -> Schedule:
     """end + (start - end) (1 + cos(pi q)) / 2."""
 
     def value(n: Vectors, q: Tensor) -> Tensor:
-        return n["end"] + (n["start"] - n["end"]) * (1 + alike(torch.cos, math.pi * q)) / 2
+        return n["end"] + (n["start"] - n["end"]) * (1 + deterministic_map(torch.cos, math.pi * q)) / 2
 
     return _over_progress(start, {"end": end}, warmup, value)
 
@@ -43,7 +43,7 @@ def exponential(start: Number, end: Number, warmup: Number = 0.0) -> Schedule:
     check("start of an exponential schedule", start, above=0.0)
 
     def value(n: Vectors, q: Tensor) -> Tensor:
-        return n["start"] * alike(torch.exp, q * alike(torch.log, n["end"] / n["start"]))
+        return n["start"] * deterministic_map(torch.exp, q * deterministic_map(torch.log, n["end"] / n["start"]))
 
     return _over_progress(start, {"end": end}, warmup, value)
 
@@ -54,7 +54,9 @@ def step(start: Number, factor: Number = 0.1, every: Number = 0.25, warmup: Numb
     check("every of a step schedule", every, above=0.0)
 
     def value(n: Vectors, q: Tensor) -> Tensor:
-        return n["start"] * alike(torch.exp, (q / n["every"]).floor() * alike(torch.log, n["factor"]))
+        return n["start"] * deterministic_map(
+            torch.exp, (q / n["every"]).floor() * deterministic_map(torch.log, n["factor"])
+        )
 
     return _over_progress(start, {"factor": factor, "every": every}, warmup, value)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pgkit.errors import PgkitError
-from pgkit.optim.base import Hyper, Optimizer, Schedule, State, own
+from pgkit.optim.base import Hyperparameter, Optimizer, Schedule, State, own
 from pgkit.optim.chain import first_hyper, needs_of, next_hyper, population
 from pgkit.optim.validation import PerMember, check_keys, numbers_of, suggest
 from pgkit.tree import take_tree
@@ -92,7 +92,7 @@ def _adapted(name: str, found: OptimizerClass, options: Mapping[str, Any]) -> Op
     missing = [key for key, value in options.items() if value is inspect.Parameter.empty]
     if missing:
         raise PgkitError(f"optimizer {name!r} needs the key {missing[0]!r}")
-    hyper: dict[str, Hyper] = {key: value for key, value in options.items() if _is_hyper(value)}
+    hyper: dict[str, Hyperparameter] = {key: value for key, value in options.items() if _is_hyper(value)}
     schedules = [key for key, value in hyper.items() if isinstance(value, Schedule)]
 
     def init(params: Params) -> State:

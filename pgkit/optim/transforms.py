@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from pgkit.errors import PgkitError
-from pgkit.kernels.pointwise import alike
-from pgkit.optim.base import Columns, Hyper, Leaf, Optimizer, Signals, Transform, Vectors, per_leaf, signal
+from pgkit.kernels.pointwise import deterministic_map
+from pgkit.optim.base import Columns, Hyperparameter, Leaf, Optimizer, Signals, Transform, Vectors, per_leaf, signal
 from pgkit.optim.chain import chain
 from pgkit.optim.reductions import inner, row_sum
 from pgkit.optim.validation import check
 from pgkit.types import Params
 
 
-def scale_by_rate(lr: Hyper) -> Transform:
+def scale_by_rate(lr: Hyperparameter) -> Transform:
     """u = -lr g: turns what points uphill into an update to be added."""
     return Transform(
         step=lambda grad, leaf, c: c["rate"] * grad,
@@ -23,7 +23,7 @@ def scale_by_rate(lr: Hyper) -> Transform:
     )
 
 
-def add_weight_decay(weight_decay: Hyper) -> Transform:
+def add_weight_decay(weight_decay: Hyperparameter) -> Transform:
     """u = g + weight_decay p: L2 regularisation, before the moments see the gradient."""
     return Transform(
         step=lambda grad, leaf, c: torch.addcmul(grad, c["weight_decay"], leaf.param),
@@ -32,7 +32,7 @@ def add_weight_decay(weight_decay: Hyper) -> Transform:
     )
 
 
-def add_decoupled_weight_decay(weight_decay: Hyper) -> Transform:
+def add_decoupled_weight_decay(weight_decay: Hyperparameter) -> Transform:
     """u = g - lr weight_decay p, behind the learning rate (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
     return Transform(
         step=lambda grad, leaf, c: torch.addcmul(grad, c["shrink"], leaf.param),
@@ -41,14 +41,14 @@ def add_decoupled_weight_decay(weight_decay: Hyper) -> Transform:
     )
 
 
-def clip_by_global_norm(max_grad_norm: Hyper) -> Transform:
+def clip_by_global_norm(max_grad_norm: Hyperparameter) -> Transform:
     """u = g min(1, max_grad_norm / (|g| + 1e-6)) with the norm over all parameters of a member, as in PyTorch.
 
     Reports ``grad_norm``, ``grad_norm_clipped`` and ``clip_fraction`` (1 where the norm was cut, else 0).
     """
 
     def survey(grads: Params) -> Vectors:
-        return {"grad_norm": alike(torch.sqrt, inner(grads, grads))}
+        return {"grad_norm": deterministic_map(torch.sqrt, inner(grads, grads))}
 
     def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
         norm = signals["grad_norm"].double()
@@ -65,7 +65,7 @@ def clip_by_global_norm(max_grad_norm: Hyper) -> Transform:
     )
 
 
-def clip_by_layer_norm(max_layer_norm: Hyper) -> Transform:
+def clip_by_layer_norm(max_layer_norm: Hyperparameter) -> Transform:
     """The same with the norm of each leaf for itself."""
 
     def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
@@ -80,7 +80,7 @@ def clip_by_layer_norm(max_layer_norm: Hyper) -> Transform:
     )
 
 
-def clip_by_value(max_grad_value: Hyper) -> Transform:
+def clip_by_value(max_grad_value: Hyperparameter) -> Transform:
     """u = g cut to [-max_grad_value, max_grad_value], element by element."""
     return Transform(
         step=lambda grad, leaf, c: torch.clamp(grad, -c["max_grad_value"], c["max_grad_value"]),
@@ -101,7 +101,7 @@ def centralize() -> Transform:
     return Transform(step=step, elementwise=False)
 
 
-def lookahead(steps: Hyper, alpha: Hyper = 0.5) -> Transform:
+def lookahead(steps: Hyperparameter, alpha: Hyperparameter = 0.5) -> Transform:
     """Every ``steps`` updates slow = slow + alpha (p + g - slow) and u = slow - p; else u = g. Last in a chain.
 
     Zhang et al. 2019 (arXiv 1907.08610).
@@ -130,7 +130,7 @@ def lookahead(steps: Hyper, alpha: Hyper = 0.5) -> Transform:
     )
 
 
-def restart(optimizer: Optimizer, what: str, every: Hyper | str) -> Optimizer:
+def restart(optimizer: Optimizer, what: str, every: Hyperparameter | str) -> Optimizer:
     """A chain that forgets at chosen times: before an update, as if it were the first.
 
     Args:

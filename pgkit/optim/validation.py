@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from pgkit.errors import PgkitError
-from pgkit.optim.base import Hyper, Schedule
+from pgkit.optim.base import Hyperparameter, Schedule
 
-H = TypeVar("H", bound=Hyper)
+H = TypeVar("H", bound=Hyperparameter)
 
 
 class PerMember(list[Any]):
@@ -74,7 +74,7 @@ def numbers_of(name: str, value: Any) -> list[float]:
     return [float(number) for number in numbers]
 
 
-def is_zero(value: Hyper) -> bool:
+def is_zero(value: Hyperparameter) -> bool:
     """Whether a hyperparameter is 0 for all members and stays so."""
     return not isinstance(value, Schedule) and not any(numbers_of("value", value))
 

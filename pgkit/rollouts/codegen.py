@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from llvmlite import ir
 
-from pgkit.compiler.elementwise import Column, address, each_row
+from pgkit.compiler.elementwise import Column, address, elementwise_loop
 from pgkit.compiler.ir import INT, POINTER, function, loop
 from pgkit.compiler.jit import compiled_function
-from pgkit.compiler.tracer import KINDS, Value
+from pgkit.compiler.tracer import KINDS, TracedScalar
 from pgkit.kernels.categorical import most_likely, pick
 from pgkit.kernels.codegen.mlp import LAYERS, Layers, forward_function
 from pgkit.rollouts.statistics import COUNTS, counted
@@ -101,7 +101,7 @@ def compile_rollout(form: Form) -> Callable[..., None]:
             goes_on = _column(builder, running, FLAG, place)
             inputs += [*_matrix(builder, here, form.obs_dim), goes_on]
             results.append(goes_on)
-        each_row(builder, count, inputs, [*totals, *results], act)
+        elementwise_loop(builder, count, inputs, [*totals, *results], act)
     builder.ret_void()
     return compiled_function(builder.function)
 
@@ -129,10 +129,10 @@ def _some_of(
 def _actor(form: Form, key: ir.Value, counter: ir.Value) -> Callable[..., list[Any]]:
     """One step of an environment: counts, action, and what the environment says."""
 
-    def act(row: Value, *numbers: Any) -> list[Any]:
+    def act(row: TracedScalar, *numbers: Any) -> list[Any]:
         counts, logits, rest = numbers[:COUNTS], numbers[COUNTS : COUNTS + form.width], numbers[COUNTS + form.width :]
-        stream: Any = row.everywhere(key)
-        number: Any = row + row.everywhere(counter)
+        stream: Any = row.splat(key)
+        number: Any = row + row.splat(counter)
         chosen = most_likely(logits) if form.deterministic else pick(logits, uniform(stream, number))
         given = len(form.state) + len(form.constants)
         seen, goes_on = form.step(chosen, *rest[:given]), []

@@ -13,11 +13,11 @@ from pgkit.envs.base import Elementwise, Environments
 from pgkit.errors import PgkitError
 from pgkit.kernels.packing import pack
 from pgkit.nn.policy import Policy
-from pgkit.rollouts.compiled import Place, compiled_rollout, elementwise
+from pgkit.rollouts.compiled import ActingState, compiled_rollout, elementwise
 from pgkit.rollouts.statistics import Statistics, count, env_steps, nothing_yet, statistics
-from pgkit.rollouts.trajectory import Piece, _joined, _pad, _stack, _unflatten
+from pgkit.rollouts.trajectory import MemberRollout, _joined, _pad, _stack, _unflatten
 from pgkit.seeding import stream_keys, uniform
-from pgkit.system.cpu import compiles
+from pgkit.system.cpu import use_compiled
 from pgkit.tree import Rows, _per_member, merge, put_tree, select, take_tree
 from pgkit.types import Params, Rollout
 
@@ -28,7 +28,7 @@ _KEPT = ("waiting", "obs", "counters", "counts", "obs_stats", "return_stats", "d
 _ROLLOUT_STRIDE = 1 << 32  # counters of action noise: one rollout never reaches into the next
 
 
-class Scaling(NamedTuple):
+class Normalization(NamedTuple):
     """How what the learner sees differs from what the environment says.
 
     Attributes:
@@ -51,7 +51,7 @@ class Collector:
     Running statistics are updated after each rollout, so that all its steps are scaled alike.
     """
 
-    def __init__(self, policy: Policy, envs: Environments, obs: Tensor, seeds: Sequence[int], scaling: Scaling):
+    def __init__(self, policy: Policy, envs: Environments, obs: Tensor, seeds: Sequence[int], scaling: Normalization):
         size, self.count = obs.shape[:2]
         device = obs.device
         self.policy, self.envs, self.obs, self.scaling = policy, envs, obs, scaling
@@ -79,20 +79,20 @@ class Collector:
         there = self.envs.state(self._index(self.members)) if envs else None
         return kept | {"statistics": self.statistics._asdict(), "envs": there}
 
-    def resumed(self, saved: Mapping[str, Any], anew: bool) -> "Collector":
+    def resumed(self, saved: Mapping[str, Any], restart: bool) -> "Collector":
         """This collector, fresh, where another of the same members stood, or ``anew`` with all episodes before it.
 
         Raises:
             PgkitError: the environments do not come back as they were.
         """
-        begun = ("obs", "discounted", "waiting") if anew else ()
+        begun = ("obs", "discounted", "waiting") if restart else ()
         taken = copy.copy(self)
         for name in _KEPT:
             setattr(taken, name, getattr(self, name) if name in begun else saved[name])
-        if anew:
+        if restart:
             taken.counts = saved["counts"].clone()
             taken.counts[:, :2] = 0.0  # of the episodes that were under way
-        if saved["envs"] is not None and not anew:
+        if saved["envs"] is not None and not restart:
             self.envs.restore(saved["envs"], self._index(self.members))
         return taken
 
@@ -115,13 +115,13 @@ class Collector:
         rows = (~self.obs_stats["squares"].isfinite().all(1)).nonzero().squeeze(1)
         self.obs_stats = put_tree(self.obs_stats, rows, take_tree(obs_stats, rows))
 
-    def steps(self, params: Params, length: int) -> list[Piece]:
+    def steps(self, params: Params, length: int) -> list[MemberRollout]:
         """``length`` steps of every environment, episodes carried over from one rollout to the next."""
         compiled = None if self.scaling.observations else elementwise(self.envs, self.policy, params)
         if compiled is None:
             rollout = self._one_by_one(params, length)
         else:
-            where = Place(self.obs, self.members, self.keys, self.counters, self.counts)
+            where = ActingState(self.obs, self.members, self.keys, self.counters, self.counts)
             rollout = compiled_rollout(self.policy, params, compiled, where, length)
         self.obs = rollout.obs[-1].clone()
         self.counters = self.counters + _ROLLOUT_STRIDE
@@ -138,7 +138,7 @@ class Collector:
             obs = result.obs.view_as(obs)
         return _stack(record, obs)
 
-    def episodes(self, params: Params) -> list[Piece]:
+    def episodes(self, params: Params) -> list[MemberRollout]:
         """One whole episode of every environment.
 
         Members whose episodes are all over leave at the next boundary 32, 64, 128, ... with a piece padded to
@@ -180,10 +180,10 @@ class Collector:
         self.waiting = True
         return pieces
 
-    def _at_once(self, params: Params, length: int) -> Piece:
+    def _at_once(self, params: Params, length: int) -> MemberRollout:
         """Whole episodes of environments that all wait, padded to their greatest length: nothing is looked at."""
         envs = self.envs.elementwise  # type: ignore[attr-defined] # they have it, or this would not be asked for
-        where = Place(self.obs, self.members, self.keys, self.counters, self.counts)
+        where = ActingState(self.obs, self.members, self.keys, self.counters, self.counts)
         self.obs = compiled_rollout(self.policy, params, envs, where, 1, taped=False).obs[-1].clone()  # all are reset
         running = torch.ones(self.obs.shape[:2], dtype=torch.bool)
         where = where._replace(obs=self.obs, running=running)
@@ -211,7 +211,7 @@ class Collector:
         """These steps of the members that are going, while an environment is running; ``running`` is changed."""
         counts = self.counts[going]  # of no use: they are counted when all is there
         counters = self.counters[going] + steps.start * self.count
-        where = Place(obs, self.members[going], self.keys[going], counters, counts, running)
+        where = ActingState(obs, self.members[going], self.keys[going], counters, counts, running)
         return compiled_rollout(self.policy, params, envs, where, len(steps), taped=False)
 
     def _act(self, params: Params, obs: Tensor, noise: Tensor, stats: normalize.Stats) -> Tensor:
@@ -250,14 +250,14 @@ class Collector:
         after = obs.flatten(0, 1).clone()
         after[where] = result.obs if result.final_obs is None else result.final_obs
         if result.final_obs is not None:  # what follows an episode's end is the next one's beginning
-            beginning = self.obs[going].flatten(0, 1)
-            beginning[where] = result.obs
-            self.obs = merge(self.obs, going, beginning.view_as(obs))  # not in place: the record holds the old one
+            first_obs = self.obs[going].flatten(0, 1)
+            first_obs[where] = result.obs
+            self.obs = merge(self.obs, going, first_obs.view_as(obs))  # not in place: the record holds the old one
         terminated, truncated = flags.view(2, *running.shape)
         rollout = Rollout(obs, action, reward.view_as(terminated), terminated, truncated, running)
         return rollout, after.view_as(obs)
 
-    def _piece(self, rows: Rows, rollout: Rollout, counted: bool = False) -> Piece:
+    def _piece(self, rows: Rows, rollout: Rollout, counted: bool = False) -> MemberRollout:
         """Count what happened, unless that is done, and turn observations and rewards into what the learner sees."""
         if not counted:
             self.counts = merge(self.counts, rows, count(select(self.counts, rows), rollout))
@@ -268,12 +268,12 @@ class Collector:
             rollout = replace(rollout, reward=rollout.reward * self.scaling.reward)
         if self.scaling.returns:
             rollout = self._normalize_rewards(rows, rollout)
-        return Piece(rows, rollout, raw)
+        return MemberRollout(rows, rollout, raw)
 
-    def _packed(self, piece: Piece, look: bool = True) -> Piece:
+    def _packed(self, piece: MemberRollout, look: bool = True) -> MemberRollout:
         """Whole episodes whose samples are packed, if the policy's networks take them so."""
         obs, valid = piece.rollout.obs, piece.rollout.valid
-        if not self.policy.packs or not compiles(obs.dtype, obs.device):
+        if not self.policy.supports_packing or not use_compiled(obs.dtype, obs.device):
             return piece
         return piece._replace(rollout=replace(piece.rollout, packing=pack(obs, valid, look)))
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from pgkit.envs.base import Elementwise, Environments
 from pgkit.kernels.activations import Activation
 from pgkit.kernels.mlp import blank_tape
-from pgkit.nn.mlp import Kept
+from pgkit.nn.mlp import CachedForward
 from pgkit.nn.policy import Policy
-from pgkit.system.cpu import compiles
+from pgkit.system.cpu import use_compiled
 from pgkit.types import Params, Rollout
 
 
@@ -23,11 +23,11 @@ def elementwise(envs: Environments, policy: Policy, params: Params) -> Elementwi
     """How one environment steps, where rollouts of such environments with such a policy are compiled."""
     step = getattr(envs, "elementwise", None)
     fits = policy.head.is_written_down and all(leaf.dtype == torch.float32 for leaf in params.values())
-    fits = fits and compiles(torch.float32, next(iter(params.values())).device)
+    fits = fits and use_compiled(torch.float32, next(iter(params.values())).device)
     return step if fits else None
 
 
-class Place(NamedTuple):
+class ActingState(NamedTuple):
     """Where members stand in their environments.
 
     Attributes:
@@ -53,7 +53,7 @@ def compiled_rollout(
     policy: Policy,
     params: Params,
     envs: Elementwise,
-    at: Place,
+    at: ActingState,
     length: int,
     taped: bool = True,
     deterministic: bool = False,
@@ -88,7 +88,7 @@ def compiled_rollout(
     )
     rollout = Rollout(*(tensor.transpose(0, 1) for tensor in (seen, action, reward, *ends)))
     if taped and not policy.shared:
-        rollout.tapes["actor"] = Kept.of(form, network.tape, seen, *leaves)
+        rollout.tapes["actor"] = CachedForward.of(form, network.tape, seen, *leaves)
     return rollout
 
 

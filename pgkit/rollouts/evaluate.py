@@ -10,7 +10,7 @@ from torch import Tensor
 from pgkit.envs import normalize
 from pgkit.envs.base import Elementwise, Environments
 from pgkit.nn.policy import Policy
-from pgkit.rollouts.compiled import Place, compiled_rollout, elementwise
+from pgkit.rollouts.compiled import ActingState, compiled_rollout, elementwise
 from pgkit.rollouts.statistics import Statistics, nothing_yet
 from pgkit.seeding import stream_keys, stream_seed, uniform
 from pgkit.tree import take_tree
@@ -21,7 +21,7 @@ _BLOCK = 32  # steps; after so many, players whose episodes are all over leave
 _COMPILED_BLOCK = 128  # the same where they cost nothing until then
 
 
-class Player(NamedTuple):
+class EvalKey(NamedTuple):
     """Who plays: a member's seed, and which of its evaluations this is (counted from 0)."""
 
     seed: int
@@ -39,7 +39,7 @@ def play(
     policy: Policy,
     params: Params,
     envs: Environments,
-    players: Sequence[Player],
+    players: Sequence[EvalKey],
     episodes: int,
     *,
     stream: str = "evaluation",
@@ -72,7 +72,7 @@ def play(
 def _play(
     policy: Policy,
     envs: Environments,
-    players: Sequence[Player],
+    players: Sequence[EvalKey],
     episodes: int,
     stream: str,
     deterministic: bool,
@@ -127,7 +127,7 @@ def _compiled_play(
     counts = nothing_yet(size, episodes, obs.device)
     results = counts.clone()
     while len(players):
-        place = Place(obs, players, keys, counters, counts, running)
+        place = ActingState(obs, players, keys, counters, counts, running)
         rollout = compiled_rollout(
             policy, params, envs, place, _COMPILED_BLOCK, taped=False, deterministic=deterministic
         )

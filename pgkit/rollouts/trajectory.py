@@ -11,7 +11,7 @@ from pgkit.tree import Rows
 from pgkit.types import Rollout
 
 
-class Piece(NamedTuple):
+class MemberRollout(NamedTuple):
     """A rollout of some members: ``rows`` are their places in the parameters, the rollout's P their number.
 
     ``raw`` is the same with observations and rewards as the environments gave them.

@@ -26,7 +26,7 @@ BEST = "best.pt"
 """Beside the checkpoints: each member's parameters at its best evaluation while training."""
 
 
-class Damaged(PgkitError):
+class CorruptCheckpoint(PgkitError):
     """A checkpoint that is not what was written."""
 
 
@@ -53,8 +53,8 @@ def load(path: Path, device: torch.device | str | None = "cpu") -> Any:
     """Read a tree back, its tensors on ``device``, or where they were (None); no code from the file is run.
 
     Raises:
-        PgkitError: there is no such file, it is :class:`Damaged`, a newer pgkit wrote it, it holds more than plain
-            data, or tensors of a device that is not here.
+        PgkitError: there is no such file, it is :class:`CorruptCheckpoint`, a newer pgkit wrote it, it holds more
+            than plain data, or tensors of a device that is not here.
     """
     try:
         content = Path(path).read_bytes()
@@ -62,14 +62,14 @@ def load(path: Path, device: torch.device | str | None = "cpu") -> Any:
         raise PgkitError(f"cannot read checkpoint {path}: {error.strerror}") from None
     trailer = _TRAILER.fullmatch(content[-_TRAILER_SIZE:])
     if trailer is None:
-        raise Damaged(f"{path} is not a whole pgkit checkpoint: its last line is missing")
+        raise CorruptCheckpoint(f"{path} is not a whole pgkit checkpoint: its last line is missing")
     version, digest = int(trailer[1]), trailer[2].decode()
     if not 1 <= version <= FORMAT:
         newer = ": it needs a newer pgkit" if version > FORMAT else ""
         raise PgkitError(f"checkpoint {path} has format {version}, this pgkit reads 1 to {FORMAT}{newer}")
     payload = content[:-_TRAILER_SIZE]
     if hashlib.sha256(payload).hexdigest() != digest:
-        raise Damaged(f"checkpoint {path} is damaged: its checksum does not match")
+        raise CorruptCheckpoint(f"checkpoint {path} is damaged: its checksum does not match")
     try:
         return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
     except pickle.UnpicklingError:
@@ -113,7 +113,7 @@ def latest(directory: Path) -> Path:
     return found[-1]
 
 
-def go_back(directory: Path, device: torch.device | str | None = "cpu") -> tuple[Path, Any]:
+def load_latest_valid(directory: Path, device: torch.device | str | None = "cpu") -> tuple[Path, Any]:
     """The last whole checkpoint, and its tree: where the latest is damaged, the furthest one before it.
 
     Raises:
@@ -124,7 +124,7 @@ def go_back(directory: Path, device: torch.device | str | None = "cpu") -> tuple
     while True:
         try:
             return path, load(path, device)
-        except Damaged:
+        except CorruptCheckpoint:
             if not earlier:
                 raise
             path = earlier.pop()

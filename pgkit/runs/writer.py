@@ -19,7 +19,7 @@ from pgkit.config.load import to_table, to_toml
 from pgkit.config.schema import TrainConfig
 from pgkit.logging import Recorder
 from pgkit.runs import checkpoint, provenance
-from pgkit.system.files import Unwritable, write_text
+from pgkit.system.files import WriteError, write_text
 
 if TYPE_CHECKING:
     pass
@@ -27,7 +27,7 @@ from pgkit.runs.reader import rows_until, steps_of
 
 
 @dataclass(frozen=True)
-class Past:
+class ResumeState:
     """What a run that goes on begins with.
 
     Attributes:
@@ -37,11 +37,11 @@ class Past:
     """
 
     saved: Mapping[str, Any]
-    beginning: int = 0
+    restart_count: int = 0
     differences: Sequence[str] = ()
 
 
-class Record:
+class RunWriter:
     """Configuration, provenance, log rows, checkpoints and results; writes nothing without a directory.
 
     Args:
@@ -52,7 +52,7 @@ class Record:
     """
 
     def __init__(
-        self, directory: Path | None, configs: Sequence[TrainConfig], inexact: str | None, past: Past | None
+        self, directory: Path | None, configs: Sequence[TrainConfig], inexact: str | None, past: ResumeState | None
     ) -> None:
         self.directory, self.configs = directory, configs
         self._recorder: Recorder | None = None
@@ -65,7 +65,7 @@ class Record:
             "configs": [to_toml(config) for config in configs],
             "origin": provenance.origin(),
             "inexact": inexact,
-            "beginning": past.beginning if past else 0,
+            "beginning": past.restart_count if past else 0,
         }
         where = directory / "provenance.json"
         earlier = rows_until(directory, past.saved) if past else None
@@ -145,17 +145,17 @@ class Record:
     def _look(self) -> None:
         """What has been removed under way is not built anew, with holes."""
         if self.directory is not None and not (self.directory / "config.toml").is_file():
-            raise Unwritable(f"cannot write {self.directory}: it has been removed")
+            raise WriteError(f"cannot write {self.directory}: it has been removed")
 
 
 def write_settings(directory: Path, configs: Sequence[TrainConfig]) -> None:
     """``config.toml``, before anything else, and the effective settings of the optimizers."""
     first, effective = configs[0], [optimizer_toml(config) for config in configs]
-    alike = all(config.model_copy(update={"seed": first.seed}) == first for config in configs)
+    same_settings = all(config.model_copy(update={"seed": first.seed}) == first for config in configs)
     seeds = tuple(config.seed for config in configs)
-    text = to_toml(first.model_copy(update={"seeds": seeds}) if alike and len(seeds) > 1 else first)
+    text = to_toml(first.model_copy(update={"seeds": seeds}) if same_settings and len(seeds) > 1 else first)
     write_text(directory / "config.toml", text)
-    if alike:
+    if same_settings:
         write_text(directory / "optimizer.toml", effective[0])
         return
     for name, config, settings in zip(labels(configs), configs, effective, strict=True):

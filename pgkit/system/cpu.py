@@ -9,7 +9,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of mallopt(3)
 
 
 @cache
-def compiles(dtype: torch.dtype, device: torch.device) -> bool:
+def use_compiled(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether pgkit's own loops, compiled by LLVM, compute there what they can, and not PyTorch."""
     return device.type == "cpu" and dtype in (torch.float32, torch.float64)
 

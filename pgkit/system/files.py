@@ -14,17 +14,17 @@ from pgkit.errors import PgkitError
 _TEMPORARY = ".tmp"
 
 
-class Unwritable(PgkitError):
+class WriteError(PgkitError):
     """The system refuses to write: a full disk, missing rights, a directory that is gone."""
 
 
 @contextmanager
 def writing(path: Path, verb: str = "write") -> Iterator[None]:
-    """What the system refuses inside is an :class:`Unwritable`: that it cannot be written (``verb``), and what."""
+    """What the system refuses inside is an :class:`WriteError`: that it cannot be written (``verb``), and what."""
     try:
         yield
     except OSError as error:
-        raise Unwritable(f"cannot {verb} {path}: {error.strerror or error}") from error
+        raise WriteError(f"cannot {verb} {path}: {error.strerror or error}") from error
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:

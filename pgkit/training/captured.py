@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pgkit.compiler.graph import Capture, Moves, Program
+from pgkit.compiler.graph import Capture, Graph, MemberBuffers
 from pgkit.compiler.graph_ops import NotCaptured
 from pgkit.envs.base import Elementwise
 from pgkit.rollouts.compiled import elementwise
-from pgkit.rollouts.trajectory import Piece
-from pgkit.training.optimizer_groups import Kind, kinds_of
+from pgkit.rollouts.trajectory import MemberRollout
+from pgkit.training.optimizer_groups import OptimizerGroup, group_by_optimizer
 from pgkit.training.population import Population, tensors_of
 from pgkit.tree import map_tree
 from pgkit.types import Params, Rollout
@@ -28,14 +28,14 @@ from pgkit.types import Params, Rollout
 SECONDS = 0.2
 """About so long nobody hears of a stretch, nor stops it."""
 
-Attempt = Callable[[Population, Sequence[int]], Any]
-"""See :func:`pgkit.training.loop.attempt`."""
+ComputeUpdate = Callable[[Population, Sequence[int]], Any]
+"""See :func:`pgkit.training.loop.compute_update`."""
 
-Learn = Callable[[Population, list[Piece], Tensor, Sequence[int]], Any]
+Learn = Callable[[Population, list[MemberRollout], Tensor, Sequence[int]], Any]
 """See :func:`pgkit.training.loop.learn`."""
 
 
-class Aside(NamedTuple):
+class Snapshots(NamedTuple):
     """Parameters that members had after the update in which they passed their marks.
 
     Attributes:
@@ -47,7 +47,7 @@ class Aside(NamedTuple):
     params: Params
 
 
-class Gone(NamedTuple):
+class UpdateOutput(NamedTuple):
     """What there is to see of updates.
 
     Attributes:
@@ -56,10 +56,10 @@ class Gone(NamedTuple):
     """
 
     metrics: dict[str, Tensor]
-    aside: Aside | None = None
+    aside: Snapshots | None = None
 
 
-class Stretches:
+class CapturedUpdates:
     """What of the updates of a population needs no Python, also when members have left it.
 
     Args:
@@ -70,8 +70,8 @@ class Stretches:
         most: how many updates take about ``SECONDS``, by the last stretch; at least 2.
     """
 
-    def __init__(self, attempt: Attempt, learn: Learn) -> None:
-        self._attempt, self._learn = attempt, learn
+    def __init__(self, compute_update: ComputeUpdate, learn: Learn) -> None:
+        self._attempt, self._learn = compute_update, learn
         self.most = 2
         self._captured: dict[_Form, _Captured | None] = {}  # None: cannot be
 
@@ -82,7 +82,7 @@ class Stretches:
         marks: Tensor,
         until: Tensor | None = None,
         diagnose: bool = False,
-    ) -> Gone | None:
+    ) -> UpdateOutput | None:
         """So many updates of every member, or fewer: until each has enough steps, or before one breaks.
 
         Args:
@@ -104,18 +104,18 @@ class Stretches:
         until = torch.full_like(marks, torch.inf) if until is None else until
         started = time.perf_counter()
         while times:
-            trial = _Trial(population, envs, [marks, until], diagnose)
+            trial = _Outputs(population, envs, [marks, until], diagnose)
             done = self._run(trial, kinds, lambda one, given: self._attempt(one, [0] * diagnose), times)
             if done >= 0:
                 trial.take_effect(done)
                 if not diagnose:
                     self.most = max(2, int(times * SECONDS / (time.perf_counter() - started)))
-                return Gone(trial.metrics, trial.aside if trial.aside.params else None)
+                return UpdateOutput(trial.metrics, trial.aside if trial.aside.params else None)
             times = -1 - done
         return None
 
     def learn(
-        self, population: Population, pieces: Sequence[Piece], env_steps: Tensor, diagnose: bool = False
+        self, population: Population, pieces: Sequence[MemberRollout], env_steps: Tensor, diagnose: bool = False
     ) -> dict[str, Tensor] | None:
         """The rest of an update, after its rollouts.
 
@@ -131,7 +131,7 @@ class Stretches:
         kinds = self._kinds(population, False, diagnose)
         if not kinds or not population.collector.sound(population.alive).all():
             return None
-        trial = _Trial(population, None, [env_steps, *_member_first(pieces[0].rollout)], diagnose)
+        trial = _Outputs(population, None, [env_steps, *_member_first(pieces[0].rollout)], diagnose)
         if self._run(trial, kinds, partial(self._learn_alone, diagnose), 1) < 0:
             return None
         trial.take_effect(1)
@@ -140,15 +140,15 @@ class Stretches:
     def _learn_alone(self, diagnose: bool, one: Population, given: Sequence[Tensor]) -> Any:
         env_steps, *rollout = given
         own = Rollout(*(tensor.transpose(0, 1) for tensor in rollout))
-        return self._learn(one, [Piece(None, own, own)], env_steps, [0] * diagnose)
+        return self._learn(one, [MemberRollout(None, own, own)], env_steps, [0] * diagnose)
 
-    def _kinds(self, population: Population, acts: bool, diagnose: bool) -> list[Kind]:
+    def _kinds(self, population: Population, acts: bool, diagnose: bool) -> list[OptimizerGroup]:
         """The kinds that have members; none if one is known not to be captured."""
-        kinds = kinds_of(population, acts)
+        kinds = group_by_optimizer(population, acts)
         forms = [_Form(acts, diagnose, kind.number) for kind in kinds]
         return [] if None in [self._captured.get(form, ...) for form in forms] else kinds
 
-    def _run(self, trial: "_Trial", kinds: Sequence[Kind], work: "Work", times: int) -> int:
+    def _run(self, trial: "_Outputs", kinds: Sequence[OptimizerGroup], work: "Work", times: int) -> int:
         """How many updates a member made, at most; or ``-1 - n``, where not all were fine after n of them."""
         done = []
         for kind in kinds:
@@ -175,7 +175,7 @@ class _Form(NamedTuple):
     kind: int
 
 
-class _Trial:
+class _Outputs:
     """What becomes of members, beside what they are, until it is clear that none has broken.
 
     Args:
@@ -193,9 +193,11 @@ class _Trial:
         self.env_state = [] if envs is None else [column.clone() for column in envs.state]
         wanted = envs is not None and bool((given[0] < torch.inf).any())
         params = map_tree(_blank, population.params) if wanted else {}
-        self.aside = Aside(torch.full((population.size,), torch.nan, dtype=torch.float64), params)
+        self.aside = Snapshots(torch.full((population.size,), torch.nan, dtype=torch.float64), params)
 
-    def moves(self, kind: Kind, metrics: Iterable[str]) -> list[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
+    def moves(
+        self, kind: OptimizerGroup, metrics: Iterable[str]
+    ) -> list[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
         """Where tensors come from and go to, and rows of them, in the order of :attr:`_Captured.here`."""
         population, own = self.population, torch.arange(len(kind.rows))
         self.opt_states[kind.number] = map_tree(_blank, kind.state)
@@ -249,13 +251,13 @@ class _Captured(NamedTuple):
     """
 
     member: Population
-    program: Program
+    program: Graph
     here: list[Tensor]
     aside: list[Tensor]
     metrics: dict[str, Tensor]
 
-    def run(self, trial: _Trial, kind: Kind, times: int) -> Tensor:
-        """For the members of the kind; returns what :meth:`pgkit.compiler.graph.Program.run` does."""
+    def run(self, trial: _Outputs, kind: OptimizerGroup, times: int) -> Tensor:
+        """For the members of the kind; returns what :meth:`pgkit.compiler.graph.Graph.run` does."""
         rows = [
             (source.contiguous(), target, places)
             for sources, targets, places in trial.moves(kind, self.metrics)
@@ -263,12 +265,12 @@ class _Captured(NamedTuple):
         ]
         sources, targets, places = (list(column) for column in zip(*rows, strict=True))
         to = [trial.aside.env_steps, *trial.aside.params.values()] if trial.aside.params else []
-        aside = Moves(to, to, [kind.rows] * len(to), self.aside[: len(to)])
-        moves = Moves(sources, targets, places, [*self.here, *self.metrics.values()])
+        aside = MemberBuffers(to, to, [kind.rows] * len(to), self.aside[: len(to)])
+        moves = MemberBuffers(sources, targets, places, [*self.here, *self.metrics.values()])
         return self.program.run(len(kind.rows), times, moves, aside)
 
 
-def _captured(trial: _Trial, kind: Kind, work: Work) -> _Captured | None:
+def _captured(trial: _Outputs, kind: OptimizerGroup, work: Work) -> _Captured | None:
     """None if an update does what cannot be captured."""
     acts, one = trial.envs is not None, trial.population.take(kind.rows[:1])
     one.optimizer, one.opt_state = kind.optimizer, kind.optimizer.take(kind.state, torch.zeros(1, dtype=torch.int64))
@@ -295,7 +297,7 @@ def _captured(trial: _Trial, kind: Kind, work: Work) -> _Captured | None:
                 more.copy_(env_steps < until)
     except NotCaptured:
         return None
-    program = Program(capture.steps, made.finite, due, more)
+    program = Graph(capture.steps, made.finite, due, more)
     if not _repeats(program, before, metrics, one, work, given):
         return None
     of_envs = len(_elementwise(one).state) if acts else 0
@@ -305,7 +307,7 @@ def _captured(trial: _Trial, kind: Kind, work: Work) -> _Captured | None:
 
 
 def _repeats(
-    program: Program,
+    program: Graph,
     state: list[Tensor],
     metrics: Mapping[str, Tensor],
     one: Population,
@@ -313,11 +315,11 @@ def _repeats(
     given: list[Tensor],
 ) -> bool:
     """Whether a program makes of the next update what Python makes of it: it holds no number that Python has read."""
-    other, acts = one.take(torch.zeros(1, dtype=torch.int64)), isinstance(one.collector.envs, _Alone)
+    other, acts = one.take(torch.zeros(1, dtype=torch.int64)), isinstance(one.collector.envs, _SingleMemberEnvs)
     if acts:
         _step_alone(other, _elementwise(one))
     made = work(other, [tensor.clone() for tensor in given])
-    other.params, nothing = made.params, Moves([], [], [], [])
+    other.params, nothing = made.params, MemberBuffers([], [], [], [])
     program.run(1, 1, nothing, nothing)
     measured = [made.metrics[tag].double() for tag in metrics]
     pairs = zip([*state, *metrics.values()], [*_state(other, acts), *measured], strict=True)
@@ -330,7 +332,7 @@ def _step_alone(one: Population, envs: Elementwise) -> None:
     if one.rollout_steps is None:
         one.collector.longest = one.collector.longest or one.collector.envs.info.max_episode_steps
     own = ([column[: one.collector.count].clone() for column in part] for part in columns)
-    one.collector.envs = _Alone(Elementwise(step, *own))  # type: ignore[assignment] # all that is asked of it
+    one.collector.envs = _SingleMemberEnvs(Elementwise(step, *own))  # type: ignore[assignment] # all that is asked of it
     one.collector.members = torch.zeros(1, dtype=torch.int64)
 
 
@@ -345,7 +347,7 @@ def _elementwise(one: Population) -> Elementwise:
     return one.collector.envs.elementwise  # type: ignore[attr-defined] # it has one
 
 
-class _Alone(NamedTuple):
+class _SingleMemberEnvs(NamedTuple):
     """Environments of one member."""
 
     elementwise: Elementwise

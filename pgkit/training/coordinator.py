@@ -16,8 +16,8 @@ from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError
 from pgkit.rollouts.evaluate import Episodes
 from pgkit.runs import env_errors
-from pgkit.runs.writer import Past, Record
-from pgkit.system.files import Unwritable
+from pgkit.runs.writer import ResumeState, RunWriter
+from pgkit.system.files import WriteError
 from pgkit.system.progress import ProgressBar
 from pgkit.system.signals import StopSignals
 from pgkit.training.result import TrainResult
@@ -26,7 +26,7 @@ MemberRows = Mapping[int, tuple[float, Mapping[str, float]]]
 """(environment steps, number by tag) by member."""
 
 
-class Unrecorded(PgkitError):
+class ResultNotSaved(PgkitError):
     """Training is over, but the system refuses to write its end.
 
     Attributes:
@@ -38,7 +38,7 @@ class Unrecorded(PgkitError):
         self.result = result
 
 
-class Whole:
+class Coordinator:
     """A context: what happens inside is recorded, and can be resumed from the last checkpoint however it ends.
 
     Args:
@@ -59,7 +59,7 @@ class Whole:
         inexact: str | None,
         progress: bool,
         on_steps: Callable[[float], None] | None,
-        past: Past | None = None,
+        past: ResumeState | None = None,
     ) -> None:
         saved = past.saved["slices"] if past else []
         self.configs, self.directory = configs, directory
@@ -67,16 +67,16 @@ class Whole:
         self._steps = [steps_in(own) for own in saved] or [0.0] * len(sizes)
         self._states: list[dict[str, Any] | None] = [None] * len(sizes)
         self._unwritten: set[int] = set()  # slices with a state that is in no checkpoint
-        self._record = Record(directory, configs, inexact, past)
+        self._record = RunWriter(directory, configs, inexact, past)
         self._bar = ProgressBar(configs[0].steps * len(configs), progress)
         self._signals = StopSignals(f"pgkit resume {directory} continues")
         self._notes = list(past.differences) if past else []
         if inexact is not None and not self._notes:
             self._notes = [f"this run cannot be resumed exactly: {inexact}"]
-        self._refusal: Unwritable | None = None  # of the system to write, at the end of the run
+        self._refusal: WriteError | None = None  # of the system to write, at the end of the run
         self._started = time.perf_counter() - max((own["observer"]["seconds"] for own in saved), default=0.0)
 
-    def __enter__(self) -> "Whole":
+    def __enter__(self) -> "Coordinator":
         self._bar.start()
         if self.directory is not None:
             self._signals.__enter__()
@@ -97,13 +97,13 @@ class Whole:
     def _save_before(self, error: BaseException | None) -> None:
         """A slice that fails shall not cost what the others have done; Ctrl-C does not wait for it."""
         if isinstance(error, Exception) and self._unwritten and None not in self._states:
-            with suppress(Unwritable):
+            with suppress(WriteError):
                 self._checkpoint()
 
     def _close_record(self, error: BaseException | None) -> None:
         try:
             self._record.close()
-        except Unwritable:
+        except WriteError:
             if error is None:  # else that one is to be told
                 raise
 
@@ -165,7 +165,7 @@ class Whole:
         told = [row | reason for row, reason in zip(result.table, reasons, strict=True)]
         self._write(lambda: self._record.result(told, result.summary, result.wall_seconds))
         if self._refusal is not None:
-            raise Unrecorded(str(self._refusal), result)
+            raise ResultNotSaved(str(self._refusal), result)
         return result
 
     def _log(self, number: int, rows: MemberRows) -> None:
@@ -202,16 +202,16 @@ class Whole:
         """Do it; at the end of a run, a refusal of the system waits until the results are known."""
         try:
             action()
-        except Unwritable as error:
+        except WriteError as error:
             if not self._ending():
                 raise
             self._refusal = self._refusal or error
 
 
-class Here:
+class LocalChannel:
     """The outlet of a run's only slice, which trains in the process that writes."""
 
-    def __init__(self, whole: Whole) -> None:
+    def __init__(self, whole: Coordinator) -> None:
         self.recorded = whole.directory is not None
         self.tell, self.stop_wanted, self.stop_here = partial(whole.hear, 0), whole.stop_wanted, whole.stop_here
 

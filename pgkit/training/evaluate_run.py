@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pgkit.config.schema import resolve_device
-from pgkit.rollouts.evaluate import Player, play
+from pgkit.rollouts.evaluate import EvalKey, play
 from pgkit.runs.reader import saved_members
 from pgkit.system.cpu import settle
 from pgkit.training.population import build_envs, build_policy
@@ -51,7 +51,7 @@ def evaluate_run(
             build_policy(first, envs.info),
             {name: leaf.to(where) for name, leaf in params.items()},
             envs,
-            [Player(config.seed, seed) for config in configs],
+            [EvalKey(config.seed, seed) for config in configs],
             episodes,
             stream="report",
             deterministic=deterministic,

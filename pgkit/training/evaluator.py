@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.base import Environments
-from pgkit.rollouts.evaluate import Episodes, Player, play
-from pgkit.training.captured import Aside
+from pgkit.rollouts.evaluate import Episodes, EvalKey, play
+from pgkit.training.captured import Snapshots
 from pgkit.training.population import Population, build_envs
 from pgkit.tree import join, select, take_tree
 from pgkit.types import Params
@@ -68,9 +68,9 @@ class Evaluator:
         """Who waits, and the best of each member so far, as plain data."""
         return {"waiting": _stacked(self.waiting), "best": _stacked([self.best[k] for k in sorted(self.best)])}
 
-    def put_aside(self, population: Population, row: int, point: int, aside: Aside | None = None) -> None:
+    def snapshot(self, population: Population, row: int, point: int, aside: Snapshots | None = None) -> None:
         """Keep what it takes to evaluate the member at this row later; as it is, or was when it was put aside."""
-        here, now = torch.tensor([row], device=self.device), Aside(population.env_steps, population.params)
+        here, now = torch.tensor([row], device=self.device), Snapshots(population.env_steps, population.params)
         then = aside or now
         whole = (then.params, population.collector.obs_stats, then.env_steps)
         params, obs_stats, steps = select(whole, here)
@@ -88,7 +88,7 @@ class Evaluator:
             return []
         order = [torch.tensor([index]) for index in range(len(waiting))]
         params, obs_stats = join([(s.params, s.obs_stats) for s in waiting], order)
-        players = [Player(self.configs[s.member].seed, s.point) for s in waiting]
+        players = [EvalKey(self.configs[s.member].seed, s.point) for s in waiting]
         played = self.play(params, obs_stats, players, self.settings.episodes, "evaluation")
         rows = zip(waiting, played.returns, played.lengths, strict=True)
         evaluations = [Evaluation(s.member, s.point, s.env_steps, Episodes(*episodes)) for s, *episodes in rows]
@@ -105,7 +105,7 @@ class Evaluator:
         self,
         params: Params,
         obs_stats: dict[str, Tensor],
-        players: Sequence[Player],
+        players: Sequence[EvalKey],
         episodes: int,
         stream: str,
         deterministic: bool = False,

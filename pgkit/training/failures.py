@@ -11,7 +11,7 @@ from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError
 from pgkit.nn.policy import Policy
 from pgkit.training.extra_args import Batches
-from pgkit.training.population import Evidence, Population
+from pgkit.training.population import Population, UpdateTrace
 from pgkit.tree import select
 from pgkit.types import Batch, Params, Rollout
 
@@ -68,7 +68,7 @@ def _backward_source(population: Population, gradient: Gradient) -> str:
 
 
 @torch.no_grad()
-def first_bad(policy: Policy, evidence: Evidence, shown: Mapping[str, Tensor], grads: Params, row: int) -> str:
+def first_bad(policy: Policy, evidence: UpdateTrace, shown: Mapping[str, Tensor], grads: Params, row: int) -> str:
     """What it is, where and which number, in the order in which an update computes; empty if all are finite.
 
     Args:
@@ -81,7 +81,9 @@ def first_bad(policy: Policy, evidence: Evidence, shown: Mapping[str, Tensor], g
     return next(_all_bad(policy, evidence, shown, grads, row), "")
 
 
-def _all_bad(policy: Policy, evidence: Evidence, shown: Mapping[str, Tensor], grads: Params, row: int) -> Iterator[str]:
+def _all_bad(
+    policy: Policy, evidence: UpdateTrace, shown: Mapping[str, Tensor], grads: Params, row: int
+) -> Iterator[str]:
     for piece, (rows, batch) in zip(evidence.pieces, evidence.batches, strict=True):
         here = [row] if rows is None else (rows == row).nonzero().flatten().tolist()
         for p in here:
@@ -101,9 +103,9 @@ def _all_bad(policy: Policy, evidence: Evidence, shown: Mapping[str, Tensor], gr
 
 def _acting(raw: Rollout, p: int) -> Iterator[str]:
     """The first in time; a step goes observation, action, reward."""
-    everywhere = torch.ones_like(raw.valid[:, p])
-    masks = {"observation": torch.cat([everywhere, everywhere[:1]])}
-    masks |= {"action": raw.valid[:, p], "reward": raw.valid[:, p], "final observation": everywhere}
+    always = torch.ones_like(raw.valid[:, p])
+    masks = {"observation": torch.cat([always, always[:1]])}
+    masks |= {"action": raw.valid[:, p], "reward": raw.valid[:, p], "final observation": always}
     given = {"observation": raw.obs, "action": raw.action, "reward": raw.reward, "final observation": raw.final_obs}
     found = []
     for rank, (name, tensor) in enumerate(given.items()):

@@ -9,21 +9,21 @@ from torch import Tensor
 from pgkit import optim
 from pgkit.optim.base import freeze
 from pgkit.optim.update import add_updates, move
-from pgkit.rollouts.trajectory import Piece
+from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.training import diagnostics, extra_args, failures
-from pgkit.training.captured import Gone, Stretches
+from pgkit.training.captured import CapturedUpdates, UpdateOutput
 from pgkit.training.extra_args import Batches
-from pgkit.training.monitor import Observer
-from pgkit.training.population import Evidence, Population, take_config
+from pgkit.training.monitor import Monitor
+from pgkit.training.population import Population, UpdateTrace, take_config
 from pgkit.training.result import TrainResult
 from pgkit.tree import join_pieces, select
 from pgkit.types import Batch, Params
 
 
-def run(population: Population, observer: Observer, debug_numerics: bool = False) -> TrainResult:
+def run(population: Population, observer: Monitor, debug_numerics: bool = False) -> TrainResult:
     """Train until every member has left."""
     observer.begin()
-    stretches = Stretches(attempt, learn)
+    stretches = CapturedUpdates(compute_update, learn)
     while population.size:
         advance(population, observer, stretches, debug_numerics)
         population = retire(population, observer)
@@ -31,7 +31,9 @@ def run(population: Population, observer: Observer, debug_numerics: bool = False
     return observer.finish()
 
 
-def advance(population: Population, observer: Observer, stretches: Stretches, debug_numerics: bool = False) -> None:
+def advance(
+    population: Population, observer: Monitor, stretches: CapturedUpdates, debug_numerics: bool = False
+) -> None:
     """As many updates as nobody needs to look at, where that is possible, or one."""
     diagnose, unseen = observer.due(population), 0 if debug_numerics else observer.unseen(population)
     if population.rollout_steps is not None:
@@ -39,14 +41,14 @@ def advance(population: Population, observer: Observer, stretches: Stretches, de
     marks, until = observer.marks(population), observer.until(population)
     gone = stretches.go(population, unseen, marks, until, bool(diagnose))
     if gone is None:
-        gone = Gone(update(population, diagnose, None if debug_numerics else stretches))
+        gone = UpdateOutput(update(population, diagnose, None if debug_numerics else stretches))
     if debug_numerics:
         failures.stop_at_bad_number(population, observer.configs, gradient)
     observer.see(population, gone.metrics, gone.aside)
 
 
 def update(
-    population: Population, diagnose: Sequence[int] = (), stretches: Stretches | None = None
+    population: Population, diagnose: Sequence[int] = (), stretches: CapturedUpdates | None = None
 ) -> dict[str, Tensor]:
     """One rollout and one optimizer step; returns metrics ``(P,)``, many more of them to ``diagnose`` members by row.
 
@@ -61,7 +63,7 @@ def update(
     made = learn(population, pieces, env_steps, diagnose)
     population.alive = population.collector.sound(population.alive & made.finite)
     population.params = freeze(made.params, before, population.alive)
-    population.evidence = Evidence(made.pieces, made.batches, before, obs_stats, made.largest)
+    population.evidence = UpdateTrace(made.pieces, made.batches, before, obs_stats, made.largest)
     population.updates += 1
     if "kl" in population.optimizer.needs:
         population.kl = extra_args.kl_of_update(population.policy, made.batches, before, population.params)
@@ -70,7 +72,7 @@ def update(
     return made.metrics
 
 
-class Attempt(NamedTuple):
+class UpdateResult(NamedTuple):
     """What an update makes; members where not ``finite`` keep the parameters that they had.
 
     Attributes:
@@ -82,7 +84,7 @@ class Attempt(NamedTuple):
         metrics: ``(P,)`` each.
     """
 
-    pieces: list[Piece]
+    pieces: list[MemberRollout]
     batches: Batches
     params: Params
     largest: Tensor
@@ -90,13 +92,15 @@ class Attempt(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-def attempt(population: Population, diagnose: Sequence[int] = ()) -> Attempt:
+def compute_update(population: Population, diagnose: Sequence[int] = ()) -> UpdateResult:
     """One rollout and one optimizer step; the environments and the optimizer's state are one further then."""
     env_steps = population.env_steps
     return learn(population, population.collect(), env_steps, diagnose)
 
 
-def learn(population: Population, pieces: list[Piece], env_steps: Tensor, diagnose: Sequence[int] = ()) -> Attempt:
+def learn(
+    population: Population, pieces: list[MemberRollout], env_steps: Tensor, diagnose: Sequence[int] = ()
+) -> UpdateResult:
     """One optimizer step by these rollouts, before which there were so many steps ``(P,)``.
 
     The optimizer's state is one further then.
@@ -108,7 +112,7 @@ def learn(population: Population, pieces: list[Piece], env_steps: Tensor, diagno
     if diagnose:
         measured |= diagnostics.of_policy(population.policy, batches, population.params, moved, diagnose)
     finite = (loss.abs() < torch.inf) & (largest < torch.inf).all(0)  # fewer operations than isfinite
-    return Attempt(pieces, batches, moved, largest, finite, metrics | measured)
+    return UpdateResult(pieces, batches, moved, largest, finite, metrics | measured)
 
 
 def optimize(
@@ -129,7 +133,7 @@ def optimize(
 
 
 @torch.no_grad()
-def targets(population: Population, piece: Piece) -> Batch:
+def targets(population: Population, piece: MemberRollout) -> Batch:
     """What the agent makes of a rollout."""
     params, config = select(population.params, piece.rows), take_config(population.agent_config, piece.rows)
     return population.agent.targets(population.policy, params, piece.rollout, config)
@@ -152,7 +156,7 @@ def gradient(population: Population, batches: Batches) -> tuple[Tensor, Params, 
     return join_pieces(parts, [rows for rows, _ in batches])
 
 
-def retire(population: Population, observer: Observer) -> Population:
+def retire(population: Population, observer: Monitor) -> Population:
     """The population without the members that have used their budget or have failed; the observer keeps those."""
     stay = (population.env_steps < population.budget) & population.alive
     if stay.all():

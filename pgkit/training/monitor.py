@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from pgkit.config.schema import TrainConfig
-from pgkit.rollouts.evaluate import Player
-from pgkit.training.captured import Aside
+from pgkit.rollouts.evaluate import EvalKey
+from pgkit.training.captured import Snapshots
 from pgkit.training.evaluator import Evaluator, packed, unpacked
 from pgkit.training.population import Population
 from pgkit.training.result import TrainResult, evaluation_row
-from pgkit.training.schedule import Marks
+from pgkit.training.schedule import StepSchedule
 from pgkit.tree import join
 
 CHECKPOINT_SECONDS = 300.0  # at least so often, beside the evenly spaced ones
@@ -22,7 +22,7 @@ CHECKPOINT_SECONDS = 300.0  # at least so often, beside the evenly spaced ones
 UNSEEN_STEPS = 100_000  # of whole episodes, all members together: not by time, so that rows come in the same order
 
 
-class Outlet(Protocol):
+class Channel(Protocol):
     """Where a slice of a run tells what it sees, and hears that it is to stop.
 
     Attributes:
@@ -32,7 +32,7 @@ class Outlet(Protocol):
     recorded: bool
 
     def tell(self, kind: str, content: Any) -> None:
-        """Tell what :meth:`pgkit.training.coordinator.Whole.hear` understands."""
+        """Tell what :meth:`pgkit.training.coordinator.Coordinator.hear` understands."""
 
     def stop_wanted(self) -> bool:
         """Whether a state and :meth:`stop_here` are asked for."""
@@ -41,7 +41,7 @@ class Outlet(Protocol):
         """Raises something if a stop was asked for: nothing would be lost now."""
 
 
-class Observer:
+class Monitor:
     """A context: what happens to the members of a slice inside is told.
 
     Args:
@@ -56,17 +56,17 @@ class Observer:
         self,
         parts: Sequence[Population],
         configs: Sequence[TrainConfig],
-        outlet: Outlet,
+        outlet: Channel,
         exact: bool = True,
         saved: Mapping[str, Any] | None = None,
     ) -> None:
         first, size = configs[0], len(configs)
         self.configs, self.parts = configs, list(parts)
         self._outlet, self._exact = outlet, exact
-        self._log_marks = Marks(size, first.steps_per_log, first.steps_per_log)
+        self._log_marks = StepSchedule(size, first.steps_per_log, first.steps_per_log)
         points, apart = first.evaluation.points, first.steps / max(1, first.checkpoint_points)
-        self._evaluation_marks = Marks(size, first.steps / max(1, points), 0, most=points + 1)
-        self._checkpoint_marks = Marks(1, apart, apart)
+        self._evaluation_marks = StepSchedule(size, first.steps / max(1, points), 0, most=points + 1)
+        self._checkpoint_marks = StepSchedule(1, apart, apart)
         self._evaluator = Evaluator(parts[-1], configs, saved and saved["evaluator"])
         self._evaluations = unpacked(saved["evaluations"]) if saved else []
         self.reasons: dict[int, str] = dict(saved["reasons"]) if saved else {}
@@ -81,7 +81,7 @@ class Observer:
         self._started = time.perf_counter() - (saved["seconds"] if saved else 0.0)
         self._saved_at = time.perf_counter()
 
-    def __enter__(self) -> "Observer":
+    def __enter__(self) -> "Monitor":
         return self
 
     def __exit__(
@@ -98,7 +98,7 @@ class Observer:
         self._save()
         population = self.parts[-1]
         if not any(self._evaluation_marks.passed):  # resumed, the next update comes first, as it would have
-            self._put_aside(population, population.members.tolist(), population.env_steps.tolist())
+            self._snapshot(population, population.members.tolist(), population.env_steps.tolist())
 
     def unseen(self, population: Population) -> int:
         """How many updates nobody needs to look at but the last, which may be for a log row, or the end.
@@ -133,12 +133,12 @@ class Observer:
         unseen = population.env_steps + UNSEEN_STEPS / population.size
         return torch.stack([rows, evaluations, unseen]).amin(0).clamp(max=population.budget)
 
-    def _at(self, marks: Marks, population: Population, wanted: bool) -> Tensor:
+    def _at(self, marks: StepSchedule, population: Population, wanted: bool) -> Tensor:
         """Where each member passes the next of these marks, float64 ``(P,)``."""
         at = [marks.at(marks.passed[member]) if wanted else float("inf") for member in population.members.tolist()]
         return torch.tensor(at, dtype=torch.float64)
 
-    def see(self, population: Population, metrics: Mapping[str, Tensor], aside: Aside | None = None) -> None:
+    def see(self, population: Population, metrics: Mapping[str, Tensor], aside: Snapshots | None = None) -> None:
         """Look at the population after an update, or a stretch of them in which members were put aside."""
         self.parts[-1] = population
         members, env_steps = population.members.tolist(), population.env_steps.tolist()
@@ -146,7 +146,7 @@ class Observer:
         if self._to_log:
             self._log(population, metrics)
         self._to_log = {members[row] for row in self._log_marks.due(members, self._taken(population, env_steps))}
-        self._put_aside(population, members, env_steps, aside)
+        self._snapshot(population, members, env_steps, aside)
         self._outlet.tell("steps", self._steps)
 
     def keep(self, leaving: Population, staying: Population, reasons: Mapping[int, str]) -> None:
@@ -182,7 +182,7 @@ class Observer:
         trees = [(part.params, part.collector.obs_stats, part.alive, part.env_steps) for part in parts]
         params, obs_stats, alive, env_steps = join(trees, rows)
         settings = self.configs[0].evaluation
-        players = [Player(config.seed, 0) for config in self.configs]
+        players = [EvalKey(config.seed, 0) for config in self.configs]
         episodes = self._evaluator.play(params, obs_stats, players, settings.final_episodes, "report")
         table = [
             {"seed": config.seed, "failed": not bool(alive[k]), "env_steps": int(env_steps[k])}
@@ -222,13 +222,13 @@ class Observer:
         self._outlet.tell("state", {"parts": states, "observer": self.state()})
         self._saved_at = time.perf_counter()
 
-    def _put_aside(
-        self, population: Population, members: list[int], env_steps: list[float], aside: Aside | None = None
+    def _snapshot(
+        self, population: Population, members: list[int], env_steps: list[float], aside: Snapshots | None = None
     ) -> None:
         if self.configs[0].evaluation.points == 0:
             return
         for row in self._evaluation_marks.due(members, env_steps):
-            self._evaluator.put_aside(population, row, self._evaluation_marks.passed[members[row]] - 1, aside)
+            self._evaluator.snapshot(population, row, self._evaluation_marks.passed[members[row]] - 1, aside)
         if self._evaluator.enough(len(members)):
             self._play_waiting()
 

@@ -8,14 +8,14 @@ from torch import Tensor
 from pgkit.nn.policy import Policy
 from pgkit.optim.base import Optimizer
 from pgkit.rollouts.collector import Collector
-from pgkit.system.cpu import compiles
+from pgkit.system.cpu import use_compiled
 from pgkit.training.population import Population
 
 MOST_SAMPLES = 2**16
 """Of whole episodes, of one member: a program has room for the longest that there may be."""
 
 
-class Kind(NamedTuple):
+class OptimizerGroup(NamedTuple):
     """Members that share an optimizer.
 
     Attributes:
@@ -31,26 +31,26 @@ class Kind(NamedTuple):
     state: Any
 
 
-def kinds_of(population: Population, acts: bool) -> list[Kind]:
+def group_by_optimizer(population: Population, acts: bool) -> list[OptimizerGroup]:
     """The kinds that have members; none if it is clear that nothing can be captured."""
     optimizer, state, collector = population.optimizer, population.opt_state, population.collector
-    on_cpu = compiles(torch.float32, population.members.device)
+    on_cpu = use_compiled(torch.float32, population.members.device)
     if not on_cpu or "kl" in optimizer.needs or not _is_pure(optimizer):
         return []
     if population.rollout_steps is None and not (acts and _are_episodes_captured(collector, population.policy)):
         return []
     if "kind" not in state:
-        return [Kind(0, optimizer, torch.arange(population.size), state)]
+        return [OptimizerGroup(0, optimizer, torch.arange(population.size), state)]
     rows = [(state["kind"] == index).nonzero().squeeze(1) for index in range(len(optimizer.parts))]
     kinds = zip(range(len(rows)), optimizer.parts, rows, state["states"], strict=True)
-    return [Kind(*kind) for kind in kinds if len(kind[2])]
+    return [OptimizerGroup(*kind) for kind in kinds if len(kind[2])]
 
 
 def _are_episodes_captured(collector: Collector, policy: Policy) -> bool:
     """Whether environments wait for a new episode, and a program of whole ones would not be too large."""
     longest = collector.envs.info.max_episode_steps
     fits = longest is not None and longest * collector.count <= MOST_SAMPLES
-    return collector.waiting and policy.packs and fits
+    return collector.waiting and policy.supports_packing and fits
 
 
 def _is_pure(optimizer: Optimizer) -> bool:

@@ -18,15 +18,15 @@ from pgkit.errors import PgkitError
 from pgkit.nn.distributions import head_for
 from pgkit.nn.policy import Policy
 from pgkit.optim.base import Optimizer
-from pgkit.rollouts.collector import Collector, Scaling
-from pgkit.rollouts.trajectory import Piece
+from pgkit.rollouts.collector import Collector, Normalization
+from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.seeding import stream_seed
 from pgkit.system.cpu import settle
 from pgkit.tree import Rows, select, take_tree
 from pgkit.types import Batch, Params
 
 
-class Evidence(NamedTuple):
+class UpdateTrace(NamedTuple):
     """What an update had at hand, kept until the next one: enough to say why a member failed in it.
 
     Attributes:
@@ -37,7 +37,7 @@ class Evidence(NamedTuple):
         largest: ``(L, P)`` largest magnitude in each leaf of the parameters after the update, in their order.
     """
 
-    pieces: Sequence[Piece]
+    pieces: Sequence[MemberRollout]
     batches: Sequence[tuple[Rows, Batch]]
     params: Params
     obs_stats: dict[str, Tensor]
@@ -79,7 +79,7 @@ class Population:
     alive: Tensor
     kl: Tensor
     updates: int = 0
-    evidence: Evidence | None = None
+    evidence: UpdateTrace | None = None
 
     @property
     def size(self) -> int:
@@ -92,7 +92,7 @@ class Population:
         return self.collector.env_steps
 
     @torch.no_grad()
-    def collect(self) -> list[Piece]:
+    def collect(self) -> list[MemberRollout]:
         """Let everybody act."""
         if self.rollout_steps is None:
             return self.collector.episodes(self.params)
@@ -122,7 +122,7 @@ class Population:
         state = {"opt_state": self.optimizer.dump(self.opt_state), "updates": self.updates}
         return own | state | self.collector.state(envs)
 
-    def resumed(self, saved: Mapping[str, Any], anew: bool = False) -> "Population":
+    def resumed(self, saved: Mapping[str, Any], restart: bool = False) -> "Population":
         """The members of a state, found in this fresh population, as they were; ``anew``: but at new episodes.
 
         Raises:
@@ -135,7 +135,7 @@ class Population:
                 raise PgkitError(f"the checkpoint's parameter {name} has shape {shape}, expected {tuple(leaf.shape)}")
         return replace(
             fresh,
-            collector=fresh.collector.resumed(saved, anew),
+            collector=fresh.collector.resumed(saved, restart),
             params=saved["params"],
             opt_state=self.optimizer.load(saved["opt_state"], saved["params"]),
             alive=saved["alive"],
@@ -144,7 +144,7 @@ class Population:
         )
 
 
-def build(configs: Sequence[TrainConfig], beginning: int = 0) -> Population:
+def build(configs: Sequence[TrainConfig], restart_count: int = 0) -> Population:
     """A population at its start: environments reset, parameters drawn, optimizers initialised.
 
     Args:
@@ -161,12 +161,12 @@ def build(configs: Sequence[TrainConfig], beginning: int = 0) -> Population:
     if device.type == "cpu":
         settle()
     envs = build_envs(first, len(seeds) * first.envs_per_member, device)
-    streams = range(beginning * first.envs_per_member, (beginning + 1) * first.envs_per_member)
+    streams = range(restart_count * first.envs_per_member, (restart_count + 1) * first.envs_per_member)
     env_seeds = [stream_seed(seed, "env", n) for seed in seeds for n in streams]
     policy = build_policy(first, envs.info)
     obs = envs.reset(env_seeds).view(len(seeds), first.envs_per_member, -1)
     agent_config = agent_config.model_copy(update={n: v.to(device) for n, v in tensors_of(agent_config).items()})
-    scaling = Scaling(
+    scaling = Normalization(
         first.env.reward_scale, first.env.normalize_observations, first.env.normalize_rewards, agent_config.gamma
     )
     params = {name: leaf.to(device) for name, leaf in policy.init(seeds).items()}
@@ -187,7 +187,7 @@ def build(configs: Sequence[TrainConfig], beginning: int = 0) -> Population:
 
 
 def build_again(
-    configs: Sequence[TrainConfig], states: Sequence[Mapping[str, Any]], beginning: int
+    configs: Sequence[TrainConfig], states: Sequence[Mapping[str, Any]], restart_count: int
 ) -> list[Population]:
     """The parts of a population as they were; environments that were not saved begin anew.
 
@@ -199,11 +199,11 @@ def build_again(
     Raises:
         PgkitError: as :func:`build` and :meth:`Population.resumed`; the environments are closed then.
     """
-    fresh = build(configs, beginning)
+    fresh = build(configs, restart_count)
     try:
         *left, training = states
-        anew = training["envs"] is None and len(training["members"]) > 0
-        return [*(fresh.resumed(state) for state in left), fresh.resumed(training, anew)]
+        restart = training["envs"] is None and len(training["members"]) > 0
+        return [*(fresh.resumed(state) for state in left), fresh.resumed(training, restart)]
     except BaseException:
         fresh.collector.envs.close()
         raise

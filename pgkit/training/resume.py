@@ -25,13 +25,13 @@ from pgkit.optim.partition import of_one_member
 from pgkit.runs import checkpoint, provenance
 from pgkit.runs.directory import hold, is_finished, new_run
 from pgkit.runs.reader import read_settings, rows_until, sizes_of, steps_of
-from pgkit.runs.writer import Past, flat, labels, write_settings
+from pgkit.runs.writer import ResumeState, flat, labels, write_settings
 from pgkit.system.files import sweep
-from pgkit.training.coordinator import Whole
+from pgkit.training.coordinator import Coordinator
 from pgkit.training.evaluator import of_member
 from pgkit.training.result import TrainResult
-from pgkit.training.train import PopulationSlice
-from pgkit.training.workers import Job, Slices, prepare
+from pgkit.training.train import PopulationWorker
+from pgkit.training.workers import Workers, WorkerTask, prepare
 from pgkit.tree import take_tree
 
 WITHOUT_EFFECT = ("checkpoint_points", "keep_checkpoints")
@@ -85,7 +85,7 @@ def resume(
         with slices:
             checkpoint.forget_after(path)
             inexact: str | None = past.saved["inexact"]
-            with Whole(configs, sizes_of(saved), directory, inexact, progress, on_steps, past) as whole:
+            with Coordinator(configs, sizes_of(saved), directory, inexact, progress, on_steps, past) as whole:
                 return whole.finish(slices.train(whole))
 
 
@@ -99,13 +99,13 @@ def read(directory: Path) -> tuple[Path, dict[str, Any]]:
         raise PgkitError(
             f"{directory} was stopped before its first checkpoint: pgkit train --overwrite starts it again"
         )
-    path, saved = checkpoint.go_back(directory / "checkpoints", device=None)
+    path, saved = checkpoint.load_latest_valid(directory / "checkpoints", device=None)
     if "slices" not in saved:
         raise PgkitError(f"checkpoint {path} has format 1: it can be evaluated, but not resumed")
     return path, saved
 
 
-def go_on(configs: Sequence[TrainConfig], saved: Mapping[str, Any], anyway: bool) -> tuple[Slices, Past]:
+def go_on(configs: Sequence[TrainConfig], saved: Mapping[str, Any], anyway: bool) -> tuple[Workers, ResumeState]:
     """The slices of the run as they were, and what is to be said of it.
 
     Raises:
@@ -118,21 +118,25 @@ def go_on(configs: Sequence[TrainConfig], saved: Mapping[str, Any], anyway: bool
     training = [own["parts"][-1] for own in saved["slices"]]
     if saved["inexact"] is None or not any(len(state["members"]) for state in training):
         try:
-            return prepare(jobs_of(configs, saved), PopulationSlice), Past(saved, saved["beginning"], found)
+            return prepare(jobs_of(configs, saved), PopulationWorker), ResumeState(saved, saved["beginning"], found)
         except NotReproduced as error:
             if not anyway:
                 raise PgkitError(f"{error}; --anyway lets episodes begin anew") from None
             saved = {**saved, "inexact": str(error)}
-    anew = {**saved, "beginning": saved["beginning"] + 1, "slices": [_without_envs(own) for own in saved["slices"]]}
-    past = Past(saved, anew["beginning"], [*found, f"all episodes begin anew: {saved['inexact']}"])
-    return prepare(jobs_of(configs, anew), PopulationSlice), past
+    restarted = {
+        **saved,
+        "beginning": saved["beginning"] + 1,
+        "slices": [_without_envs(own) for own in saved["slices"]],
+    }
+    past = ResumeState(saved, restarted["beginning"], [*found, f"all episodes begin anew: {saved['inexact']}"])
+    return prepare(jobs_of(configs, restarted), PopulationWorker), past
 
 
-def jobs_of(configs: Sequence[TrainConfig], saved: Mapping[str, Any]) -> list[Job]:
+def jobs_of(configs: Sequence[TrainConfig], saved: Mapping[str, Any]) -> list[WorkerTask]:
     """What each slice in a checkpoint is to do."""
     own, more = iter(configs), {"inexact": saved["inexact"], "beginning": saved["beginning"]}
     pieces = [list(islice(own, size)) for size in sizes_of(saved)]
-    return [Job(piece, True, saved=state, **more) for piece, state in zip(pieces, saved["slices"], strict=True)]
+    return [WorkerTask(piece, True, saved=state, **more) for piece, state in zip(pieces, saved["slices"], strict=True)]
 
 
 def _without_envs(saved: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +187,7 @@ def take_out(directory: Path, label: str, out: Path) -> None:
         checkpoint.save_step(out / "checkpoints", steps_of(tree), tree)
 
 
-def _taken(jobs: Sequence[Job], member: int) -> dict[str, Any]:
+def _taken(jobs: Sequence[WorkerTask], member: int) -> dict[str, Any]:
     """The only slice of a run that goes on with this member."""
     for job in jobs:
         if member < len(job.configs):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 
-class Marks:
+class StepSchedule:
     """Evenly spaced points on every member's way, at multiples of ``spacing`` environment steps from ``first`` on.
 
     There are ``most`` of them, so that a last rollout longer than the spacing passes none beyond the budget.

@@ -8,12 +8,12 @@ from pathlib import Path
 from pgkit.config.schema import TrainConfig, resolve_device
 from pgkit.errors import PgkitError
 from pgkit.runs.directory import check_run_directory, new_run
-from pgkit.training.coordinator import Whole
+from pgkit.training.coordinator import Coordinator
 from pgkit.training.loop import retire, run
-from pgkit.training.monitor import Observer, Outlet
+from pgkit.training.monitor import Channel, Monitor
 from pgkit.training.population import Population, build, build_again
 from pgkit.training.result import TrainResult
-from pgkit.training.workers import Job, cut, prepare
+from pgkit.training.workers import WorkerTask, cut, prepare
 
 
 def train(
@@ -49,11 +49,11 @@ def train(
     pieces = cut(configs, workers)
     if len(pieces) > 1 and (reason := why_one_worker(configs[0])):
         raise PgkitError(f"workers = {workers}: {reason}, so only 1 is possible")
-    jobs = [Job(piece, directory is not None, debug_numerics) for piece in pieces]
+    jobs = [WorkerTask(piece, directory is not None, debug_numerics) for piece in pieces]
     with (
-        prepare(jobs, PopulationSlice) as slices,
+        prepare(jobs, PopulationWorker) as slices,
         nullcontext() if directory is None else new_run(directory, overwrite),
-        Whole(configs, [len(piece) for piece in pieces], directory, slices.inexact, progress, on_steps) as whole,
+        Coordinator(configs, [len(piece) for piece in pieces], directory, slices.inexact, progress, on_steps) as whole,
     ):
         return whole.finish(slices.train(whole))
 
@@ -77,25 +77,25 @@ def why_one_worker(config: TrainConfig) -> str | None:
     return None
 
 
-class PopulationSlice:
+class PopulationWorker:
     """Members of a run that are one population, new or from a checkpoint.
 
     Raises:
         PgkitError: the configurations do not fit together, or cannot run here or not go on.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: WorkerTask) -> None:
         self._job, saved = job, job.saved
-        again = saved and build_again(job.configs, saved["parts"], job.beginning)
+        again = saved and build_again(job.configs, saved["parts"], job.restart_count)
         self._parts: list[Population] = again or [build(job.configs)]
         envs = self._parts[-1].collector.envs
         self.inexact = envs.why_inexact() if job.recorded and saved is None else job.inexact
 
-    def train(self, outlet: Outlet) -> TrainResult:
+    def train(self, outlet: Channel) -> TrainResult:
         """Train until every member has left."""
         job = self._job
         seen = job.saved and job.saved["observer"]
-        with Observer(self._parts, job.configs, outlet, self.inexact is None, seen) as observer:
+        with Monitor(self._parts, job.configs, outlet, self.inexact is None, seen) as observer:
             return run(retire(self._parts[-1], observer), observer, job.debug_numerics)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """The members of a run in slices, each trained as one population: the only one here, several in a process each.
 
 Members share nothing, so that their numbers do not depend on the slices. A process sends what its observer tells, and
-the parent hands it to the :class:`pgkit.training.coordinator.Whole`, which alone writes.
+the parent hands it to the :class:`pgkit.training.coordinator.Coordinator`, which alone writes.
 """
 
 import pickle
@@ -25,15 +25,15 @@ from pgkit.runs.checkpoint import plain
 from pgkit.runs.provenance import cpu_seconds
 from pgkit.system import processes
 from pgkit.system.signals import SIGNALS
-from pgkit.training.coordinator import Here, Whole
-from pgkit.training.monitor import Outlet
+from pgkit.training.coordinator import Coordinator, LocalChannel
+from pgkit.training.monitor import Channel
 from pgkit.training.result import TrainResult
 
 SECONDS_BETWEEN_LOOKS = 0.2
 """How long a signal may go unnoticed."""
 
 
-class Job(NamedTuple):
+class WorkerTask(NamedTuple):
     """What a slice is to do.
 
     Attributes:
@@ -50,10 +50,10 @@ class Job(NamedTuple):
     debug_numerics: bool = False
     saved: dict[str, Any] | None = None
     inexact: str | None = None
-    beginning: int = 0
+    restart_count: int = 0
 
 
-class Slice(Protocol):
+class Worker(Protocol):
     """Members that are trained together.
 
     Attributes:
@@ -62,14 +62,14 @@ class Slice(Protocol):
 
     inexact: str | None
 
-    def train(self, outlet: Outlet) -> TrainResult:
+    def train(self, outlet: Channel) -> TrainResult:
         """Train until every member has left."""
 
     def close(self) -> None:
         """Free the environments."""
 
 
-class Slices(AbstractContextManager["Slices"], Protocol):
+class Workers(AbstractContextManager["Workers"], Protocol):
     """All slices of a run, ready to be trained; a context that frees what they hold.
 
     Attributes:
@@ -78,7 +78,7 @@ class Slices(AbstractContextManager["Slices"], Protocol):
 
     inexact: str | None
 
-    def train(self, whole: Whole) -> list[TrainResult]:
+    def train(self, whole: Coordinator) -> list[TrainResult]:
         """Train until every member has left."""
 
 
@@ -100,7 +100,7 @@ def cut(configs: Sequence[TrainConfig], slices: int) -> list[Sequence[TrainConfi
     return [configs[begin:end] for begin, end in pairwise(bounds)]
 
 
-def prepare(jobs: Sequence[Job], make: Callable[[Job], Slice]) -> "Slices":
+def prepare(jobs: Sequence[WorkerTask], make: Callable[[WorkerTask], Worker]) -> "Workers":
     """The slices of a run, before their first update.
 
     Args:
@@ -110,16 +110,16 @@ def prepare(jobs: Sequence[Job], make: Callable[[Job], Slice]) -> "Slices":
     Raises:
         whatever ``make`` raises.
     """
-    return InWorkers(jobs, make) if len(jobs) > 1 else InThisProcess(make(jobs[0]))
+    return ProcessWorkers(jobs, make) if len(jobs) > 1 else LocalWorkers(make(jobs[0]))
 
 
-class InThisProcess:
+class LocalWorkers:
     """A run of one slice, in the process that writes."""
 
-    def __init__(self, slice_: Slice) -> None:
+    def __init__(self, slice_: Worker) -> None:
         self._slice, self.inexact = slice_, slice_.inexact
 
-    def __enter__(self) -> "InThisProcess":
+    def __enter__(self) -> "LocalWorkers":
         return self
 
     def __exit__(
@@ -127,14 +127,14 @@ class InThisProcess:
     ) -> None:
         self._slice.close()
 
-    def train(self, whole: Whole) -> list[TrainResult]:
-        return [self._slice.train(Here(whole))]
+    def train(self, whole: Coordinator) -> list[TrainResult]:
+        return [self._slice.train(LocalChannel(whole))]
 
 
-class InWorkers:
+class ProcessWorkers:
     """A run of several slices, each in a process of its own, with one thread."""
 
-    def __init__(self, jobs: Sequence[Job], make: Callable[[Job], Slice]) -> None:
+    def __init__(self, jobs: Sequence[WorkerTask], make: Callable[[WorkerTask], Worker]) -> None:
         seeds = [list(dict.fromkeys((job.configs[0].seed, job.configs[-1].seed))) for job in jobs]
         self._members = [f"seed{'s' * (len(ends) > 1)} {' ... '.join(map(str, ends))}" for ends in seeds]
         self._workers: list[tuple[BaseProcess, Connection]] = []
@@ -151,7 +151,7 @@ class InWorkers:
             raise
         self.inexact: str | None = next(filter(None, begun), None)
 
-    def __enter__(self) -> "InWorkers":
+    def __enter__(self) -> "ProcessWorkers":
         return self
 
     def __exit__(
@@ -162,7 +162,7 @@ class InWorkers:
             process.join()
             connection.close()
 
-    def train(self, whole: Whole) -> list[TrainResult]:
+    def train(self, whole: Coordinator) -> list[TrainResult]:
         connections = {connection: number for number, (_, connection) in enumerate(self._workers)}
         results: dict[int, TrainResult] = {}
         while len(results) < len(connections):
@@ -183,7 +183,7 @@ class InWorkers:
                     whole.hear(number, kind, content)
         return [results[number] for number in range(len(connections))]
 
-    def _stop(self, whole: Whole) -> None:
+    def _stop(self, whole: Coordinator) -> None:
         """Ask all slices to stop, and stop once they have sent their last states."""
         if not self._stopping:
             self._stopping = True
@@ -218,7 +218,7 @@ class _Asked(Exception):
     """To stop."""
 
 
-class _Sender:
+class PipeChannel:
     """The outlet of a slice in a worker process."""
 
     def __init__(self, connection: Connection, recorded: bool) -> None:
@@ -245,7 +245,7 @@ class _Sender:
             raise _Asked
 
 
-def _work(connection: Connection, make: Callable[[Job], Slice]) -> None:
+def _work(connection: Connection, make: Callable[[WorkerTask], Worker]) -> None:
     """The life of a worker process: it ends with its parent, whose pipe breaks."""
     for number in SIGNALS:  # those to a whole group are for the parent, which asks for the last state
         signal.signal(number, signal.SIG_IGN)
@@ -257,8 +257,8 @@ def _work(connection: Connection, make: Callable[[Job], Slice]) -> None:
         _send(connection, ("failed", _portable(error), 0.0))
 
 
-def _do(job: Job, make: Callable[[Job], Slice], connection: Connection) -> None:
-    sender = _Sender(connection, job.recorded)
+def _do(job: WorkerTask, make: Callable[[WorkerTask], Worker], connection: Connection) -> None:
+    sender = PipeChannel(connection, job.recorded)
     with closing(make(job)) as slice_:
         _send(connection, ("begun", slice_.inexact, 0.0))
         try:

@@ -9,14 +9,14 @@ from helpers.small_comparison import TOML, write_toml
 
 from pgkit import stats
 from pgkit.compare.analysis.analyse import analyse
-from pgkit.compare.plan.baselines import Scale
+from pgkit.compare.plan.baselines import ScoreScale
 from pgkit.compare.plan.plan import Plan, Run, read_plan
 from pgkit.compare.report.html import write_report
 from pgkit.compare.selection.stages import stages
 from pgkit.compare.tables import Analysis, check_tables
 
 ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0")
-SCALES = {name: Scale(0.0, 1.0, 0.9) for name in ENVIRONMENTS}
+SCALES = {name: ScoreScale(0.0, 1.0, 0.9) for name in ENVIRONMENTS}
 BASELINES = pd.DataFrame(
     [
         {"environment": name, "policy": "random", "episodes": 10, "return_mean": 0.0, "return_sd": 1.0}

@@ -14,15 +14,15 @@ from pgkit.compare.analysis.analyse import analyse
 from pgkit.compare.execution.scheduler import forecast
 from pgkit.compare.execution.store import Store
 from pgkit.compare.execution.worker import run_chunk
-from pgkit.compare.plan.baselines import Scale
+from pgkit.compare.plan.baselines import ScoreScale
 from pgkit.compare.plan.plan import Plan, Run, read_plan
 from pgkit.compare.selection.scores import score_curves, score_runs
 from pgkit.compare.tables import SCHEMAS, Analysis, check_tables, schemas
-from pgkit.rollouts.evaluate import Player, play
+from pgkit.rollouts.evaluate import EvalKey, play
 from pgkit.training.population import build, build_envs
 
 WORDS = ['agents=["actor-critic"]', "evaluation.greedy=true"]
-SCALES = {"CartPole-v1": Scale(22.2, 500, 475)}
+SCALES = {"CartPole-v1": ScoreScale(22.2, 500, 475)}
 RUN = Run("tuning", "CartPole-v1", "actor-critic", "fast adam", 0.01, 3)
 
 
@@ -46,7 +46,7 @@ def test_points_are_played_with_most_likely_actions_on_the_evaluation_streams(pl
     evaluations = pgkit.train([config]).evaluations
     population = build([config])
     envs = build_envs(config, 2, torch.device("cpu"))
-    alone = play(population.policy, population.params, envs, [Player(3, 0)], 2, deterministic=True)
+    alone = play(population.policy, population.params, envs, [EvalKey(3, 0)], 2, deterministic=True)
     assert evaluations[0].greedy is not None
     assert evaluations[0].greedy.returns.tolist() == alone.returns[0].tolist()
     assert all(evaluation.greedy is not None for evaluation in evaluations)

@@ -22,7 +22,7 @@ from pgkit.compare.execution.executors import Event, LocalExecutor, RayExecutor
 from pgkit.compare.execution.scheduler import Unfinished, execute
 from pgkit.compare.execution.store import Store, read_json
 from pgkit.compare.execution.worker import run_chunk
-from pgkit.compare.plan.baselines import Scale, measure_baselines, scales
+from pgkit.compare.plan.baselines import ScoreScale, measure_baselines, scales
 from pgkit.compare.plan.plan import Plan, Run, read_plan
 from pgkit.compare.selection.stages import stages, tuned
 from pgkit.errors import PgkitError
@@ -221,7 +221,7 @@ def synthetic(plan: Plan, runs: list[Run], level: dict[float, float]) -> pd.Data
 
 def test_the_grid_is_extended_twice_at_most_and_then_flagged(tmp_path: Path) -> None:
     plan = read_plan(write_toml(tmp_path), ['agents=["reinforce"]'])
-    scale = {"CartPole-v1": Scale(22.2, 500, 475)}
+    scale = {"CartPole-v1": ScoreScale(22.2, 500, 475)}
     level = {1e-3: 0.1, 1e-2: 0.2, 1e-1: 0.3, 1.0: 0.4, 10.0: 0.5, 100.0: 0.6, 1000.0: 0.7}
     stored, sizes = pd.DataFrame(columns=[*Run._fields]), []
     for _ in range(3):
@@ -239,7 +239,7 @@ def test_the_grid_is_extended_twice_at_most_and_then_flagged(tmp_path: Path) -> 
 
 def test_chunks_hold_every_run_once(tmp_path: Path) -> None:
     plan = read_plan(write_toml(tmp_path))
-    (stage,) = stages(plan, {"CartPole-v1": Scale(22.2, 500, 475)}, pd.DataFrame(columns=[*Run._fields]))
+    (stage,) = stages(plan, {"CartPole-v1": ScoreScale(22.2, 500, 475)}, pd.DataFrame(columns=[*Run._fields]))
     chunks = cut(stage.todo, {("CartPole-v1", "actor-critic"): 5, ("CartPole-v1", "reinforce"): 100})
     assert sorted(one for chunk in chunks for one in chunk) == sorted(stage.todo)
     assert [len(chunk) for chunk in chunks] == [4, 4, 4, 12]

@@ -14,14 +14,14 @@ from pgkit.compare import api
 from pgkit.compare.analysis.analyse import analyse
 from pgkit.compare.execution.store import Store
 from pgkit.compare.execution.worker import run_chunk
-from pgkit.compare.plan.baselines import Scale
+from pgkit.compare.plan.baselines import ScoreScale
 from pgkit.compare.plan.plan import Plan, Run, read_plan, stored_plan
 from pgkit.compare.plan.search_space import RANGES, Range
 from pgkit.compare.selection.stages import stages, tuned
 from pgkit.compare.tables import Analysis, check_tables, schemas
 
 WORDS = ('track="all tuned"', "settings=4", 'agents=["actor-critic"]')
-SCALES = {"CartPole-v1": Scale(22.2, 500, 475)}
+SCALES = {"CartPole-v1": ScoreScale(22.2, 500, 475)}
 CASE = ("CartPole-v1", "actor-critic")
 BASELINES = pd.DataFrame(
     [{"environment": CASE[0], "policy": "random", "episodes": 9, "return_mean": 22.2, "return_sd": 1.0}]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgkit.compiler.graph import Capture, Moves, Program
+from pgkit.compiler.graph import Capture, Graph, MemberBuffers
 from pgkit.compiler.graph_ops import OPERATIONS, NotCaptured
-from pgkit.kernels.pointwise import alike
+from pgkit.kernels.pointwise import deterministic_map
 from pgkit.kernels.scan import total
 
 Function = Callable[..., Tensor]
@@ -50,7 +50,7 @@ OTHERS: dict[str, Function] = {
     "joined": lambda x, y, flag: torch.cat([torch.stack([x, y]), x[None]]),
     "views": lambda x, y, flag: torch.stack([x, y]).view(2, -1)[1:].squeeze(0) + y[:1],
     "integers": lambda x, y, flag: flag.to(torch.int64) * 3 + 2,
-    "compiled functions": lambda x, y, flag: alike(torch.sqrt, x.abs()) + total(y.abs()[:, None]),
+    "compiled functions": lambda x, y, flag: deterministic_map(torch.sqrt, x.abs()) + total(y.abs()[:, None]),
 }
 
 
@@ -63,8 +63,8 @@ def flags() -> tuple[Tensor, Tensor, Tensor]:
     return torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool), torch.ones(1, dtype=torch.bool)
 
 
-def again(program: Program) -> None:
-    nothing = Moves([], [], [], [])
+def again(program: Graph) -> None:
+    nothing = MemberBuffers([], [], [], [])
     assert program.run(1, 1, nothing, nothing).tolist() == [1]
 
 
@@ -78,7 +78,7 @@ def test_a_program_does_the_same_with_other_numbers(name: str, dtype: torch.dtyp
         result = function(*inputs)
     first = result.clone()
     assert torch.equal(first, function(*inputs))
-    program = Program(capture.steps, *flags())
+    program = Graph(capture.steps, *flags())
     changed = False
     for _ in range(20):
         for own, new in zip(inputs, drawn(count, dtype), strict=True):
@@ -100,7 +100,7 @@ def test_nan_is_treated_as_by_pytorch() -> None:
             result = function(x, y, flag)
         expected = result.clone()
         result.fill_(0)
-        again(Program(capture.steps, *flags()))
+        again(Graph(capture.steps, *flags()))
         assert torch.equal(result.nan_to_num(9.0), expected.nan_to_num(9.0)), name
 
 
@@ -135,7 +135,7 @@ def test_a_capture_that_fails_leaves_nothing_behind() -> None:
             torch.ones(3).sum()
     with Capture() as capture:
         pass
-    alike(torch.sqrt, torch.ones(3))
+    deterministic_map(torch.sqrt, torch.ones(3))
     assert capture.steps == []
 
 
@@ -147,11 +147,11 @@ def test_members_take_turns_until_one_is_not_fine() -> None:
         fine.copy_(here >= 0)
         due.copy_(here == 7)
         more.copy_(here != 60)
-    program = Program(capture.steps, fine, due, more)
+    program = Graph(capture.steps, fine, due, more)
     members, places = torch.tensor([100.0, 9.0, 3.0, 62.0, 5.0]), torch.tensor([1, 2, 4, 3])
     results, aside = torch.full((5,), -5.0), torch.full((5,), -5.0)
-    moves = Moves([members], [results], [places], [here])
-    assert program.run(4, 4, moves, Moves([aside], [aside], [places], [here])).tolist() == [4, -4, 4, 2]
+    moves = MemberBuffers([members], [results], [places], [here])
+    assert program.run(4, 4, moves, MemberBuffers([aside], [aside], [places], [here])).tolist() == [4, -4, 4, 2]
     assert results[[0, 1, 3, 4]].tolist() == [-5, 5, 60, 1]
     assert aside.tolist() == [-5, 7, -5, -5, -5]
     assert members.tolist() == [100, 9, 3, 62, 5]

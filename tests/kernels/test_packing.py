@@ -13,7 +13,7 @@ from pgkit.config.members import members
 from pgkit.config.schema import TrainConfig
 from pgkit.kernels.layout import MULTIPLE
 from pgkit.kernels.packing import pack
-from pgkit.rollouts.trajectory import Piece
+from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.training.loop import gradient, targets, update
 from pgkit.training.population import Population, build
 from pgkit.tree import take_tree
@@ -25,7 +25,7 @@ def configs(*overrides: str) -> list[TrainConfig]:
     return members(load_config("cartpole-reinforce", ["seeds=6", "optimizer.name=sgd", "optimizer.lr=0.3", *overrides]))
 
 
-def acted(*overrides: str) -> tuple[Population, list[Piece]]:
+def acted(*overrides: str) -> tuple[Population, list[MemberRollout]]:
     """A population after some updates, and what it does next."""
     population = build(configs(*overrides))
     for _ in range(12):
@@ -33,7 +33,7 @@ def acted(*overrides: str) -> tuple[Population, list[Piece]]:
     return population, population.collect()
 
 
-def unpacked(piece: Piece) -> Piece:
+def unpacked(piece: MemberRollout) -> MemberRollout:
     return piece._replace(rollout=replace(piece.rollout, packing=None, tapes={}))
 
 
@@ -81,7 +81,9 @@ def test_gradients_are_those_of_a_member_alone() -> None:
             own = replace(own, packing=pack(own.obs, own.valid))
             here = rows[place : place + 1]
             alone = population.take(here)
-            assert_same(gradient(alone, [(None, targets(alone, Piece(None, own, own)))])[1], take_tree(grads, here))
+            assert_same(
+                gradient(alone, [(None, targets(alone, MemberRollout(None, own, own)))])[1], take_tree(grads, here)
+            )
             place += 1
     assert place == 6
 

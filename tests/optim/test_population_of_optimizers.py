@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pgkit.errors import PgkitError
-from pgkit.kernels.pointwise import alike
+from pgkit.kernels.pointwise import deterministic_map
 from pgkit.optim import Optimizer, apply_updates, from_settings, put_tree, recipes, take_tree
 from pgkit.optim.base import own
 from pgkit.optim.reductions import inner, row_sum
@@ -90,7 +90,7 @@ def train(optimizer: Optimizer, members: Tensor, size: int) -> Params:
 def test_a_move_is_an_update_and_its_addition(table: Table, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parameters, state, and the largest magnitude of each leaf, to the last bit; also of a member that breaks."""
     if not compiled:
-        monkeypatch.setattr("pgkit.optim.fused.compiles", lambda dtype, device: False)
+        monkeypatch.setattr("pgkit.optim.fused.use_compiled", lambda dtype, device: False)
     kinds: list[Table] = [{"name": "sgd"}, {"name": "adam"}]
     optimizer, members = from_settings([table, *kinds, table]), torch.arange(4)
     params = others = random_params(4, 0)
@@ -191,8 +191,8 @@ def test_schedules_end_in_the_same_bits_at_every_place() -> None:
     """exp and cos have vector and scalar code that differ in the last bit."""
     values = torch.rand(67, dtype=torch.float64) * 3
     for function in (torch.exp, torch.cos, torch.log, lambda x: torch.pow(0.96, x)):
-        together = alike(function, values)
-        assert torch.equal(together, torch.cat([alike(function, value[None]) for value in values]))
+        together = deterministic_map(function, values)
+        assert torch.equal(together, torch.cat([deterministic_map(function, value[None]) for value in values]))
         torch.testing.assert_close(together, function(values), rtol=1e-15, atol=0)
 
 

@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from pgkit.errors import PgkitError
 from pgkit.optim import (
     Optimizer,
-    Recipe,
+    OptimizerSpec,
     apply_updates,
     diagnostics,
     from_settings,
     from_torch,
     make,
-    optimizers,
+    recipes,
     register,
     take_tree,
 )
 from pgkit.optim import registry as optim_registry
-from pgkit.optim.base import Hyper
+from pgkit.optim.base import Hyperparameter
 from pgkit.optim.optimizers import momentum
 from pgkit.types import Params
 
@@ -206,14 +206,14 @@ def test_a_closure_is_refused_for_a_class_too() -> None:
 
 
 @pytest.fixture
-def clean_registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
+def clean_registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, OptimizerSpec]:
     """What is registered here is forgotten afterwards."""
-    copy = optimizers()
+    copy = recipes()
     monkeypatch.setattr(optim_registry, "_REGISTRY", copy)
     return copy
 
 
-def heavy(lr: Hyper = 0.1) -> Optimizer:
+def heavy(lr: Hyperparameter = 0.1) -> Optimizer:
     """b = 0.99 b + g; p = p - lr b.
 
     Source: nobody.
@@ -221,9 +221,9 @@ def heavy(lr: Hyper = 0.1) -> Optimizer:
     return momentum(lr, 0.99)
 
 
-def test_a_recipe_of_the_users_own_registers_in_one_line(clean_registry: dict[str, Recipe]) -> None:
+def test_a_recipe_of_the_users_own_registers_in_one_line(clean_registry: dict[str, OptimizerSpec]) -> None:
     register("heavy", heavy)
-    assert optimizers()["heavy"] == Recipe("heavy", heavy, "b = 0.99 b + g; p = p - lr b.", "nobody.", {"lr": 0.1})
+    assert recipes()["heavy"] == OptimizerSpec("heavy", heavy, "b = 0.99 b + g; p = p - lr b.", "nobody.", {"lr": 0.1})
     tables = [{"name": "heavy", "lr": rate, "max_grad_norm": 1e3} for rate in (0.5, 0.25)]
     optimizer, params = from_settings(tables), {"w": torch.ones(2, 3)}
     updates, state = optimizer.update({"w": torch.ones(2, 3)}, optimizer.init(params), params)

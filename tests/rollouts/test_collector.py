@@ -15,8 +15,8 @@ from pgkit.envs import Environments, Transition, make_envs, wrap_vector_env
 from pgkit.errors import PgkitError
 from pgkit.nn.distributions import head_for
 from pgkit.nn.policy import Policy
-from pgkit.rollouts.collector import Collector, Scaling
-from pgkit.rollouts.trajectory import Piece
+from pgkit.rollouts.collector import Collector, Normalization
+from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.types import Rollout
 
 COUNTING = "helpers.probe_envs:ProbeCounting-v0"
@@ -71,7 +71,7 @@ def collector(
     policy = Policy(envs.info.obs_dim, head_for(envs.info.action_space), hidden=(8,), critic_hidden=(8,))
     obs = envs.reset(env_seeds).view(size, count, -1)
     gamma = 0.9 - 0.1 * torch.arange(size)
-    return Collector(policy, envs, obs, seeds or range(size), Scaling(reward, observations, returns, gamma))
+    return Collector(policy, envs, obs, seeds or range(size), Normalization(reward, observations, returns, gamma))
 
 
 def params_of(acting: Collector, seeds: Sequence[int] | None = None) -> dict[str, Tensor]:
@@ -128,7 +128,7 @@ def counts(acting: Collector) -> list[list[float]]:
     return torch.stack(acting.statistics, 1).tolist()
 
 
-def by_member(pieces: Sequence[Piece]) -> dict[int, Rollout]:
+def by_member(pieces: Sequence[MemberRollout]) -> dict[int, Rollout]:
     """Each member's own rollout, P = 1."""
     members = {}
     for rows, rollout, _ in pieces:
@@ -366,7 +366,7 @@ def raw_and_seen(size: int, lengths: Sequence[int], **scaling: bool) -> tuple[li
         record: list[Rollout] = []
         piece = acting._piece
 
-        def spy(rows: Tensor | None, rollout: Rollout, counted=False, piece=piece, record=record) -> Piece:
+        def spy(rows: Tensor | None, rollout: Rollout, counted=False, piece=piece, record=record) -> MemberRollout:
             record.append(rollout)
             return piece(rows, rollout, counted)
 

@@ -14,7 +14,7 @@ from pgkit.config.schema import TrainConfig
 from pgkit.envs.cartpole import CartPole
 from pgkit.rollouts import collector, evaluate
 from pgkit.rollouts.compiled import elementwise
-from pgkit.rollouts.evaluate import Player, play
+from pgkit.rollouts.evaluate import EvalKey, play
 from pgkit.training.loop import gradient, targets, update
 from pgkit.training.population import Population, build
 from pgkit.types import Rollout
@@ -144,7 +144,7 @@ def test_a_compiled_evaluation_is_that_of_single_steps(deterministic: bool, monk
     """Players whose episodes end at very different times, some groups of them at once."""
     population = build(members(config(seeds=7)))
     population.params["actor.2.weight"] *= torch.logspace(0, 3, 7)[:, None, None]
-    players = [Player(seed, point) for seed, point in zip(range(7), (0, 5, 2, 0, 1, 1, 9), strict=True)]
+    players = [EvalKey(seed, point) for seed, point in zip(range(7), (0, 5, 2, 0, 1, 1, 9), strict=True)]
 
     def played() -> Any:
         envs = CartPole(35, 120)

@@ -77,11 +77,11 @@ def test_winner_of_tuning_looks_better_than_it_is_and_evaluation_does_not():
 
 def test_uncertainty_set_holds_settings_that_cannot_be_told_apart():
     rng = np.random.default_rng(14)
-    alike = np.concatenate([rng.normal(0, 1, (3, 5)), rng.normal(-9, 1, (4, 5))])
-    chosen = stats.select(alike, rng=0)
+    deterministic_map = np.concatenate([rng.normal(0, 1, (3, 5)), rng.normal(-9, 1, (4, 5))])
+    chosen = stats.select(deterministic_map, rng=0)
     assert chosen.in_set[:3].sum() >= 2
     assert not chosen.in_set[3:].any()
-    assert stats.select(alike + np.arange(7)[:, None] * 100, rng=0).in_set.tolist() == [False] * 6 + [True]
+    assert stats.select(deterministic_map + np.arange(7)[:, None] * 100, rng=0).in_set.tolist() == [False] * 6 + [True]
 
 
 def test_intervals_of_the_mean_cover_it():

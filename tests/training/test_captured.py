@@ -12,12 +12,12 @@ from pgkit import optim
 from pgkit.config.load import parse_config
 from pgkit.config.members import members
 from pgkit.config.schema import TrainConfig
-from pgkit.rollouts.trajectory import Piece
+from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.training import captured as stretches_module
 from pgkit.training import train
-from pgkit.training.captured import Stretches
-from pgkit.training.loop import attempt, learn, update
-from pgkit.training.monitor import Observer
+from pgkit.training.captured import CapturedUpdates
+from pgkit.training.loop import compute_update, learn, update
+from pgkit.training.monitor import Monitor
 from pgkit.training.population import Population, build
 from pgkit.training.result import TrainResult
 from pgkit.tree import map_tree
@@ -104,7 +104,7 @@ def no_marks(population: Population) -> Tensor:
 
 def alternate(single: Population, whole: Population) -> Population:
     """Updates and stretches in turns, or updates alone; then of two members that are left, in another order."""
-    stretches = Stretches(attempt, learn)
+    stretches = CapturedUpdates(compute_update, learn)
     for turn, times in enumerate([1, 13, 2, 9]):
         if turn == 2:
             single, whole = (population.take(torch.tensor([3, 1])) for population in (single, whole))
@@ -123,11 +123,11 @@ def test_a_stretch_is_as_many_updates(case: str) -> None:
 
 
 def test_members_of_a_stretch_are_as_alone() -> None:
-    together, stretches = population_of("kinds"), Stretches(attempt, learn)
+    together, stretches = population_of("kinds"), CapturedUpdates(compute_update, learn)
     assert stretches.go(together, 20, no_marks(together)) is not None
     for k, own in enumerate(KINDS):
         alone = build([config(seeds=[k], optimizer=own)])
-        assert Stretches(attempt, learn).go(alone, 20, no_marks(alone)) is not None
+        assert CapturedUpdates(compute_update, learn).go(alone, 20, no_marks(alone)) is not None
         for name, leaf in alone.params.items():
             assert torch.equal(leaf[0], together.params[name][k])
 
@@ -135,7 +135,7 @@ def test_members_of_a_stretch_are_as_alone() -> None:
 def test_parameters_are_put_aside_where_members_pass_their_marks() -> None:
     single, whole = (population_of("adam, clipped, with a schedule") for _ in range(2))
     marks = torch.tensor([100.0, torch.inf, 330.0, 32.0, 5000.0], dtype=torch.float64)
-    gone = Stretches(attempt, learn).go(whole, 12, marks)
+    gone = CapturedUpdates(compute_update, learn).go(whole, 12, marks)
     assert gone is not None
     assert gone.aside is not None
     aside = gone.aside
@@ -158,7 +158,7 @@ def test_a_stretch_ends_before_an_update_in_which_a_member_breaks() -> None:
     """Of two populations, one stops short as if nothing had happened after it; then one update breaks the member."""
     settings = [{"name": "adam"}, {"name": "rmsprop", "lr": 1e18}, {"name": "adam"}]
     single, whole = (build([config(seeds=[k], optimizer=own) for k, own in enumerate(settings)]) for _ in range(2))
-    stretches, done = Stretches(attempt, learn), 0
+    stretches, done = CapturedUpdates(compute_update, learn), 0
     while stretches.go(whole, 10, no_marks(whole)) is not None:
         done += 1
         assert whole.alive.all()
@@ -172,7 +172,7 @@ def test_a_stretch_ends_before_an_update_in_which_a_member_breaks() -> None:
 
 def test_a_member_that_breaks_at_once_stops_everything() -> None:
     population = build([config(seeds=[k], optimizer=own) for k, own in enumerate([BREAKING, {"name": "adam"}])])
-    stretches = Stretches(attempt, learn)
+    stretches = CapturedUpdates(compute_update, learn)
     assert stretches.go(population, 10, no_marks(population)) is not None
     assert population.updates == 1
     before = [tensor.clone() for tensor in tensors(population)]
@@ -216,7 +216,7 @@ def test_members_with_whole_episodes_stop_where_they_are_looked_at() -> None:
     """Each after as many updates as it takes by itself."""
     whole = begun(episodes_of())
     until = torch.tensor([400.0, 1000.0, 0.0, 401.0, 2000.0], dtype=torch.float64)
-    assert Stretches(attempt, learn).go(whole, 1000, no_marks(whole), until) is not None
+    assert CapturedUpdates(compute_update, learn).go(whole, 1000, no_marks(whole), until) is not None
     for row, end in enumerate(until.tolist()):
         alone = begun(episodes_of(seeds=[row]))
         update(alone)
@@ -230,7 +230,7 @@ def test_members_with_whole_episodes_stop_where_they_are_looked_at() -> None:
 def test_a_stretch_of_whole_episodes_ends_before_a_member_breaks() -> None:
     settings = [{"name": "adam"}, {"name": "rmsprop", "lr": 1e18}, {"name": "adam"}]
     configs = [episodes_of(seeds=[k], optimizer=own)[0] for k, own in enumerate(settings)]
-    single, whole, stretches = begun(configs), begun(configs), Stretches(attempt, learn)
+    single, whole, stretches = begun(configs), begun(configs), CapturedUpdates(compute_update, learn)
     until = torch.full((3,), 1e6, dtype=torch.float64)
     while stretches.go(whole, 10, no_marks(whole), until) is not None:
         assert whole.updates < 1000
@@ -244,14 +244,14 @@ def test_a_stretch_of_whole_episodes_ends_before_a_member_breaks() -> None:
 def test_a_training_with_whole_episodes_ends_as_one_without_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Log rows, evaluations, a member that breaks, and members that are done at different times."""
     went: list[bool] = []
-    go = Stretches.go
+    go = CapturedUpdates.go
 
-    def spy(self: Stretches, *arguments: Any) -> Any:
+    def spy(self: CapturedUpdates, *arguments: Any) -> Any:
         gone = go(self, *arguments)
         went.append(gone is not None)
         return gone
 
-    monkeypatch.setattr(Stretches, "go", spy)
+    monkeypatch.setattr(CapturedUpdates, "go", spy)
     changes: dict[str, Any] = {
         "evaluation": {"points": 7, "episodes": 3},
         "env": {"id": "CartPole-v1"},
@@ -262,7 +262,7 @@ def test_a_training_with_whole_episodes_ends_as_one_without_stretches(monkeypatc
     def done(stretched: bool) -> TrainResult:
         with monkeypatch.context() as patch:
             if not stretched:
-                patch.setattr(Observer, "unseen", lambda *arguments: 0)
+                patch.setattr(Monitor, "unseen", lambda *arguments: 0)
             return train.train(episodes_of(**changes))
 
     whole, single = done(True), done(False)
@@ -293,7 +293,7 @@ NOT_CAPTURED: Mapping[str, Mapping[str, Any]] = {
 def test_what_cannot_be_captured_is_left_alone(case: str) -> None:
     population = build(members(config(**NOT_CAPTURED[case])))
     before = [tensor.clone() for tensor in tensors(population)]
-    assert Stretches(attempt, learn).go(population, 5, no_marks(population)) is None
+    assert CapturedUpdates(compute_update, learn).go(population, 5, no_marks(population)) is None
     assert_equal(before, tensors(population))
     population.collector.envs.close()
 
@@ -308,7 +308,7 @@ def test_whole_episodes_that_cannot_be_captured_are_left_alone(case: str) -> Non
     configs = episodes_of(**changes.get(case, {}))
     population = build(configs) if case == "the first episodes" else begun(configs)
     before = [tensor.clone() for tensor in tensors(population)]
-    assert Stretches(attempt, learn).go(population, 5, no_marks(population)) is None
+    assert CapturedUpdates(compute_update, learn).go(population, 5, no_marks(population)) is None
     assert_equal(before, tensors(population))
 
 
@@ -329,7 +329,7 @@ LEARNT: Mapping[str, Mapping[str, Any]] = {
 def test_learning_without_python_is_the_same_update(case: str) -> None:
     """Where no whole stretch can be captured; then of two members that are left."""
     single, learnt = (build(members(config(**LEARNT[case]))) for _ in range(2))
-    stretches = Stretches(attempt, learn)
+    stretches = CapturedUpdates(compute_update, learn)
     assert stretches.go(learnt, 2, no_marks(learnt)) is None
     for turn in range(12):
         if turn == 8:
@@ -350,10 +350,12 @@ def test_learning_sees_true_last_observations() -> None:
         rollout = single.collect()[0].rollout
         ended += int(rollout.terminated.sum())
         seen = replace(rollout, final_obs=torch.randn(rollout.obs[1:].shape), tapes={})
-        made = learn(single, [Piece(None, seen, seen)], steps)
+        made = learn(single, [MemberRollout(None, seen, seen)], steps)
         single.params, single.updates = made.params, single.updates + 1
         learnt.collect()
-        assert Stretches(attempt, learn).learn(learnt, [Piece(None, seen, seen)], steps) is not None
+        assert (
+            CapturedUpdates(compute_update, learn).learn(learnt, [MemberRollout(None, seen, seen)], steps) is not None
+        )
         assert_same(single, learnt)
     assert ended > 0
 
@@ -362,7 +364,7 @@ def test_a_member_that_breaks_while_learning_has_evidence() -> None:
     settings = [{"name": "adam"}, BREAKING]
     configs = [config(seeds=[k], env={"id": "Acrobot-v1"}, optimizer=own) for k, own in enumerate(settings)]
     single, learnt = build(configs), build(configs)
-    stretches, done = Stretches(attempt, learn), 0
+    stretches, done = CapturedUpdates(compute_update, learn), 0
     while single.alive.all():
         update(single)
         done += update(learnt, stretches=stretches) == {}
@@ -378,7 +380,7 @@ def test_a_member_that_breaks_while_learning_has_evidence() -> None:
 def test_a_diagnosis_without_python_is_the_same(case: str) -> None:
     """Of one update among others, also when members have left."""
     single, whole = population_of(case), population_of(case)
-    stretches = Stretches(attempt, learn)
+    stretches = CapturedUpdates(compute_update, learn)
     for turn in range(4):
         if turn == 2:
             single, whole = (population.take(torch.tensor([3, 1])) for population in (single, whole))
@@ -400,7 +402,7 @@ def assert_same_metrics(some: Mapping[str, Tensor], others: Mapping[str, Tensor]
 @pytest.mark.parametrize("case", LEARNT)
 def test_a_diagnosis_of_learning_without_python_is_the_same(case: str) -> None:
     single, learnt = (build(members(config(**LEARNT[case]))) for _ in range(2))
-    stretches = Stretches(attempt, learn)
+    stretches = CapturedUpdates(compute_update, learn)
     for _ in range(3):
         metrics = update(single, diagnose=range(single.size))
         assert_same_metrics(update(learnt, diagnose=range(learnt.size), stretches=stretches), metrics)
@@ -414,23 +416,23 @@ def trained(monkeypatch: pytest.MonkeyPatch, stretched: bool, **changes: Any) ->
     """A whole training; without stretches, every update is looked at."""
     with monkeypatch.context() as patch:
         if not stretched:
-            patch.setattr(Observer, "unseen", lambda *arguments: 0)  # so they do not act, nor learn
-            patch.setattr(Stretches, "learn", lambda *arguments: None)
+            patch.setattr(Monitor, "unseen", lambda *arguments: 0)  # so they do not act, nor learn
+            patch.setattr(CapturedUpdates, "learn", lambda *arguments: None)
         return train.train(members(config(**changes)))
 
 
 def test_a_training_with_stretches_ends_as_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations, budgets, a member that breaks on the way: all the same; and most updates are in stretches."""
     seen: list[int] = []
-    go = Stretches.go
+    go = CapturedUpdates.go
 
-    def spy(self: Stretches, population: Population, *arguments: Any) -> Any:
+    def spy(self: CapturedUpdates, population: Population, *arguments: Any) -> Any:
         before = population.updates
         gone = go(self, population, *arguments)
         seen.append(population.updates - before)
         return gone
 
-    monkeypatch.setattr(Stretches, "go", spy)
+    monkeypatch.setattr(CapturedUpdates, "go", spy)
     changes = {
         "evaluation": {"points": 7, "episodes": 3},
         "optimizer": {"name": "sgd", "lr": 0.17},
@@ -451,7 +453,7 @@ def test_a_training_with_stretches_ends_as_one_without(monkeypatch: pytest.Monke
 def test_stretches_take_about_as_long_as_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many updates that are; it changes nothing else."""
     monkeypatch.setattr(stretches_module, "SECONDS", 0.02)
-    stretches, population = Stretches(attempt, learn), population_of("one environment")
+    stretches, population = CapturedUpdates(compute_update, learn), population_of("one environment")
     assert stretches.most == 2
     for _ in range(4):
         assert stretches.go(population, stretches.most, no_marks(population)) is not None
@@ -465,13 +467,13 @@ def test_a_number_that_python_has_read_is_not_captured() -> None:
     """PyTorch does not tell of ``tolist`` and ``numpy``: the next update shows it."""
 
     def reading(population: Population, diagnose: Sequence[int]) -> Any:
-        made = attempt(population)
+        made = compute_update(population)
         made.params["actor.2.bias"].add_(made.params["critic.2.bias"].view(-1).tolist()[0])
         return made
 
     population = population_of("adam, clipped, with a schedule")
     before = [tensor.clone() for tensor in tensors(population)]
-    assert Stretches(reading, learn).go(population, 5, no_marks(population)) is None
+    assert CapturedUpdates(reading, learn).go(population, 5, no_marks(population)) is None
     assert_equal(before, tensors(population))
 
 
@@ -485,6 +487,6 @@ def test_an_own_transform_with_torch_outside_the_captured_functions_trains_on() 
     population = build(members(config()))
     population.optimizer = optim.chain(part)
     population.opt_state = population.optimizer.init(population.params)
-    assert Stretches(attempt, learn).go(population, 5, no_marks(population)) is None
+    assert CapturedUpdates(compute_update, learn).go(population, 5, no_marks(population)) is None
     update(population)
     assert population.alive.all()

@@ -13,7 +13,7 @@ import pytest
 from pgkit import stats
 from pgkit.compare.analysis.analyse import analyse
 from pgkit.compare.execution.store import RAW
-from pgkit.compare.plan.baselines import Scale
+from pgkit.compare.plan.baselines import ScoreScale
 from pgkit.compare.plan.plan import Plan, Run, make_plan
 from pgkit.compare.selection.stages import stages
 from pgkit.compare.tables import Analysis
@@ -21,7 +21,7 @@ from pgkit.compare.tables import Analysis
 Curve = Callable[[Run, int], list[float]]
 """The returns of a run of the arm of that number; returns are scores."""
 
-SCALE = {"CartPole-v1": Scale(random=0.0, reference=1.0, threshold=0.95)}
+SCALE = {"CartPole-v1": ScoreScale(random=0.0, reference=1.0, threshold=0.95)}
 RATES = [round(10.0**k, 10) for k in range(-9, 2)]
 POINTS, STEPS = 5, 400
 

@@ -31,7 +31,7 @@ from pgkit.logging.parquet import COLUMNS, write_metrics
 from pgkit.runs import checkpoint
 from pgkit.runs.reader import rows_until
 from pgkit.system.signals import Stopped
-from pgkit.training.coordinator import Whole
+from pgkit.training.coordinator import Coordinator
 from pgkit.training.evaluate_run import evaluate_run
 from pgkit.training.result import TrainResult
 from pgkit.training.resume import resume
@@ -39,7 +39,7 @@ from pgkit.training.train import default_workers, train
 from pgkit.training.workers import WorkerDied, _portable, cut
 
 
-def alike(first: TrainResult | None, second: TrainResult | None) -> None:
+def deterministic_map(first: TrainResult | None, second: TrainResult | None) -> None:
     """The same results and records, to the last bit, whichever process made them."""
     assert first is not None
     assert second is not None
@@ -88,7 +88,7 @@ def test_the_same_bits_from_any_number_of_processes(alone: TrainResult, tmp_path
     configs = population("actor-critic", CARTPOLE, steps=6000)
     done: list[float] = []
     result = train(configs, tmp_path / "run", workers=workers, on_steps=done.append)
-    alike(alone, result)
+    deterministic_map(alone, result)
     assert len(checkpoint.load_latest(tmp_path / "run" / "checkpoints")["slices"]) == workers
     assert result.parts == []
     assert done == sorted(done)
@@ -138,7 +138,7 @@ def after_states(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[],
     def arrange(count: int, action: Callable[[], object]) -> None:
         heard = 0
 
-        def hear(self: Whole, number: int, kind: str, content: Any, own: Any = Whole.hear) -> None:
+        def hear(self: Coordinator, number: int, kind: str, content: Any, own: Any = Coordinator.hear) -> None:
             nonlocal heard
             heard += kind == "state"
             if kind == "state" and heard == count:
@@ -146,7 +146,7 @@ def after_states(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[],
             own(self, number, kind, content)
 
         monkeypatch.undo()
-        monkeypatch.setattr(Whole, "hear", hear)
+        monkeypatch.setattr(Coordinator, "hear", hear)
 
     return arrange
 
@@ -164,7 +164,7 @@ def test_stopped_and_resumed_at_any_time(alone: TrainResult, tmp_path: Path, aft
         with pytest.raises(Stopped, match="SIGTERM"):
             resume(run)
     after_states(0, lambda: None)
-    alike(alone, resume(run))
+    deterministic_map(alone, resume(run))
     updates = [[own["parts"][-1]["updates"] for own in saved["slices"]] for saved in progress]
     assert all(earlier < later for earlier, later in pairwise(updates))
     assert len(json.loads((run / "provenance.json").read_text())["resumed"]) == 4
@@ -174,15 +174,15 @@ def test_stopped_and_resumed_at_any_time(alone: TrainResult, tmp_path: Path, aft
 def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of ``alone`` in two slices, stopped under way."""
     run = tmp_path_factory.mktemp("half") / "run"
-    own, states = Whole.hear, iter(range(1000))
+    own, states = Coordinator.hear, iter(range(1000))
 
-    def hear(self: Whole, number: int, kind: str, content: Any) -> None:
+    def hear(self: Coordinator, number: int, kind: str, content: Any) -> None:
         if kind == "state" and next(states) == 8:
             os.kill(os.getpid(), signal.SIGINT)
         own(self, number, kind, content)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Whole, "hear", hear)
+        patch.setattr(Coordinator, "hear", hear)
         with pytest.raises(Stopped):
             train(population("actor-critic", CARTPOLE, steps=6000, checkpoint_points=10), run, workers=2)
     return run
@@ -301,7 +301,7 @@ def test_a_killed_worker_costs_no_bit(alone: TrainResult, tmp_path: Path, after_
     with pytest.raises(WorkerDied, match=r"signal 9"):
         train(population("actor-critic", CARTPOLE, steps=6000, checkpoint_points=50), run, workers=2)
     after_states(0, lambda: None)
-    alike(alone, resume(run))
+    deterministic_map(alone, resume(run))
 
 
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:

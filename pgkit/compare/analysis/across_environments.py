@@ -8,7 +8,7 @@ import pandas as pd
 
 from pgkit import stats
 from pgkit.compare.plan.plan import Plan
-from pgkit.compare.selection.stages import Tuned
+from pgkit.compare.selection.stages import TuningResult
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Row = dict[str, Any]
@@ -18,7 +18,11 @@ SEED = 30_000
 
 
 def add(
-    plan: Plan, rows: dict[str, list[Row]], agent: str, evaluated: pd.DataFrame, found: Mapping[tuple[str, str], Tuned]
+    plan: Plan,
+    rows: dict[str, list[Row]],
+    agent: str,
+    evaluated: pd.DataFrame,
+    found: Mapping[tuple[str, str], TuningResult],
 ) -> None:
     """Add an agent's rows to the tables ``across`` and ``profiles``, if there are environments enough."""
     environments = list(plan.config.environments)
@@ -53,6 +57,6 @@ def spread(estimates: Mapping[str, stats.Estimate]) -> Row:
     return row
 
 
-def _on_common_points(plan: Plan, found: Tuned, arm: str) -> Array:
+def _on_common_points(plan: Plan, found: TuningResult, arm: str) -> Array:
     """Tuning scores ``(L, S)`` at the planned points, which all environments have."""
     return found.scores[arm][[found.points[arm].index(point) for point in plan.points(arm)]]

@@ -9,11 +9,11 @@ import pandas as pd
 
 from pgkit import optim, stats
 from pgkit.compare.analysis import across_environments
-from pgkit.compare.plan.baselines import Scale
-from pgkit.compare.plan.plan import Plan, Point
+from pgkit.compare.plan.baselines import ScoreScale
+from pgkit.compare.plan.plan import Plan, SearchPoint
 from pgkit.compare.plan.schema import TIERS
 from pgkit.compare.selection.scores import curves_of, score_curves, score_runs
-from pgkit.compare.selection.stages import Tuned, stages, tuned
+from pgkit.compare.selection.stages import TuningResult, stages, tuned
 from pgkit.compare.tables import Analysis, make_table, schemas
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -26,7 +26,7 @@ ROOT_SEED = 20_000
 
 def analyse(
     plan: Plan,
-    scale: Mapping[str, Scale],
+    scale: Mapping[str, ScoreScale],
     baselines: pd.DataFrame,
     stored: pd.DataFrame,
     provenance: Mapping[str, Any],
@@ -83,7 +83,7 @@ def _scores(plan: Plan, runs: pd.DataFrame, case: Case) -> dict[str, Array]:
 
 
 def _add_tuning(
-    plan: Plan, rows: dict[str, list[Row]], case: Case, found: Tuned, runs: pd.DataFrame, index: int
+    plan: Plan, rows: dict[str, list[Row]], case: Case, found: TuningResult, runs: pd.DataFrame, index: int
 ) -> None:
     """The tables of the tuning stage."""
     tuning = _of_case(runs[runs["stage"] == "tuning"], case)
@@ -115,12 +115,12 @@ def _add_tuning(
         rows["expected_best"] += [{**keys, "k": k, **value._asdict()} for k, value in enumerate(best, start=1)]
 
 
-def _numbered(plan: Plan, point: Point) -> Row:
+def _numbered(plan: Plan, point: SearchPoint) -> Row:
     """A point's columns: its rate and, where all is tuned, its number."""
     return {"setting": point.setting, "lr": point.lr} if plan.all_tuned else {"lr": point.lr}
 
 
-def _selected(plan: Plan, found: Tuned, arm: str) -> Row:
+def _selected(plan: Plan, found: TuningResult, arm: str) -> Row:
     """What tuning selected of an arm, and the second-best, in full where all is tuned."""
     best, second = found.selected(arm), found.second(arm)
     row: Row = {"lr": best.lr, "second_lr": np.nan if second is None else second.lr}
@@ -148,10 +148,10 @@ def _settings(plan: Plan) -> list[Row]:
 
 def _add_evaluation(
     plan: Plan,
-    scale: Scale,
+    scale: ScoreScale,
     rows: dict[str, list[Row]],
     case: Case,
-    found: Tuned,
+    found: TuningResult,
     runs: pd.DataFrame,
     stored: pd.DataFrame,
     index: int,
@@ -170,7 +170,7 @@ def _add_evaluation(
         of_arm_row |= {"greedy_auc": float(of_arm["greedy_auc"].mean())} if plan.greedy else {}
         rows["arms"].append({**keys, **of_arm_row, **rank})
         for (rate, number_of), of_point in beside[beside["optimizer"] == arm].groupby(["lr", "setting"]):
-            point = Point(rate, number_of)
+            point = SearchPoint(rate, number_of)
             offset = 0 if plan.all_tuned else found.points[arm].index(point) - found.selections[arm].best
             rows["neighbours"].append(
                 {
@@ -220,7 +220,7 @@ def _of_arm(runs: pd.DataFrame, scores: Array, budget: int, rng: np.random.Gener
     return row | {name: float(runs[name].mean()) for name in means}
 
 
-def _pairs(plan: Plan, case: Case, found: Tuned, runs: pd.DataFrame, index: int) -> list[Row]:
+def _pairs(plan: Plan, case: Case, found: TuningResult, runs: pd.DataFrame, index: int) -> list[Row]:
     """Every pair of arms, with the verdict, and whether the second-best settings would tell otherwise."""
     scores = _scores(plan, runs[runs["stage"] == "evaluation"], case)
     second = _second_best(case, found, runs)
@@ -266,7 +266,7 @@ def _verdict(pair: tuple[Array, Array], rope: float) -> str:
     return stats.verdict(difference.low, difference.high, rope)
 
 
-def _second_best(case: Case, found: Tuned, runs: pd.DataFrame) -> dict[str, Array]:
+def _second_best(case: Case, found: TuningResult, runs: pd.DataFrame) -> dict[str, Array]:
     """Scores of each arm's second-best setting on evaluation seeds, where it has one that was run."""
     beside = _of_case(runs[runs["stage"] == "neighbour"], case)
     scores = {}
@@ -294,7 +294,7 @@ NOT_VARIED = (
 
 
 def _facts(
-    plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame, runs: pd.DataFrame, provenance: Mapping[str, Any]
+    plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFrame, runs: pd.DataFrame, provenance: Mapping[str, Any]
 ) -> Row:
     known = stages(plan, scale, stored)
     missing = sum(len(stage.todo) for stage in known)

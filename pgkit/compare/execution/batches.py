@@ -11,8 +11,8 @@ import torch
 from pgkit.compare.plan.plan import Plan, Run
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.base import EnvInfo
-from pgkit.training.captured import Stretches
-from pgkit.training.loop import attempt, learn, update
+from pgkit.training.captured import CapturedUpdates
+from pgkit.training.loop import compute_update, learn, update
 from pgkit.training.population import build
 
 SIZES = (16, 32, 64, 128)
@@ -92,7 +92,7 @@ def cut(runs: Sequence[Run], sizes: dict[tuple[str, str], int]) -> list[list[Run
 
 def _speed(configs: Sequence[TrainConfig], seconds: float) -> float:
     """Environment steps per second of a population, its first updates not counted."""
-    population, stretches = build(configs), Stretches(attempt, learn)
+    population, stretches = build(configs), CapturedUpdates(compute_update, learn)
     no_marks = torch.full((len(configs),), torch.inf, dtype=torch.float64)
 
     def advance() -> None:

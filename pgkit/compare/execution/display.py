@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pgkit.compare.plan.baselines import Scale
+from pgkit.compare.plan.baselines import ScoreScale
 from pgkit.compare.plan.plan import Plan
 from pgkit.compare.selection.scores import score_runs
 from pgkit.compare.selection.stages import Stage
@@ -76,7 +76,7 @@ class Display:
             speed=f"{speed:,.0f} steps/s" if speed else "",
         )
 
-    def leaders(self, plan: Plan, scale: Mapping[str, Scale], load: Callable[[], pd.DataFrame]) -> None:
+    def leaders(self, plan: Plan, scale: Mapping[str, ScoreScale], load: Callable[[], pd.DataFrame]) -> None:
         """The best mean score of every arm so far, case by case; results are loaded only if somebody looks."""
         if self._is_live:
             from rich.console import Group
@@ -88,7 +88,7 @@ class Display:
         self._progress.console.print(text)
 
 
-def _leader_board(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> Any:
+def _leader_board(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFrame) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

@@ -15,7 +15,7 @@ from pgkit.compare.execution.batches import check_here, choose_size, cut, measur
 from pgkit.compare.execution.display import Display
 from pgkit.compare.execution.executors import Executor
 from pgkit.compare.execution.store import LOCK, Store
-from pgkit.compare.plan.baselines import Scale, measure_baselines, scales
+from pgkit.compare.plan.baselines import ScoreScale, measure_baselines, scales
 from pgkit.compare.plan.plan import Plan, Run
 from pgkit.compare.selection.stages import Stage, stages
 from pgkit.config.schema import TrainConfig
@@ -99,7 +99,7 @@ def _baselines(plan: Plan, store: Store) -> pd.DataFrame:
 
 
 def _run_stage(
-    plan: Plan, scale: dict[str, Scale], store: Store, executor: Executor, display: Display, stage: Stage
+    plan: Plan, scale: dict[str, ScoreScale], store: Store, executor: Executor, display: Display, stage: Stage
 ) -> list[str]:
     """Run a stage's missing runs; returns the reasons of chunks that failed for good."""
     display.begin(stage, sum(plan.train_config(run).steps for run in stage.todo))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pgkit.config.schema import TrainConfig
-from pgkit.rollouts.evaluate import Episodes, Player, play
+from pgkit.rollouts.evaluate import Episodes, EvalKey, play
 from pgkit.training.population import build_envs, build_policy
 from pgkit.training.result import TrainResult
 from pgkit.training.train import train
@@ -79,7 +79,7 @@ def _greedy(configs: Sequence[TrainConfig], result: TrainResult) -> torch.Tensor
             build_policy(first, envs.info),
             result.params,
             envs,
-            [Player(config.seed, 0) for config in configs],
+            [EvalKey(config.seed, 0) for config in configs],
             first.evaluation.final_episodes,
             stream="report",
             deterministic=True,

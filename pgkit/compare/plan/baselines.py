@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgkit.compare.plan.plan import Plan
 from pgkit.config.schema import TrainConfig
-from pgkit.rollouts.evaluate import Player, play
+from pgkit.rollouts.evaluate import EvalKey, play
 from pgkit.stats.curves import normalize
 from pgkit.stats.samples import FloatArray
 from pgkit.training.population import build_envs, build_policy
@@ -21,7 +21,7 @@ EPISODES = 1000
 AT_ONCE = 200
 
 
-class Scale(NamedTuple):
+class ScoreScale(NamedTuple):
     """What returns mean in an environment.
 
     Attributes:
@@ -48,7 +48,7 @@ def measure_baselines(plan: Plan) -> pd.DataFrame:
     return pd.DataFrame([row for name, config in configs.items() for row in _baselines(name, config)])
 
 
-def scales(plan: Plan, baselines: pd.DataFrame) -> dict[str, Scale]:
+def scales(plan: Plan, baselines: pd.DataFrame) -> dict[str, ScoreScale]:
     """The scale of every environment: as declared, the random policy's return measured where it is not."""
     found = {}
     for name, environment in plan.config.environments.items():
@@ -56,7 +56,7 @@ def scales(plan: Plan, baselines: pd.DataFrame) -> dict[str, Scale]:
         if random is None:
             rows = baselines[(baselines["environment"] == name) & (baselines["policy"] == "random")]
             random = float(rows["return_mean"].iloc[0])
-        found[name] = Scale(random, environment.reference_return, environment.threshold)
+        found[name] = ScoreScale(random, environment.reference_return, environment.threshold)
     return found
 
 
@@ -75,7 +75,7 @@ def _baselines(name: str, config: TrainConfig) -> list[dict[str, object]]:
         rows = []
         for kind, (params, deterministic) in policies.items():
             played = [
-                play(policy, dict(params), envs, [Player(0, point)], AT_ONCE, deterministic=deterministic).returns
+                play(policy, dict(params), envs, [EvalKey(0, point)], AT_ONCE, deterministic=deterministic).returns
                 for point in range(EPISODES // AT_ONCE)
             ]
             returns = torch.cat(played, 1).double()

@@ -68,7 +68,7 @@ KEYS = Run._fields
 """Columns that say which run a row of stored results belongs to."""
 
 
-class Point(NamedTuple):
+class SearchPoint(NamedTuple):
     """Where an arm is tried: a learning rate on the grid, or the number of one of its quasi-random settings."""
 
     lr: float
@@ -115,11 +115,11 @@ class Plan:
         """Whether every evaluation is played with most likely actions as well."""
         return self.cases[0].config.evaluation.greedy
 
-    def points(self, arm: str) -> tuple[Point, ...]:
+    def points(self, arm: str) -> tuple[SearchPoint, ...]:
         """Where an arm is tried; on the grid before it is extended."""
         if self.all_tuned:
-            return tuple(Point(setting["lr"], number) for number, setting in enumerate(self.settings[arm]))
-        return tuple(map(Point, self.rates))
+            return tuple(SearchPoint(setting["lr"], number) for number, setting in enumerate(self.settings[arm]))
+        return tuple(map(SearchPoint, self.rates))
 
     @property
     def neighbour_seeds(self) -> tuple[int, ...]:

@@ -7,13 +7,24 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from pgkit.compare.report.figures_runs import Array
-from pgkit.compare.report.style import FAINT, INK, SOLID, Look, arms_in, label_at_right, looks, panel, percent, settings
+from pgkit.compare.report.style import (
+    FAINT,
+    INK,
+    SOLID,
+    ArmStyle,
+    arms_in,
+    label_at_right,
+    looks,
+    panel,
+    percent,
+    settings,
+)
 
-VERDICTS: Mapping[str, Look] = {
-    "better": Look("#1b6ca8", ">", SOLID),
-    "worse": Look("#b3400e", "<", SOLID),
-    "equivalent": Look("#3f7d3f", "s", SOLID),
-    "unresolved": Look("#8a8a8a", "o", SOLID),
+VERDICTS: Mapping[str, ArmStyle] = {
+    "better": ArmStyle("#1b6ca8", ">", SOLID),
+    "worse": ArmStyle("#b3400e", "<", SOLID),
+    "equivalent": ArmStyle("#3f7d3f", "s", SOLID),
+    "unresolved": ArmStyle("#8a8a8a", "o", SOLID),
 }
 """How the verdicts of pairs look; without claims everything is drawn as unresolved."""
 

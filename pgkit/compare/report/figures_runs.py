@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from pgkit.compare.report.style import (
     FAINT,
     INK,
-    Look,
+    ArmStyle,
     arms_in,
     label_at_right,
     log_axis,
@@ -249,7 +249,7 @@ def curves_of(curves: pd.DataFrame, column: str, floor: float) -> tuple[Array, A
     return table["env_steps"].max(axis=0).to_numpy(dtype=float), table[column].fillna(floor).to_numpy(dtype=float)
 
 
-def _draw_arm(axes: Axes, steps: Array, returns: Array, look: Look, background: bool) -> None:
+def _draw_arm(axes: Axes, steps: Array, returns: Array, look: ArmStyle, background: bool) -> None:
     """A median with its band, or a faint median only."""
     low, median, high = np.quantile(returns, [0.1, 0.5, 0.9], axis=0)
     if background:
@@ -259,7 +259,7 @@ def _draw_arm(axes: Axes, steps: Array, returns: Array, look: Look, background: 
     axes.plot(steps, median, color=look.color, linestyle=look.dashes, linewidth=2.0, zorder=3)
 
 
-def _draw_runs(axes: Axes, steps: Array, returns: Array, look: Look) -> None:
+def _draw_runs(axes: Axes, steps: Array, returns: Array, look: ArmStyle) -> None:
     """Every run as a thin line, all in one collection."""
     lines = [np.column_stack([steps, run]) for run in returns]
     axes.add_collection(LineCollection(lines, colors=look.color, linewidths=0.5, alpha=0.5, zorder=2))

@@ -52,7 +52,7 @@ SETTINGS: Mapping[Any, Any] = {
 SOLID: tuple[float, tuple[float, ...]] = (0, ())
 
 
-class Look(NamedTuple):
+class ArmStyle(NamedTuple):
     """How an arm is drawn, in every figure: told apart by colour, in grey by brightness, marker and dashes."""
 
     color: str
@@ -71,10 +71,10 @@ _DASHES = (
 )
 
 
-def looks(labels: Sequence[str]) -> dict[str, Look]:
+def looks(labels: Sequence[str]) -> dict[str, ArmStyle]:
     """A look for each arm: no two of the first 280 agree in everything."""
     return {
-        label: Look(_COLORS[k % len(_COLORS)], _MARKERS[k % len(_MARKERS)], _DASHES[k % len(_DASHES)])
+        label: ArmStyle(_COLORS[k % len(_COLORS)], _MARKERS[k % len(_MARKERS)], _DASHES[k % len(_DASHES)])
         for k, label in enumerate(labels)
     }
 
@@ -176,7 +176,7 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
     return [middle + gap * (k - (size - 1) / 2) for middle, size in clusters for k in range(size)]
 
 
-def key_of_arms(figure: Figure, arms: Mapping[str, Look]) -> None:
+def key_of_arms(figure: Figure, arms: Mapping[str, ArmStyle]) -> None:
     """One line above all panels that says which look is which arm."""
     lines = [
         Line2D([], [], color=look.color, marker=look.marker, linestyle=look.dashes, markersize=5, label=label)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pgkit.compare.plan.baselines import Scale
+from pgkit.compare.plan.baselines import ScoreScale
 from pgkit.compare.plan.plan import KEYS, Plan
 from pgkit.compare.tables import schemas
 from pgkit.stats import curves as c
@@ -16,7 +16,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 _EVERYTHING = schemas(all_tuned=True, greedy=True)
 
 
-def score_runs(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> pd.DataFrame:
+def score_runs(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFrame) -> pd.DataFrame:
     """The columns of the table ``runs``, and all of :data:`~pgkit.compare.plan.KEYS`, in the order of ``stored``."""
     parts = [
         _score_case(plan, scale[str(name)], str(agent), rows)
@@ -27,7 +27,7 @@ def score_runs(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> 
     return pd.concat(parts).sort_index()
 
 
-def score_curves(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> pd.DataFrame:
+def score_curves(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFrame) -> pd.DataFrame:
     """The columns of the table ``curves``, and all of ``KEYS``: one row for each run and evaluation."""
     parts = []
     for (name, agent), rows in stored.groupby(["environment", "agent"], sort=False):
@@ -45,12 +45,12 @@ def score_curves(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -
     return pd.concat(parts, ignore_index=True)
 
 
-def curves_of(plan: Plan, scale: Scale, stored: pd.DataFrame) -> Array:
+def curves_of(plan: Plan, scale: ScoreScale, stored: pd.DataFrame) -> Array:
     """Scores ``(runs, K)`` of the runs of one case."""
     return _arrays(plan, scale, str(stored["agent"].iloc[0]), stored)[1]
 
 
-def _score_case(plan: Plan, scale: Scale, agent: str, rows: pd.DataFrame) -> pd.DataFrame:
+def _score_case(plan: Plan, scale: ScoreScale, agent: str, rows: pd.DataFrame) -> pd.DataFrame:
     _, scores, at = _arrays(plan, scale, agent, rows)
     diverged = rows["diverged"].to_numpy(dtype=bool)
     sampled, greedy = (
@@ -83,7 +83,7 @@ def _score_case(plan: Plan, scale: Scale, agent: str, rows: pd.DataFrame) -> pd.
 
 
 def _arrays(
-    plan: Plan, scale: Scale, agent: str, rows: pd.DataFrame, column: str = "returns"
+    plan: Plan, scale: ScoreScale, agent: str, rows: pd.DataFrame, column: str = "returns"
 ) -> tuple[Array, Array, Array]:
     """Returns and scores ``(runs, K)`` of the evaluations of one case, and their steps ``(K,)``: 0, 2, ..., 100 %.
 

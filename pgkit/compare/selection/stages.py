@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pgkit.compare.plan.baselines import Scale
-from pgkit.compare.plan.plan import EXTENSIONS, KEYS, Plan, Point, Run
+from pgkit.compare.plan.baselines import ScoreScale
+from pgkit.compare.plan.plan import EXTENSIONS, KEYS, Plan, Run, SearchPoint
 from pgkit.compare.selection.scores import score_runs
 from pgkit.stats import Selection, select
 
@@ -36,7 +36,7 @@ class Stage(NamedTuple):
     runs: list[Run]
 
 
-class Tuned(NamedTuple):
+class TuningResult(NamedTuple):
     """What tuning found for one case.
 
     Attributes:
@@ -46,7 +46,7 @@ class Tuned(NamedTuple):
         edges: the end of the grid, or of its range, at which each arm's selected rate is: "low", "high" or "".
     """
 
-    points: dict[str, tuple[Point, ...]]
+    points: dict[str, tuple[SearchPoint, ...]]
     scores: dict[str, Array]
     selections: dict[str, Selection]
     edges: dict[str, str]
@@ -56,17 +56,17 @@ class Tuned(NamedTuple):
         """The learning rates of the grid, which all arms have in common."""
         return tuple(point.lr for point in next(iter(self.points.values())))
 
-    def selected(self, arm: str) -> Point:
+    def selected(self, arm: str) -> SearchPoint:
         """The arm's selected point."""
         return self.points[arm][self.selections[arm].best]
 
-    def second(self, arm: str) -> Point | None:
+    def second(self, arm: str) -> SearchPoint | None:
         """The second-best point of the arm's uncertainty set, if that has several."""
         index = self.selections[arm].second
         return None if index is None else self.points[arm][index]
 
 
-def stages(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> list[Stage]:
+def stages(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFrame) -> list[Stage]:
     """The stages as far as what is stored tells; the last one may have runs to do, the others have none.
 
     A stage waits until the one before is complete.
@@ -82,12 +82,12 @@ def stages(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> list
     return found
 
 
-def tuned(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> dict[tuple[str, str], Tuned]:
+def tuned(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFrame) -> dict[tuple[str, str], TuningResult]:
     """What tuning found, by (environment, agent), for the cases whose tuning is complete."""
     return _tuned(plan, _tuning_scores(plan, scale, stored))
 
 
-def _tuned(plan: Plan, scores: Scores) -> dict[tuple[str, str], Tuned]:
+def _tuned(plan: Plan, scores: Scores) -> dict[tuple[str, str], TuningResult]:
     found = {}
     for case in plan.cases:
         key = (case.environment, case.agent)
@@ -96,7 +96,7 @@ def _tuned(plan: Plan, scores: Scores) -> dict[tuple[str, str], Tuned]:
             table = _table(plan, key, points, scores)
             selections = _select(table)
             edges = {arm: _edge(plan, arm, points[arm], selection.best) for arm, selection in selections.items()}
-            found[key] = Tuned(points, table, selections, edges)
+            found[key] = TuningResult(points, table, selections, edges)
     return found
 
 
@@ -110,7 +110,7 @@ def extended(rates: Sequence[float], low: int, high: int) -> tuple[float, ...]:
     return (*below, *rates, *above)
 
 
-def _tuning_scores(plan: Plan, scale: Mapping[str, Scale], stored: pd.DataFrame) -> Scores:
+def _tuning_scores(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFrame) -> Scores:
     rows = score_runs(plan, scale, stored[stored["stage"] == "tuning"])
     keys = rows[list(KEYS[1:])].itertuples(index=False, name=None)
     return dict(zip(keys, rows["auc"].tolist(), strict=True))
@@ -126,11 +126,11 @@ def _tuning(plan: Plan, scores: Scores) -> list[Run]:
     ]
 
 
-def _points(plan: Plan, case: tuple[str, str], scores: Scores) -> tuple[dict[str, tuple[Point, ...]], bool]:
+def _points(plan: Plan, case: tuple[str, str], scores: Scores) -> tuple[dict[str, tuple[SearchPoint, ...]], bool]:
     """Where each arm is tried in a case, as far as that is known, and whether all those runs are there."""
     low = high = 0
     while True:
-        grid = tuple(map(Point, extended(plan.rates, 2 * low, 2 * high)))
+        grid = tuple(map(SearchPoint, extended(plan.rates, 2 * low, 2 * high)))
         points = {arm: plan.points(arm) if plan.all_tuned else grid for arm in plan.arms}
         table = _table(plan, case, points, scores)
         if any(np.isnan(arm).any() for arm in table.values()):
@@ -143,7 +143,7 @@ def _points(plan: Plan, case: tuple[str, str], scores: Scores) -> tuple[dict[str
 
 
 def _table(
-    plan: Plan, case: tuple[str, str], points: Mapping[str, Sequence[Point]], scores: Scores
+    plan: Plan, case: tuple[str, str], points: Mapping[str, Sequence[SearchPoint]], scores: Scores
 ) -> dict[str, Array]:
     """Scores ``(L, S)`` per arm; NaN where a run is missing."""
     seeds = plan.tuning_seeds
@@ -153,7 +153,7 @@ def _table(
     }
 
 
-def _edge(plan: Plan, arm: str, points: Sequence[Point], best: int) -> str:
+def _edge(plan: Plan, arm: str, points: Sequence[SearchPoint], best: int) -> str:
     """The end at which the best of an arm's points is."""
     if plan.all_tuned:
         place = plan.spaces[arm]["lr"].place(points[best].lr)

@@ -236,12 +236,12 @@ class _Writer:
         with loop(builder, self.inner) as k:
             row = load(builder, kind, panel.source, builder.mul(k, panel.stride))
             for base, total in zip(bases, totals, strict=True):
-                factor = self.everywhere(load(builder, self.real, base, builder.mul(k, self.a[2])), kind)
+                factor = self.splat(load(builder, self.real, base, builder.mul(k, self.a[2])), kind)
                 builder.store(self.fused(factor, row, builder.load(total, typ=kind)), total)
         for place, total in zip(places, totals, strict=True):
             self.put(panel, builder.load(total, typ=kind), self.at(self.result, builder.mul(place, self.columns)))
 
-    def everywhere(self, number: ir.Value, kind: ir.VectorType) -> ir.Value:
+    def splat(self, number: ir.Value, kind: ir.VectorType) -> ir.Value:
         """A vector of equal numbers."""
         nothing, place = ir.Constant(kind, ir.Undefined), ir.VectorType(ir.IntType(32), kind.count)
         one = self.builder.insert_element(nothing, number, ir.IntType(32)(0))

@@ -13,7 +13,7 @@ from llvmlite import ir
 from pgkit.compiler import functions  # noqa: F401 # teaches traced values the functions of torch
 from pgkit.compiler.ir import INT, POINTER, TYPES, function, load, loop, register_bytes, store
 from pgkit.compiler.jit import compiled_function
-from pgkit.compiler.tracer import Value
+from pgkit.compiler.tracer import TracedScalar
 from pgkit.kernels.codegen.matmul import product_function
 from pgkit.kernels.layout import FEW
 
@@ -89,13 +89,13 @@ def compile_backward(activation: "Activation", dtype: torch.dtype) -> Callable[.
 
 def own_rows(builder: ir.IRBuilder, sizes: ir.Value, rows: ir.Value) -> Callable[[ir.Value], ir.Value]:
     """How many rows of a member are of use: ``sizes`` is the address of int64 ``(P,)``; null for all of its rows."""
-    everywhere = builder.alloca(INT)
-    builder.store(rows, everywhere)
+    all_rows = builder.alloca(INT)
+    builder.store(rows, all_rows)
     given = builder.icmp_unsigned("!=", sizes, NULL)
 
     def of(member: ir.Value) -> ir.Value:
         own = builder.gep(sizes, [member], source_etype=INT)
-        return builder.load(builder.select(given, own, everywhere), typ=INT)
+        return builder.load(builder.select(given, own, all_rows), typ=INT)
 
     return of
 
@@ -256,7 +256,7 @@ def _each(
     ):
         with loop(builder, times) as index:
             place = builder.add(first, builder.mul(index, step))
-            values = [Value(builder, load(builder, kind, operand, place)) for operand in operands]
+            values = [TracedScalar(builder, load(builder, kind, operand, place)) for operand in operands]
             store(builder, function(*values).it, result, place)
 
 

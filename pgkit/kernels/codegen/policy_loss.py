@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import torch
 from llvmlite import ir
 
-from pgkit.compiler.elementwise import LANES, Column, address, each_row, in_lanes
+from pgkit.compiler.elementwise import LANES, Column, address, elementwise_loop, vector_loop
 from pgkit.compiler.ir import INT, POINTER, TYPES, function, lane_sum, load, loop, store
 from pgkit.compiler.jit import compiled_function
-from pgkit.compiler.tracer import KINDS, Value
+from pgkit.compiler.tracer import KINDS, TracedScalar
 from pgkit.kernels.categorical import gradients, terms
 from pgkit.kernels.codegen.mlp import LAYERS, backward_function, own_rows
 
@@ -44,9 +44,9 @@ def compile_means(choices: int, dtype: torch.dtype) -> Callable[..., None]:
             for room, term in zip(rooms[lanes], added, strict=True):
                 builder.store(builder.fadd(builder.load(room, typ=kinds[lanes]), term.it), room)
 
-        in_lanes(builder, rows_of(member), add)
+        vector_loop(builder, rows_of(member), add)
         rest, many = ([builder.load(room, typ=kind) for room in rooms[lanes]] for lanes, kind in kinds.items())
-        sums = [Value(builder, builder.fadd(lane_sum(builder, a), b)) for a, b in zip(many, rest, strict=True)]
+        sums = [TracedScalar(builder, builder.fadd(lane_sum(builder, a), b)) for a, b in zip(many, rest, strict=True)]
         count = torch.clamp(sums[-1], min=1.0)  # type: ignore[call-overload] # of one element
         for place, number in enumerate([-(sums[0] / count), sums[1] / count, sums[2] / count, count]):
             store(builder, number.it, means, builder.add(builder.mul(members, INT(place)), member))
@@ -80,11 +80,13 @@ def compile_gradients(activation: "Activation", choices: int, networks: int, dty
         places = [builder.add(builder.mul(members, INT(k)), member) for k in range(MEANS - 1)]
         weights = [builder.fdiv(load(builder, real, grads, place), count) for place in places]
 
-        def of_sample(row: Value, *numbers: Value, weights: Sequence[ir.Value] = weights) -> list[Value]:
-            found = gradients(numbers[:choices], *numbers[choices:], *map(row.everywhere, weights))
+        def of_sample(
+            row: TracedScalar, *numbers: TracedScalar, weights: Sequence[ir.Value] = weights
+        ) -> list[TracedScalar]:
+            found = gradients(numbers[:choices], *numbers[choices:], *map(row.splat, weights))
             return found[: len(results)]
 
-        each_row(builder, rows_of(member), columns, results, of_sample)
+        elementwise_loop(builder, rows_of(member), columns, results, of_sample)
         for network, (grad, tape_rows) in enumerate([(scratch, samples[1]), (of_value, samples[3])][:networks]):
             *layers, of_leaves, of_x = arguments[len(kinds) + network * len(of_network) :][: len(of_network)]
             own = [member, rows_of(member), tape_rows, x_rows, x, grad, *layers, of_leaves, of_x, free, room]
@@ -94,7 +96,12 @@ def compile_gradients(activation: "Activation", choices: int, networks: int, dty
 
 
 def _columns(
-    builder: ir.IRBuilder, member: ir.Value, rows: ir.Value, samples: Sequence[ir.Value], choices: int, real: ir.Type
+    builder: ir.IRBuilder,
+    member: ir.Value,
+    rows: ir.Value,
+    samples: Sequence[ir.Value],
+    choices: int,
+    real: ir.Type,
 ) -> list[Column]:
     """The numbers of a member's samples."""
     outputs, outputs_rows, value, value_rows, *others = samples

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from llvmlite import ir
 
-from pgkit.compiler.elementwise import LANES, Column, Memory, address, in_lanes
+from pgkit.compiler.elementwise import LANES, Column, Memory, address, vector_loop
 from pgkit.compiler.ir import INT, POINTER, function, loop
 from pgkit.compiler.jit import compiled_function
-from pgkit.compiler.tracer import KINDS, Value
+from pgkit.compiler.tracer import KINDS, TracedScalar
 
 
 def compile_scan(
@@ -46,7 +46,7 @@ def compile_scan(
                 place = builder.add(builder.mul(time, along), builder.mul(member, across))
                 columns.append(Column(address(builder, base, KINDS[dtype], place), KINDS[dtype], stride))
             now = [
-                Value(builder, builder.load(room, typ=_shape(dtype, lanes)))
+                TracedScalar(builder, builder.load(room, typ=_shape(dtype, lanes)))
                 for room, dtype in zip(rooms[lanes], carried, strict=True)
             ]
             results = step(*now, *(column.read(builder, row, lanes) for column in columns[: len(inputs)]))
@@ -55,10 +55,10 @@ def compile_scan(
             for column, value in zip(columns[len(inputs) :], results[len(carried) :], strict=True):
                 column.write(value, row, lanes)
         for column, room, dtype in zip(kept, rooms[lanes], carried, strict=True):
-            column.write(Value(builder, builder.load(room, typ=_shape(dtype, lanes))), row, lanes)
+            column.write(TracedScalar(builder, builder.load(room, typ=_shape(dtype, lanes))), row, lanes)
 
     with loop(builder, members) as member:
-        in_lanes(builder, count, lambda row, lanes: rows_of(member, row, lanes))
+        vector_loop(builder, count, lambda row, lanes: rows_of(member, row, lanes))
     builder.ret_void()
     return compiled_function(builder.function)
 
