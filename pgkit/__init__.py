@@ -2,7 +2,7 @@
 
 >>> import pgkit
 >>> config = pgkit.load_config("cartpole-actor-critic", ["steps=2000", "seeds=2"])
->>> result = pgkit.train(pgkit.members(config))
+>>> result = pgkit.train(pgkit.expand_seeds(config))
 >>> len(result.table)
 2
 
@@ -21,7 +21,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 if TYPE_CHECKING:
     from pgkit import losses, optim, returns
     from pgkit.config.load import load_config, parse_config, to_toml
-    from pgkit.config.members import members
+    from pgkit.config.members import expand_seeds
     from pgkit.config.schema import TrainConfig
     from pgkit.envs import make_envs
     from pgkit.errors import PgkitError
@@ -47,7 +47,7 @@ _HOME = {
     "head_for": "nn.distributions",
     "load_config": "config.load",
     "make_envs": "envs",
-    "members": "config.members",
+    "expand_seeds": "config.members",
     "parse_config": "config.load",
     "play": "rollouts.evaluate",
     "resume": "training.resume",
@@ -66,11 +66,11 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "evaluate_run",
+    "expand_seeds",
     "head_for",
     "load_config",
     "losses",
     "make_envs",
-    "members",
     "optim",
     "parse_config",
     "play",

@@ -65,7 +65,7 @@ def train(
     """
     with _one_line_errors():
         from pgkit.config.load import read_config
-        from pgkit.config.members import members
+        from pgkit.config.members import expand_seeds
         from pgkit.runs.directory import RUNS, check_run_directory
 
         settings, notes = read_config(config, overrides or ())
@@ -78,7 +78,7 @@ def train(
         from pgkit.training.train import train as run
 
         result = run(
-            members(settings),
+            expand_seeds(settings),
             directory,
             progress=not quiet,
             overwrite=overwrite,

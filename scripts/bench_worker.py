@@ -39,7 +39,7 @@ A2C: dict[str, Any] = {
 
 def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
     from pgkit.config.load import parse_config
-    from pgkit.config.members import members as each_seed
+    from pgkit.config.members import expand_seeds
     from pgkit.config.overrides import apply_overrides
     from pgkit.training import loop
     from pgkit.training.captured import CapturedUpdates
@@ -53,7 +53,7 @@ def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
     with ExitStack() as stack:
         for part in range(int(times or 1)):
             seeds = list(range(part * int(size), (part + 1) * int(size)))
-            configs = each_seed(parse_config(apply_overrides(table | {"seeds": seeds}, overrides)[0]))
+            configs = expand_seeds(parse_config(apply_overrides(table | {"seeds": seeds}, overrides)[0]))
             whole = stack.enter_context(
                 Coordinator(configs, [len(configs)], None, inexact=None, progress=False, on_steps=None)
             )

@@ -71,7 +71,7 @@ def train(recipes: list[str], each_side: int, shared: list[str]) -> list[Arm]:
     members = [
         member
         for recipe, rate in choices
-        for member in pgkit.members(pgkit.load_config(CONFIG, [*shared, *settings(recipe, rate)]))
+        for member in pgkit.expand_seeds(pgkit.load_config(CONFIG, [*shared, *settings(recipe, rate)]))
     ]
     returns = [row["return_mean"] for row in pgkit.train(members, progress=True).table]
     seeds = len(members) // len(choices)

@@ -24,7 +24,7 @@ import numpy as np
 from scipy.stats import linregress
 
 import pgkit
-from pgkit.config.members import members
+from pgkit.config.members import expand_seeds
 
 Sample = dict[str, float]
 
@@ -76,7 +76,7 @@ def main() -> None:
     shutil.rmtree(arguments.out, ignore_errors=True)
     probe = Probe(arguments.out, seconds, arguments.interval or seconds / 120)
     with suppress(Over):  # raised by the probe when the time is up
-        pgkit.train(members(config), arguments.out, on_steps=probe)
+        pgkit.train(expand_seeds(config), arguments.out, on_steps=probe)
         print("the budget of steps ended before the time did: give more --steps", file=sys.stderr)
     verdict = judge(probe.samples)
     record = {"config": arguments.config, "overrides": overrides, "verdict": verdict, "samples": probe.samples}

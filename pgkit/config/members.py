@@ -11,7 +11,7 @@ from pgkit.config.schema import TrainConfig, _float_fields
 from pgkit.errors import PgkitError, show
 
 
-def members(config: TrainConfig) -> list[TrainConfig]:
+def expand_seeds(config: TrainConfig) -> list[TrainConfig]:
     """One configuration per seed, in the order of ``seed_list``."""
     return [config.model_copy(update={"seed": seed, "seeds": None}) for seed in config.seed_list]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pgkit.config.load import load_config
-from pgkit.config.members import members
+from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError
 from pgkit.logging import read_metrics
@@ -31,7 +31,7 @@ def read_settings(directory: Path, names: Sequence[str]) -> list[TrainConfig]:
     own = [directory / name / "config.toml" for name in names]
     if len(own) > 1 and own[0].exists():
         return [load_config(path) for path in own]
-    configs = members(load_config(directory / "config.toml"))
+    configs = expand_seeds(load_config(directory / "config.toml"))
     if len(configs) != len(names):
         raise PgkitError(f"{directory / 'config.toml'} has {len(configs)} seeds, the checkpoint {len(names)} members")
     return configs

@@ -29,7 +29,7 @@ def train(
 
     Args:
         configs: P of them, which may differ in seed, optimizer and the agent's real numbers;
-            see :func:`pgkit.config.members.members` for the seeds of one configuration.
+            see :func:`pgkit.config.members.expand_seeds` for the seeds of one configuration.
         directory: where the run is recorded; None records nothing.
         progress: show a progress bar.
         overwrite: replace a run that is already there.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pgkit.config import registry
 from pgkit.config.load import load_config, parse_config, read_config, to_table, to_toml
-from pgkit.config.members import check_population, members, stack_agent_config
+from pgkit.config.members import check_population, expand_seeds, stack_agent_config
 from pgkit.config.overrides import apply_overrides
 from pgkit.config.schema import TrainConfig, resolve_device
 from pgkit.errors import PgkitError
@@ -60,7 +60,7 @@ def test_seed_list(file: Path, seed: int, seeds: Any, expected: list[int]) -> No
     table = to_table(load_config(file)) | {"seed": seed} | ({} if seeds is None else {"seeds": seeds})
     config = parse_config(table)
     assert config.seed_list == expected
-    assert [(member.seed, member.seeds) for member in members(config)] == [(seed, None) for seed in expected]
+    assert [(member.seed, member.seeds) for member in expand_seeds(config)] == [(seed, None) for seed in expected]
 
 
 def test_episodes_agent_has_no_rollout_steps(file: Path) -> None:

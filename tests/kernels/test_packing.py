@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pgkit.config.load import load_config
-from pgkit.config.members import members
+from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
 from pgkit.kernels.layout import MULTIPLE
 from pgkit.kernels.packing import pack
@@ -22,7 +22,9 @@ from pgkit.types import Batch
 
 def configs(*overrides: str) -> list[TrainConfig]:
     """Six members on CartPole whose episodes differ in length."""
-    return members(load_config("cartpole-reinforce", ["seeds=6", "optimizer.name=sgd", "optimizer.lr=0.3", *overrides]))
+    return expand_seeds(
+        load_config("cartpole-reinforce", ["seeds=6", "optimizer.name=sgd", "optimizer.lr=0.3", *overrides])
+    )
 
 
 def acted(*overrides: str) -> tuple[Population, list[MemberRollout]]:

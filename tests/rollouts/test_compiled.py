@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pgkit.config.load import parse_config
-from pgkit.config.members import members
+from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.cartpole import CartPole
 from pgkit.rollouts import collector, evaluate
@@ -62,7 +62,7 @@ def test_a_compiled_rollout_is_that_of_single_steps(case: str, monkeypatch: pyte
     """All transitions of four rollouts with updates between them, and the statistics; then of two members alone."""
 
     def collect() -> tuple[list[Rollout], Population]:
-        population = build(members(config(**CASES[case])))
+        population = build(expand_seeds(config(**CASES[case])))
         rollouts = []
         for turn in range(6):
             if turn == 4:
@@ -95,7 +95,7 @@ def test_compiled_episodes_are_those_of_single_steps(case: str, monkeypatch: pyt
     }
 
     def collect() -> tuple[list[Any], Population]:
-        population = build(members(config(**changes, **CASES[case])))
+        population = build(expand_seeds(config(**changes, **CASES[case])))
         name = f"actor.{len(population.policy.hidden) if not population.policy.shared else 0}.weight"
         population.params[name] *= torch.logspace(0, 2.5, 5)[:, None, None]  # steady policies keep the pole up longer
         pieces = []
@@ -129,12 +129,12 @@ def test_compiled_episodes_are_those_of_single_steps(case: str, monkeypatch: pyt
 
 def test_what_cannot_be_compiled_whole_is_stepped() -> None:
     """Other environments, and distributions over more than CartPole's actions are told by ``elementwise``."""
-    population = build(members(config()))
+    population = build(expand_seeds(config()))
     collector = population.collector
     assert elementwise(collector.envs, population.policy, population.params) is not None
     twice = {name: leaf.double() for name, leaf in population.params.items()}
     assert elementwise(collector.envs, population.policy, twice) is None
-    other = build(members(config(env={"id": "CartPole-v1", "backend": "gymnasium"}, seeds=2)))
+    other = build(expand_seeds(config(env={"id": "CartPole-v1", "backend": "gymnasium"}, seeds=2)))
     assert elementwise(other.collector.envs, other.policy, other.params) is None
     other.collector.envs.close()
 
@@ -142,7 +142,7 @@ def test_what_cannot_be_compiled_whole_is_stepped() -> None:
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_a_compiled_evaluation_is_that_of_single_steps(deterministic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Players whose episodes end at very different times, some groups of them at once."""
-    population = build(members(config(seeds=7)))
+    population = build(expand_seeds(config(seeds=7)))
     population.params["actor.2.weight"] *= torch.logspace(0, 3, 7)[:, None, None]
     players = [EvalKey(seed, point) for seed, point in zip(range(7), (0, 5, 2, 0, 1, 1, 9), strict=True)]
 
@@ -160,7 +160,7 @@ def test_a_compiled_evaluation_is_that_of_single_steps(deterministic: bool, monk
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_tapes_change_no_bit_of_a_gradient(shared: bool) -> None:
-    population = build(members(config(policy={"shared": shared, "hidden": [16, 16]})))
+    population = build(expand_seeds(config(policy={"shared": shared, "hidden": [16, 16]})))
     (piece,) = population.collect()
     batch = targets(population, piece)
     assert set(batch.tapes) == ({"trunk", "critic"} if shared else {"actor", "critic"})
@@ -172,7 +172,7 @@ def test_tapes_change_no_bit_of_a_gradient(shared: bool) -> None:
 
 @pytest.mark.parametrize("change", ["weights written to", "other weights", "other observations"])
 def test_a_tape_of_other_numbers_is_not_used(change: str) -> None:
-    population = build(members(config()))
+    population = build(expand_seeds(config()))
     (piece,) = population.collect()
     batch = targets(population, piece)
     if change == "weights written to":
@@ -187,7 +187,7 @@ def test_a_tape_of_other_numbers_is_not_used(change: str) -> None:
 
 
 def test_nothing_is_kept_of_tapes_after_an_update() -> None:
-    population = build(members(config()))
+    population = build(expand_seeds(config()))
     update(population)
     assert population.evidence is not None
     assert all(not batch.tapes for _, batch in population.evidence.batches)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgkit import optim
 from pgkit.config.load import parse_config
-from pgkit.config.members import members
+from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
 from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.training import captured as stretches_module
@@ -77,7 +77,7 @@ KINDS = [
 def population_of(case: str) -> Population:
     if case == "kinds":
         return build([config(seeds=[k], optimizer=own) for k, own in enumerate(KINDS)])
-    return build(members(config(**CASES[case])))
+    return build(expand_seeds(config(**CASES[case])))
 
 
 def tensors(population: Population) -> list[Tensor]:
@@ -184,7 +184,7 @@ def episodes_of(**changes: Any) -> list[TrainConfig]:
     """The same five members with REINFORCE."""
     table = config().model_dump(exclude_defaults=True) | {"agent": {"name": "reinforce"}}
     del table["rollout_steps"]
-    return members(parse_config(table | changes))
+    return expand_seeds(parse_config(table | changes))
 
 
 EPISODES: Mapping[str, Mapping[str, Any]] = {
@@ -291,7 +291,7 @@ NOT_CAPTURED: Mapping[str, Mapping[str, Any]] = {
 
 @pytest.mark.parametrize("case", NOT_CAPTURED)
 def test_what_cannot_be_captured_is_left_alone(case: str) -> None:
-    population = build(members(config(**NOT_CAPTURED[case])))
+    population = build(expand_seeds(config(**NOT_CAPTURED[case])))
     before = [tensor.clone() for tensor in tensors(population)]
     assert CapturedUpdates(compute_update, learn).go(population, 5, no_marks(population)) is None
     assert_equal(before, tensors(population))
@@ -328,7 +328,7 @@ LEARNT: Mapping[str, Mapping[str, Any]] = {
 @pytest.mark.parametrize("case", LEARNT)
 def test_learning_without_python_is_the_same_update(case: str) -> None:
     """Where no whole stretch can be captured; then of two members that are left."""
-    single, learnt = (build(members(config(**LEARNT[case]))) for _ in range(2))
+    single, learnt = (build(expand_seeds(config(**LEARNT[case]))) for _ in range(2))
     stretches = CapturedUpdates(compute_update, learn)
     assert stretches.go(learnt, 2, no_marks(learnt)) is None
     for turn in range(12):
@@ -343,7 +343,7 @@ def test_learning_without_python_is_the_same_update(case: str) -> None:
 
 def test_learning_sees_true_last_observations() -> None:
     """As of environments that show the next episode's first observation instead."""
-    single, learnt = (build(members(config())) for _ in range(2))
+    single, learnt = (build(expand_seeds(config())) for _ in range(2))
     ended = 0
     for _ in range(5):
         steps = single.env_steps
@@ -401,7 +401,7 @@ def assert_same_metrics(some: Mapping[str, Tensor], others: Mapping[str, Tensor]
 
 @pytest.mark.parametrize("case", LEARNT)
 def test_a_diagnosis_of_learning_without_python_is_the_same(case: str) -> None:
-    single, learnt = (build(members(config(**LEARNT[case]))) for _ in range(2))
+    single, learnt = (build(expand_seeds(config(**LEARNT[case]))) for _ in range(2))
     stretches = CapturedUpdates(compute_update, learn)
     for _ in range(3):
         metrics = update(single, diagnose=range(single.size))
@@ -418,7 +418,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, stretched: bool, **changes: Any) ->
         if not stretched:
             patch.setattr(Monitor, "unseen", lambda *arguments: 0)  # so they do not act, nor learn
             patch.setattr(CapturedUpdates, "learn", lambda *arguments: None)
-        return train.train(members(config(**changes)))
+        return train.train(expand_seeds(config(**changes)))
 
 
 def test_a_training_with_stretches_ends_as_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -484,7 +484,7 @@ def test_an_own_transform_with_torch_outside_the_captured_functions_trains_on() 
         numbers=lambda h, v, s: {"rate": -h["lr"].exp()},
         hyper={"lr": -5.0},
     )
-    population = build(members(config()))
+    population = build(expand_seeds(config()))
     population.optimizer = optim.chain(part)
     population.opt_state = population.optimizer.init(population.params)
     assert CapturedUpdates(compute_update, learn).go(population, 5, no_marks(population)) is None

@@ -22,7 +22,7 @@ from pgkit.cli import app
 from pgkit.compare.execution.executors import LocalExecutor
 from pgkit.compare.execution.worker import run_chunk
 from pgkit.config.load import to_toml
-from pgkit.config.members import members
+from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
 from pgkit.envs import make_envs
 from pgkit.envs.errors import EnvFault
@@ -114,9 +114,9 @@ def test_a_fault_in_a_worker(fault: str, tmp_path: Path, two_workers: None) -> N
 
 def test_the_checkpoint_is_that_of_the_run_without_the_fault(tmp_path: Path) -> None:
     with pytest.raises(EnvFault):
-        train(members(config("step raises")), tmp_path / "broken")
+        train(expand_seeds(config("step raises")), tmp_path / "broken")
     saved = load_latest(tmp_path / "broken" / "checkpoints")["slices"][0]["parts"][0]
-    sound = build(members(config("")))
+    sound = build(expand_seeds(config("")))
     for _ in range(saved["updates"]):
         update(sound)
     assert all(torch.equal(leaf, sound.params[name]) for name, leaf in saved["params"].items())
@@ -133,7 +133,7 @@ def test_an_environment_that_breaks_in_its_first_reset_leaves_no_directory(tmp_p
 
 def test_an_environment_that_cannot_be_closed_is_a_warning(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"'helpers.faulty_envs:Faulty-v0': close\(\) raised OSError"):
-        result = train(members(config("close"))[:1], tmp_path / "run")
+        result = train(expand_seeds(config("close"))[:1], tmp_path / "run")
     assert not result.table[0]["failed"]
     assert (tmp_path / "run" / "result.json").is_file()
 
@@ -204,7 +204,7 @@ envs.step(torch.zeros(3, dtype=torch.int64))
 
 
 def test_a_comparison_hears_the_message() -> None:
-    configs = members(config("step raises"))
+    configs = expand_seeds(config("step raises"))
     with pytest.raises(EnvFault):
         run_chunk(configs)
     executor = LocalExecutor(1)
@@ -215,7 +215,7 @@ def test_a_comparison_hears_the_message() -> None:
         while not [event for event in events if event.kind == "failed"] and time.monotonic() < deadline:
             events += executor.events(0.5)
         assert events[-1].content == ANYWHERE["step raises"]
-        executor.start(1, members(config("", "async")))
+        executor.start(1, expand_seeds(config("", "async")))
         events = []
         while not events and time.monotonic() < deadline:
             events += executor.events(0.5)

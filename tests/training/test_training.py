@@ -14,7 +14,6 @@ from gymnasium import spaces
 from helpers.tensorboard import events
 
 from pgkit.config.load import load_config, parse_config
-from pgkit.config.members import members
 from pgkit.config.schema import TrainConfig
 from pgkit.logging import read_metrics
 from pgkit.logging.metrics import find
@@ -179,7 +178,7 @@ def recorded(agent: str, **changes: Any) -> TrainConfig:
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainConfig, TrainResult]:
     """Two seeds, recorded."""
     chosen = recorded(request.param, seeds=[3, 11])
-    return chosen, train(members(chosen), tmp_path_factory.mktemp("runs") / request.param)
+    return chosen, train(expand_seeds(chosen), tmp_path_factory.mktemp("runs") / request.param)
 
 
 Run = tuple[TrainConfig, TrainResult]
@@ -271,7 +270,7 @@ def test_the_configuration_is_read_back_equal(run: Run, tmp_path: Path) -> None:
     """One seed: the very configuration. Several: one that stands for the same members."""
     saved = load_config(place(run) / "config.toml")
     assert saved.seeds == (3, 11)
-    assert members(saved) == members(run[0])
+    assert expand_seeds(saved) == expand_seeds(run[0])
     alone = config(seed=4)
     train([alone], tmp_path / "run")
     assert load_config(tmp_path / "run" / "config.toml") == alone
@@ -322,7 +321,7 @@ def test_checkpoints_are_plain_data_with_the_last_parameters(run: Run) -> None:
 
 
 def test_recording_changes_nothing_that_is_learnt(run: Run) -> None:
-    unrecorded = train(members(run[0]))
+    unrecorded = train(expand_seeds(run[0]))
     assert unrecorded.table == run[1].table
     assert unrecorded.directory is None
     for name, leaf in run[1].params.items():

@@ -24,7 +24,6 @@ from helpers.tensorboard import events
 from helpers.trees import assert_equal
 
 import pgkit
-from pgkit.config.members import members
 from pgkit.errors import PgkitError
 from pgkit.logging import read_metrics
 from pgkit.logging.parquet import COLUMNS, write_metrics
@@ -317,7 +316,7 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_fault_in_any_process_is_the_same_line(tmp_path: Path, workers: int) -> None:
     with pytest.raises(PgkitError) as told:
-        train(members(faulty("step raises")), tmp_path / "run", workers=workers)
+        train(expand_seeds(faulty("step raises")), tmp_path / "run", workers=workers)
     assert told.value.exit_code == 1
     assert "(seeded with " in str(told.value)
     assert "failed: ZeroDivisionError: no gravity here" in str(told.value)
