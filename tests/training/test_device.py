@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pgkit import load_config, members, optim
+from pgkit import expand_seeds, load_config, optim
 from pgkit.training import loop, population
 from pgkit.tree import map_tree
 
@@ -34,7 +34,7 @@ class OneDevice(TorchDispatchMode):
 
 def build(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> population.Population:
     monkeypatch.setattr(population, "resolve_device", lambda name: META)
-    return population.build(members(load_config("cartpole-actor-critic", ["seeds=3", *overrides])))
+    return population.build(expand_seeds(load_config("cartpole-actor-critic", ["seeds=3", *overrides])))
 
 
 def check(trained: population.Population) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgkit import load_config, members
+from pgkit import expand_seeds, load_config
 from pgkit.training import loop
 from pgkit.training.population import build
 
@@ -20,7 +20,7 @@ def test_an_update_reads_nothing(optimizer: str, monkeypatch: pytest.MonkeyPatch
     That the compiled loops are for a CPU, and no other, is for tests/test_device.py to see.
     """
     config = load_config("cartpole-actor-critic", [f"optimizer.name={optimizer}", "optimizer.lr=1e-3", "seeds=3"])
-    population = build(members(config))
+    population = build(expand_seeds(config))
     read: list[str] = []
 
     def noting(name: str) -> Any:

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from helpers.tensorboard import events
 
 from pgkit.config.load import load_config, parse_config
+from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
 from pgkit.logging import read_metrics
 from pgkit.logging.metrics import find

@@ -24,6 +24,7 @@ from helpers.tensorboard import events
 from helpers.trees import assert_equal
 
 import pgkit
+from pgkit.config.members import expand_seeds
 from pgkit.errors import PgkitError
 from pgkit.logging import read_metrics
 from pgkit.logging.parquet import COLUMNS, write_metrics
