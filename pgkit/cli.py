@@ -248,7 +248,7 @@ def _print_plan(plan: Any, cost: Sequence[Mapping[str, Any]], workers: int) -> N
 
 def _check_here(config: "TrainConfig") -> str:
     """That this machine has the device and the environment; the backend that runs it."""
-    from pgkit.config.schema import resolve_device
+    from pgkit.config.device import resolve_device
     from pgkit.envs.make import create, find_spec, resolve_backend
 
     resolve_device(config.device)

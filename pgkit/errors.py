@@ -53,7 +53,8 @@ def _explain_one(detail: "ErrorDetails", model: "type[BaseModel]", prefix: str) 
     if detail["type"] == "missing":
         return f"{key} is missing"
     if detail["type"] == "string_pattern_mismatch":
-        allowed = str(model.model_fields[str(parts[-1])].description)
+        extra = model.model_fields[str(parts[-1])].json_schema_extra
+        allowed = str(extra["allowed"]) if isinstance(extra, dict) else "a text of another form"
     else:
         message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         allowed = _TYPES.get(detail["type"], message)

@@ -1,7 +1,7 @@
 """Read configurations from TOML files and write them."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,56 +9,68 @@ import tomli_w
 from pydantic import ValidationError
 
 from pgkit.config import registry
-from pgkit.config.overrides import apply_overrides
+from pgkit.config.overrides import Overrides, apply_overrides
 from pgkit.config.schema import TrainConfig
-from pgkit.errors import PgkitError, explain
+from pgkit.errors import PgkitError, explain, show
 
 
 def parse_config(table: Mapping[str, Any], source: str = "config") -> TrainConfig:
-    """Validates a table as read from TOML; ``source`` is what errors call it.
+    """Validate a table as read from TOML.
+
+    Args:
+        table: keys and values of the configuration.
+        source: what error messages call it, such as the name of its file.
 
     Raises:
-        PgkitError: one line for the first mistake.
+        PgkitError: one line about the first mistake.
     """
+    if not isinstance(table, Mapping):
+        raise PgkitError(f"{source} must be a table of settings (a dict), got {show(table)}")
     try:
         return TrainConfig.model_validate(table)
     except ValidationError as error:
         raise PgkitError(f"{source}: {explain(error, TrainConfig)}") from None
 
 
-def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """The configuration of that path, or else the shipped one of that name.
+def load_config(name_or_path: str | Path, overrides: Overrides = ()) -> TrainConfig:
+    """Load a configuration file, or a shipped configuration by its name.
+
+    >>> import pgkit
+    >>> config = pgkit.load_config("cartpole-actor-critic", {"optimizer.name": "sgd", "optimizer.lr": 0.1})
+    >>> config.optimizer["name"], config.optimizer["lr"]
+    ('sgd', 0.1)
 
     Args:
-        name_or_path: ``"my/config.toml"`` or ``"cartpole-reinforce"``.
-        overrides: ``"optimizer.lr=3e-3"`` and the like; see :func:`pgkit.config.overrides.apply_overrides`, also for
-            what a change of ``optimizer.name`` or ``agent.name`` does to the rest of its table.
+        name_or_path: ``"my/config.toml"`` or ``"cartpole-reinforce"``; a file of that path comes first.
+        overrides: ``{"optimizer.lr": 3e-3}`` or, as on the command line, ``["optimizer.lr=3e-3"]``. A new
+            ``optimizer.name`` or ``agent.name`` drops settings that were chosen for the old one, see
+            :func:`pgkit.config.overrides.apply_overrides`.
 
     Raises:
-        PgkitError: one line for the first mistake.
+        PgkitError: one line about the first mistake.
     """
     return read_config(name_or_path, overrides)[0]
 
 
-def read_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainConfig, list[str]]:
-    """As :func:`load_config`, with one line for each setting of the file that an override made void."""
-    read = read_table(name_or_path)
-    if registry.is_comparison(read):
+def read_config(name_or_path: str | Path, overrides: Overrides = ()) -> tuple[TrainConfig, list[str]]:
+    """Load a configuration like :func:`load_config`; also return one line for each setting that an override dropped."""
+    settings = read_table(name_or_path)
+    if registry.is_comparison(settings):
         raise PgkitError(f"{name_or_path} is a comparison: pgkit compare {name_or_path}")
-    table, notes = apply_overrides(read, overrides)
+    table, notes = apply_overrides(settings, overrides)
     return parse_config(table, str(name_or_path)), notes
 
 
 def read_table(name_or_path: str | Path) -> dict[str, Any]:
-    """What the file of that path, or else the shipped configuration of that name, says; ``name`` is the file's.
+    """Read a TOML file, or a shipped configuration by its name; ``name`` defaults to that of the file.
 
     Raises:
-        PgkitError: there is none, or it cannot be read.
+        PgkitError: there is no such file, or it cannot be read.
     """
     file = registry.find_config(name_or_path)
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, an integer of thousands of digits
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, an integer of thousands of digits
         raise PgkitError(f"{name_or_path} is not valid TOML: {error}") from None
     except OSError as error:
         raise PgkitError(f"{name_or_path} cannot be read: {error.strerror}") from None
@@ -66,10 +78,10 @@ def read_table(name_or_path: str | Path) -> dict[str, Any]:
 
 
 def to_table(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as plain data, complete; settings that are None are left out."""
+    """Return the complete configuration as plain data, without settings that are None."""
     return config.model_dump(exclude_none=True)
 
 
 def to_toml(config: TrainConfig) -> str:
-    """The configuration as TOML, complete; loading it gives an equal one."""
+    """Return the complete configuration as TOML; loading it gives an equal configuration."""
     return tomli_w.dumps(to_table(config))

@@ -7,17 +7,27 @@ import torch
 from torch import Tensor
 
 from pgkit.config.load import to_table
-from pgkit.config.schema import TrainConfig, _float_fields
+from pgkit.config.schema import TrainConfig, float_fields
 from pgkit.errors import PgkitError, show
 
 
 def expand_seeds(config: TrainConfig) -> list[TrainConfig]:
-    """One configuration per seed, in the order of ``seed_list``."""
+    """Return one configuration per seed, in the order of ``config.seed_list``.
+
+    >>> import pgkit
+    >>> [config.seed for config in pgkit.expand_seeds(pgkit.load_config("cartpole-reinforce", {"seeds": 3}))]
+    [0, 1, 2]
+
+    Raises:
+        PgkitError: ``config`` is not a :class:`TrainConfig`.
+    """
+    if not isinstance(config, TrainConfig):
+        raise PgkitError(f"expand_seeds takes a TrainConfig (see pgkit.load_config), got {show(config)}")
     return [config.model_copy(update={"seed": seed, "seeds": None}) for seed in config.seed_list]
 
 
 def check_population(configs: Sequence[TrainConfig]) -> None:
-    """Members share everything but name, seed, optimizer and the agent's real numbers.
+    """Check that members agree in everything but name, seed, optimizer and the agent's real numbers.
 
     Raises:
         PgkitError: naming the first key in which two members differ.
@@ -28,30 +38,30 @@ def check_population(configs: Sequence[TrainConfig]) -> None:
     for index, config in enumerate(configs[1:], start=1):
         settings = _shared_settings(config)
         for key in sorted(first.keys() | settings.keys()):
-            ours, theirs = first.get(key), settings.get(key)
-            if ours != theirs:
+            if first.get(key) != settings.get(key):
                 raise PgkitError(
-                    f"members of a population must agree in {key}: member 0 has {show(ours)}, "
-                    f"member {index} has {show(theirs)}"
+                    f"members of a population must agree in {key}: member 0 has {show(first.get(key))}, "
+                    f"member {index} has {show(settings.get(key))}"
                 )
 
 
 def stack_agent_config(configs: Sequence[TrainConfig]) -> Any:
-    """The agent's ``Config`` of a population: fields that are real numbers become float32 tensors ``(P,)``."""
+    """Return the agent's ``Config`` of a population: real numbers become float32 tensors ``(P,)``."""
     check_population(configs)
-    members = [config.agent_config for config in configs]
+    agent_configs = [config.agent_config for config in configs]
     stacked: dict[str, Tensor] = {}
-    for field in _float_fields(members[0]):
-        stacked[field] = torch.tensor([getattr(member, field) for member in members], dtype=torch.float32)
-    return members[0].model_copy(update=stacked)
+    for field in float_fields(agent_configs[0]):
+        numbers = [getattr(agent_config, field) for agent_config in agent_configs]
+        stacked[field] = torch.tensor(numbers, dtype=torch.float32)
+    return agent_configs[0].model_copy(update=stacked)
 
 
 def _shared_settings(config: TrainConfig) -> dict[str, Any]:
-    """What members must agree in, flat, by dotted key."""
+    """Return what members must agree in, by dotted key."""
     table = to_table(config)
     for key in ("name", "seed", "seeds", "optimizer"):
         table.pop(key, None)
-    for field in _float_fields(config.agent_config):
+    for field in float_fields(config.agent_config):
         table["agent"][field] = "a number"
     flat: dict[str, Any] = {}
     for key, value in table.items():

@@ -1,4 +1,4 @@
-"""``key=value`` words of the command line, applied to a configuration table."""
+"""Overrides of single settings, ``key=value`` words or a dict, applied to a configuration table."""
 
 import copy
 import re
@@ -7,38 +7,43 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pgkit.config import registry
-from pgkit.errors import PgkitError
+from pgkit.errors import PgkitError, show
 from pgkit.optim.registry import AROUND
 
 Table = dict[str, Any]
-Path = tuple[str, ...]
 
-DEEPEST = 20
-"""Levels of tables and lists."""
+KeyPath = tuple[str, ...]
+"""The parts of a dotted key."""
 
-RECIPE_INDEPENDENT = ("name", "schedule", "critic", "groups", *AROUND)
-"""Keys of ``[optimizer]`` that mean the same whatever the optimizer; all others belong to one recipe."""
+Overrides = Sequence[str] | Mapping[str, Any]
+"""``["optimizer.lr=3e-3"]`` as on the command line, or ``{"optimizer.lr": 3e-3}``."""
+
+MAX_DEPTH = 20
+"""Levels of tables and lists inside each other."""
+
+OPTIMIZER_INDEPENDENT = ("name", "schedule", "critic", "groups", *AROUND)
+"""Keys of ``[optimizer]`` that mean the same for every optimizer; all others belong to one of them."""
 
 
-def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> tuple[Table, list[str]]:
-    """A copy of ``table`` with the overrides applied, and a note for every setting that became void.
+def apply_overrides(table: Mapping[str, Any], overrides: Overrides) -> tuple[Table, list[str]]:
+    """Return a copy of ``table`` with the overrides applied, and one note for every setting that was dropped.
 
-    A value is read as TOML; what is not TOML is text (``optimizer.name=rmsprop``). A key may have quoted parts
-    (``optimizer.groups."*.bias".lr=1e-4``). The last of several overrides of one key wins.
+    In words, a value is read as TOML; what is not TOML is text (``optimizer.name=rmsprop``). A key may have quoted
+    parts (``optimizer.groups."*.bias".lr=1e-4``), in a dict as well. The last of several overrides of one key wins.
 
-    A hyperparameter belongs to the recipe it was chosen for: a learning rate of Adam's means nothing to SGD, and
-    an ``eps`` of Adam's is not one of ``rmsprop_tf``. So when an override changes ``optimizer.name`` (or
-    ``optimizer.critic.name``), the hyperparameters that the table held for the old recipe, ``lr`` included, are
-    void; the clipping and the schedule of ``lr`` stay. When an override changes ``agent.name``, the settings
-    that the new agent does not have are void, ``rollout_steps`` among them. Void settings fall back to the new
-    recipe's defaults, and a setting on the same command line always stands.
+    A hyperparameter belongs to the optimizer that it was chosen for: Adam's learning rate means nothing to SGD, and
+    ``rmsprop_tf`` has no use for Adam's ``eps``. So when an override changes ``optimizer.name`` (or
+    ``optimizer.critic.name``), the table's hyperparameters of the old optimizer, ``lr`` included, are dropped;
+    clipping and the schedule of ``lr`` stay. When an override changes ``agent.name``, settings that the new agent
+    does not have are dropped, ``rollout_steps`` among them. Dropped settings fall back to the defaults of the new
+    optimizer or agent; what the overrides set themselves always stands.
 
     Raises:
-        PgkitError: an override that is not ``key=value``, or a key that goes through something that is no table.
+        PgkitError: an override that is not ``key=value``, or a key that leads through a value that is not a table.
     """
     _check_depth(table)
     result: Table = copy.deepcopy(dict(table))
-    parsed = [_parse(override) for override in overrides]
+    parsed = _parse(overrides)
     notes = _drop_for_new_optimizers(result, dict(parsed)) + _drop_for_new_agent(result, dict(parsed))
     for path, value in parsed:
         _put(result, path, value)
@@ -47,29 +52,48 @@ def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> tuple
 
 
 def _check_depth(table: Mapping[str, Any]) -> None:
-    """No settings lie deeper; without end, they would be too deep for all that walks through them."""
+    """Refuse endless nesting, which would exhaust the stack of whatever walks through the settings."""
     level: list[Any] = [table]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         inner = (value.values() if isinstance(value, Mapping) else value for value in level)
         level = [value for values in inner for value in values if isinstance(value, Mapping | list)]
         if not level:
             return
-    raise PgkitError(f"tables and lists lie in each other more than {DEEPEST} deep")
+    raise PgkitError(f"tables and lists are nested more than {MAX_DEPTH} levels deep")
 
 
-def _parse(override: str) -> tuple[Path, Any]:
-    key, separator, text = override.partition("=")
+def _parse(overrides: Overrides) -> list[tuple[KeyPath, Any]]:
+    if isinstance(overrides, Mapping):
+        return [(_parse_key(key, f"{key!r}"), copy.deepcopy(value)) for key, value in overrides.items()]
+    if isinstance(overrides, str) or not isinstance(overrides, Sequence):
+        raise PgkitError(f'overrides must be a dict or a list such as ["optimizer.lr=3e-3"], got {show(overrides)}')
+    return [_parse_word(word) for word in overrides]
+
+
+def _parse_word(word: str) -> tuple[KeyPath, Any]:
+    key, separator, text = word.partition("=") if isinstance(word, str) else (word, "", "")
+    if not separator:
+        raise PgkitError(_not_an_override(repr(word)))
+    return _parse_key(key, repr(word)), _value(text.strip())
+
+
+def _parse_key(key: Any, source: str) -> KeyPath:
+    """Split a dotted key as TOML does, so that quoted parts may contain dots."""
     try:
-        inner: Any = tomllib.loads(f"{key} = 0")
+        inner: Any = tomllib.loads(f"{key} = 0") if isinstance(key, str) else 0
     except (ValueError, RecursionError):
         inner = 0
     path: list[str] = []
     while isinstance(inner, dict) and len(inner) == 1:
         ((part, inner),) = inner.items()
         path.append(part)
-    if not separator or not 0 < len(path) <= DEEPEST or inner != 0:
-        raise PgkitError(f"override {override!r} is not of the form key=value, such as optimizer.lr=3e-3")
-    return tuple(path), _value(text.strip())
+    if not 0 < len(path) <= MAX_DEPTH or inner != 0:
+        raise PgkitError(_not_an_override(source))
+    return tuple(path)
+
+
+def _not_an_override(source: str) -> str:
+    return f"override {source} is not of the form key=value, such as optimizer.lr=3e-3"
 
 
 def _value(text: str) -> Any:
@@ -77,51 +101,54 @@ def _value(text: str) -> Any:
         return float(text)
     try:
         table = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):  # no TOML, an integer of thousands of digits, lists in lists without end
+    except (ValueError, RecursionError):  # not TOML, an integer of thousands of digits, endlessly nested lists
         return text
     return table["value"] if len(table) == 1 else text
 
 
-def _put(table: Table, path: Path, value: Any) -> None:
+def _put(table: Table, path: KeyPath, value: Any) -> None:
     for depth, part in enumerate(path[:-1], start=1):
         inner = table.setdefault(part, {})
         if isinstance(inner, str) and "schedule" in path[: depth - 1]:  # a schedule's name is short for its table
-            inner = table[part] = {"kind": inner}
+            inner = {"kind": inner}
+            table[part] = inner
         table = inner
         if not isinstance(table, dict):
-            raise PgkitError(f"unknown key {'.'.join(path)!r}: {'.'.join(path[:depth])} is no table")
+            raise PgkitError(f"unknown key {'.'.join(path)!r}: {'.'.join(path[:depth])} is not a table")
     table[path[-1]] = value
 
 
-def _drop_for_new_optimizers(table: Table, overrides: Mapping[Path, Any]) -> list[str]:
+def _drop_for_new_optimizers(table: Table, overrides: Mapping[KeyPath, Any]) -> list[str]:
     settings = table.get("optimizer")
-    return _drop_recipe(settings, ("optimizer",), None, None, overrides) if isinstance(settings, dict) else []
+    if not isinstance(settings, dict):
+        return []
+    return _drop_hyperparameters(settings, ("optimizer",), None, None, overrides)
 
 
-def _drop_recipe(
-    settings: Table, path: Path, old: str | None, new: str | None, overrides: Mapping[Path, Any]
+def _drop_hyperparameters(
+    settings: Table, path: KeyPath, old: str | None, new: str | None, overrides: Mapping[KeyPath, Any]
 ) -> list[str]:
-    """Removes what belongs to another recipe; ``old`` and ``new`` are those inherited from the parent table."""
-    own = settings.get("name")
-    old = own or old
-    new = overrides.get((*path, "name"), own or new)
+    """Remove hyperparameters of another optimizer; ``old`` and ``new`` are the names that the parent table implies."""
+    name = settings.get("name")
+    old = name or old
+    new = overrides.get((*path, "name"), name or new)
     notes = []
     if new != old:
-        for key in [key for key in settings if key not in RECIPE_INDEPENDENT]:
+        for key in [key for key in settings if key not in OPTIMIZER_INDEPENDENT]:
             notes += _drop(settings, path, key, f"it was chosen for {old}, not for {new}", overrides)
         schedule = settings.get("schedule")
         for key in [key for key in schedule if key != "lr"] if isinstance(schedule, dict) else []:
             notes += _drop(settings["schedule"], (*path, "schedule"), key, f"it was chosen for {old}", overrides)
     groups = settings.get("groups")
-    children: dict[Path, Any] = {("critic",): settings.get("critic")}
+    children: dict[KeyPath, Any] = {("critic",): settings.get("critic")}
     children |= {("groups", name): group for name, group in groups.items()} if isinstance(groups, dict) else {}
-    for name, child in children.items():
+    for part, child in children.items():
         if isinstance(child, dict):
-            notes += _drop_recipe(child, (*path, *name), old, new, overrides)
+            notes += _drop_hyperparameters(child, (*path, *part), old, new, overrides)
     return notes
 
 
-def _drop_for_new_agent(table: Table, overrides: Mapping[Path, Any]) -> list[str]:
+def _drop_for_new_agent(table: Table, overrides: Mapping[KeyPath, Any]) -> list[str]:
     settings = table.get("agent")
     new = overrides.get(("agent", "name"))
     if not isinstance(settings, dict) or not isinstance(new, str) or settings.get("name") in (None, new):
@@ -135,7 +162,7 @@ def _drop_for_new_agent(table: Table, overrides: Mapping[Path, Any]) -> list[str
     return notes
 
 
-def _drop(table: Table, path: Path, key: str, reason: str, overrides: Mapping[Path, Any]) -> list[str]:
-    """Removes ``key``; the note is empty when the command line gives it anew."""
+def _drop(table: Table, path: KeyPath, key: str, reason: str, overrides: Mapping[KeyPath, Any]) -> list[str]:
+    """Remove ``key``; there is no note if the overrides set it anew."""
     value = table.pop(key)
     return [] if (*path, key) in overrides else [f"{'.'.join((*path, key))} = {value} dropped: {reason}"]

@@ -1,13 +1,12 @@
-"""Configuration: a TOML table, validated into frozen models before anything runs.
+"""The models of a training configuration: every key, its type, its range and its default.
 
-A key that is unknown, of the wrong type or out of range is a :class:`~pgkit.errors.PgkitError` of one line.
+An unknown key, a wrong type or a value out of range is a :class:`~pgkit.errors.PgkitError` of one line.
 """
 
 from collections.abc import Mapping
 from math import isfinite
 from typing import Annotated, Any, Literal, get_args
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
@@ -15,94 +14,135 @@ from pgkit import optim
 from pgkit.config import registry
 from pgkit.errors import PgkitError, explain, show
 
-MOST = 1_000_000
-"""Members, environments, episodes, units of a layer: nobody means more."""
+MAX_COUNT = 1_000_000
+"""The most members, environments, episodes or units of a layer; more is a typing mistake."""
 
-LARGEST = 2**63 - 1
-"""Of whole numbers, in TOML and in tensors."""
+MAX_INT = 2**63 - 1
+"""The largest whole number of TOML and of int64 tensors."""
 
-Count = Annotated[int, Field(ge=1, le=MOST)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 
-Number = Annotated[int, Field(ge=0, le=MOST)]
+CountOrZero = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 Steps = Annotated[int, Field(ge=1, le=10**15)]
 
 Sizes = Annotated[tuple[Count, ...], Field(strict=False)]
 
+Name = Annotated[
+    str,
+    Field(pattern=r"^\w[\w .,=+-]*$", json_schema_extra={"allowed": "letters, digits and any of _ . , = + - inside"}),
+]
+
+Device = Annotated[
+    str, Field(pattern=r"^(cpu|auto|cuda(:\d+)?)$", json_schema_extra={"allowed": "cpu, cuda, cuda:N or auto"})
+]
+
 
 class Model(BaseModel):
-    """Base of every table: no unknown keys, no conversions (an integer is a number, ``"1e-3"`` is not)."""
+    """Base of every table: frozen, no unknown keys, no conversions (``"1e-3"`` is text, not a number).
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    The docstring below a field is its description in the key reference (``pgkit/config/README.md``).
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class EnvConfig(Model):
-    """``[env]``: the task, and what is done to its numbers before the learner sees them."""
+    """``[env]``: the environment, and how observations and rewards are scaled before the agent sees them."""
 
     id: str = Field(min_length=1)
-    """A Gymnasium id, or ``package.module:Id``."""
+    """Gymnasium id such as ``CartPole-v1``, or ``package.module:Id`` to import a module that registers it."""
     kwargs: dict[str, Any] = {}
+    """Keyword arguments of the environment's constructor, such as ``gravity``."""
     max_episode_steps: Steps | None = None
+    """Time limit of an episode in steps; without it, the limit that the environment is registered with."""
     backend: Literal["auto", "gymnasium", "pgkit", "envpool"] = "auto"
+    """Which implementation runs the environment; ``auto`` takes the fastest one that is installed."""
     vectorization: Literal["sync", "async"] = "sync"
+    """Gymnasium environments in this process one after the other (``sync``), or in one process per core (``async``)."""
     timeout: float | None = Field(default=None, gt=0, le=1e6)
-    """Seconds that a worker process of "async" has for a step or reset of its environments; None for 300."""
+    """Seconds that a process of ``async`` may take for one step or reset of its environments; default 300."""
     reward_scale: float = Field(default=1.0, gt=0)
+    """Constant factor of every reward that the agent sees; logged returns stay unscaled."""
     normalize_observations: bool = False
+    """Subtract the running mean of observations and divide by their running standard deviation, per member."""
     normalize_rewards: bool = False
+    """Divide rewards by the running standard deviation of the discounted return, per member."""
 
 
 class PolicyConfig(Model):
-    """``[policy]``: the networks; ``critic_hidden`` defaults to ``hidden``, ``log_std`` is that of a new Gaussian."""
+    """``[policy]``: the networks of actor and critic, multilayer perceptrons."""
 
     hidden: Sizes = (64, 64)
+    """Units of each hidden layer of the actor."""
     critic_hidden: Sizes | None = None
+    """Units of each hidden layer of the critic; default: the same as ``hidden``."""
     activation: Literal["tanh", "relu", "elu", "silu"] = "tanh"
+    """Activation function between layers."""
     shared: bool = False
+    """Actor and critic share their hidden layers."""
     orthogonal: bool = True
+    """Orthogonal initial weights with the gains usual for policy gradients; else normal ones of variance 1 / fan-in."""
     log_std: float = Field(default=0.0, ge=-20, le=20)
+    """Initial log standard deviation of a Gaussian policy (continuous actions)."""
 
 
 class EvaluationConfig(Model):
-    """``[evaluation]``: ``points`` evenly spaced evaluations of ``episodes`` each, and a final one."""
+    """``[evaluation]``: evaluations while training, and the final one, on environments of their own."""
 
-    points: Number = 20
+    points: CountOrZero = 20
+    """Number of evenly spaced evaluations while training; 0: none."""
     episodes: Count = 10
+    """Episodes of each of these evaluations."""
     final_episodes: Count = 100
+    """Episodes of the evaluation after training."""
     deterministic: bool = False
+    """Evaluate with the most likely actions instead of sampled ones."""
     greedy: bool = False
-    """Play the evaluations while training once more, with the most likely actions: a second, labelled number."""
-
-
-Name = Annotated[str, Field(pattern=r"^\w[\w .,=+-]*$", description="letters, digits and any of _ . , = + - inside")]
+    """Evaluate while training a second time with the most likely actions, logged as ``eval/greedy_return_mean``."""
 
 
 class TrainConfig(Model):
-    """Everything that decides what ``pgkit train`` does. Derived values are properties."""
+    """Everything that decides what ``pgkit train`` does.
+
+    >>> import pgkit
+    >>> config = pgkit.load_config("cartpole-actor-critic", {"steps": 20_000, "optimizer.lr": 1e-3, "seeds": 4})
+    >>> config.env.id, config.seed_list
+    ('CartPole-v1', [0, 1, 2, 3])
+    """
 
     name: Name
-    """Output goes to ``runs/<name>``; default: the name of the configuration file."""
-    seed: int = Field(default=0, ge=0, le=LARGEST)
+    """Name of the run, which is written to ``runs/<name>``; default: the name of the configuration file."""
+    seed: int = Field(default=0, ge=0, le=MAX_INT)
+    """Seed of a single run, or the first one if ``seeds`` is a count."""
     seeds: int | tuple[int, ...] | None = None
-    """A count K stands for ``seed, seed + 1, ..., seed + K - 1``; a list is taken as it is."""
+    """A count K trains ``seed, seed + 1, ..., seed + K - 1`` as one population; a list is taken as it is."""
     steps: Steps
     """Environment steps of each run, all its environments together."""
-    device: str = Field(default="cpu", pattern=r"^(cpu|auto|cuda(:\d+)?)$", description="cpu, cuda, cuda:N or auto")
+    device: Device = "cpu"
+    """``cpu``, ``cuda``, ``cuda:N`` or ``auto`` (CUDA if there is any)."""
     env: EnvConfig
+    """The environment."""
     envs_per_member: Count = 8
+    """Parallel environments of each run."""
     agent: dict[str, Any]
-    """``name`` and the fields of that agent's ``Config``, defaults filled in."""
+    """``name`` of the agent and its settings; see the tables of the agents."""
     rollout_steps: Count | None = Field(default=None, validate_default=True)
-    """Steps per environment and update (default 5); None when the agent collects whole episodes."""
+    """Steps per environment and update, default 5; not for agents that collect whole episodes."""
     policy: PolicyConfig = PolicyConfig()
+    """The networks."""
     optimizer: dict[str, Any]
-    """One settings table as :func:`pgkit.optim.from_settings` takes it."""
+    """``name`` of the optimizer, its hyperparameters, ``critic``, ``groups``, ``schedule``; see the table below."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """Evaluations."""
     log_interval: Steps | None = None
-    """Environment steps between two logged rows; see :attr:`steps_per_log`."""
-    checkpoint_points: Number = 5
-    """Evenly spaced checkpoints of each run."""
+    """Environment steps between two logged rows; default: 1 % of ``steps``."""
+    checkpoint_points: CountOrZero = 5
+    """Number of evenly spaced checkpoints of each run."""
     keep_checkpoints: Count = 2
+    """Number of checkpoints that are kept, the latest ones."""
 
     @property
     def seed_list(self) -> list[int]:
@@ -118,12 +158,12 @@ class TrainConfig(Model):
 
     @property
     def agent_module(self) -> registry.Agent:
-        """The module that ``agent.name`` stands for."""
+        """The module that defines the agent."""
         return registry.agent(self.agent["name"])
 
     @property
     def agent_config(self) -> BaseModel:
-        """The agent's own ``Config``."""
+        """The agent's settings as an instance of its ``Config``."""
         return _agent_config(self.agent)
 
     @field_validator("seeds", mode="before")
@@ -139,15 +179,13 @@ class TrainConfig(Model):
     @field_validator("rollout_steps")
     @classmethod
     def _rollout_steps(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if "agent" not in info.data:  # already an error of its own
+        if "agent" not in info.data:  # the agent is wrong, which is reported first
             return value
         name = info.data["agent"]["name"]
         if registry.agent(name).collects == "steps":
             return 5 if value is None else value
         if value is not None:
-            raise PgkitError(
-                f"rollout_steps = {value} has no meaning for agent {name!r}, which collects whole episodes"
-            )
+            raise PgkitError(f"rollout_steps = {value} has no effect: agent {name!r} collects whole episodes")
         return None
 
     @field_validator("optimizer")
@@ -156,50 +194,49 @@ class TrainConfig(Model):
         check_optimizer_tables(table, "optimizer")
         for label, settings in optim.describe(table).items():
             try:
-                _check_recipe(settings)
+                _check_optimizer(settings)
             except PgkitError as error:
                 raise PgkitError(f"optimizer ({label}): {error}") from None
         return table
 
 
 def check_seeds(key: str, value: Any) -> int | tuple[int, ...] | None:
-    """A count of seeds, or a list of them; None stays.
+    """Validate a count of seeds or a list of them; None passes.
 
     Raises:
         PgkitError: it is neither.
     """
-    if value is None or (type(value) is int and 1 <= value <= MOST):
+    if value is None or (type(value) is int and 1 <= value <= MAX_COUNT):
         return value
-    valid = isinstance(value, list | tuple) and all(type(seed) is int and 0 <= seed <= LARGEST for seed in value)
+    valid = isinstance(value, list | tuple) and all(type(seed) is int and 0 <= seed <= MAX_INT for seed in value)
     if valid and 0 < len(value) == len(set(value)):
         return tuple(value)
-    allowed = f"a count from 1 to {MOST:,} or a list of different whole numbers >= 0"
+    allowed = f"a count from 1 to {MAX_COUNT:,} or a list of different whole numbers >= 0"
     raise PgkitError(f"{key} must be {allowed}, got {show(value)}")
 
 
-def resolve_device(device: str) -> torch.device:
-    """The torch device of a ``device`` setting.
+def float_fields(config: BaseModel) -> list[str]:
+    """Fields annotated ``float`` or ``float | None`` that hold a number; members may differ in these."""
+    fields = type(config).model_fields.items()
+    names = [name for name, field in fields if float in (field.annotation, *get_args(field.annotation))]
+    return [name for name in names if isinstance(getattr(config, name), float)]
+
+
+def check_optimizer_tables(table: Any, key: str) -> None:
+    """Check that tables stand where tables belong and numbers are finite; :mod:`pgkit.optim` checks the rest.
 
     Raises:
-        PgkitError: CUDA, or that many GPUs, are not there.
+        PgkitError: naming the key.
     """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "auto":
-        return torch.device("cuda" if count else "cpu")
-    resolved = torch.device(device)
-    if resolved.type == "cuda" and (resolved.index or 0) >= count:
-        found = f"{count} CUDA device(s) found" if count else "no CUDA device found"
-        raise PgkitError(
-            f"device {device!r} is not available: {found} (allowed here: cpu, auto{', cuda' * bool(count)})"
-        )
-    return resolved
-
-
-def _float_fields(config: BaseModel) -> list[str]:
-    """Fields annotated ``float`` or ``float | None`` that hold a number."""
-    fields = type(config).model_fields.items()
-    real = [name for name, field in fields if float in (field.annotation, *get_args(field.annotation))]
-    return [name for name in real if isinstance(getattr(config, name), float)]
+    if not isinstance(table, Mapping):
+        raise PgkitError(f"{key} must be a table, got {show(table)}")
+    if not isinstance(table.get("name", ""), str):
+        raise PgkitError(f"{key}.name must be a text, got {show(table['name'])}")
+    for name, value in table.items():
+        if isinstance(value, Mapping) or name in ("critic", "groups", "schedule") or key.endswith(".groups"):
+            check_optimizer_tables(value, f"{key}.{name}")
+        elif isinstance(value, float) and not isfinite(value):
+            raise PgkitError(f"{key}.{name} must be a finite number, got {value}")
 
 
 def _agent_config(table: Mapping[str, Any]) -> BaseModel:
@@ -215,24 +252,11 @@ def _agent_config(table: Mapping[str, Any]) -> BaseModel:
         raise PgkitError(explain(error, config_class, "agent.")) from None
 
 
-def check_optimizer_tables(table: Any, key: str) -> None:
-    """Tables are where tables belong, and numbers are finite; the rest is the optimizer module's to check."""
-    if not isinstance(table, Mapping):
-        raise PgkitError(f"{key} must be a table, got {show(table)}")
-    if not isinstance(table.get("name", ""), str):
-        raise PgkitError(f"{key}.name must be a text, got {show(table['name'])}")
-    for name, value in table.items():
-        if isinstance(value, Mapping) or name in ("critic", "groups", "schedule") or key.endswith(".groups"):
-            check_optimizer_tables(value, f"{key}.{name}")
-        elif isinstance(value, float) and not isfinite(value):
-            raise PgkitError(f"{key}.{name} must be a finite number, got {value}")
-
-
-def _check_recipe(settings: Mapping[str, Any]) -> None:
-    """That the optimizer can be made; a list, one number for each of several members, has no place in one run."""
-    recipe = optim.recipes().get(settings["name"])
+def _check_optimizer(settings: Mapping[str, Any]) -> None:
+    """Check that the optimizer can be made; one number per member, a list, has no place in one run's settings."""
+    spec = optim.recipes().get(settings["name"])
     for key, value in settings.items():
-        if isinstance(value, list) and recipe and not isinstance(recipe.defaults.get(key), list | tuple):
+        if isinstance(value, list) and spec and not isinstance(spec.defaults.get(key), list | tuple):
             raise PgkitError(f"{key} must be one number, got {show(value)}")
     optim.make(**{key: value for key, value in settings.items() if key != "schedule"})  # clearer about a wrong number
     optim.make(**settings)

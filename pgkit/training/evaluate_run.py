@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pgkit.config.schema import resolve_device
+from pgkit.config.device import resolve_device
 from pgkit.rollouts.evaluate import EvalKey, play
 from pgkit.runs.reader import saved_members
 from pgkit.system.cpu import settle

@@ -9,9 +9,10 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from pgkit import optim
+from pgkit.config.device import resolve_device
 from pgkit.config.members import stack_agent_config
 from pgkit.config.registry import Agent
-from pgkit.config.schema import TrainConfig, resolve_device
+from pgkit.config.schema import TrainConfig
 from pgkit.envs import make_envs
 from pgkit.envs.base import EnvInfo, Environments
 from pgkit.errors import PgkitError

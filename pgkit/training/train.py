@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from pgkit.config.schema import TrainConfig, resolve_device
+from pgkit.config.device import resolve_device
+from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError
 from pgkit.runs.directory import check_run_directory, new_run
 from pgkit.training.coordinator import Coordinator

@@ -114,9 +114,9 @@ MISTAKES = {
     "list of 3000 levels": ("train C steps=" + "[" * 3000, "steps must be a whole number"),
     "list of 30 levels": (
         "train C steps=" + "[" * 30 + "]" * 30,
-        "tables and lists lie in each other more than 20 deep",
+        "tables and lists are nested more than 20 levels deep",
     ),
-    "tables of 3000 levels": ("train deep.toml", "tables and lists lie in each other more than 20 deep"),
+    "tables of 3000 levels": ("train deep.toml", "tables and lists are nested more than 20 levels deep"),
     "path of 5000 characters": ("train " + "a" * 5000, "cannot be looked for: File name too long"),
     "name of 300 characters": ("train C name=" + "a" * 300, "cannot read runs/aaa", "File name too long"),
     "comparison for train": (

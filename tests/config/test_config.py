@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgkit.config import registry
+from pgkit.config.device import resolve_device
 from pgkit.config.load import load_config, parse_config, read_config, to_table, to_toml
 from pgkit.config.members import check_population, expand_seeds, stack_agent_config
 from pgkit.config.overrides import apply_overrides
-from pgkit.config.schema import TrainConfig, resolve_device
+from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError
 
 MINIMAL = """
@@ -65,7 +66,7 @@ def test_seed_list(file: Path, seed: int, seeds: Any, expected: list[int]) -> No
 
 def test_episodes_agent_has_no_rollout_steps(file: Path) -> None:
     assert load_config(file, ["agent.name=reinforce"]).rollout_steps is None
-    with pytest.raises(PgkitError, match="rollout_steps = 8 has no meaning for agent 'reinforce'"):
+    with pytest.raises(PgkitError, match="rollout_steps = 8 has no effect: agent 'reinforce' collects whole episodes"):
         load_config(file, ["agent.name=reinforce", "rollout_steps=8"])
 
 
