@@ -58,8 +58,8 @@ def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
                 Coordinator(configs, [len(configs)], None, inexact=None, progress=False, on_steps=None)
             )
             population = build(configs)
-            observer = stack.enter_context(Monitor([population], configs, LocalChannel(whole)))
-            parts.append((population, observer, CapturedUpdates(loop.compute_update, loop.learn)))
+            monitor = stack.enter_context(Monitor([population], configs, LocalChannel(whole)))
+            parts.append((population, monitor, CapturedUpdates(loop.compute_update, loop.learn)))
         captured = Captured()
         time_phases([population for population, *_ in parts], phases, captured)
 
@@ -160,7 +160,7 @@ def time_phases(populations: Sequence[Any], spent: Counter[str], captured: Captu
     replace(loop, "targets", "targets")
     replace(loop, "gradient", "gradient")
     replace(loop, "optimize", "optimizer")
-    replace(Monitor, "see", "logging")
+    replace(Monitor, "record_update", "logging")
     replace(captured_module.CapturedUpdates, "go", STRETCHES)
     replace(captured_module.CapturedUpdates, "learn", "learning without Python")
 

@@ -65,7 +65,7 @@ class RunWriter:
             "configs": [to_toml(config) for config in configs],
             "origin": provenance.origin(),
             "inexact": inexact,
-            "beginning": past.restart_count if past else 0,
+            "restart_count": past.restart_count if past else 0,
         }
         where = directory / "provenance.json"
         earlier = rows_until(directory, past.saved) if past else None

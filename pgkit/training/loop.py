@@ -20,31 +20,29 @@ from pgkit.tree import join_pieces, select
 from pgkit.types import Batch, Params
 
 
-def run(population: Population, observer: Monitor, debug_numerics: bool = False) -> TrainResult:
+def run(population: Population, monitor: Monitor, debug_numerics: bool = False) -> TrainResult:
     """Train until every member has left."""
-    observer.begin()
+    monitor.begin()
     stretches = CapturedUpdates(compute_update, learn)
     while population.size:
-        advance(population, observer, stretches, debug_numerics)
-        population = retire(population, observer)
-        observer.pause()
-    return observer.finish()
+        advance(population, monitor, stretches, debug_numerics)
+        population = retire(population, monitor)
+        monitor.maybe_checkpoint()
+    return monitor.finish()
 
 
-def advance(
-    population: Population, observer: Monitor, stretches: CapturedUpdates, debug_numerics: bool = False
-) -> None:
+def advance(population: Population, monitor: Monitor, stretches: CapturedUpdates, debug_numerics: bool = False) -> None:
     """As many updates as nobody needs to look at, where that is possible, or one."""
-    diagnose, unseen = observer.due(population), 0 if debug_numerics else observer.unseen(population)
+    diagnose, unseen = monitor.rows_to_log(population), 0 if debug_numerics else monitor.updates_until_event(population)
     if population.rollout_steps is not None:
         unseen = min(unseen, stretches.most)
-    marks, until = observer.marks(population), observer.until(population)
+    marks, until = monitor.next_evaluation(population), monitor.next_event(population)
     gone = stretches.go(population, unseen, marks, until, bool(diagnose))
     if gone is None:
         gone = UpdateOutput(update(population, diagnose, None if debug_numerics else stretches))
     if debug_numerics:
-        failures.stop_at_bad_number(population, observer.configs, gradient)
-    observer.see(population, gone.metrics, gone.aside)
+        failures.stop_at_bad_number(population, monitor.configs, gradient)
+    monitor.record_update(population, gone.metrics, gone.aside)
 
 
 def update(
@@ -156,12 +154,12 @@ def gradient(population: Population, batches: Batches) -> tuple[Tensor, Params, 
     return join_pieces(parts, [rows for rows, _ in batches])
 
 
-def retire(population: Population, observer: Monitor) -> Population:
-    """The population without the members that have used their budget or have failed; the observer keeps those."""
+def retire(population: Population, monitor: Monitor) -> Population:
+    """The population without the members that have used their budget or have failed; the monitor keeps those."""
     stay = (population.env_steps < population.budget) & population.alive
     if stay.all():
         return population
     reasons = failures.explain(population, (~population.alive).nonzero().squeeze(1).tolist(), gradient)
     leaving, staying = (population.take(rows.nonzero().squeeze(1)) for rows in (~stay, stay))
-    observer.keep(leaving, staying, reasons)
+    monitor.retire(leaving, staying, reasons)
     return staying

@@ -89,7 +89,7 @@ class Monitor:
     ) -> None:
         self._evaluator.close()
 
-    def due(self, population: Population) -> list[int]:
+    def rows_to_log(self, population: Population) -> list[int]:
         """Rows of the members of whom the next update is to be logged."""
         return [row for row, member in enumerate(population.members.tolist()) if member in self._to_log]
 
@@ -100,10 +100,10 @@ class Monitor:
         if not any(self._evaluation_marks.passed):  # resumed, the next update comes first, as it would have
             self._snapshot(population, population.members.tolist(), population.env_steps.tolist())
 
-    def unseen(self, population: Population) -> int:
+    def updates_until_event(self, population: Population) -> int:
         """How many updates nobody needs to look at but the last, which may be for a log row, or the end.
 
-        With whole episodes it is for :meth:`until` to say.
+        With whole episodes it is for :meth:`next_event` to say.
         """
         if population.rollout_steps is None:
             return 0 if self._to_log else UNSEEN_STEPS
@@ -115,7 +115,7 @@ class Monitor:
         marks = self._evaluation_marks.spacing if first.evaluation.points else float("inf")
         return int(min(*(-(-span // each) for span in spans), marks // each))
 
-    def marks(self, population: Population) -> Tensor:
+    def next_evaluation(self, population: Population) -> Tensor:
         """Environment steps, float64 ``(P,)``, from which on each member is to be put aside for an evaluation.
 
         Not with whole episodes, after which each member is looked at then.
@@ -123,7 +123,7 @@ class Monitor:
         fixed = population.rollout_steps is not None
         return self._at(self._evaluation_marks, population, fixed and self.configs[0].evaluation.points > 0)
 
-    def until(self, population: Population) -> Tensor | None:
+    def next_event(self, population: Population) -> Tensor | None:
         """Environment steps, float64 ``(P,)``, with which to look at each member; None if updates are counted."""
         if population.rollout_steps is not None:
             return None
@@ -138,7 +138,9 @@ class Monitor:
         at = [marks.at(marks.passed[member]) if wanted else float("inf") for member in population.members.tolist()]
         return torch.tensor(at, dtype=torch.float64)
 
-    def see(self, population: Population, metrics: Mapping[str, Tensor], aside: Snapshots | None = None) -> None:
+    def record_update(
+        self, population: Population, metrics: Mapping[str, Tensor], aside: Snapshots | None = None
+    ) -> None:
         """Look at the population after an update, or a stretch of them in which members were put aside."""
         self.parts[-1] = population
         members, env_steps = population.members.tolist(), population.env_steps.tolist()
@@ -149,7 +151,7 @@ class Monitor:
         self._snapshot(population, members, env_steps, aside)
         self._outlet.tell("steps", self._steps)
 
-    def keep(self, leaving: Population, staying: Population, reasons: Mapping[int, str]) -> None:
+    def retire(self, leaving: Population, staying: Population, reasons: Mapping[int, str]) -> None:
         """Some members are done: they have used their budget, or diverged, for these reasons by member."""
         self.parts[-1:] = [leaving, staying]
         self._steps_left += float(leaving.env_steps.sum())
@@ -160,7 +162,7 @@ class Monitor:
                 reason = reasons.get(int(member), "unknown")
                 self._outlet.tell("line", f"seed {seed} diverged before step {steps:,.0f}: first bad number: {reason}")
 
-    def pause(self) -> None:
+    def maybe_checkpoint(self) -> None:
         """Between two updates: tell the state if that is due, and stop if somebody asks for it."""
         if self.parts[-1].size == 0:
             return  # the end, which saves by itself

@@ -118,23 +118,23 @@ def go_on(configs: Sequence[TrainConfig], saved: Mapping[str, Any], anyway: bool
     training = [own["parts"][-1] for own in saved["slices"]]
     if saved["inexact"] is None or not any(len(state["members"]) for state in training):
         try:
-            return prepare(jobs_of(configs, saved), PopulationWorker), ResumeState(saved, saved["beginning"], found)
+            return prepare(jobs_of(configs, saved), PopulationWorker), ResumeState(saved, saved["restart_count"], found)
         except NotReproduced as error:
             if not anyway:
                 raise PgkitError(f"{error}; --anyway lets episodes begin anew") from None
             saved = {**saved, "inexact": str(error)}
     restarted = {
         **saved,
-        "beginning": saved["beginning"] + 1,
+        "restart_count": saved["restart_count"] + 1,
         "slices": [_without_envs(own) for own in saved["slices"]],
     }
-    past = ResumeState(saved, restarted["beginning"], [*found, f"all episodes begin anew: {saved['inexact']}"])
+    past = ResumeState(saved, restarted["restart_count"], [*found, f"all episodes begin anew: {saved['inexact']}"])
     return prepare(jobs_of(configs, restarted), PopulationWorker), past
 
 
 def jobs_of(configs: Sequence[TrainConfig], saved: Mapping[str, Any]) -> list[WorkerTask]:
     """What each slice in a checkpoint is to do."""
-    own, more = iter(configs), {"inexact": saved["inexact"], "beginning": saved["beginning"]}
+    own, more = iter(configs), {"inexact": saved["inexact"], "restart_count": saved["restart_count"]}
     pieces = [list(islice(own, size)) for size in sizes_of(saved)]
     return [WorkerTask(piece, True, saved=state, **more) for piece, state in zip(pieces, saved["slices"], strict=True)]
 

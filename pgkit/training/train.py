@@ -96,8 +96,8 @@ class PopulationWorker:
         """Train until every member has left."""
         job = self._job
         seen = job.saved and job.saved["observer"]
-        with Monitor(self._parts, job.configs, outlet, self.inexact is None, seen) as observer:
-            return run(retire(self._parts[-1], observer), observer, job.debug_numerics)
+        with Monitor(self._parts, job.configs, outlet, self.inexact is None, seen) as monitor:
+            return run(retire(self._parts[-1], monitor), monitor, job.debug_numerics)
 
     def close(self) -> None:
         """Free the environments."""

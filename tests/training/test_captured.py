@@ -262,7 +262,7 @@ def test_a_training_with_whole_episodes_ends_as_one_without_stretches(monkeypatc
     def done(stretched: bool) -> TrainResult:
         with monkeypatch.context() as patch:
             if not stretched:
-                patch.setattr(Monitor, "unseen", lambda *arguments: 0)
+                patch.setattr(Monitor, "updates_until_event", lambda *arguments: 0)
             return train.train(episodes_of(**changes))
 
     whole, single = done(True), done(False)
@@ -416,7 +416,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, stretched: bool, **changes: Any) ->
     """A whole training; without stretches, every update is looked at."""
     with monkeypatch.context() as patch:
         if not stretched:
-            patch.setattr(Monitor, "unseen", lambda *arguments: 0)  # so they do not act, nor learn
+            patch.setattr(Monitor, "updates_until_event", lambda *arguments: 0)  # so they do not act, nor learn
             patch.setattr(CapturedUpdates, "learn", lambda *arguments: None)
         return train.train(expand_seeds(config(**changes)))
 

@@ -46,7 +46,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Any:
     def arrange(updates: int) -> None:
         count = 0
 
-        def pause(self: monitor.Monitor, own: Any = monitor.Monitor.pause) -> None:
+        def pause(self: monitor.Monitor, own: Any = monitor.Monitor.maybe_checkpoint) -> None:
             nonlocal count
             count += 1
             if count == updates:
@@ -54,7 +54,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Any:
             own(self)
 
         monkeypatch.undo()
-        monkeypatch.setattr(monitor.Monitor, "pause", pause)
+        monkeypatch.setattr(monitor.Monitor, "maybe_checkpoint", pause)
 
     return arrange
 
@@ -136,7 +136,7 @@ def half(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     place = tmp_path_factory.mktemp(request.param)
     configs = population(request.param, CARTPOLE)
     whole = train(configs, place / "whole")
-    pause, count = monitor.Monitor.pause, iter(range(1000))
+    pause, count = monitor.Monitor.maybe_checkpoint, iter(range(1000))
 
     def stopping(self: monitor.Monitor) -> None:
         if next(count) == max(part.updates for part in whole.parts) // 2:
@@ -144,7 +144,7 @@ def half(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         pause(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(monitor.Monitor, "pause", stopping)
+        patch.setattr(monitor.Monitor, "maybe_checkpoint", stopping)
         with pytest.raises(Stopped):
             train(configs, place / "half")
     return whole, place / "half"
