@@ -191,7 +191,7 @@ def report(
 
 @app.command(name="list")
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="agents, optimizers, configs or envs.")],
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="agents, optimizers, configs or envs.")],
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this one, in full.")] = None,
 ) -> None:
     """List agents, optimizers, configurations or environments, or show one in full."""
@@ -199,9 +199,9 @@ def list_(
         from pgkit.config import listing
 
         if name is None:
-            _print_table(listing.overview(kind), kind)
+            _print_table(listing.overview(topic), topic)
         else:
-            typer.echo(listing.describe(kind, name))
+            typer.echo(listing.describe(topic, name))
 
 
 def main() -> None:

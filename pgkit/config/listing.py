@@ -1,46 +1,69 @@
-"""The tables of `pgkit list`."""
+"""The tables and texts of ``pgkit list``."""
 
 import inspect
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
 
 from pgkit import envs, optim
 from pgkit.config.registry import AGENTS, agent, is_comparison, shipped_configs
+from pgkit.envs import Environments
 from pgkit.errors import PgkitError, show, unknown
 from pgkit.optim.registry import AROUND
 
 Row = dict[str, str]
 
-
-def overview(kind: str) -> list[Row]:
-    """One row for each of the ``kind``: "agents", "optimizers", "configs" or "envs".
-
-    Raises:
-        PgkitError: another kind.
-    """
-    return _kind(kind)[0]()
+_BOUND_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
-def describe(kind: str, name: str) -> str:
-    """All about one of the ``kind``, as text.
+def overview(topic: str) -> list[Row]:
+    """Return one row for each entry of ``topic``: "agents", "optimizers", "configs" or "envs".
 
     Raises:
-        PgkitError: there is no such kind, or none of that name.
+        PgkitError: there is no such topic.
     """
-    return _kind(kind)[1](name)
+    return _topic(topic)[0]()
 
 
-def _kind(kind: str) -> tuple[Callable[[], list[Row]], Callable[[str], str]]:
-    kinds = {
+def describe(topic: str, name: str) -> str:
+    """Return all about one entry of ``topic`` as text.
+
+    Raises:
+        PgkitError: there is no such topic, or no entry of that name.
+    """
+    return _topic(topic)[1](name)
+
+
+def field_type(field: FieldInfo) -> str:
+    """Return type and range of a setting: ``int, >= 1``, ``"sync" | "async"``."""
+    choices = map(show, get_args(field.annotation)) if get_origin(field.annotation) is Literal else ()
+    annotation = " | ".join(choices) or inspect.formatannotation(field.annotation)
+    return ", ".join([annotation, *(f"{sign} {bound:g}" for sign, bound in _bounds(field))])
+
+
+def _bounds(field: FieldInfo) -> list[tuple[str, float]]:
+    """Return the bounds in pydantic's metadata of a field, such as ``Ge(ge=0)``, with their signs."""
+    return [
+        (sign, getattr(limit, name))
+        for limit in field.metadata
+        for name, sign in _BOUND_SIGNS.items()
+        if hasattr(limit, name)
+    ]
+
+
+def _topic(topic: str) -> tuple[Callable[[], list[Row]], Callable[[str], str]]:
+    topics = {
         "agents": (_agent_rows, _agent_text),
         "optimizers": (_optimizer_rows, _optimizer_text),
         "configs": (_config_rows, _config_text),
         "envs": (_env_rows, _env_text),
     }
-    if kind not in kinds:
-        raise PgkitError(unknown("kind", kind, kinds))
-    return kinds[kind]
+    if topic not in topics:
+        raise PgkitError(unknown("topic", topic, topics))
+    return topics[topic]
 
 
 def _agent_rows() -> list[Row]:
@@ -53,21 +76,10 @@ def _agent_rows() -> list[Row]:
 def _agent_text(name: str) -> str:
     module = agent(name)
     lines = [_doc(module), "", f"Collects {module.collects}. Settings (agent.*), with defaults:"]
-    for field, info in module.Config.model_fields.items():
-        choices = map(show, get_args(info.annotation)) if get_origin(info.annotation) is Literal else ()
-        kind = " | ".join(choices) or inspect.formatannotation(info.annotation)
-        limits = [f"{_SIGNS[name]} {bound:g}" for limit in info.metadata for name, bound in _bounds(limit)]
-        about = f"{', '.join([kind, *limits])}: {info.description or ''}".removesuffix(": ")
-        lines.append(f"  {field} = {show(info.default)}  ({about})")
+    for key, field in module.Config.model_fields.items():
+        about = f"{field_type(field)}: {field.description or ''}".removesuffix(": ")
+        lines.append(f"  {key} = {show(field.default)}  ({about})")
     return "\n".join(lines)
-
-
-_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-
-
-def _bounds(limit: Any) -> list[tuple[str, float]]:
-    """The bounds in a piece of pydantic's field metadata, such as ``Ge(ge=0)``."""
-    return [(name, getattr(limit, name)) for name in _SIGNS if hasattr(limit, name)]
 
 
 def _doc(module: Any) -> str:
@@ -78,14 +90,16 @@ def _config_rows() -> list[Row]:
     rows = []
     for name, file in shipped_configs().items():
         table = tomllib.loads(file.read_text(encoding="utf-8"))
-        comparison = is_comparison(table)
-        what = (
-            (table["environments"], table["agents"], table["optimizers"])
-            if comparison
-            else ([table["env"]["id"]], [table["agent"]["name"]], [table["optimizer"]["name"]])
+        if is_comparison(table):
+            command = "compare"
+            columns = (table["environments"], table["agents"], table["optimizers"])
+        else:
+            command = "train"
+            columns = ([table["env"]["id"]], [table["agent"]["name"]], [table["optimizer"]["name"]])
+        environment, agents, optimizers = map(", ".join, columns)
+        rows.append(
+            {"name": name, "command": command, "environment": environment, "agent": agents, "optimizer": optimizers}
         )
-        columns = zip(("environment", "agent", "optimizer"), map(", ".join, what), strict=True)
-        rows.append({"name": name, "command": "compare" if comparison else "train", **dict(columns)})
     return rows
 
 
@@ -98,21 +112,21 @@ def _config_text(name: str) -> str:
 
 def _optimizer_rows() -> list[Row]:
     rows = []
-    for recipe in optim.recipes().values():
-        formula = " ".join(recipe.formula.partition("\n\n")[0].split())
-        defaults = _assignments(recipe.defaults)
-        rows.append({"name": recipe.name, "formula": formula, "defaults": defaults, "source": recipe.source})
+    for spec in optim.recipes().values():
+        formula = " ".join(spec.formula.partition("\n\n")[0].split())
+        defaults = _assignments(spec.defaults)
+        rows.append({"name": spec.name, "formula": formula, "defaults": defaults, "source": spec.source})
     return rows
 
 
 def _optimizer_text(name: str) -> str:
-    recipes = optim.recipes()
-    if name not in recipes:
-        raise PgkitError(unknown("optimizer", name, recipes))
-    recipe = recipes[name]
+    specs = optim.recipes()
+    if name not in specs:
+        raise PgkitError(unknown("optimizer", name, specs))
+    spec = specs[name]
     return (
-        f"{recipe.formula}\n\nSource: {recipe.source}\n\nHyperparameters (optimizer.*), with defaults:\n  "
-        f"{_assignments(recipe.defaults)}\nWith any optimizer:\n  {_assignments(AROUND)}, schedule, critic, groups"
+        f"{spec.formula}\n\nSource: {spec.source}\n\nHyperparameters (optimizer.*), with defaults:\n  "
+        f"{_assignments(spec.defaults)}\nWith any optimizer:\n  {_assignments(AROUND)}, schedule, critic, groups"
     )
 
 
@@ -125,13 +139,19 @@ def _env_rows() -> list[Row]:
 
 
 def _env_text(name: str) -> str:
-    made = envs.make_envs(name, 1)
-    try:
-        info = made.info
+    with _single_env(name) as env:
+        info = env.info
         limit = info.max_episode_steps or "none"
         return (
             f"{info.name}\n  observations: {info.obs_dim} numbers\n  actions: {info.action_space}\n"
             f"  time limit: {limit}\n  backend: {info.backend}"
         )
+
+
+@contextmanager
+def _single_env(name: str) -> Iterator[Environments]:
+    env = envs.make_envs(name, 1)
+    try:
+        yield env
     finally:
-        made.close()
+        env.close()

@@ -1,4 +1,4 @@
-"""Names that users type, what they stand for, and what can be said about each: agents, configurations and more."""
+"""Agents and shipped configurations by name."""
 
 import importlib
 import importlib.util
@@ -15,45 +15,45 @@ from pgkit.errors import PgkitError, show, unknown
 from pgkit.types import Batch, Params, Rollout
 
 AGENTS = {"reinforce": "pgkit.agents.reinforce", "actor-critic": "pgkit.agents.actor_critic"}
-"""Agents that come with pgkit; any other dotted module name stands for itself."""
+"""Module of each shipped agent; any other agent is the dotted name of a module."""
 
 _CONTRACT = ("Config", "collects", "targets", "loss")
 
 
 class Agent(Protocol):
-    """What a module must define to be an agent: see ``agents/reinforce.py``.
+    """What a module must define to be an agent; ``agents/actor_critic.py`` is the shortest example.
 
     Attributes:
-        Config: frozen pydantic model of the agent's settings.
-        collects: ``"episodes"`` or ``"steps"``.
+        Config: frozen pydantic model of the agent's settings (``agent.*``).
+        collects: ``"episodes"`` for whole episodes, ``"steps"`` for rollouts of ``rollout_steps`` steps.
     """
 
     Config: type[BaseModel]
     collects: str
 
     def targets(self, policy: Any, params: Params, rollout: Rollout, config: Any) -> Batch:
-        """Returns, advantages and masks of a rollout; no gradient."""
+        """Compute returns, advantages and masks of a rollout, without gradient."""
 
     def loss(self, policy: Any, params: Params, batch: Batch, config: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss ``(P,)`` and metrics, each ``(P,)``."""
+        """Compute the loss ``(P,)`` and metrics ``(P,)`` each."""
 
 
 def agent(name: str) -> Agent:
-    """The agent module called ``name``: one of ``AGENTS``, or a dotted module name of the user's own.
+    """Import the agent called ``name``: one of :data:`AGENTS`, or a dotted module name.
 
     Raises:
-        PgkitError: no such agent, or the module is none.
+        PgkitError: there is no such agent, or the module does not define one.
     """
     module_name = AGENTS.get(name, name)
     if name not in AGENTS and not _module_exists(module_name):
         raise PgkitError(unknown("agent", name, AGENTS, or_else="a module such as my_package.my_agent"))
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the module does
+    except Exception as error:  # importing runs the user's code, which may raise anything
         raise PgkitError(f"agent {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     missing = [attribute for attribute in _CONTRACT if not hasattr(module, attribute)]
     if missing:
-        raise PgkitError(f"module {module_name!r} is no agent: it does not define {', '.join(missing)}")
+        raise PgkitError(f"module {module_name!r} is not an agent: it does not define {', '.join(missing)}")
     if module.collects not in ("episodes", "steps"):
         raise PgkitError(f'{module_name}.collects must be "episodes" or "steps", got {module.collects!r}')
     return cast(Agent, module)
@@ -64,33 +64,35 @@ def _module_exists(name: str) -> bool:
         return False
     try:
         return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # a package above it that cannot be imported; a module without a specification
+    except (ImportError, ValueError):  # a parent package that cannot be imported; a module without a spec
         return False
 
 
 def shipped_configs() -> dict[str, Traversable]:
-    """The configuration files inside the package, by name (file name without ``.toml``)."""
-    found = (entry for entry in files("pgkit.configs").iterdir() if entry.name.endswith(".toml"))
-    return {entry.name.removesuffix(".toml"): entry for entry in sorted(found, key=lambda entry: entry.name)}
+    """Return the configuration files inside the package by name (file name without ``.toml``)."""
+    entries = (entry for entry in files("pgkit.configs").iterdir() if entry.name.endswith(".toml"))
+    return {entry.name.removesuffix(".toml"): entry for entry in sorted(entries, key=lambda entry: entry.name)}
 
 
 def is_comparison(table: Mapping[str, Any]) -> bool:
-    """Whether a configuration is one of ``pgkit compare``, not of ``pgkit train``."""
+    """Whether a table is a configuration of ``pgkit compare`` rather than ``pgkit train``."""
     return "environments" in table
 
 
 def find_config(name_or_path: str | Path) -> Path | Traversable:
-    """The configuration file of that path, or else the shipped one of that name.
+    """Find the configuration file of that path, or else the shipped one of that name.
 
     Raises:
-        PgkitError: there is neither.
+        PgkitError: there is neither, or ``name_or_path`` is neither text nor a path.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise PgkitError(f"a configuration is the path of a TOML file or a shipped name, got {show(name_or_path)}")
     path = Path(name_or_path)
     try:
         if path.is_file():
             return path
     except OSError as error:
-        raise PgkitError(f"configuration {show(str(name_or_path))} cannot be looked for: {error.strerror}") from None
+        raise PgkitError(f"configuration {show(str(name_or_path))} cannot be read: {error.strerror}") from None
     shipped = shipped_configs()
     name = str(name_or_path)
     if name in shipped:

@@ -105,11 +105,11 @@ MISTAKES = {
     "envs": ("train C envs_per_member=0", "envs_per_member must be greater than or equal to 1"),
     "layer": ("train C policy.hidden=[64,0]", "policy.hidden[1] must be greater than or equal to 1, got 0"),
     "gamma": ("train C agent.gamma=1.5", "agent.gamma must be less than or equal to 1, got 1.5"),
-    "rollout of episodes": ("train cartpole-reinforce rollout_steps=5", "rollout_steps = 5 has no meaning"),
+    "rollout of episodes": ("train cartpole-reinforce rollout_steps=5", "rollout_steps = 5 has no effect"),
     # command line and directories
     "no value": ("train C seed", "override 'seed' is not of the form key=value"),
     "no key": ("train C =3", "override '=3' is not of the form key=value"),
-    "key within a value": ("train C seed=1 seed.x=1", "unknown key 'seed.x': seed is no table"),
+    "key within a value": ("train C seed=1 seed.x=1", "unknown key 'seed.x': seed is not a table"),
     "key of 3000 parts": ("train C " + ".".join("a" * 3000) + "=1", "is not of the form key=value"),
     "list of 3000 levels": ("train C steps=" + "[" * 3000, "steps must be a whole number"),
     "list of 30 levels": (
@@ -117,7 +117,7 @@ MISTAKES = {
         "tables and lists are nested more than 20 levels deep",
     ),
     "tables of 3000 levels": ("train deep.toml", "tables and lists are nested more than 20 levels deep"),
-    "path of 5000 characters": ("train " + "a" * 5000, "cannot be looked for: File name too long"),
+    "path of 5000 characters": ("train " + "a" * 5000, "cannot be read: File name too long"),
     "name of 300 characters": ("train C name=" + "a" * 300, "cannot read runs/aaa", "File name too long"),
     "comparison for train": (
         "train compare-cartpole",
@@ -135,7 +135,7 @@ MISTAKES = {
     "unwritable": ("train C --out readonly/run", "cannot create readonly/run", "not writable"),
     "run": ("evaluate odl", "unknown run 'odl', did you mean 'old'?"),
     "no run": ("evaluate other", "other is not the directory of a run"),
-    "kind": ("list agent", "unknown kind 'agent', did you mean 'agents'?"),
+    "topic": ("list agent", "unknown topic 'agent', did you mean 'agents'?"),
     "one agent": ("list agents x", "unknown agent 'x'"),
     "one optimizer": ("list optimizers adm", "unknown optimizer 'adm', did you mean 'adam'?"),
     "one config": ("list configs x", "unknown config 'x'"),

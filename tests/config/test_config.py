@@ -137,7 +137,7 @@ def test_the_name_of_a_schedule_is_short_for_its_table() -> None:
     given = {"optimizer": {"schedule": {"lr": "linear", "eps": "cosine"}}}
     table, _ = apply_overrides(given, ["optimizer.schedule.lr.end=0.1", "optimizer.schedule.eps.kind=kl"])
     assert table["optimizer"]["schedule"] == {"lr": {"kind": "linear", "end": 0.1}, "eps": {"kind": "kl"}}
-    with pytest.raises(PgkitError, match=r"optimizer\.name is no table"):
+    with pytest.raises(PgkitError, match=r"optimizer\.name is not a table"):
         apply_overrides({"optimizer": {"name": "sgd"}}, ["optimizer.name.kind=kl"])
 
 
@@ -167,7 +167,7 @@ def test_any_override_is_applied_or_refused(text: str) -> None:
 
 
 def test_override_through_a_value_is_refused(file: Path) -> None:
-    with pytest.raises(PgkitError, match=r"unknown key 'seed\.x': seed is no table"):
+    with pytest.raises(PgkitError, match=r"unknown key 'seed\.x': seed is not a table"):
         load_config(file, ["seed=1", "seed.x=1"])
 
 

@@ -1,0 +1,32 @@
+from . import compare, envs, losses, optim, returns, stats
+from .config.load import load_config
+from .config.members import expand_seeds
+from .config.schema import TrainConfig
+from .errors import PgkitError
+from .nn.policy import Policy
+from .training.evaluate_run import evaluate_run
+from .training.result import TrainResult
+from .training.resume import resume
+from .training.train import train
+from .types import Batch, Params, Rollout
+
+__all__ = [
+    "Batch",
+    "Params",
+    "PgkitError",
+    "Policy",
+    "Rollout",
+    "TrainConfig",
+    "TrainResult",
+    "compare",
+    "envs",
+    "evaluate_run",
+    "expand_seeds",
+    "load_config",
+    "losses",
+    "optim",
+    "resume",
+    "returns",
+    "stats",
+    "train",
+]
