@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
-from pgkit.envs.errors import BREAKS, EnvFault, StepTimeout, fault_of
+from pgkit.envs.errors import ENV_EXCEPTIONS, EnvError, StepTimeout, env_error
 from pgkit.envs.replay import EnvHistory, pack, unpack
 from pgkit.envs.spaces import action_shape, check_action
 from pgkit.envs.sync_envs import SyncEnvs
@@ -57,7 +57,7 @@ class AsyncEnvs:
         timeout: seconds that a worker has for a step or a reset of all its environments; None for ``PATIENCE``.
 
     Raises:
-        EnvFault: here and in all methods, when an environment or its process fails; then no worker is left.
+        EnvError: here and in all methods, when an environment or its process fails; then no worker is left.
     """
 
     def __init__(
@@ -88,25 +88,25 @@ class AsyncEnvs:
             self, _end, (self._pipes, self._processes), exitpriority=10
         )  # else Python would join them for ever
         made: EnvInfo = self._gather(dict.fromkeys(range(size)), max(START, self._timeout))[0]
-        self.info = replace(made, count=count, vectorization="async", device=device)
+        self.info = replace(made, num_envs=count, vectorization="async", device=device)
         self._action_shape = action_shape(self.info.action_space, name)
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
-        numbers = check_seeds(seeds, index, self.info.count)
+        numbers = check_seeds(seeds, index, self.info.num_envs)
         orders, rows = self._split(index)
         message = {w: ("reset", [numbers[i] for i in rows[w]], local) for w, local in orders.items()}
         (obs,) = self._joined(self._gather(message), rows, len(seeds))
         return obs
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
-        check_action(action, self.info.count if index is None else len(index), self._action_shape)
+        check_action(action, self.info.num_envs if index is None else len(index), self._action_shape)
         orders, rows = self._split(index)
         actions = action.cpu().numpy()
         message = {w: ("step", actions[rows[w]], local) for w, local in orders.items()}
         return Transition(*self._joined(self._gather(message), rows, len(action)))
 
-    def why_inexact(self) -> str | None:
-        answer: str | None = self._gather({0: ("why_inexact", None, np.empty(0, np.int64))})[0]
+    def resume_problem(self) -> str | None:
+        answer: str | None = self._gather({0: ("resume_problem", None, np.empty(0, np.int64))})[0]
         return answer
 
     def state(self, index: Tensor | None = None) -> dict[str, Tensor]:
@@ -127,7 +127,7 @@ class AsyncEnvs:
 
     def _split(self, index: Tensor | None) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
         """By worker: the numbers of its environments that are meant, and the rows of their data."""
-        chosen = np.arange(self.info.count) if index is None else index.cpu().numpy()
+        chosen = np.arange(self.info.num_envs) if index is None else index.cpu().numpy()
         owner = np.searchsorted(self._bounds, chosen, side="right") - 1
         rows = {w: np.flatnonzero(owner == w) for w in np.unique(owner).tolist()}
         return {w: chosen[row] - self._bounds[w] for w, row in rows.items()}, rows
@@ -153,22 +153,22 @@ class AsyncEnvs:
             raise
         return answers
 
-    def _overdue(self, w: int, seconds: float) -> EnvFault:
+    def _overdue(self, w: int, seconds: float) -> EnvError:
         """What to say of a worker that has not answered; if it can, it says where it hangs."""
         pid = self._processes[w].pid
         if pid is not None:
             os.kill(pid, signal.SIGUSR1)
-        if self._arrivals[w].poll(GRACE * 1000) and isinstance(answer := self._pipes[w].recv(), EnvFault):
+        if self._arrivals[w].poll(GRACE * 1000) and isinstance(answer := self._pipes[w].recv(), EnvError):
             return answer
-        return EnvFault(f"environment {self._name!r}: {self._slice(w)} gave no answer within {seconds:g} s")
+        return EnvError(f"environment {self._name!r}: {self._slice(w)} gave no answer within {seconds:g} s")
 
-    def _death(self, w: int) -> EnvFault:
+    def _death(self, w: int) -> EnvError:
         """What to say of a worker whose pipe is broken."""
         self._processes[w].join(GRACE)
         code = self._processes[w].exitcode
         self.close()
         how = "" if code is None else f" (signal {-code})" if code < 0 else f" (exit code {code})"
-        return EnvFault(f"environment {self._name!r}: the worker process of {self._slice(w)} died{how}")
+        return EnvError(f"environment {self._name!r}: the worker process of {self._slice(w)} died{how}")
 
     def _slice(self, w: int) -> str:
         first, last = self._bounds[w], self._bounds[w + 1] - 1
@@ -219,8 +219,8 @@ def _work(pipe: Connection, others: Sequence[Connection], create: bytes, bounds:
         return  # the parent has closed the pipe, or is gone: there is nothing left to do, and nobody to tell
     except PgkitError as error:
         pipe.send(error)
-    except BREAKS as error:  # of making the environments, or of pgkit: the parent raises it
-        pipe.send(fault_of(name, "a worker process", error))
+    except ENV_EXCEPTIONS as error:  # of making the environments, or of pgkit: the parent raises it
+        pipe.send(env_error(name, "a worker process", error))
     finally:
         if envs is not None:
             envs.close()
@@ -239,7 +239,7 @@ def _answer(envs: SyncEnvs, kind: str, data: Any, local: np.ndarray) -> Any:
         return (envs.reset(data, torch.from_numpy(local)).numpy(),)
     if kind == "lives":
         return envs.lives(local.tolist())
-    return envs.live_again(data, local.tolist()) if kind == "live_again" else envs.why_inexact()
+    return envs.live_again(data, local.tolist()) if kind == "live_again" else envs.resume_problem()
 
 
 def _pickled(create: Callable[[], "Env"]) -> bytes:

@@ -24,7 +24,7 @@ class EnvInfo:
 
     Attributes:
         name: the environment id.
-        count: K, how many sub-environments there are.
+        num_envs: K, how many sub-environments there are.
         obs_dim: D, features of a flattened observation.
         action_space: of one sub-environment, as Gymnasium declares it.
         autoreset: what happens after the last step of an episode, see :class:`Transition`.
@@ -37,7 +37,7 @@ class EnvInfo:
     """
 
     name: str
-    count: int
+    num_envs: int
     obs_dim: int
     action_space: "Space[Any]"
     autoreset: Autoreset
@@ -129,7 +129,7 @@ class Environments(Protocol):
         """
         ...
 
-    def why_inexact(self) -> str | None:
+    def resume_problem(self) -> str | None:
         """None where :meth:`state` and :meth:`restore` bring all back to the last bit; else, in one line, why not.
 
         May make and step instances of its own to find out.

@@ -45,7 +45,7 @@ class CartPole:
         device = torch.device(device)
         self.info = EnvInfo(
             name="CartPole-v1",
-            count=count,
+            num_envs=count,
             obs_dim=4,
             action_space=_action_space(),
             autoreset="next_step",
@@ -62,7 +62,7 @@ class CartPole:
         self.elementwise = Elementwise(_element(max_episode_steps), [*self._table, self._over], [self._keys])
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
-        keys = np.array(check_seeds(seeds, index, self.info.count), dtype=np.uint64).view(np.int64)
+        keys = np.array(check_seeds(seeds, index, self.info.num_envs), dtype=np.uint64).view(np.int64)
         where = slice(None) if index is None else index
         self._keys[where] = torch.from_numpy(keys).to(self.info.device)
         self._table[:, where] = _starts(self._keys[where], torch.zeros_like(self._table[RESETS, where]))
@@ -71,7 +71,7 @@ class CartPole:
         return self._table[X:, where].T.float().contiguous()
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
-        check_action(action, self.info.count if index is None else len(index), ())
+        check_action(action, self.info.num_envs if index is None else len(index), ())
         if not self._is_reset:
             raise PgkitError("environment 'CartPole-v1': reset(seeds) must come before the first step")
         table, over, keys = self._table, self._over, self._keys
@@ -84,7 +84,7 @@ class CartPole:
             self._over[index] = over
         return transition
 
-    def why_inexact(self) -> None:
+    def resume_problem(self) -> None:
         return None
 
     def state(self, index: Tensor | None = None) -> dict[str, Tensor]:

@@ -41,7 +41,7 @@ class EnvPoolEnvs:
         probe = self._make([0])
         self.info = EnvInfo(
             name=env_id,
-            count=count,
+            num_envs=count,
             obs_dim=observation_size(probe.single_observation_space, env_id),
             action_space=probe.single_action_space,
             autoreset="next_step",
@@ -59,8 +59,8 @@ class EnvPoolEnvs:
         self._over = np.zeros(count, dtype=np.bool_)
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
-        chosen = np.arange(self.info.count) if index is None else index.cpu().numpy()
-        pool = self._make([_fold(seed) for seed in check_seeds(seeds, index, self.info.count)])
+        chosen = np.arange(self.info.num_envs) if index is None else index.cpu().numpy()
+        pool = self._make([_fold(seed) for seed in check_seeds(seeds, index, self.info.num_envs)])
         number = max(self._pools, default=-1) + 1
         self._pools[number] = pool
         self._slots[chosen, 0], self._slots[chosen, 1] = number, np.arange(len(chosen))
@@ -69,7 +69,7 @@ class EnvPoolEnvs:
         return self._tensor(self._flat(len(chosen))(pool.reset()[0]))
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
-        chosen = np.arange(self.info.count) if index is None else index.cpu().numpy()
+        chosen = np.arange(self.info.num_envs) if index is None else index.cpu().numpy()
         check_action(action, len(chosen), self._action_shape)
         actions = np.asarray(self._actions(action), dtype=self.info.action_space.dtype)
         obs = np.empty((len(chosen), self.info.obs_dim), dtype=np.float32)
@@ -89,14 +89,14 @@ class EnvPoolEnvs:
         self._over[chosen] = flags[0] | flags[1]
         return Transition(self._tensor(obs), self._tensor(reward), *self._tensor(flags).unbind(0))
 
-    def why_inexact(self) -> str:
+    def resume_problem(self) -> str:
         return f"EnvPool cannot save an environment ({self._id}); env.backend=gymnasium can"
 
     def state(self, index: Tensor | None = None) -> None:
         return None
 
     def restore(self, state: Mapping[str, Tensor], index: Tensor | None = None) -> None:
-        raise PgkitError(self.why_inexact())
+        raise PgkitError(self.resume_problem())
 
     def close(self) -> None:
         for pool in self._pools.values():

@@ -10,11 +10,11 @@ class StepTimeout(BaseException):
     """Raised inside an environment that takes too long; no ``except Exception`` of its author's stops it."""
 
 
-BREAKS = (Exception, SystemExit, StepTimeout)
+ENV_EXCEPTIONS = (Exception, SystemExit, StepTimeout)
 """What counts as a fault of an environment that raises it; Ctrl-C does not."""
 
 
-class EnvFault(PgkitError):
+class EnvError(PgkitError):
     """An environment raised, returned something of the wrong shape, took too long, or died with its process.
 
     Attributes:
@@ -27,7 +27,7 @@ class EnvFault(PgkitError):
     details: str = ""
 
 
-def fault_of(name: str, where: str, error: BaseException, seed: int | None = None) -> EnvFault:
+def env_error(name: str, where: str, error: BaseException, seed: int | None = None) -> EnvError:
     """The fault of an environment that has just raised ``error``, or returned what raised it in pgkit's hands.
 
     Args:
@@ -40,7 +40,7 @@ def fault_of(name: str, where: str, error: BaseException, seed: int | None = Non
     what = "returned something else than it may" if _is_ours(error) else "failed"
     how = str(error) if isinstance(error, StepTimeout) else f"{what}: {type(error).__name__}: {error}"
     text = f"environment {name!r}: {where}{seeded} {how}"
-    fault = EnvFault(" ".join(text.split()))
+    fault = EnvError(" ".join(text.split()))
     fault.seed, fault.details = seed, "".join(traceback.format_exception(error))
     return fault
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
-from pgkit.envs.errors import BREAKS, EnvFault, fault_of
+from pgkit.envs.errors import ENV_EXCEPTIONS, EnvError, env_error
 from pgkit.envs.replay import EnvHistory, Generator, bring_back, generator_of, pack, replay_problem, unpack
 from pgkit.envs.spaces import action_shape, actions_for, check_action, flatten_one, is_flat, observation_size
 from pgkit.errors import PgkitError
@@ -40,7 +40,7 @@ class SyncEnvs:
         obs_space, action_space = one.observation_space, one.action_space
         self.info = EnvInfo(
             name=name,
-            count=count,
+            num_envs=count,
             obs_dim=observation_size(obs_space, name),
             action_space=action_space,
             autoreset="next_step",
@@ -62,21 +62,21 @@ class SyncEnvs:
         self._totals = np.zeros(count)
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
-        chosen = range(self.info.count) if index is None else index.tolist()
-        numbers = check_seeds(seeds, index, self.info.count)
+        chosen = range(self.info.num_envs) if index is None else index.tolist()
+        numbers = check_seeds(seeds, index, self.info.num_envs)
         obs = np.empty((len(chosen), self.info.obs_dim), dtype=np.float32)
         for i, (k, seed) in enumerate(zip(chosen, numbers, strict=True)):
             self._over[k], self._seeds[k], self._generators[k], self._done[k] = True, seed, None, []
             try:
                 obs[i] = self._row(self._envs[k].reset(seed=seed)[0])
-            except BREAKS as error:
+            except ENV_EXCEPTIONS as error:
                 raise self._fault(k, error) from error
             self._over[k] = False
         self._last[chosen], self._totals[chosen] = obs, 0.0
         return self._tensor(obs)
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
-        chosen = range(self.info.count) if index is None else index.tolist()
+        chosen = range(self.info.num_envs) if index is None else index.tolist()
         count, width = len(chosen), self.info.obs_dim
         check_action(action, count, self._action_shape)
         envs, over, flatten, flat, done = self._envs, self._over, self._flatten, self._is_flat, self._done
@@ -101,7 +101,7 @@ class SyncEnvs:
                 obs[i] = row
                 if ended or cut:
                     terminated[i], truncated[i], over[k] = ended, cut, True
-        except BREAKS as error:
+        except ENV_EXCEPTIONS as error:
             raise self._fault(k, error) from error
         with np.errstate(over="ignore"):  # a reward beyond float32 is an infinite one
             rewards = reward.astype(np.float32)
@@ -116,17 +116,17 @@ class SyncEnvs:
             self._tensor(valid),
         )
 
-    def why_inexact(self) -> str | None:
+    def resume_problem(self) -> str | None:
         try:
             return replay_problem(self._create, self._flatten, self.info.name)
-        except BREAKS as error:
+        except ENV_EXCEPTIONS as error:
             return f"environment {self.info.name!r} could not be tried: {error!r}"
 
     def state(self, index: Tensor | None = None) -> dict[str, Tensor]:
-        return pack(self.lives(range(self.info.count) if index is None else index.tolist()))
+        return pack(self.lives(range(self.info.num_envs) if index is None else index.tolist()))
 
     def restore(self, state: Mapping[str, Tensor], index: Tensor | None = None) -> None:
-        self.live_again(unpack(state), range(self.info.count) if index is None else index.tolist())
+        self.live_again(unpack(state), range(self.info.num_envs) if index is None else index.tolist())
 
     def lives(self, chosen: Sequence[int]) -> list[EnvHistory]:
         """Those of these sub-environments."""
@@ -149,8 +149,8 @@ class SyncEnvs:
                 bring_back(self._envs[k], life, self._flatten, self.info.name)
             except PgkitError:
                 raise
-            except BREAKS as error:
-                raise fault_of(self.info.name, f"sub-environment {self._first + k}", error, life.seed) from error
+            except ENV_EXCEPTIONS as error:
+                raise env_error(self.info.name, f"sub-environment {self._first + k}", error, life.seed) from error
             self._over[k], self._seeds[k], self._generators[k] = life.over, life.seed, life.generator
             self._done[k], self._last[k], self._totals[k] = list(life.actions), life.obs, life.total
 
@@ -158,7 +158,7 @@ class SyncEnvs:
         for env in self._envs:
             try:
                 env.close()
-            except BREAKS as error:  # all there was to lose is the environment's own
+            except ENV_EXCEPTIONS as error:  # all there was to lose is the environment's own
                 warnings.warn(f"environment {self.info.name!r}: close() raised {error!r}", stacklevel=2)
 
     def _row(self, seen: Any) -> np.ndarray:
@@ -168,10 +168,10 @@ class SyncEnvs:
             raise ValueError(f"an observation of shape {np.shape(seen)}, expected {self._shape}")
         return row
 
-    def _fault(self, k: int, error: BaseException) -> EnvFault:
+    def _fault(self, k: int, error: BaseException) -> EnvError:
         """That sub-environment k has just raised this, or returned what raised it here."""
         where = f"{'reset' if self._over[k] else 'step'}() of sub-environment {self._first + k}"
-        return fault_of(self.info.name, where, error, self._seeds[k])
+        return env_error(self.info.name, where, error, self._seeds[k])
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(array)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pgkit.envs.base import Autoreset, EnvInfo, Transition, check_seeds
-from pgkit.envs.errors import BREAKS, fault_of
+from pgkit.envs.errors import ENV_EXCEPTIONS, env_error
 from pgkit.envs.spaces import action_shape, actions_for, check_action, flatten_batch, flatten_one, observation_size
 from pgkit.errors import PgkitError
 
@@ -45,7 +45,7 @@ class VectorEnvs:
         count = vector.num_envs
         self.info = EnvInfo(
             name=name,
-            count=count,
+            num_envs=count,
             obs_dim=observation_size(obs_space, name),
             action_space=action_space,
             autoreset=_autoreset(vector, name),
@@ -64,17 +64,17 @@ class VectorEnvs:
         self._over = np.zeros(count, dtype=np.bool_)
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
-        if index is not None and not torch.equal(index.cpu(), torch.arange(self.info.count)):
+        if index is not None and not torch.equal(index.cpu(), torch.arange(self.info.num_envs)):
             raise PgkitError(
                 f"environment {self.info.name!r}: a wrapped vector environment resets as a whole (no index)"
             )
-        numbers = check_seeds(seeds, None, self.info.count)
+        numbers = check_seeds(seeds, None, self.info.num_envs)
         self._over[:] = False
         try:
             obs = self._flatten(self._reset(numbers))
             self._check_shapes(obs)
-        except BREAKS as error:
-            raise fault_of(self.info.name, "reset() of the vector environment", error) from error
+        except ENV_EXCEPTIONS as error:
+            raise env_error(self.info.name, "reset() of the vector environment", error) from error
         return self._tensor(obs)
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
@@ -82,7 +82,7 @@ class VectorEnvs:
             check_action(action, len(index), self._action_shape)
             self._last_action[index.cpu()] = action.cpu().to(self._last_action.dtype)
             return _select(self.step(self._last_action), index)
-        check_action(action, self.info.count, self._action_shape)
+        check_action(action, self.info.num_envs, self._action_shape)
         self._last_action = action.cpu().clone()
         actions = np.asarray(self._actions(action), dtype=self._vector.action_space.dtype)
         try:
@@ -90,8 +90,8 @@ class VectorEnvs:
             obs, reward = self._flatten(obs), np.array(reward, dtype=np.float32)
             terminated, truncated = np.array(terminated, dtype=np.bool_), np.array(truncated, dtype=np.bool_)
             self._check_shapes(obs, reward, terminated, truncated)
-        except BREAKS as error:
-            raise fault_of(self.info.name, "step() of the vector environment", error) from error
+        except ENV_EXCEPTIONS as error:
+            raise env_error(self.info.name, "step() of the vector environment", error) from error
         valid, final_obs = np.ones_like(terminated), None
         if self.info.autoreset == "next_step":
             valid = ~self._over
@@ -108,20 +108,20 @@ class VectorEnvs:
             final_obs=None if final_obs is None else self._tensor(final_obs),
         )
 
-    def why_inexact(self) -> str:
+    def resume_problem(self) -> str:
         return f"the vector environment {self.info.name!r} was made elsewhere and cannot be saved"
 
     def state(self, index: Tensor | None = None) -> None:
         return None
 
     def restore(self, state: Mapping[str, Tensor], index: Tensor | None = None) -> None:
-        raise PgkitError(self.why_inexact())
+        raise PgkitError(self.resume_problem())
 
     def close(self) -> None:
         self._vector.close()
 
     def _check_shapes(self, obs: np.ndarray, *others: np.ndarray) -> None:
-        count, width = self.info.count, self.info.obs_dim
+        count, width = self.info.num_envs, self.info.obs_dim
         if obs.shape != (count, width) or any(other.shape != (count,) for other in others):
             given = ", ".join(str(array.shape) for array in (obs, *others))
             raise ValueError(f"arrays of shape {given}, expected ({count}, {width}){f', ({count},)' * len(others)}")

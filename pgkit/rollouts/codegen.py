@@ -14,7 +14,7 @@ from pgkit.compiler.jit import compiled_function
 from pgkit.compiler.tracer import KINDS, TracedScalar
 from pgkit.kernels.categorical import most_likely, pick
 from pgkit.kernels.codegen.mlp import LAYERS, Layers, forward_function
-from pgkit.rollouts.statistics import COUNTS, counted
+from pgkit.rollouts.statistics import NUM_ENV_STATS, step_env_stats
 from pgkit.seeding import uniform
 
 if TYPE_CHECKING:
@@ -81,9 +81,10 @@ def compile_rollout(form: Form) -> Callable[..., None]:
         builder.call(forward, [member, count, on_tape, *layers, here, room])
         own, place = builder.mul(whose, count), builder.mul(member, count)
         state, constants = _columns_of(builder, of_envs, own, form)
-        of_counts = builder.mul(place, INT(COUNTS))
+        of_counts = builder.mul(place, INT(NUM_ENV_STATS))
         totals = [
-            _column(builder, counts, DOUBLE, builder.add(of_counts, builder.mul(count, INT(k)))) for k in range(COUNTS)
+            _column(builder, counts, DOUBLE, builder.add(of_counts, builder.mul(count, INT(k))))
+            for k in range(NUM_ENV_STATS)
         ]
         flags = [_column(builder, ends, FLAG, builder.add(first, builder.mul(everything, INT(k)))) for k in range(3)]
         next_obs = _matrix(builder, at(obs, REAL, there), form.obs_dim)
@@ -130,7 +131,11 @@ def _actor(form: Form, key: ir.Value, counter: ir.Value) -> Callable[..., list[A
     """One step of an environment: counts, action, and what the environment says."""
 
     def act(row: TracedScalar, *numbers: Any) -> list[Any]:
-        counts, logits, rest = numbers[:COUNTS], numbers[COUNTS : COUNTS + form.width], numbers[COUNTS + form.width :]
+        counts, logits, rest = (
+            numbers[:NUM_ENV_STATS],
+            numbers[NUM_ENV_STATS : NUM_ENV_STATS + form.width],
+            numbers[NUM_ENV_STATS + form.width :],
+        )
         stream: Any = row.splat(key)
         number: Any = row + row.splat(counter)
         chosen = most_likely(logits) if form.deterministic else pick(logits, uniform(stream, number))
@@ -140,7 +145,7 @@ def _actor(form: Form, key: ir.Value, counter: ir.Value) -> Callable[..., list[A
             *obs, running = rest[given:]
             seen = _unless_idle(running, seen, [*rest[: len(form.state)], *obs])
             goes_on = [running & ~(seen[-3] | seen[-2])]
-        return [*counted(*counts, *seen[-4:]), chosen, *seen, *goes_on]
+        return [*step_env_stats(*counts, *seen[-4:]), chosen, *seen, *goes_on]
 
     return act
 

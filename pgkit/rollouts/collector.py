@@ -14,7 +14,7 @@ from pgkit.errors import PgkitError
 from pgkit.kernels.packing import pack
 from pgkit.nn.policy import Policy
 from pgkit.rollouts.compiled import ActingState, compiled_rollout, elementwise
-from pgkit.rollouts.statistics import Statistics, count, env_steps, nothing_yet, statistics
+from pgkit.rollouts.statistics import Statistics, env_steps, init_env_stats, member_statistics, update_env_stats
 from pgkit.rollouts.trajectory import MemberRollout, _joined, _pad, _stack, _unflatten
 from pgkit.seeding import stream_keys, uniform
 from pgkit.system.cpu import use_compiled
@@ -63,7 +63,7 @@ class Collector:
         self.obs_stats = normalize.init(size, policy.obs_dim, device)
         self.return_stats = normalize.init(size, 1, device)
         self.discounted = torch.zeros(size, self.count, device=device)  # return so far, as the normaliser sees it
-        self.counts = nothing_yet(size, self.count, device)
+        self.counts = init_env_stats(size, self.count, device)
 
     def take(self, rows: Tensor) -> "Collector":
         """The members at these rows, on the same environments; the others' are not stepped any more."""
@@ -99,7 +99,7 @@ class Collector:
     @property
     def statistics(self) -> Statistics:
         """What happened so far."""
-        return statistics(self.counts)
+        return member_statistics(self.counts)
 
     @property
     def env_steps(self) -> Tensor:
@@ -227,7 +227,7 @@ class Collector:
 
     def _index(self, members: Tensor) -> Tensor | None:
         """The environments of these members; None for all environments there are."""
-        if len(members) * self.count == self.envs.info.count:
+        if len(members) * self.count == self.envs.info.num_envs:
             return None
         return (members[:, None] * self.count + torch.arange(self.count, device=members.device)).flatten()
 
@@ -260,7 +260,7 @@ class Collector:
     def _piece(self, rows: Rows, rollout: Rollout, counted: bool = False) -> MemberRollout:
         """Count what happened, unless that is done, and turn observations and rewards into what the learner sees."""
         if not counted:
-            self.counts = merge(self.counts, rows, count(select(self.counts, rows), rollout))
+            self.counts = merge(self.counts, rows, update_env_stats(select(self.counts, rows), rollout))
         raw = rollout
         if self.scaling.observations:
             rollout = self._normalize_observations(rows, rollout)

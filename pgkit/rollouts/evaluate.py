@@ -11,7 +11,7 @@ from pgkit.envs import normalize
 from pgkit.envs.base import Elementwise, Environments
 from pgkit.nn.policy import Policy
 from pgkit.rollouts.compiled import ActingState, compiled_rollout, elementwise
-from pgkit.rollouts.statistics import Statistics, nothing_yet
+from pgkit.rollouts.statistics import Statistics, init_env_stats
 from pgkit.seeding import stream_keys, stream_seed, uniform
 from pgkit.tree import take_tree
 from pgkit.types import Params
@@ -25,7 +25,7 @@ class EvalKey(NamedTuple):
     """Who plays: a member's seed, and which of its evaluations this is (counted from 0)."""
 
     seed: int
-    point: int
+    evaluation: int
 
 
 class Episodes(NamedTuple):
@@ -35,7 +35,7 @@ class Episodes(NamedTuple):
     lengths: Tensor
 
 
-def play(
+def evaluate_policy(
     policy: Policy,
     params: Params,
     envs: Environments,
@@ -58,7 +58,7 @@ def play(
         deterministic: take the most likely action instead of sampling.
         obs_stats: running statistics of the players' observation normaliser, if they train with one.
     """
-    at_once = max(1, envs.info.count // episodes)
+    at_once = max(1, envs.info.num_envs // episodes)
     parts = []
     for start in range(0, len(players), at_once):
         rows = torch.arange(start, min(start + at_once, len(players)), device=envs.info.device)
@@ -81,10 +81,12 @@ def _play(
 ) -> Episodes:
     shape, device = (len(players), episodes), envs.info.device
     running = torch.arange(len(players) * episodes, device=device)  # of all players' episodes
-    env_seeds = [stream_seed(p.seed, f"{stream}_env", p.point * episodes + e) for p in players for e in range(episodes)]
+    env_seeds = [
+        stream_seed(p.seed, f"{stream}_env", p.evaluation * episodes + e) for p in players for e in range(episodes)
+    ]
     obs = envs.reset(env_seeds, running).view(*shape, -1)
     keys = stream_keys([player.seed for player in players], f"{stream}_action").to(device)[:, None, None]
-    counters = torch.tensor([player.point * _POINT_STRIDE for player in players], device=device)[:, None, None]
+    counters = torch.tensor([player.evaluation * _POINT_STRIDE for player in players], device=device)[:, None, None]
     counters = counters + torch.arange(episodes * policy.head.noise, device=device).view(episodes, -1)
     returns = torch.zeros(shape, dtype=torch.float64, device=device).flatten()
     lengths = torch.zeros(shape, dtype=torch.int64, device=device).flatten()
@@ -124,7 +126,7 @@ def _compiled_play(
     """The same, a block of steps at a time."""
     size, episodes = obs.shape[:2]
     players, running = torch.arange(size), torch.ones(size, episodes, dtype=torch.bool)
-    counts = nothing_yet(size, episodes, obs.device)
+    counts = init_env_stats(size, episodes, obs.device)
     results = counts.clone()
     while len(players):
         place = ActingState(obs, players, keys, counters, counts, running)

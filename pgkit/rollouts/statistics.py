@@ -8,7 +8,7 @@ from torch import Tensor
 from pgkit.kernels.scan import scan, total
 from pgkit.types import Rollout
 
-COUNTS = 6
+NUM_ENV_STATS = 6
 """Of an environment: return and length of the episode under way, then the fields of :class:`Statistics`."""
 
 
@@ -28,19 +28,19 @@ class Statistics(NamedTuple):
     lengths: Tensor
 
 
-def nothing_yet(members: int, count: int, device: torch.device) -> Tensor:
+def init_env_stats(members: int, count: int, device: torch.device) -> Tensor:
     """Counts ``(P, 6, N)``, float64, of environments that have just been reset."""
-    return torch.zeros(members, COUNTS, count, dtype=torch.float64, device=device)
+    return torch.zeros(members, NUM_ENV_STATS, count, dtype=torch.float64, device=device)
 
 
-def count(counts: Tensor, rollout: Rollout) -> Tensor:
+def update_env_stats(counts: Tensor, rollout: Rollout) -> Tensor:
     """Counts ``(P, 6, N)`` after one more rollout."""
     carried = [column.contiguous() for column in counts.unbind(1)]
-    scan(counted, carried, [rollout.reward, rollout.terminated, rollout.truncated, rollout.valid])
+    scan(step_env_stats, carried, [rollout.reward, rollout.terminated, rollout.truncated, rollout.valid])
     return torch.stack(carried, 1)
 
 
-def statistics(counts: Tensor) -> Statistics:
+def member_statistics(counts: Tensor) -> Statistics:
     """What counts ``(P, 6, N)`` are of all environments of a member together."""
     return Statistics(*(total(column) for column in counts.unbind(1)[2:]))
 
@@ -50,7 +50,9 @@ def env_steps(counts: Tensor) -> Tensor:
     return total(counts[:, 2])
 
 
-def counted(so_far: Any, length: Any, steps: Any, episodes: Any, returns: Any, lengths: Any, *now: Any) -> list[Any]:
+def step_env_stats(
+    so_far: Any, length: Any, steps: Any, episodes: Any, returns: Any, lengths: Any, *now: Any
+) -> list[Any]:
     """The counts of an environment after one more step: reward, terminated, truncated, valid."""
     reward, terminated, truncated, valid = now
     real, done = valid.to(torch.float64), terminated | truncated

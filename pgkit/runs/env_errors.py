@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pgkit.config.schema import TrainConfig
-from pgkit.envs.errors import EnvFault
+from pgkit.envs.errors import EnvError
 from pgkit.errors import PgkitError
 from pgkit.seeding import stream_seed
 from pgkit.system.files import write_text
@@ -13,7 +13,7 @@ from pgkit.system.files import write_text
 
 def report(error: BaseException | None, configs: Sequence[TrainConfig], directory: Path | None) -> None:
     """Adds to a fault of an environment what only the run knows, and writes ``error.txt``; other errors pass."""
-    if not isinstance(error, EnvFault):
+    if not isinstance(error, EnvError):
         return
     owner = _owner(error.seed, configs)
     if owner is not None:

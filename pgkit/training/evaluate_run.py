@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pgkit.config.device import resolve_device
-from pgkit.rollouts.evaluate import EvalKey, play
+from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
 from pgkit.runs.reader import saved_members
 from pgkit.system.cpu import settle
 from pgkit.training.population import build_envs, build_policy
@@ -47,7 +47,7 @@ def evaluate_run(
         settle()
     envs = build_envs(first, max(episodes, min(len(configs) * episodes, 320)), where)
     try:
-        played = play(
+        played = evaluate_policy(
             build_policy(first, envs.info),
             {name: leaf.to(where) for name, leaf in params.items()},
             envs,

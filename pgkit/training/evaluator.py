@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.base import Environments
-from pgkit.rollouts.evaluate import Episodes, EvalKey, play
+from pgkit.rollouts.evaluate import Episodes, EvalKey, evaluate_policy
 from pgkit.training.captured import Snapshots
 from pgkit.training.population import Population, build_envs
 from pgkit.tree import join, select, take_tree
@@ -114,7 +114,7 @@ class Evaluator:
         first = self.configs[0]
         if self._envs is None:
             self._envs = build_envs(first, self._count(), self.device)
-        return play(
+        return evaluate_policy(
             self.policy,
             params,
             self._envs,

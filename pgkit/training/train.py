@@ -90,7 +90,7 @@ class PopulationWorker:
         again = saved and build_again(job.configs, saved["parts"], job.restart_count)
         self._parts: list[Population] = again or [build(job.configs)]
         envs = self._parts[-1].collector.envs
-        self.inexact = envs.why_inexact() if job.recorded and saved is None else job.inexact
+        self.inexact = envs.resume_problem() if job.recorded and saved is None else job.inexact
 
     def train(self, outlet: Channel) -> TrainResult:
         """Train until every member has left."""

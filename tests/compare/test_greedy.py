@@ -18,7 +18,7 @@ from pgkit.compare.plan.baselines import ScoreScale
 from pgkit.compare.plan.plan import Plan, Run, read_plan
 from pgkit.compare.selection.scores import score_curves, score_runs
 from pgkit.compare.tables import SCHEMAS, Analysis, check_tables, schemas
-from pgkit.rollouts.evaluate import EvalKey, play
+from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
 from pgkit.training.population import build, build_envs
 
 WORDS = ['agents=["actor-critic"]', "evaluation.greedy=true"]
@@ -46,7 +46,7 @@ def test_points_are_played_with_most_likely_actions_on_the_evaluation_streams(pl
     evaluations = pgkit.train([config]).evaluations
     population = build([config])
     envs = build_envs(config, 2, torch.device("cpu"))
-    alone = play(population.policy, population.params, envs, [EvalKey(3, 0)], 2, deterministic=True)
+    alone = evaluate_policy(population.policy, population.params, envs, [EvalKey(3, 0)], 2, deterministic=True)
     assert evaluations[0].greedy is not None
     assert evaluations[0].greedy.returns.tolist() == alone.returns[0].tolist()
     assert all(evaluation.greedy is not None for evaluation in evaluations)

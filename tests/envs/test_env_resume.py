@@ -113,7 +113,7 @@ def test_what_is_remembered_ends_with_the_episode():
 @pytest.mark.parametrize("case", EXACT)
 def test_exact_ones_say_so(case):
     envs = make(CASES[case], 2)
-    assert envs.why_inexact() is None
+    assert envs.resume_problem() is None
     envs.close()
 
 
@@ -125,7 +125,7 @@ def test_exact_ones_say_so(case):
     ],
 )
 def test_environments_that_cannot_be_repeated_are_found_out_beforehand(source, reason):
-    assert walks(source=source).why_inexact().startswith(reason)
+    assert walks(source=source).resume_problem().startswith(reason)
 
 
 def test_a_replay_that_ends_elsewhere_is_an_error():
@@ -146,14 +146,14 @@ def test_a_replay_that_ends_elsewhere_is_an_error():
 def test_envpool_says_that_it_cannot():
     pytest.importorskip("envpool")
     envs = make(CASES["lunarlander-envpool"], 2)
-    assert envs.why_inexact() == "EnvPool cannot save an environment (LunarLander-v3); env.backend=gymnasium can"
+    assert envs.resume_problem() == "EnvPool cannot save an environment (LunarLander-v3); env.backend=gymnasium can"
     assert envs.state() is None
     envs.close()
 
 
 def test_a_vector_environment_says_that_it_cannot():
     envs = make_envs("CartPole-v1", 2, backend="gymnasium", vectorization="native")
-    assert "cannot be saved" in envs.why_inexact()
+    assert "cannot be saved" in envs.resume_problem()
     assert envs.state() is None
     with pytest.raises(PgkitError, match="cannot be saved"):
         envs.restore({})

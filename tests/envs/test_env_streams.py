@@ -8,7 +8,7 @@ import torch
 from helpers.env_streams import NOISE, SEEDS, actions_for, make, numbers
 
 from pgkit.envs import make_envs
-from pgkit.envs.errors import EnvFault
+from pgkit.envs.errors import EnvError
 from pgkit.errors import PgkitError
 
 
@@ -121,7 +121,7 @@ def test_errors_in_workers_reach_the_parent():
     envs = make_envs("helpers.probe_envs:ProbeCounting-v0", 3, **arguments)
     envs.reset([1, 2, 3])
     envs.step(torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(EnvFault, match="ArithmeticError: crashed on purpose"):
+    with pytest.raises(EnvError, match="ArithmeticError: crashed on purpose"):
         envs.step(torch.zeros(3, dtype=torch.int64))
     envs.close()
 
@@ -144,7 +144,7 @@ def test_a_killed_worker_is_told():
         worker.kill()
         worker.join()
     with pytest.raises(
-        EnvFault, match=r"ProbeNoise-v0': the worker process of sub-environments? 0 .*died \(signal 9\)"
+        EnvError, match=r"ProbeNoise-v0': the worker process of sub-environments? 0 .*died \(signal 9\)"
     ):
         envs.step(torch.zeros(2, dtype=torch.int64))
     envs.close()

@@ -102,7 +102,7 @@ def test_backend_is_told():
     for backend in ("pgkit", "gymnasium"):
         envs = make_envs("CartPole-v1", 3, backend=backend)
         info = envs.info
-        assert (info.backend, info.count, info.obs_dim, info.max_episode_steps) == (backend, 3, 4, 500)
+        assert (info.backend, info.num_envs, info.obs_dim, info.max_episode_steps) == (backend, 3, 4, 500)
         assert info.action_space == gymnasium.spaces.Discrete(2)
         assert info.can_step_subset
         assert info.device == torch.device("cpu")

@@ -34,7 +34,7 @@ class Recorded:
         return self.envs.reset(seeds, index)
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
-        self.calls.append(list(range(self.info.count)) if index is None else index.tolist())
+        self.calls.append(list(range(self.info.num_envs)) if index is None else index.tolist())
         return self.envs.step(action, index)
 
     def close(self) -> None:
@@ -49,7 +49,7 @@ class AtOnce(Recorded):
         self.info = replace(envs.info, autoreset="same_step")
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
-        index = torch.arange(self.info.count) if index is None else index
+        index = torch.arange(self.info.num_envs) if index is None else index
         result = super().step(action, index)
         done, obs = result.terminated | result.truncated, result.obs.clone()
         if done.any():

@@ -14,7 +14,7 @@ from pgkit.config.schema import TrainConfig
 from pgkit.envs.cartpole import CartPole
 from pgkit.rollouts import collector, evaluate
 from pgkit.rollouts.compiled import elementwise
-from pgkit.rollouts.evaluate import EvalKey, play
+from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
 from pgkit.training.loop import gradient, targets, update
 from pgkit.training.population import Population, build
 from pgkit.types import Rollout
@@ -148,7 +148,7 @@ def test_a_compiled_evaluation_is_that_of_single_steps(deterministic: bool, monk
 
     def played() -> Any:
         envs = CartPole(35, 120)
-        return play(population.policy, population.params, envs, players, 9, deterministic=deterministic)
+        return evaluate_policy(population.policy, population.params, envs, players, 9, deterministic=deterministic)
 
     compiled = played()
     step_by_step(monkeypatch)

@@ -25,7 +25,7 @@ from pgkit.config.load import to_toml
 from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
 from pgkit.envs import make_envs
-from pgkit.envs.errors import EnvFault
+from pgkit.envs.errors import EnvError
 from pgkit.envs.vector_env import wrap_vector_env
 from pgkit.runs.checkpoint import load_latest
 from pgkit.seeding import stream_seed
@@ -113,7 +113,7 @@ def test_a_fault_in_a_worker(fault: str, tmp_path: Path, two_workers: None) -> N
 
 
 def test_the_checkpoint_is_that_of_the_run_without_the_fault(tmp_path: Path) -> None:
-    with pytest.raises(EnvFault):
+    with pytest.raises(EnvError):
         train(expand_seeds(config("step raises")), tmp_path / "broken")
     saved = load_latest(tmp_path / "broken" / "checkpoints")["slices"][0]["parts"][0]
     sound = build(expand_seeds(config("")))
@@ -170,7 +170,7 @@ def test_vector_environments_of_others(fault: str) -> None:
     made = [lambda: gymnasium.make("helpers.faulty_envs:Faulty-v0", disable_env_checker=True, **kwargs)] * 2
     envs = wrap_vector_env(SyncVectorEnv(made, autoreset_mode=AutoresetMode.NEXT_STEP), name="two")
     envs.reset([5, 6])
-    with pytest.raises(EnvFault, match=r"environment 'two': step\(\) of the vector environment") as caught:
+    with pytest.raises(EnvError, match=r"environment 'two': step\(\) of the vector environment") as caught:
         any(envs.step(torch.zeros(2, dtype=torch.int64)) is None for _ in range(7))
     assert caught.value.exit_code == 1
     assert caught.value.details.startswith("Traceback")
@@ -205,7 +205,7 @@ envs.step(torch.zeros(3, dtype=torch.int64))
 
 def test_a_comparison_hears_the_message() -> None:
     configs = expand_seeds(config("step raises"))
-    with pytest.raises(EnvFault):
+    with pytest.raises(EnvError):
         run_chunk(configs)
     executor = LocalExecutor(1)
     try:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pgkit.config.schema import TrainConfig
-from pgkit.rollouts.evaluate import Episodes, EvalKey, play
+from pgkit.rollouts.evaluate import Episodes, EvalKey, evaluate_policy
 from pgkit.training.population import build_envs, build_policy
 from pgkit.training.result import TrainResult
 from pgkit.training.train import train
@@ -75,7 +75,7 @@ def _greedy(configs: Sequence[TrainConfig], result: TrainResult) -> torch.Tensor
     device = next(iter(result.params.values())).device
     envs = build_envs(first, first.evaluation.final_episodes, device)
     try:
-        return play(
+        return evaluate_policy(
             build_policy(first, envs.info),
             result.params,
             envs,

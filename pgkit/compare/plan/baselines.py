@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgkit.compare.plan.plan import Plan
 from pgkit.config.schema import TrainConfig
-from pgkit.rollouts.evaluate import EvalKey, play
+from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
 from pgkit.stats.curves import normalize
 from pgkit.stats.samples import FloatArray
 from pgkit.training.population import build_envs, build_policy
@@ -75,7 +75,9 @@ def _baselines(name: str, config: TrainConfig) -> list[dict[str, object]]:
         rows = []
         for kind, (params, deterministic) in policies.items():
             played = [
-                play(policy, dict(params), envs, [EvalKey(0, point)], AT_ONCE, deterministic=deterministic).returns
+                evaluate_policy(
+                    policy, dict(params), envs, [EvalKey(0, point)], AT_ONCE, deterministic=deterministic
+                ).returns
                 for point in range(EPISODES // AT_ONCE)
             ]
             returns = torch.cat(played, 1).double()
