@@ -5,11 +5,18 @@ import multiprocessing
 import gymnasium
 import pytest
 import torch
-from helpers.env_streams import NOISE, SEEDS, actions_for, make, numbers
+from helpers.env_streams import CASES, NOISE, SEEDS, actions_for, make, numbers
 
 from pgkit.envs import make_envs
 from pgkit.envs.errors import EnvError
 from pgkit.errors import PgkitError
+
+
+@pytest.fixture(params=list(CASES))
+def case(request):
+    if "envpool" in request.param:
+        pytest.importorskip("envpool")
+    return CASES[request.param]
 
 
 def play(case, seeds, steps=150):

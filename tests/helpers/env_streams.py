@@ -1,6 +1,5 @@
 """Environments of every backend, and actions for them."""
 
-import pytest
 import torch
 
 from pgkit.envs import make_envs
@@ -19,13 +18,6 @@ CASES = {
     "lunarlander-envpool": {"env_id": "LunarLander-v3", "backend": "envpool", "max_episode_steps": 60},
     "cartpole-envpool": {"env_id": "CartPole-v1", "backend": "envpool"},
 }
-
-
-@pytest.fixture(params=list(CASES))
-def case(request):
-    if "envpool" in request.param:
-        pytest.importorskip("envpool")
-    return CASES[request.param]
 
 
 def make(case, count):
