@@ -6,7 +6,7 @@
 >>> len(result.table)
 2
 
-The public names are listed in ``__init__.pyi``. They are imported when they are first used, so ``import pgkit`` is light.
+The public names are listed in ``__init__.pyi`` and imported when they are first used, so ``import pgkit`` is light.
 
 Import pgkit before torch multiplies its first matrix: it asks MKL, which reads this setting only once and which makes
 the orthogonal initial weights, for the same bits wherever in memory a matrix lies (strict conditional numerical

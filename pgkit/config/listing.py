@@ -2,9 +2,10 @@
 
 import inspect
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -16,7 +17,7 @@ from pgkit.optim.registry import AROUND
 
 Row = dict[str, str]
 
-_BOUND_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
 def overview(topic: str) -> list[Row]:
@@ -38,20 +39,41 @@ def describe(topic: str, name: str) -> str:
 
 
 def field_type(field: FieldInfo) -> str:
-    """Return type and range of a setting: ``int, >= 1``, ``"sync" | "async"``."""
-    choices = map(show, get_args(field.annotation)) if get_origin(field.annotation) is Literal else ()
-    annotation = " | ".join(choices) or inspect.formatannotation(field.annotation)
-    return ", ".join([annotation, *(f"{sign} {bound:g}" for sign, bound in _bounds(field))])
+    """Return type and range of a setting in words: ``integer >= 1``, ``"sync" or "async"``, ``list of integers``."""
+    return _type_text(field.annotation, field.metadata)
 
 
-def _bounds(field: FieldInfo) -> list[tuple[str, float]]:
-    """Return the bounds in pydantic's metadata of a field, such as ``Ge(ge=0)``, with their signs."""
-    return [
-        (sign, getattr(limit, name))
-        for limit in field.metadata
-        for name, sign in _BOUND_SIGNS.items()
-        if hasattr(limit, name)
-    ]
+def _type_text(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    origin = get_origin(annotation)
+    arguments = [argument for argument in get_args(annotation) if argument not in (type(None), Ellipsis)]
+    if origin is Annotated:
+        return _type_text(arguments[0], [*_metadata_of(arguments[1:]), *metadata])
+    if origin is Literal:
+        return " or ".join(map(show, arguments))
+    if origin in (Union, UnionType):
+        return " or ".join(_type_text(argument, metadata) for argument in arguments)
+    if origin is tuple:
+        return f"list of {_plural(_type_text(arguments[0]))}"
+    words = _TYPE_WORDS.get(origin or annotation, "table")
+    return " ".join([words, *_bounds(metadata)]) if words in ("integer", "number") else words
+
+
+_TYPE_WORDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
+
+
+def _plural(words: str) -> str:
+    first, separator, rest = words.partition(" ")
+    return f"{first}s{separator}{rest}" if first in ("integer", "number", "text", "table") else words
+
+
+def _metadata_of(annotations: Sequence[Any]) -> list[Any]:
+    return [item for one in annotations for item in (one.metadata if isinstance(one, FieldInfo) else [one])]
+
+
+def _bounds(metadata: Sequence[Any]) -> list[str]:
+    """Return the bounds in pydantic's metadata, such as ``Ge(ge=0)``; those that only catch typing mistakes are left out."""
+    named = [(limit, name) for limit in metadata for name in _SIGNS if hasattr(limit, name)]
+    return [f"{_SIGNS[name]} {getattr(limit, name):g}" for limit, name in named if getattr(limit, name) < 1e6]
 
 
 def _topic(topic: str) -> tuple[Callable[[], list[Row]], Callable[[str], str]]:
