@@ -1,6 +1,6 @@
-"""The command line: reads words, calls the library, prints tables.
+"""The command line: parse arguments, call the library, print tables.
 
-Everything heavy is imported inside the commands, so that ``pgkit --help`` is immediate.
+Heavy modules are imported inside the commands, so that ``pgkit --help`` is immediate.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,8 +25,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"pgkit {version('pgkit-rl')}")
@@ -44,19 +44,22 @@ def _options(
 
 @app.command()
 def train(
-    config: Annotated[str, typer.Argument(metavar="NAME", help="A shipped configuration, or the path of a TOML file.")],
+    config: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of a shipped configuration, or path of a TOML file.")
+    ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optimizer.lr=3e-3 seeds=20.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as optimizer.lr=3e-3 seeds=20.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory of the run; runs/<name> unless given.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is already there.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Directory of the run; default: runs/<name>.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes, one thread each, that share the seeds; all cores, 8 seeds or more each."),
+        typer.Option(min=1, help="Processes that share the seeds; default: one per core, with at least 8 seeds each."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Neither header nor progress bar.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print neither header nor progress bar.")] = False,
     debug_numerics: Annotated[
-        bool, typer.Option("--debug-numerics", help="Stop at the first number that is not finite, and say which.")
+        bool,
+        typer.Option("--debug-numerics", help="Stop at the first NaN or infinity and name it (about twice as slow)."),
     ] = False,
 ) -> None:
     """Train one agent, or a population of them (seeds=20), and write a run directory.
@@ -71,7 +74,7 @@ def train(
         settings, notes = read_config(config, overrides or ())
         directory = out or RUNS / settings.name
         check_run_directory(directory, overwrite)
-        backend = _check_here(settings)
+        backend = _check_available(settings)
         if not quiet:
             _print_header(settings, notes, directory, backend)
         from pgkit.training.train import default_workers
@@ -90,13 +93,15 @@ def train(
 
 @app.command()
 def resume(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or the name of one below runs/.")],
-    member: Annotated[str | None, typer.Option(help="Take out this member, such as seed-3, and go on with it.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the member's own run goes.")] = None,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or its name below runs/.")],
+    member: Annotated[
+        str | None, typer.Option(help="Continue only this member, such as seed-3, as a run in --out.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the run of --member.")] = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="Go on even where that cannot be exact.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Neither header nor progress bar.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print neither header nor progress bar.")] = False,
 ) -> None:
-    """Continue a run that was stopped, by whatever, as if nothing had happened."""
+    """Continue a stopped run exactly where its last checkpoint left it."""
     with _one_line_errors():
         from pgkit.runs.directory import find_run
 
@@ -105,18 +110,24 @@ def resume(
 
         result = resume.resume(directory, member=member, out=out, anyway=anyway, progress=not quiet)
         if result is None:
-            typer.echo(f"{directory} is finished: there is nothing to resume")
+            typer.echo(f"{directory} is finished, there is nothing to resume")
         else:
             _print_trained(result, out or directory)
 
 
 @app.command()
 def evaluate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or the name of one below runs/.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or its name below runs/.")],
     episodes: Annotated[int, typer.Option(min=1, help="Episodes per seed.")] = 100,
-    deterministic: Annotated[bool, typer.Option("--deterministic", help="Most likely actions, not sampled.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="0 repeats the run's own final evaluation.")] = 0,
-    best: Annotated[bool, typer.Option("--best", help="Each seed as it was at its best evaluation.")] = False,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Take the most likely actions instead of sampled ones.")
+    ] = False,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the episodes; 0 repeats the final evaluation of the run.")
+    ] = 0,
+    best: Annotated[
+        bool, typer.Option("--best", help="Evaluate each seed at its best evaluation while training.")
+    ] = False,
 ) -> None:
     """Evaluate the trained agents of a run directory."""
     with _one_line_errors():
@@ -133,19 +144,21 @@ def evaluate(
 @app.command()
 def compare(
     comparison: Annotated[
-        str, typer.Argument(metavar="NAME", help="A shipped comparison, or the path of a TOML file.")
+        str, typer.Argument(metavar="NAME", help="Name of a shipped comparison, or path of a TOML file.")
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as tier=standard steps=100_000.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as tier=standard steps=100_000.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes, one thread each; all cores.")] = None,
-    executor: Annotated[Literal["local", "ray"], typer.Option(help="Where runs are trained.")] = "local",
-    ray_address: Annotated[str | None, typer.Option(help="Of a Ray cluster; one is started here otherwise.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory; comparisons/<name> unless given.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and what it costs; write nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+    executor: Annotated[Literal["local", "ray"], typer.Option(help="Train on local processes or on Ray.")] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="Address of a Ray cluster; default: start one on this machine.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the comparison; default: comparisons/<name>.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost, write nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
 ) -> None:
-    """Compare optimizers: which one, over which learning rates, how stable. Stopped, the same command continues.
+    """Compare optimizers over learning rates and seeds; the same command continues a stopped comparison.
 
     For example: pgkit compare compare-cartpole tier=standard 'optimizers=["sgd","adam"]'
     """
@@ -171,11 +184,13 @@ def compare(
 @app.command()
 def report(
     comparisons: Annotated[list[Path], typer.Argument(metavar="DIRECTORY", help="Directories of comparisons.")],
-    out: Annotated[Path | None, typer.Option(help="One report of all of them as one comparison, written here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write one report of all of them, pooled, to this directory.")
+    ] = None,
 ) -> None:
-    """Build the reports of stored comparisons again, complete or not; with --out, one report of several together.
+    """Rebuild the reports of stored comparisons, finished or not; with --out, pool several into one report.
 
-    Together they must differ in their environments and agents only, or in their optimizers only.
+    Pooled comparisons may differ either in their environments and agents, or in their optimizers.
     """
     with _one_line_errors():
         from pgkit.compare import api
@@ -192,9 +207,9 @@ def report(
 @app.command(name="list")
 def list_(
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="agents, optimizers, configs or envs.")],
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this one, in full.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Describe only this one, in full.")] = None,
 ) -> None:
-    """List agents, optimizers, configurations or environments, or show one in full."""
+    """List agents, optimizers, configurations or environments, or describe one of them."""
     with _one_line_errors():
         from pgkit.config import listing
 
@@ -211,7 +226,7 @@ def main() -> None:
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """A mistake of the user is one line and exit code 2; what could not be run 1; Ctrl-C 130, SIGTERM 143."""
+    """Turn errors into one line: exit code 2 for a mistake of the user, 1 for a failed run, 130 Ctrl-C, 143 SIGTERM."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
@@ -220,21 +235,23 @@ def _one_line_errors() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error)):
             raise
-        typer.echo("error: out of memory: fewer seeds, environments or steps, or smaller layers, need less", err=True)
+        typer.echo("error: out of memory: use fewer seeds, environments or steps, or smaller layers", err=True)
         raise typer.Exit(1) from None
     except ValueError as error:
         from pgkit.errors import PgkitError, one_line
 
         if not isinstance(error, PgkitError):
             raise
-        if (result := getattr(error, "result", None)) is not None:  # trained, but not written
+        if (
+            result := getattr(error, "result", None)
+        ) is not None:  # training finished, but its result could not be written
             _print_result(result.table, result.summary, "Final evaluation")
         typer.echo(f"error: {one_line(error)}", err=True)
         raise typer.Exit(error.exit_code) from None
 
 
 def _print_plan(plan: Any, cost: Sequence[Mapping[str, Any]], workers: int) -> None:
-    """What a comparison would run, and for how long."""
+    """Print what a comparison would run, and for how long."""
     arms, rates = ", ".join(plan.arms), ", ".join(f"{rate:g}" for rate in plan.rates)
     where = f"{len(next(iter(plan.settings.values())))} settings each" if plan.all_tuned else f"learning rates {rates}"
     _console().print(f"{plan.config.name}, {plan.config.tier} tier, {plan.config.track}: {arms} at {where}")
@@ -246,8 +263,8 @@ def _print_plan(plan: Any, cost: Sequence[Mapping[str, Any]], workers: int) -> N
     _print_table(cost, title if plan.all_tuned else f"{title}, without extensions of the grid")
 
 
-def _check_here(config: "TrainConfig") -> str:
-    """That this machine has the device and the environment; the backend that runs it."""
+def _check_available(config: "TrainConfig") -> str:
+    """Check that this machine has the device and the environment; return the backend that runs it."""
     from pgkit.config.device import resolve_device
     from pgkit.envs.make import create, find_spec, resolve_backend
 
@@ -260,7 +277,7 @@ def _check_here(config: "TrainConfig") -> str:
 
 
 def _print_header(config: "TrainConfig", notes: Sequence[str], directory: Path, backend: str) -> None:
-    """What will run, and which settings of the file the command line made void."""
+    """Print what will run, and which settings of the file the command line dropped."""
     from pgkit import optim
 
     seeds = config.seed_list
@@ -286,7 +303,7 @@ def _settings_line(settings: Mapping[str, Any]) -> str:
 
 
 def _print_trained(result: "TrainResult", directory: Path) -> None:
-    """The end of a run; exit code 1 if every member diverged."""
+    """Print the result of a run; exit with 1 if every member diverged."""
     title = f"Final evaluation, {result.final.returns.shape[1]} episodes per seed"
     _print_result(result.table, result.summary, title)
     typer.echo(f"written to {directory}")
@@ -294,7 +311,7 @@ def _print_trained(result: "TrainResult", directory: Path) -> None:
 
 
 def _print_result(table: Sequence[Mapping[str, Any]], summary: Mapping[str, float], title: str) -> None:
-    """A row per seed and, if there are several, their spread."""
+    """Print one row per seed and, if there are several, their spread."""
     _print_table(table, title)
     if len(table) > 1:
         failed = {"failed": sum(row["failed"] for row in table)} if "failed" in table[0] else {}
@@ -302,7 +319,7 @@ def _print_result(table: Sequence[Mapping[str, Any]], summary: Mapping[str, floa
 
 
 def _print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    """Rows with the same keys as a table; numbers to the right."""
+    """Print rows with the same keys as a table, numbers flush right."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -317,7 +334,7 @@ def _print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
 
 
 def _console() -> "Console":
-    """Standard output, wide where it is not a terminal, so that rows stay lines."""
+    """Return standard output, wide if it is not a terminal, so that each row stays on one line."""
     import sys
 
     from rich.console import Console

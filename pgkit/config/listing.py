@@ -71,7 +71,7 @@ def _metadata_of(annotations: Sequence[Any]) -> list[Any]:
 
 
 def _bounds(metadata: Sequence[Any]) -> list[str]:
-    """Return the bounds in pydantic's metadata, such as ``Ge(ge=0)``; those that only catch typing mistakes are left out."""
+    """Return the bounds in pydantic's metadata, such as ``Ge(ge=0)``, but not those that only catch typing mistakes."""
     named = [(limit, name) for limit in metadata for name in _SIGNS if hasattr(limit, name)]
     return [f"{_SIGNS[name]} {getattr(limit, name):g}" for limit, name in named if getattr(limit, name) < 1e6]
 
