@@ -75,7 +75,7 @@ def test_list(kind: str, fragments: list[str]) -> None:
     [
         (
             "agents reinforce",
-            ["Collects episodes", 'baseline = "value"', '"leave_one_out"', "gamma = 0.99", ">= 0, <= 1"],
+            ["Collects episodes", 'baseline = "value"', '"leave_one_out"', "gamma = 0.99", "number >= 0 <= 1"],
         ),
         ("optimizers adam", ["Source: Kingma and Ba 2015", "eps=1e-08", "max_grad_norm=None"]),
         ("configs cartpole-reinforce", ['id = "CartPole-v1"']),
