@@ -9,16 +9,16 @@ from llvmlite import ir
 from pgkit.compiler import functions  # noqa: F401 # teaches traced values the functions of torch  # noqa: F401 # teaches traced values the functions of torch
 from pgkit.compiler.ir import INT, POINTER, load, loop, store
 from pgkit.compiler.ir import function as declare
-from pgkit.compiler.jit import compiled_function
-from pgkit.compiler.tracer import KINDS, TracedScalar
+from pgkit.compiler.jit import compile_function
+from pgkit.compiler.tracer import IR_TYPES, TracedScalar
 
-LANES = 8
+VECTOR_WIDTH = 8
 """So many rows are taken at once."""
 
 _BYTE = ir.IntType(8)
 
 
-def address(builder: ir.IRBuilder, base: ir.Value, kind: ir.Type, index: ir.Value) -> ir.Value:
+def element_address(builder: ir.IRBuilder, base: ir.Value, kind: ir.Type, index: ir.Value) -> ir.Value:
     """Of a number; what is true or not takes a byte."""
     return builder.gep(base, [index], source_etype=_memory(kind))
 
@@ -28,7 +28,7 @@ class Column(NamedTuple):
 
     Attributes:
         base: address of the first row's.
-        kind: of the numbers, one of the values of ``KINDS``.
+        kind: of the numbers, one of the values of ``IR_TYPES``.
         stride: from one row's to the next, in numbers; 0 of one number for all rows.
     """
 
@@ -52,7 +52,7 @@ class Column(NamedTuple):
     def write(self, value: TracedScalar, row: ir.Value, lanes: int) -> None:
         """Put a value where :meth:`read` takes it from."""
         builder, memory = value.builder, _memory(self.kind)
-        it = builder.zext(value.it, _lanes(memory, lanes)) if memory is _BYTE else value.it
+        it = builder.zext(value.ir_value, _lanes(memory, lanes)) if memory is _BYTE else value.ir_value
         place = builder.mul(row, INT(self.stride))
         if lanes == 1 or self.stride == 1:
             store(builder, it, self.base, place)
@@ -81,20 +81,20 @@ def elementwise_loop(
 
 def vector_loop(builder: ir.IRBuilder, count: ir.Value, some: Callable[[ir.Value, int], None]) -> None:
     """Write ``some(row, lanes)`` for all of ``count`` rows: a vector of them at a time, and the rest one by one."""
-    chunks = builder.sdiv(count, INT(LANES))
+    chunks = builder.sdiv(count, INT(VECTOR_WIDTH))
     with loop(builder, chunks) as chunk:
-        some(builder.mul(chunk, INT(LANES)), LANES)
-    done = builder.mul(chunks, INT(LANES))
+        some(builder.mul(chunk, INT(VECTOR_WIDTH)), VECTOR_WIDTH)
+    done = builder.mul(chunks, INT(VECTOR_WIDTH))
     with loop(builder, builder.sub(count, done)) as rest:
         some(builder.add(done, rest), 1)
 
 
-Memory = tuple[torch.dtype, int]
+ColumnType = tuple[torch.dtype, int]
 """Of a column: what its numbers are, and their stride."""
 
 
-def compile_rows(
-    function: Callable[..., Sequence[TracedScalar]], inputs: Sequence[Memory], outputs: Sequence[Memory]
+def compile_elementwise(
+    function: Callable[..., Sequence[TracedScalar]], inputs: Sequence[ColumnType], outputs: Sequence[ColumnType]
 ) -> Callable[..., None]:
     """``kernel(count, *inputs, *outputs)``, by addresses: ``outputs = function(row, *inputs)`` for each row.
 
@@ -103,15 +103,15 @@ def compile_rows(
     module = ir.Module()
     builder, (count, *bases) = declare(module, "rows", [INT, *[POINTER] * (len(inputs) + len(outputs))], alias=True)
     columns = [
-        Column(base, KINDS[dtype], stride) for base, (dtype, stride) in zip(bases, [*inputs, *outputs], strict=True)
+        Column(base, IR_TYPES[dtype], stride) for base, (dtype, stride) in zip(bases, [*inputs, *outputs], strict=True)
     ]
     elementwise_loop(builder, count, columns[: len(inputs)], columns[len(inputs) :], function)
     builder.ret_void()
-    return compiled_function(builder.function)
+    return compile_function(builder.function)
 
 
 def _memory(kind: ir.Type) -> ir.Type:
-    return _BYTE if kind == KINDS[torch.bool] else kind
+    return _BYTE if kind == IR_TYPES[torch.bool] else kind
 
 
 def _lanes(kind: ir.Type, lanes: int) -> ir.Type:

@@ -16,7 +16,7 @@ import torch
 from llvmlite import ir
 from torch.nn import functional
 
-from pgkit.compiler.tracer import FUNCTIONS, KINDS, TracedScalar
+from pgkit.compiler.tracer import IR_TYPES, TORCH_FUNCTIONS, TracedScalar
 
 LN_2 = Fraction("0.693147180559945309417232121458176568075500134360255254120680")
 
@@ -36,17 +36,17 @@ _FORMATS = {ir.FloatType(): _Format(23, 127, 7), ir.DoubleType(): _Format(52, 10
 
 def exp(x: TracedScalar) -> TracedScalar:
     """The exponential function."""
-    form = _FORMATS[x.kind]
+    form = _FORMATS[x.element_type]
     limits = (form.bias + form.fraction + 1) * float(LN_2), (form.bias + 2) * float(LN_2)
-    n, part = _exponent(x.between(-limits[0], limits[1]))
+    n, part = _exponent(x.clamp(-limits[0], limits[1]))
     half = n >> 1
     return (part + 1.0) * _power_of_two(half, x) * _power_of_two(n - half, x)
 
 
 def log(x: TracedScalar) -> TracedScalar:
     """The natural logarithm of normal numbers, of zero and infinity, and NaN of negative ones."""
-    form = _FORMATS[x.kind]
-    root = _bits_of(0.5**0.5, x.kind)
+    form = _FORMATS[x.element_type]
+    root = _bits_of(0.5**0.5, x.element_type)
     bits = x.bits()
     n = (bits - root) >> form.fraction  # x = 2^n m with m between the roots of 1/2 and 2
     more = (bits - (n << form.fraction)).from_bits(x) - 1.0
@@ -54,22 +54,22 @@ def log(x: TracedScalar) -> TracedScalar:
     square = ratio * ratio
     series = _polynomial([2 / (2 * k + 3) for k in range(form.terms - 2)], square) * square
     near = more - ratio * (more - series)
-    high, low = _split(LN_2, 2, x.kind)
-    exponent = n.to_real(x)
+    high, low = _split(LN_2, 2, x.element_type)
+    exponent = n.to_float(x)
     result = exponent.fma(high, exponent.fma(low, near))
-    result = (x == 0.0).choose(-math.inf, (x < math.inf).choose(result, x))
-    return (x < 0.0).choose(math.nan, result)
+    result = (x == 0.0).where(-math.inf, (x < math.inf).where(result, x))
+    return (x < 0.0).where(math.nan, result)
 
 
 def expm1(x: TracedScalar) -> TracedScalar:
     """``exp(x) - 1`` without cancellation near 0, up to where that is the largest number."""
-    form = _FORMATS[x.kind]
-    return _expm1(x.between(-(form.fraction + 2.0), form.bias * float(LN_2)))
+    form = _FORMATS[x.element_type]
+    return _expm1(x.clamp(-(form.fraction + 2.0), form.bias * float(LN_2)))
 
 
 def tanh(x: TracedScalar) -> TracedScalar:
     """The hyperbolic tangent, odd to the last bit."""
-    twice = _expm1(x.abs().at_most(_FORMATS[x.kind].fraction) * 2.0)
+    twice = _expm1(x.abs().minimum(_FORMATS[x.element_type].fraction) * 2.0)
     return (twice / (twice + 2.0)).copysign(x)
 
 
@@ -99,7 +99,7 @@ def _expm1(x: TracedScalar) -> TracedScalar:
 def _exponent(x: TracedScalar) -> tuple[TracedScalar, TracedScalar]:
     """``n``, an integer, and ``exp(r) - 1`` with ``x = n ln 2 + r``, |r| at most ln 2 / 2."""
     n, rest = _reduced(x, LN_2, 2)
-    terms = _FORMATS[x.kind].terms
+    terms = _FORMATS[x.element_type].terms
     series = _polynomial([1 / math.factorial(k) for k in range(2, terms + 1)], rest)
     return n, series.fma(rest * rest, rest)
 
@@ -108,7 +108,7 @@ def _quarters(x: TracedScalar) -> tuple[TracedScalar, TracedScalar, TracedScalar
     """How many quarters of a turn, and sine and cosine of what is left, between -pi/4 and pi/4."""
     n, rest = _reduced(x, HALF_PI, 3)
     square = rest * rest
-    signed = [(-1) ** (k // 2) / math.factorial(k) for k in range(_FORMATS[x.kind].terms + 6)]
+    signed = [(-1) ** (k // 2) / math.factorial(k) for k in range(_FORMATS[x.element_type].terms + 6)]
     sine = _polynomial(signed[3::2], square).fma(square * rest, rest)
     most = 1.0 - square * 0.5
     lost = (1.0 - most) - square * 0.5
@@ -118,8 +118,8 @@ def _quarters(x: TracedScalar) -> tuple[TracedScalar, TracedScalar, TracedScalar
 
 def _either(quarter: TracedScalar, sine: TracedScalar, cosine: TracedScalar) -> TracedScalar:
     """The sine of an angle from those of its rest."""
-    value = ((quarter & 1) == 0).choose(sine, cosine)
-    return ((quarter & 2) == 0).choose(value, -value)
+    value = ((quarter & 1) == 0).where(sine, cosine)
+    return ((quarter & 2) == 0).where(value, -value)
 
 
 def _reduced(x: TracedScalar, unit: Fraction, parts: int) -> tuple[TracedScalar, TracedScalar]:
@@ -127,11 +127,11 @@ def _reduced(x: TracedScalar, unit: Fraction, parts: int) -> tuple[TracedScalar,
 
     A number beyond 2^(fraction bits) has no bits left for a fraction: adding one rounds to an integer.
     """
-    form = _FORMATS[x.kind]
+    form = _FORMATS[x.element_type]
     magic = 1.5 * 2.0**form.fraction
     shifted = x.fma(float(1 / unit), magic)
-    n, whole, rest = shifted.bits() - _bits_of(magic, x.kind), shifted - magic, x
-    for part in _split(unit, parts, x.kind):
+    n, whole, rest = shifted.bits() - _bits_of(magic, x.element_type), shifted - magic, x
+    for part in _split(unit, parts, x.element_type):
         rest = whole.fma(-part, rest)
     return n, rest
 
@@ -147,7 +147,7 @@ def _polynomial(coefficients: Sequence[float], x: TracedScalar) -> TracedScalar:
 
 def _power_of_two(n: TracedScalar, like: TracedScalar) -> TracedScalar:
     """``2^n`` of an exponent that a normal number can have."""
-    form = _FORMATS[like.kind]
+    form = _FORMATS[like.element_type]
     return ((n + form.bias) << form.fraction).from_bits(like)
 
 
@@ -171,11 +171,11 @@ def _packed(number: float, kind: ir.Type) -> tuple[str, bytes]:
 
 
 def _where(condition: TracedScalar, first: TracedScalar | float, second: TracedScalar | float) -> TracedScalar:
-    return condition.choose(first, second)
+    return condition.where(first, second)
 
 
 def _sign(x: TracedScalar) -> TracedScalar:
-    dtype = next(dtype for dtype, kind in KINDS.items() if kind == x.kind)
+    dtype = next(dtype for dtype, kind in IR_TYPES.items() if kind == x.element_type)
     return (x > 0.0).to(dtype) - (x < 0.0).to(dtype)
 
 
@@ -205,7 +205,7 @@ def _lerp(x: TracedScalar, y: TracedScalar, weight: TracedScalar) -> TracedScala
     return _addcmul(_where(near, x, y), _where(near, weight, weight - 1.0), y - x)
 
 
-FUNCTIONS |= {
+TORCH_FUNCTIONS |= {
     torch.abs: lambda x: x.abs(),
     torch.sqrt: lambda x: x.intrinsic("sqrt"),
     torch.square: lambda x: x * x,
@@ -224,7 +224,7 @@ FUNCTIONS |= {
     torch.cos: cos,
     torch.tanh: tanh,
     torch.sigmoid: sigmoid,
-    torch.relu: lambda x: (x < 0.0).choose(0.0, x),
-    functional.elu: lambda x, **defaults: (x > 0.0).choose(x, expm1(x)),
+    torch.relu: lambda x: (x < 0.0).where(0.0, x),
+    functional.elu: lambda x, **defaults: (x > 0.0).where(x, expm1(x)),
     functional.silu: lambda x, **defaults: x * sigmoid(x),
 }

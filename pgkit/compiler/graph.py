@@ -1,7 +1,7 @@
 """Capturing on CPU: what Python does with tensors, once, becomes a program that can do it again without Python.
 
 As a CUDA graph, it repeats the same work in the same memory. It is made of calls of compiled functions, which leave a
-word here (:func:`pgkit.compiler.jit.recorded`), and of operations of PyTorch that work element by element and are
+word here (:func:`pgkit.compiler.jit.record_calls`), and of operations of PyTorch that work element by element and are
 correctly
 rounded, so that a loop of pgkit's own gives the same bits. What is neither is refused. Numbers that Python reads past
 PyTorch (``tolist``, ``numpy``) are not seen here: who captures has to do something twice, and to compare.
@@ -24,12 +24,12 @@ from pgkit.compiler.graph_ops import (
     _OF_FLAGS,
     _OF_REALS,
     OPERATIONS,
-    Memory,
+    ColumnType,
     NotCaptured,
     Rows,
     Step,
 )
-from pgkit.compiler.jit import recorded
+from pgkit.compiler.jit import record_calls
 
 
 class Capture(TorchDispatchMode):
@@ -45,7 +45,7 @@ class Capture(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
-        self._recording = recorded(self._call)
+        self._recording = record_calls(self._call)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -108,7 +108,7 @@ class Capture(TorchDispatchMode):
         self.steps.append(Step(form, tuple(tensor.data_ptr() for tensor in (*inputs, result)), (args, result)))
 
 
-def _memory(tensor: Tensor, count: int, name: str) -> Memory:
+def _memory(tensor: Tensor, count: int, name: str) -> ColumnType:
     if not tensor.is_cpu or not (tensor.is_contiguous() and tensor.numel() in (1, count)):
         raise NotCaptured(f"{name} of a tensor {tuple(tensor.shape)} that is not one number behind the other")
     return tensor.dtype, int(tensor.numel() == count)
@@ -201,6 +201,6 @@ def _array(words: Sequence[int]) -> Any:
 
 @lru_cache
 def _compiled(forms: tuple[Any, ...]) -> Callable[..., None]:
-    from pgkit.compiler.graph_codegen import compile_program  # LLVM is loaded where something is compiled
+    from pgkit.compiler.graph_codegen import compile_graph  # LLVM is loaded where something is compiled
 
-    return compile_program(forms)
+    return compile_graph(forms)

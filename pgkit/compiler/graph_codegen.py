@@ -9,15 +9,15 @@ from llvmlite import ir
 from pgkit.compiler.elementwise import Column, elementwise_loop
 from pgkit.compiler.graph_ops import OPERATIONS, Rows
 from pgkit.compiler.ir import INT, POINTER, function, loop
-from pgkit.compiler.jit import compiled_function
-from pgkit.compiler.tracer import KINDS, TracedScalar
+from pgkit.compiler.jit import compile_function
+from pgkit.compiler.tracer import IR_TYPES, TracedScalar
 
 BYTE, FLAG = ir.IntType(8), ir.IntType(1)
 WORDS = 5
 """Of a tensor that moves: where it comes from, where it goes, where it is in the program, bytes of a row, places."""
 
 
-def compile_program(forms: Sequence[Rows | tuple[bool, ...]]) -> Callable[..., None]:
+def compile_graph(forms: Sequence[Rows | tuple[bool, ...]]) -> Callable[..., None]:
     """``program(M, times, words, moves, count, aside, count, *flags, done)``, see
     :class:`pgkit.compiler.graph.Graph`."""
     module = ir.Module()
@@ -40,7 +40,7 @@ def compile_program(forms: Sequence[Rows | tuple[bool, ...]]) -> Callable[..., N
                 _move(builder, aside, aside_count, member, inward=False)
         _move(builder, moves, move_count, member, inward=False)
     builder.ret_void()
-    return compiled_function(builder.function)
+    return compile_function(builder.function)
 
 
 def _words(builder: ir.IRBuilder, words: ir.Value) -> Iterator[Callable[[ir.Type], ir.Value]]:
@@ -57,8 +57,8 @@ def _word(builder: ir.IRBuilder, words: ir.Value, place: ir.Value, kind: ir.Type
 
 def _rows(builder: ir.IRBuilder, form: Rows, given: Iterator[Callable[[ir.Type], ir.Value]]) -> None:
     """An operation element by element."""
-    inputs = [Column(next(given)(POINTER), KINDS[dtype], stride) for dtype, stride in form.inputs]
-    output = Column(next(given)(POINTER), KINDS[form.output])
+    inputs = [Column(next(given)(POINTER), IR_TYPES[dtype], stride) for dtype, stride in form.inputs]
+    output = Column(next(given)(POINTER), IR_TYPES[form.output])
 
     def operate(row: TracedScalar, *values: TracedScalar) -> list[TracedScalar]:
         tensors = iter(values)

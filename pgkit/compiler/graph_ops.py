@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-Memory = tuple[torch.dtype, int]
+ColumnType = tuple[torch.dtype, int]
 """Of a tensor: what its numbers are, and their stride; 0 of a single number for all elements."""
 
 
@@ -29,7 +29,7 @@ class Rows(NamedTuple):
     name: str
     others: tuple[Any, ...]
     kind: torch.dtype
-    inputs: tuple[Memory, ...]
+    inputs: tuple[ColumnType, ...]
     output: torch.dtype
     size: int
 

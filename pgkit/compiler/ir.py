@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from llvmlite import binding, ir
 
-TYPES = {torch.float32: ir.FloatType(), torch.float64: ir.DoubleType()}
+FLOAT_TYPES = {torch.float32: ir.FloatType(), torch.float64: ir.DoubleType()}
 """What can be computed with."""
 
 INT, POINTER = ir.IntType(64), ir.PointerType()

@@ -20,7 +20,7 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 @lru_cache
-def compiled(module: str, name: str, kinds: tuple[type[Any], ...], vectorize: bool) -> Callable[..., None]:
+def compile_module(module: str, name: str, kinds: tuple[type[Any], ...], vectorize: bool) -> Callable[..., None]:
     """A function of a module, by types of ctypes; the same text is compiled once, and its code kept on disk.
 
     ``vectorize``: LLVM shall unroll loops and make vectors of their numbers; in vain where they have vectors already.
@@ -80,7 +80,7 @@ _recorders = _Recorders()
 
 
 @contextmanager
-def recorded(recorder: Callable[[Any, Sequence[Any]], None]) -> Iterator[None]:
+def record_calls(recorder: Callable[[Any, Sequence[Any]], None]) -> Iterator[None]:
     """``recorder(function, arguments)`` hears of each call of a compiled function that this thread makes inside."""
     _recorders.all.append(recorder)
     try:
@@ -89,8 +89,8 @@ def recorded(recorder: Callable[[Any, Sequence[Any]], None]) -> Iterator[None]:
         _recorders.all.remove(recorder)
 
 
-def compiled_function(made: ir.Function, vectorize: bool = False) -> Callable[..., None]:
-    """A function that is written down, see :func:`compiled`."""
+def compile_function(made: ir.Function, vectorize: bool = False) -> Callable[..., None]:
+    """A function that is written down, see :func:`compile_module`."""
     function = _compiled(made, vectorize)
 
     def call(*arguments: Any) -> None:
@@ -103,10 +103,10 @@ def compiled_function(made: ir.Function, vectorize: bool = False) -> Callable[..
 
 def _compiled(made: ir.Function, vectorize: bool) -> Callable[..., None]:
     kinds = tuple(ctypes.c_int64 if argument.type == INT else ctypes.c_void_p for argument in made.args)
-    return compiled(str(made.module), made.name, kinds, vectorize)
+    return compile_module(str(made.module), made.name, kinds, vectorize)
 
 
-def shared(made: ir.Function, vectorize: bool = False) -> Callable[..., None]:
+def compile_shared(made: ir.Function, vectorize: bool = False) -> Callable[..., None]:
     """The same, and other modules can declare a function of that name and call it."""
     function = _compiled(made, vectorize)
     binding.add_symbol(made.name, ctypes.cast(function, ctypes.c_void_p).value)  # type: ignore[arg-type] # of ctypes, too

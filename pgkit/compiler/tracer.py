@@ -1,7 +1,8 @@
-"""Functions of tensors, written down for one element: the way from a line of torch to a compiled loop.
+"""The traced value: one element of a tensor while a function of tensors is compiled.
 
-A function is called once with :class:`TracedScalar` in place of tensors, and leaves behind what becomes of one element.
-The same function, called with tensors, is what runs on GPUs.
+A function is called once with :class:`TracedScalar` in place of tensors. Each operation on a traced scalar appends an
+LLVM instruction, so the call leaves behind the code of one element. The same function, called with tensors, is what
+runs on GPUs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,146 +14,184 @@ from llvmlite import ir
 
 from pgkit.compiler.ir import INT, intrinsic
 
-KINDS = {torch.float32: ir.FloatType(), torch.float64: ir.DoubleType(), torch.int64: INT, torch.bool: ir.IntType(1)}
-"""What an element can be."""
+IR_TYPES = {torch.float32: ir.FloatType(), torch.float64: ir.DoubleType(), torch.int64: INT, torch.bool: ir.IntType(1)}
+"""The LLVM type of an element of each dtype that can be compiled."""
 
-_REAL = (ir.FloatType(), ir.DoubleType())
+_FLOATS = (ir.FloatType(), ir.DoubleType())
 
-FUNCTIONS: dict[Any, Callable[..., "TracedScalar"]] = {}
-"""What stands for the functions of torch, see :mod:`pgkit.compiler.functions`."""
+_FLOAT_INSTRUCTIONS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "neg": "fneg"}
+"""LLVM has separate instructions for floating-point numbers."""
+
+TORCH_FUNCTIONS: dict[Any, Callable[..., "TracedScalar"]] = {}
+"""Implementations of functions of torch for traced scalars; :mod:`pgkit.compiler.functions` fills it."""
+
+
+def implements(torch_function: Any) -> Callable[[Callable[..., "TracedScalar"]], Callable[..., "TracedScalar"]]:
+    """Register the decorated function as the implementation of a function of torch, as PyTorch's own examples do.
+
+    See https://pytorch.org/docs/stable/notes/extending.html#extending-torch-python-api.
+    """
+
+    def register(function: Callable[..., "TracedScalar"]) -> Callable[..., "TracedScalar"]:
+        TORCH_FUNCTIONS[torch_function] = function
+        return function
+
+    return register
 
 
 class TracedScalar:
-    """One element of a tensor, or a vector of elements, while a function is written down.
+    """One element of a tensor, or a vector of consecutive elements, in a function that is being compiled.
 
-    It knows ``+ - * /``, comparisons, ``& | ^ ~``, shifts, ``to`` and the functions of torch in ``FUNCTIONS``.
+    Supports ``+ - * /``, comparisons, ``& | ^ ~``, shifts, ``to`` and the functions of torch in ``TORCH_FUNCTIONS``.
+
+    Attributes:
+        builder: where instructions are appended.
+        ir_value: the value in LLVM's terms.
     """
 
-    def __init__(self, builder: ir.IRBuilder, it: ir.Value):
-        self.builder, self.it = builder, it
+    def __init__(self, builder: ir.IRBuilder, ir_value: ir.Value):
+        self.builder = builder
+        self.ir_value = ir_value
 
     @classmethod
     def __torch_function__(
         cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> "TracedScalar":
-        if function not in FUNCTIONS:
+        if function not in TORCH_FUNCTIONS:
             raise TypeError(f"{getattr(function, '__name__', function)} is not among the compiled functions of torch")
-        return FUNCTIONS[function](*args, **(kwargs or {}))
+        return TORCH_FUNCTIONS[function](*args, **(kwargs or {}))
 
     @property
-    def kind(self) -> ir.Type:
-        """Of a single element."""
-        return self.it.type.element if isinstance(self.it.type, ir.VectorType) else self.it.type
+    def element_type(self) -> ir.Type:
+        """The LLVM type of a single element."""
+        return self.ir_value.type.element if isinstance(self.ir_value.type, ir.VectorType) else self.ir_value.type
 
-    def number(self, other: "TracedScalar | float") -> ir.Value:
-        """The other operand of an operation with this one."""
+    def operand(self, other: "TracedScalar | float") -> ir.Value:
+        """The other operand of an operation: a traced scalar, or a Python number as a constant of this type."""
         if isinstance(other, TracedScalar):
-            return other.it
-        number = float(other) if self.kind in _REAL else int(other)
-        many = isinstance(self.it.type, ir.VectorType)
-        return ir.Constant(self.it.type, [number] * self.it.type.count if many else number)
+            return other.ir_value
+        number = float(other) if self.element_type in _FLOATS else int(other)
+        is_vector = isinstance(self.ir_value.type, ir.VectorType)
+        return ir.Constant(self.ir_value.type, [number] * self.ir_value.type.count if is_vector else number)
 
-    def of(self, operation: str, *others: "TracedScalar | float") -> "TracedScalar":
-        """``operation`` of LLVM with this as its first operand."""
-        return TracedScalar(self.builder, getattr(self.builder, operation)(self.it, *map(self.number, others)))
+    def unary_op(self, instruction: str) -> "TracedScalar":
+        """An LLVM instruction with this as its only operand."""
+        return TracedScalar(self.builder, self._instruction(instruction)(self.ir_value))
 
-    def arithmetic(self, operation: str, *others: "TracedScalar | float") -> "TracedScalar":
-        """The same, by the operation for real numbers or that for integers."""
-        return self.of(f"f{operation}" if self.kind in _REAL else operation, *others)
+    def binary_op(self, instruction: str, other: "TracedScalar | float") -> "TracedScalar":
+        """An LLVM instruction with this as its first operand; ``add`` stands for ``fadd``, too, and so on."""
+        return TracedScalar(self.builder, self._instruction(instruction)(self.ir_value, self.operand(other)))
+
+    def _instruction(self, name: str) -> Callable[..., ir.Value]:
+        if self.element_type in _FLOATS:
+            name = _FLOAT_INSTRUCTIONS.get(name, name)
+        instruction: Callable[..., ir.Value] = getattr(self.builder, name)
+        return instruction
 
     def intrinsic(self, name: str, *others: "TracedScalar | float") -> "TracedScalar":
         """The intrinsic ``llvm.name`` with this as its first operand."""
-        return TracedScalar(self.builder, intrinsic(self.builder, name, self.it, *map(self.number, others)))
+        return TracedScalar(self.builder, intrinsic(self.builder, name, self.ir_value, *map(self.operand, others)))
 
     def compare(self, sign: str, other: "TracedScalar | float") -> "TracedScalar":
-        """A comparison, of which NaN fails all but ``!=``."""
-        real = self.builder.fcmp_unordered if sign == "!=" else self.builder.fcmp_ordered
-        test = real if self.kind in _REAL else self.builder.icmp_signed
-        return TracedScalar(self.builder, test(sign, self.it, self.number(other)))
+        """A comparison. With NaN only ``!=`` is true, as in IEEE 754."""
+        compare_floats = self.builder.fcmp_unordered if sign == "!=" else self.builder.fcmp_ordered
+        instruction = compare_floats if self.element_type in _FLOATS else self.builder.icmp_signed
+        return TracedScalar(self.builder, instruction(sign, self.ir_value, self.operand(other)))
 
-    __add__ = __radd__ = partialmethod(arithmetic, "add")
-    __sub__ = partialmethod(arithmetic, "sub")
-    __mul__ = __rmul__ = partialmethod(arithmetic, "mul")
-    __truediv__ = partialmethod(of, "fdiv")
-    __neg__ = partialmethod(arithmetic, "neg")
-    __lt__, __le__ = partialmethod(compare, "<"), partialmethod(compare, "<=")
-    __gt__, __ge__ = partialmethod(compare, ">"), partialmethod(compare, ">=")
-    __eq__, __ne__ = partialmethod(compare, "=="), partialmethod(compare, "!=")  # type: ignore[assignment] # as Tensor
-    __and__, __or__, __xor__ = partialmethod(of, "and_"), partialmethod(of, "or_"), partialmethod(of, "xor")
-    __lshift__, __rshift__, __invert__ = partialmethod(of, "shl"), partialmethod(of, "ashr"), partialmethod(of, "not_")
+    __add__ = __radd__ = partialmethod(binary_op, "add")
+    __sub__ = partialmethod(binary_op, "sub")
+    __mul__ = __rmul__ = partialmethod(binary_op, "mul")
+    __truediv__ = partialmethod(binary_op, "fdiv")
+    __neg__ = partialmethod(unary_op, "neg")
+    __lt__ = partialmethod(compare, "<")
+    __le__ = partialmethod(compare, "<=")
+    __gt__ = partialmethod(compare, ">")
+    __ge__ = partialmethod(compare, ">=")
+    __eq__ = partialmethod(compare, "==")  # type: ignore[assignment] # element-wise, as torch.Tensor's
+    __ne__ = partialmethod(compare, "!=")  # type: ignore[assignment] # element-wise, as torch.Tensor's
+    __and__ = partialmethod(binary_op, "and_")
+    __or__ = partialmethod(binary_op, "or_")
+    __xor__ = partialmethod(binary_op, "xor")
+    __lshift__ = partialmethod(binary_op, "shl")
+    __rshift__ = partialmethod(binary_op, "ashr")
+    __invert__ = partialmethod(unary_op, "not_")
 
     def __rsub__(self, other: float) -> "TracedScalar":
-        return TracedScalar(self.builder, self.number(other)) - self
+        return TracedScalar(self.builder, self.operand(other)) - self
 
     def __rtruediv__(self, other: float) -> "TracedScalar":
-        return TracedScalar(self.builder, self.number(other)) / self
+        return TracedScalar(self.builder, self.operand(other)) / self
 
     def __bool__(self) -> bool:
         raise TypeError("a step cannot branch on the value of an element; use torch.where")
 
     def to(self, dtype: torch.dtype) -> "TracedScalar":
-        """Another kind of number; ones and zeros of what is true or not."""
-        kind = KINDS[dtype]
-        if kind == self.kind:
+        """Convert to another dtype; booleans become 0 and 1."""
+        target = IR_TYPES[dtype]
+        if target == self.element_type:
             return self
-        if kind in _REAL and self.kind in _REAL:
-            operation = "fpext" if kind == ir.DoubleType() else "fptrunc"
-        elif kind in _REAL:
-            operation = "uitofp" if self.kind == KINDS[torch.bool] else "sitofp"
+        is_float = self.element_type in _FLOATS
+        if target in _FLOATS and is_float:
+            operation = "fpext" if target == ir.DoubleType() else "fptrunc"
+        elif target in _FLOATS:
+            operation = "uitofp" if self.element_type == IR_TYPES[torch.bool] else "sitofp"
         else:
-            operation = "fptosi" if self.kind in _REAL else "zext"
-        return TracedScalar(self.builder, getattr(self.builder, operation)(self.it, self._shaped(kind)))
+            operation = "fptosi" if is_float else "zext"
+        return TracedScalar(self.builder, getattr(self.builder, operation)(self.ir_value, self._shaped(target)))
 
-    def choose(self, first: "TracedScalar | float", second: "TracedScalar | float") -> "TracedScalar":
-        """The first where this is true, else the second."""
-        values = [value for value in (first, second) if isinstance(value, TracedScalar)]
-        if not values:
+    def where(self, first: "TracedScalar | float", second: "TracedScalar | float") -> "TracedScalar":
+        """``first`` where this boolean is true, else ``second``."""
+        traced = [value for value in (first, second) if isinstance(value, TracedScalar)]
+        if not traced:
             raise TypeError("torch.where between two numbers; begin with a tensor, such as 0.0 * grad")
-        chosen = [values[0].number(value) for value in (first, second)]
-        return TracedScalar(self.builder, self.builder.select(self.it, *chosen))
+        choices = [traced[0].operand(value) for value in (first, second)]
+        return TracedScalar(self.builder, self.builder.select(self.ir_value, *choices))
 
     def fma(self, factor: "TracedScalar | float", term: "TracedScalar | float") -> "TracedScalar":
         """``self * factor + term``, rounded once."""
         return self.intrinsic("fma", factor, term)
 
     def abs(self) -> "TracedScalar":
-        """Without its sign."""
+        """The absolute value of a floating-point number."""
         return self.intrinsic("fabs")
 
     def copysign(self, other: "TracedScalar") -> "TracedScalar":
-        """This magnitude with the other's sign."""
+        """This magnitude with the sign of ``other``."""
         return self.intrinsic("copysign", other)
 
-    def between(self, low: float, high: float) -> "TracedScalar":
-        """The nearest number in an interval; NaN stays."""
-        high_enough = (self < low).choose(low, self)
-        return high_enough.at_most(high)
+    def clamp(self, low: float, high: float) -> "TracedScalar":
+        """The nearest number in ``[low, high]``; NaN stays NaN."""
+        return (self < low).where(low, self).minimum(high)
 
-    def at_most(self, high: float) -> "TracedScalar":
-        """The smaller of two numbers; NaN stays."""
-        return (self > high).choose(high, self)
+    def minimum(self, high: float) -> "TracedScalar":
+        """The smaller of this and ``high``; NaN stays NaN."""
+        return (self > high).where(high, self)
 
     def splat(self, number: ir.Value) -> "TracedScalar":
-        """A number, in as many lanes as this has."""
-        if not isinstance(self.it.type, ir.VectorType):
+        """``number`` in every lane, with as many lanes as this has."""
+        if not isinstance(self.ir_value.type, ir.VectorType):
             return TracedScalar(self.builder, number)
-        kind, place = self._shaped(number.type), ir.IntType(32)
-        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), number, place(0))
-        lanes = ir.Constant(self._shaped(place), None)
-        return TracedScalar(self.builder, self.builder.shuffle_vector(one, one, lanes))
+        # LLVM has no splat instruction: it recognizes an insertion into lane 0 that is shuffled to all lanes.
+        lane_index = ir.IntType(32)
+        undefined = ir.Constant(self._shaped(number.type), ir.Undefined)
+        first_lane = self.builder.insert_element(undefined, number, lane_index(0))
+        all_zero = ir.Constant(self._shaped(lane_index), None)
+        return TracedScalar(self.builder, self.builder.shuffle_vector(first_lane, first_lane, all_zero))
 
     def bits(self) -> "TracedScalar":
-        """The bits of a real number, as an integer of its size."""
-        size = ir.IntType(32 if self.kind == ir.FloatType() else 64)
-        return TracedScalar(self.builder, self.builder.bitcast(self.it, self._shaped(size)))
+        """The bits of a floating-point number, as an integer of the same size."""
+        size = ir.IntType(32 if self.element_type == ir.FloatType() else 64)
+        return TracedScalar(self.builder, self.builder.bitcast(self.ir_value, self._shaped(size)))
 
     def from_bits(self, like: "TracedScalar") -> "TracedScalar":
-        """The real number that has these bits."""
-        return TracedScalar(self.builder, self.builder.bitcast(self.it, like.it.type))
+        """The floating-point number of the type of ``like`` that has these bits."""
+        return TracedScalar(self.builder, self.builder.bitcast(self.ir_value, like.ir_value.type))
 
-    def to_real(self, like: "TracedScalar") -> "TracedScalar":
-        """An integer as a real number of the other's kind."""
-        return TracedScalar(self.builder, self.builder.sitofp(self.it, like.it.type))
+    def to_float(self, like: "TracedScalar") -> "TracedScalar":
+        """An integer as a floating-point number of the type of ``like``."""
+        return TracedScalar(self.builder, self.builder.sitofp(self.ir_value, like.ir_value.type))
 
-    def _shaped(self, kind: ir.Type) -> ir.Type:
-        return ir.VectorType(kind, self.it.type.count) if isinstance(self.it.type, ir.VectorType) else kind
+    def _shaped(self, element_type: ir.Type) -> ir.Type:
+        """The type of as many elements as this has."""
+        is_vector = isinstance(self.ir_value.type, ir.VectorType)
+        return ir.VectorType(element_type, self.ir_value.type.count) if is_vector else element_type

@@ -189,13 +189,13 @@ def _compiled_step(limit: int, action: Tensor, table: Tensor, over: Tensor, keys
 
 @lru_cache
 def _kernel(limit: int) -> Callable[..., None]:
-    from pgkit.compiler.elementwise import compile_rows  # LLVM is loaded where something is compiled
+    from pgkit.compiler.elementwise import compile_elementwise  # LLVM is loaded where something is compiled
 
     state = [(torch.float64, 1)] * 6 + [(torch.bool, 1)]
     results = [(torch.float32, 4)] * 4 + [(torch.float32, 1)] + [(torch.bool, 1)] * 3
     step = _element(limit)
     inputs = [(torch.int64, 1), *state, (torch.int64, 1)]
-    return compile_rows(lambda row, *values: step(*values), inputs, [*state, *results])
+    return compile_elementwise(lambda row, *values: step(*values), inputs, [*state, *results])
 
 
 def _action_space() -> "Space[Any]":

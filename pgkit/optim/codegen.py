@@ -12,9 +12,9 @@ import torch
 from llvmlite import ir
 
 from pgkit.compiler import functions  # noqa: F401 # teaches traced values the functions of torch
-from pgkit.compiler.ir import INT, POINTER, TYPES, function, lane_sum, load, loop, store
-from pgkit.compiler.jit import compiled_function
-from pgkit.compiler.tracer import FUNCTIONS, TracedScalar
+from pgkit.compiler.ir import FLOAT_TYPES, INT, POINTER, function, lane_sum, load, loop, store
+from pgkit.compiler.jit import compile_function
+from pgkit.compiler.tracer import TORCH_FUNCTIONS, TracedScalar
 from pgkit.errors import PgkitError
 from pgkit.optim.base import Leaf, Step
 
@@ -46,13 +46,13 @@ def compile_steps(
         steps: of transforms.
         numbers: for each step the names of its numbers, in the order of the table's rows.
         slots: the names of all slots, in the order of the fields.
-        dtype: of all fields and of the table, one of ``TYPES``.
+        dtype: of all fields and of the table, one of ``FLOAT_TYPES``.
         moves: see above.
 
     Raises:
         PgkitError: a step does what cannot be written down.
     """
-    module, real, count = ir.Module(), TYPES[dtype], 2 + len(slots)
+    module, real, count = ir.Module(), FLOAT_TYPES[dtype], 2 + len(slots)
     builder, members, size, table, own = _leaf(module, count + moves)
     fields, bits = own[:count], ir.IntType(32 if dtype == torch.float32 else 64)
     largest = builder.alloca(bits)
@@ -73,7 +73,7 @@ def compile_steps(
             after = _after(steps, columns, slots, before)
             if moves:
                 after[0] = after[0] + before[1]
-                found, sofar = after[0].abs().bits().it, builder.load(largest, typ=bits)  # in order, as integers
+                found, sofar = after[0].abs().bits().ir_value, builder.load(largest, typ=bits)  # in order, as integers
                 builder.store(builder.select(builder.icmp_signed(">", found, sofar), found, sofar), largest)
             _write(builder, fields, place, before, after)
         if moves:
@@ -88,9 +88,9 @@ def compile_fold(fold: Fold, fields: int, dtype: torch.dtype) -> Kernel:
     Args:
         fold: of plain arithmetic.
         fields: how many tensors of each leaf it sees.
-        dtype: of all of them and of the table, one of ``TYPES``.
+        dtype: of all of them and of the table, one of ``FLOAT_TYPES``.
     """
-    module, real = ir.Module(), TYPES[dtype]
+    module, real = ir.Module(), FLOAT_TYPES[dtype]
     lanes = ir.VectorType(real, LANES)
     builder, members, size, table, own = _leaf(module, fields)
     many, rest = builder.alloca(lanes), builder.alloca(real)
@@ -99,7 +99,7 @@ def compile_fold(fold: Fold, fields: int, dtype: torch.dtype) -> Kernel:
 
     def add(place: ir.Value, kind: ir.Type, total: ir.Value) -> None:
         before = [_read(builder, kind, field, place) for field in own]
-        builder.store(fold(TracedScalar(builder, builder.load(total, typ=kind)), *before).it, total)
+        builder.store(fold(TracedScalar(builder, builder.load(total, typ=kind)), *before).ir_value, total)
 
     with loop(builder, members) as member:
         builder.store(ir.Constant(lanes, None), many)
@@ -136,7 +136,7 @@ def _write(
     """Put what has changed back."""
     for field, old, new in zip(fields, before, after, strict=True):
         if new is not old:
-            store(builder, old.number(new), field, place)
+            store(builder, old.operand(new), field, place)
 
 
 def _after(
@@ -154,7 +154,7 @@ def _after(
         except (AttributeError, TypeError) as error:
             raise PgkitError(
                 f"a step of the chain cannot be compiled ({error}); it may use + - * / and comparisons, torch's "
-                f"{', '.join(function.__name__ for function in FUNCTIONS)}, and nothing in place; give any other "
+                f"{', '.join(function.__name__ for function in TORCH_FUNCTIONS)}, and nothing in place; give any other "
                 "Transform elementwise=False"
             ) from error
     return [result, before[1], *(leaf.slots[name] for name in slots)]
@@ -170,4 +170,4 @@ def _kernel(module: ir.Module, fields: int) -> Kernel:
         pointers = [builder.load(place, typ=POINTER) for place in places]
         builder.call(module.get_global("leaf"), [members, size, table, *pointers])
     builder.ret_void()
-    return compiled_function(builder.function, vectorize=True)
+    return compile_function(builder.function, vectorize=True)

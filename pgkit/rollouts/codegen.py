@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from llvmlite import ir
 
-from pgkit.compiler.elementwise import Column, address, elementwise_loop
+from pgkit.compiler.elementwise import Column, element_address, elementwise_loop
 from pgkit.compiler.ir import INT, POINTER, function, loop
-from pgkit.compiler.jit import compiled_function
-from pgkit.compiler.tracer import KINDS, TracedScalar
+from pgkit.compiler.jit import compile_function
+from pgkit.compiler.tracer import IR_TYPES, TracedScalar
 from pgkit.kernels.categorical import most_likely, pick
 from pgkit.kernels.codegen.mlp import LAYERS, Layers, forward_function
 from pgkit.rollouts.statistics import NUM_ENV_STATS, step_env_stats
@@ -20,7 +20,7 @@ from pgkit.seeding import uniform
 if TYPE_CHECKING:
     from pgkit.kernels.activations import Activation
 
-REAL, DOUBLE, FLAG = (KINDS[dtype] for dtype in (torch.float32, torch.float64, torch.bool))
+REAL, DOUBLE, FLAG = (IR_TYPES[dtype] for dtype in (torch.float32, torch.float64, torch.bool))
 
 
 class Form(NamedTuple):
@@ -67,7 +67,7 @@ def compile_rollout(form: Form) -> Callable[..., None]:
     steps, members, count, *of_members = arguments[:6]
     layers, (obs, action, reward, ends, counts, running, *of_envs, room) = Layers(*arguments[6:12]), arguments[12:]
     last = builder.gep(layers.after, [builder.sub(layers.count, INT(1))], source_etype=POINTER)
-    outputs, at = builder.load(last, typ=POINTER), partial(address, builder)
+    outputs, at = builder.load(last, typ=POINTER), partial(element_address, builder)
     everything = builder.mul(steps, builder.mul(members, count))
     some = _some_of(builder, running, count) if form.episodes else lambda member: nullcontext()
     with loop(builder, members) as member, loop(builder, steps) as step, some(member):
@@ -104,7 +104,7 @@ def compile_rollout(form: Form) -> Callable[..., None]:
             results.append(goes_on)
         elementwise_loop(builder, count, inputs, [*totals, *results], act)
     builder.ret_void()
-    return compiled_function(builder.function)
+    return compile_function(builder.function)
 
 
 def _some_of(
@@ -159,18 +159,18 @@ def _unless_idle(running: Any, seen: Sequence[Any], before: Sequence[Any]) -> li
 
 
 def _column(builder: ir.IRBuilder, base: ir.Value, kind: ir.Type, first: ir.Value) -> Column:
-    return Column(address(builder, base, kind, first), kind)
+    return Column(element_address(builder, base, kind, first), kind)
 
 
 def _columns_of(
     builder: ir.IRBuilder, bases: Sequence[ir.Value], first: ir.Value, form: Form
 ) -> tuple[list[Column], list[Column]]:
     """What the state and the constants are of the environments from the first one on."""
-    kinds = [KINDS[dtype] for dtype in (*form.state, *form.constants)]
+    kinds = [IR_TYPES[dtype] for dtype in (*form.state, *form.constants)]
     columns = [_column(builder, base, kind, first) for base, kind in zip(bases, kinds, strict=True)]
     return columns[: len(form.state)], columns[len(form.state) :]
 
 
 def _matrix(builder: ir.IRBuilder, base: ir.Value, width: int) -> list[Column]:
     """The columns of a matrix of so many float32 a row."""
-    return [Column(address(builder, base, REAL, INT(column)), REAL, width) for column in range(width)]
+    return [Column(element_address(builder, base, REAL, INT(column)), REAL, width) for column in range(width)]

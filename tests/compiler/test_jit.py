@@ -8,23 +8,23 @@ import torch
 from llvmlite import binding
 
 from pgkit.compiler import jit
-from pgkit.compiler.elementwise import compile_rows
+from pgkit.compiler.elementwise import compile_elementwise
 
 
 @pytest.fixture(autouse=True)
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing is compiled yet, and a directory of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    jit.compiled.cache_clear()
+    jit.compile_module.cache_clear()
     yield
-    jit.compiled.cache_clear()
+    jit.compile_module.cache_clear()
 
 
 def doubled() -> bool:
     """Compile something, and say whether it is right."""
-    jit.compiled.cache_clear()
+    jit.compile_module.cache_clear()
     x, y = torch.arange(21.0), torch.zeros(21)
-    kernel = compile_rows(lambda row, x: [x * 2.0], [(x.dtype, 1)], [(y.dtype, 1)])
+    kernel = compile_elementwise(lambda row, x: [x * 2.0], [(x.dtype, 1)], [(y.dtype, 1)])
     kernel(len(x), x.data_ptr(), y.data_ptr())
     return torch.equal(y, 2 * x)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pgkit.compiler.elementwise import LANES, compile_rows
+from pgkit.compiler.elementwise import VECTOR_WIDTH, compile_elementwise
 from pgkit.seeding import stream_keys, uniform
 
 DTYPES = (torch.float32, torch.float64)
@@ -19,7 +19,9 @@ def compute(function: Callable[..., Any], *inputs: Tensor, dtype: torch.dtype | 
     """``function`` of tensors ``(k,)``, compiled."""
     inputs = tuple(tensor.contiguous() for tensor in inputs)
     result = torch.empty(len(inputs[0]), dtype=dtype or inputs[0].dtype)
-    kernel = compile_rows(lambda row, *values: [function(*values)], [(x.dtype, 1) for x in inputs], [(result.dtype, 1)])
+    kernel = compile_elementwise(
+        lambda row, *values: [function(*values)], [(x.dtype, 1) for x in inputs], [(result.dtype, 1)]
+    )
     kernel(len(result), *(tensor.data_ptr() for tensor in (*inputs, result)))
     return result
 
@@ -83,7 +85,7 @@ def test_elementary_functions_of_special_numbers(dtype: torch.dtype) -> None:
 def test_bits_are_the_same_in_every_row(name: str, dtype: torch.dtype) -> None:
     """Of a whole vector of rows, and of those left over."""
     function, reach = FUNCTIONS[name]
-    x = arguments(dtype, reach)[::997][: 5 * LANES + 3]
+    x = arguments(dtype, reach)[::997][: 5 * VECTOR_WIDTH + 3]
     together = compute(function, x)
     assert torch.equal(together, torch.cat([compute(function, x[k : k + 1]) for k in range(len(x))]))
 
@@ -109,8 +111,8 @@ def test_random_numbers_are_those_of_the_stream() -> None:
 
 
 def test_columns_with_strides_and_the_number_of_the_row() -> None:
-    x, result = torch.randn(2 * LANES + 3, 3), torch.zeros(2 * LANES + 3, 2)
-    kernel = compile_rows(
+    x, result = torch.randn(2 * VECTOR_WIDTH + 3, 3), torch.zeros(2 * VECTOR_WIDTH + 3, 2)
+    kernel = compile_elementwise(
         lambda row, a, b: [a - b, row.to(torch.float32)],
         [(torch.float32, 3)] * 2,
         [(torch.float32, 2)] * 2,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgkit.compiler.jit import compiled
+from pgkit.compiler.jit import compile_module
 from pgkit.errors import PgkitError
 from pgkit.optim import Transform, apply_updates, chain, make, recipes
 from pgkit.optim.base import Columns, Leaf
@@ -189,6 +189,6 @@ def test_a_state_of_other_parameters_is_refused(slot: Tensor) -> None:
 def test_recipes_of_one_kind_share_their_code() -> None:
     """Two optimizers that differ in numbers alone are compiled once."""
     moved("adam", {}, torch.float32)
-    before = compiled.cache_info().misses
+    before = compile_module.cache_info().misses
     moved("adam", {"beta1": 0.5}, torch.float32)
-    assert compiled.cache_info().misses == before
+    assert compile_module.cache_info().misses == before

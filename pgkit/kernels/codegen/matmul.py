@@ -7,8 +7,19 @@ from typing import NamedTuple
 import torch
 from llvmlite import ir
 
-from pgkit.compiler.ir import INT, POINTER, TYPES, function, intrinsic, lane_sum, load, loop, register_bytes, store
-from pgkit.compiler.jit import compiled_function, shared
+from pgkit.compiler.ir import (
+    FLOAT_TYPES,
+    INT,
+    POINTER,
+    function,
+    intrinsic,
+    lane_sum,
+    load,
+    loop,
+    register_bytes,
+    store,
+)
+from pgkit.compiler.jit import compile_function, compile_shared
 from pgkit.kernels.layout import FEW
 
 ROWS = (5, 4, 1)
@@ -39,7 +50,7 @@ def _compile_once(name: str, real: ir.Type) -> Callable[..., None]:
     builder, arguments = function(ir.Module(), name, _OWN)
     _Writer(builder, real, arguments).product()
     builder.ret_void()
-    return shared(builder.function)
+    return compile_shared(builder.function)
 
 
 def compile_product(dtype: torch.dtype) -> Callable[..., None]:
@@ -47,7 +58,7 @@ def compile_product(dtype: torch.dtype) -> Callable[..., None]:
 
     ``member`` are strides, too; the rest is as in :func:`product_function`.
     """
-    module, real = ir.Module(), TYPES[dtype]
+    module, real = ir.Module(), FLOAT_TYPES[dtype]
     product = product_function(module, real)
     kinds = [INT] * 4 + [POINTER, INT, INT, INT] + [POINTER, INT, INT, INT] + [POINTER] * 4
     builder, arguments = function(module, "products", kinds)
@@ -66,7 +77,7 @@ def compile_product(dtype: torch.dtype) -> Callable[..., None]:
         factors = of(a, member, a_member), *a_strides, of(b, member, b_member), *b_strides
         builder.call(product, [*sizes, *factors, *own, here, room])
     builder.ret_void()
-    return compiled_function(builder.function)
+    return compile_function(builder.function)
 
 
 class _Panel(NamedTuple):

@@ -11,8 +11,8 @@ import torch
 from llvmlite import ir
 
 from pgkit.compiler import functions  # noqa: F401 # teaches traced values the functions of torch
-from pgkit.compiler.ir import INT, POINTER, TYPES, function, load, loop, register_bytes, store
-from pgkit.compiler.jit import compiled_function
+from pgkit.compiler.ir import FLOAT_TYPES, INT, POINTER, function, load, loop, register_bytes, store
+from pgkit.compiler.jit import compile_function
 from pgkit.compiler.tracer import TracedScalar
 from pgkit.kernels.codegen.matmul import product_function
 from pgkit.kernels.layout import FEW
@@ -52,7 +52,7 @@ BACKWARD = [INT, INT, INT, INT, POINTER, POINTER, *LAYERS, *[POINTER] * 4]
 
 def compile_forward(activation: "Activation", dtype: torch.dtype) -> Callable[..., None]:
     """``forward(P, B, sizes, *layers, x, room)``; ``room`` as for all products of one member; see :func:`own_rows`."""
-    module, real = ir.Module(), TYPES[dtype]
+    module, real = ir.Module(), FLOAT_TYPES[dtype]
     forward = forward_function(module, real, activation)
     kinds = [INT, INT, POINTER, *LAYERS, POINTER, POINTER]
     builder, (members, rows, sizes, *arguments) = function(module, "forward", kinds, alias=True)
@@ -64,7 +64,7 @@ def compile_forward(activation: "Activation", dtype: torch.dtype) -> Callable[..
         own = builder.gep(x, [builder.mul(first, width)], source_etype=real)
         builder.call(forward, [member, rows_of(member), first, *layers, own, room])
     builder.ret_void()
-    return compiled_function(builder.function)
+    return compile_function(builder.function)
 
 
 def compile_backward(activation: "Activation", dtype: torch.dtype) -> Callable[..., None]:
@@ -74,7 +74,7 @@ def compile_backward(activation: "Activation", dtype: torch.dtype) -> Callable[.
     output; ``of_leaves`` 2 L addresses where those of the leaves go, ``of_x`` where that of the input goes, or null.
     ``scratch`` holds ``2 B + FEW`` times as many numbers as the widest layer has.
     """
-    module, real = ir.Module(), TYPES[dtype]
+    module, real = ir.Module(), FLOAT_TYPES[dtype]
     one_backward = backward_function(module, real, activation)
     builder, arguments = function(module, "backward", BACKWARD, alias=True)
     members, rows, tape_rows, x_rows, x, grad, *others = arguments
@@ -84,7 +84,7 @@ def compile_backward(activation: "Activation", dtype: torch.dtype) -> Callable[.
         own = _at(builder, real, grad, builder.mul(builder.mul(member, rows), outputs))
         builder.call(one_backward, [member, rows, tape_rows, x_rows, x, own, *others])
     builder.ret_void()
-    return compiled_function(builder.function)
+    return compile_function(builder.function)
 
 
 def own_rows(builder: ir.IRBuilder, sizes: ir.Value, rows: ir.Value) -> Callable[[ir.Value], ir.Value]:
@@ -257,7 +257,7 @@ def _each(
         with loop(builder, times) as index:
             place = builder.add(first, builder.mul(index, step))
             values = [TracedScalar(builder, load(builder, kind, operand, place)) for operand in operands]
-            store(builder, function(*values).it, result, place)
+            store(builder, function(*values).ir_value, result, place)
 
 
 def _at(builder: ir.IRBuilder, real: ir.Type, base: ir.Value, index: ir.Value) -> ir.Value:

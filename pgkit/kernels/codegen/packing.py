@@ -6,8 +6,8 @@ import torch
 from llvmlite import ir
 
 from pgkit.compiler.ir import INT, POINTER, function, load, loop, store
-from pgkit.compiler.jit import compiled_function
-from pgkit.compiler.tracer import KINDS
+from pgkit.compiler.jit import compile_function
+from pgkit.compiler.tracer import IR_TYPES
 from pgkit.kernels.layout import MULTIPLE
 
 BYTE = ir.IntType(8)
@@ -57,15 +57,15 @@ def compile_pack(real: torch.dtype) -> Callable[..., None]:
             there = builder.add(builder.mul(member, builder.add(places, count)), load(builder, INT, own_rows, row))
             here = builder.add(builder.mul(member, builder.add(most, count)), row)
             with loop(builder, features) as feature:
-                number = load(builder, KINDS[real], whole, builder.add(builder.mul(there, features), feature))
+                number = load(builder, IR_TYPES[real], whole, builder.add(builder.mul(there, features), feature))
                 store(builder, number, seen, builder.add(builder.mul(here, features), feature))
     builder.ret_void()
-    return compiled_function(builder.function)
+    return compile_function(builder.function)
 
 
 def compile_gather(dtype: torch.dtype) -> Callable[..., None]:
     """``gather(P, S, R, B, rows, sizes, source, target)``: ``sizes`` places of ``(P, S)``, as ``(P, B)``."""
-    kind = BYTE if dtype == torch.bool else KINDS[dtype]
+    kind = BYTE if dtype == torch.bool else IR_TYPES[dtype]
     builder, arguments = function(ir.Module(), "gather", [INT] * 4 + [POINTER] * 4, alias=True)
     members, size, stride, most, rows, sizes, source, target = arguments
     with loop(builder, members) as member, loop(builder, load(builder, INT, sizes, member)) as row:
@@ -74,12 +74,12 @@ def compile_gather(dtype: torch.dtype) -> Callable[..., None]:
         here = builder.gep(target, [builder.add(builder.mul(member, most), row)], source_etype=kind)
         builder.store(builder.load(there, typ=kind), here)
     builder.ret_void()
-    return compiled_function(builder.function)
+    return compile_function(builder.function)
 
 
 def compile_spread(dtype: torch.dtype) -> Callable[..., None]:
     """``spread(P, S, R, rows, known, source, target)``: the first ``known`` of ``(P, R)``, in ``(P, S)``."""
-    kind = KINDS[dtype]
+    kind = IR_TYPES[dtype]
     builder, arguments = function(ir.Module(), "spread", [INT] * 3 + [POINTER] * 4, alias=True)
     members, size, stride, rows, known, source, target = arguments
     with loop(builder, members) as member, loop(builder, load(builder, INT, known, member)) as row:
@@ -87,4 +87,4 @@ def compile_spread(dtype: torch.dtype) -> Callable[..., None]:
         place = builder.add(builder.mul(member, size), load(builder, INT, rows, here))
         store(builder, load(builder, kind, source, here), target, place)
     builder.ret_void()
-    return compiled_function(builder.function)
+    return compile_function(builder.function)
