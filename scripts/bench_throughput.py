@@ -101,7 +101,7 @@ def one(bench: Bench) -> list[Row]:
 
 def population(bench: Bench) -> list[Row]:
     """512 CartPole runs on both cores; phases and roofline."""
-    found = bench.compare(
+    rivals = bench.compare(
         pgkit=[worker("pgkit", CARTPOLE, "64x4", 8)] * 2,
         sb3=[worker("sb3", CARTPOLE, 8)] * 2,
         rejax_threads=[rejax(bench, 512)],
@@ -112,18 +112,18 @@ def population(bench: Bench) -> list[Row]:
         alone=[worker("pgkit", CARTPOLE, 1, 8)],
         together=[worker("pgkit", CARTPOLE, 512, 8)],
     )
-    best = max(found["rejax_threads"], found["rejax_processes"], key=lambda peer: median(peer.speeds))
-    print_phases("512 runs in two processes", found["pgkit"], "matrix products alone", found["products"])
-    print_phases("one run alone", found["alone"], "matrix products alone", found["products"])
-    megabytes = max(answer["megabytes"] for answers in found["together"].turns for answer in answers)
-    turns = zip(found["products_of_gradient"].turns, found["pgkit"].turns, strict=True)
-    gradient = Spread.of([cost(least) / cost(own, "gradient") for least, own in turns])
-    more = Spread.of([a / b for a, b in zip(found["alone"].speeds, found["together"].speeds, strict=True)])
+    best = max(rivals["rejax_threads"], rivals["rejax_processes"], key=lambda peer: median(peer.speeds))
+    print_phases("512 runs in two processes", rivals["pgkit"], "matrix products alone", rivals["products"])
+    print_phases("one run alone", rivals["alone"], "matrix products alone", rivals["products"])
+    megabytes = max(answer["megabytes"] for answers in rivals["together"].turns for answer in answers)
+    turns = zip(rivals["products_of_gradient"].turns, rivals["pgkit"].turns, strict=True)
+    gradient = Spread.of([cost(products) / cost(training, "gradient") for products, training in turns])
+    more = Spread.of([a / b for a, b in zip(rivals["alone"].speeds, rivals["together"].speeds, strict=True)])
     return [
-        times("512 CartPole runs, over SB3 A2C on both cores", found["pgkit"], found["sb3"], 100),
-        times("512 CartPole runs, over rejax on both cores", found["pgkit"], best, 3),
-        times("512 CartPole runs, over all their matrix products alone", found["pgkit"], found["products"]),
-        times("these products, over NumPy's", found["products"], found["products_of_numpy"]),
+        times("512 CartPole runs, over SB3 A2C on both cores", rivals["pgkit"], rivals["sb3"], 100),
+        times("512 CartPole runs, over rejax on both cores", rivals["pgkit"], best, 3),
+        times("512 CartPole runs, over all their matrix products alone", rivals["pgkit"], rivals["products"]),
+        times("these products, over NumPy's", rivals["products"], rivals["products_of_numpy"]),
         Row("the gradient phase, over its products", f"{gradient:.2f}x", gradient.median, 0.5),
         Row("one more member at 512, of a run alone", f"{more:.2f}", more.median, 1 / 50, at_most=True),
         Row("memory of 512 members in one process", f"{megabytes:,.0f} MB", megabytes, 1000, at_most=True),
@@ -132,23 +132,23 @@ def population(bench: Bench) -> list[Row]:
 
 def landers(bench: Bench) -> list[Row]:
     """64 LunarLander runs of 8 environments on both cores."""
-    found = bench.compare(
+    rivals = bench.compare(
         pgkit=[worker("pgkit", LUNARLANDER, 32, 8, "env.backend=envpool", "env.kwargs.num_threads=1")] * 2,
         sb3=[worker("sb3", LUNARLANDER, 8)] * 2,
         envpool=[worker("envpool", LUNARLANDER, 512)],
     )
-    print_phases("64 LunarLander runs in two processes", found["pgkit"], "EnvPool alone", found["envpool"], cores=2)
+    print_phases("64 LunarLander runs in two processes", rivals["pgkit"], "EnvPool alone", rivals["envpool"], cores=2)
     return [
-        times("64 LunarLander runs (EnvPool), over SB3 A2C on both cores", found["pgkit"], found["sb3"], 12),
-        times("64 LunarLander runs, over EnvPool with random actions", found["pgkit"], found["envpool"], 0.8),
+        times("64 LunarLander runs (EnvPool), over SB3 A2C on both cores", rivals["pgkit"], rivals["sb3"], 12),
+        times("64 LunarLander runs, over EnvPool with random actions", rivals["pgkit"], rivals["envpool"], 0.8),
     ]
 
 
 def watching(bench: Bench) -> list[Row]:
     """What logging, evaluation and checkpoints add to a training as shipped."""
     bare = ["evaluation.points=0", "evaluation.final_episodes=1", "checkpoint_points=0", "log_interval=499_000"]
-    found = trainings(bench, ["seeds=16"], ["seeds=16", *bare])
-    share = Spread(*(number - 1 for number in found))
+    slowdown = trainings(bench, ["seeds=16"], ["seeds=16", *bare])
+    share = Spread(*(number - 1 for number in slowdown))
     return [Row("logging, evaluation and checkpoints, of wall time", f"{share:.1%}", share.median, 0.05, at_most=True)]
 
 
@@ -162,11 +162,13 @@ def cores(bench: Bench) -> list[Row]:
 
 
 def trainings(bench: Bench, first: Sequence[str], second: Sequence[str]) -> Spread:
-    """How many times as long the first training takes; what differs between them is given."""
-    command, ratios = [sys.executable, "-m", "pgkit", "train", "cartpole-actor-critic", "-q"], []
+    """How many times as long the first training takes; ``first`` and ``second`` are the words in which they differ."""
+    command = [sys.executable, "-m", "pgkit", "train", "cartpole-actor-critic", "-q"]
+    ratios = []
     for _ in range(bench.repetitions):
         with tempfile.TemporaryDirectory() as folder:
-            taken = [seconds_of([*command, *own, "--out", f"{folder}/{k}"]) for k, own in enumerate((first, second))]
+            pair = enumerate((first, second))
+            taken = [seconds_of([*command, *words, "--out", f"{folder}/{k}"]) for k, words in pair]
         ratios.append(taken[0] / taken[1])
     return Spread.of(ratios)
 
@@ -204,8 +206,8 @@ def cost(turn: Sequence[dict[str, Any]], phase: str | None = None) -> float:
 
 
 def times(what: str, first: Contender, second: Contender, target: float | None = None) -> Row:
-    found = ratio(first, second)
-    return Row(what, f"{found:.2f}x", found.median, target)
+    spread = ratio(first, second)
+    return Row(what, f"{spread:.2f}x", spread.median, target)
 
 
 def print_phases(what: str, contender: Contender, limit: str, least: Contender, cores: int = 1) -> None:

@@ -111,7 +111,7 @@ class Captured:
         for _, end in self.ends:
             taken.append(seconds_of(Graph(self.capture.steps[:end], *self.program)))
         of_all = seconds_of(Graph(self.capture.steps, *self.program))
-        shares = {phase: own - before for (phase, _), own, before in zip(self.ends, taken[1:], taken, strict=False)}
+        shares = {phase: after - before for (phase, _), after, before in zip(self.ends, taken[1:], taken, strict=False)}
         shares["the rest"] = of_all - taken[-1]
         return Counter({phase: seconds * share / of_all for phase, share in shares.items()})
 
