@@ -1,126 +1,151 @@
 """Compile a function of one element into loops over the rows of columns."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from llvmlite import ir
 
-from pgkit.compiler import functions  # noqa: F401 # teaches traced values the functions of torch  # noqa: F401 # teaches traced values the functions of torch
-from pgkit.compiler.ir import INT, POINTER, load, loop, store
-from pgkit.compiler.ir import function as declare
+from pgkit.compiler import functions  # noqa: F401 # implements the functions of torch for traced scalars
+from pgkit.compiler.ir import BYTE, INT, POINTER, Index, element_pointer, for_range, ir_value, load, store
+from pgkit.compiler.ir import function as define
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.tracer import IR_TYPES, TracedScalar
 
 VECTOR_WIDTH = 8
-"""So many rows are taken at once."""
+"""Rows that a loop takes at once, unless it says otherwise; on every processor, whatever its registers hold."""
 
-_BYTE = ir.IntType(8)
-
-
-def element_address(builder: ir.IRBuilder, base: ir.Value, kind: ir.Type, index: ir.Value) -> ir.Value:
-    """Of a number; what is true or not takes a byte."""
-    return builder.gep(base, [index], source_etype=_memory(kind))
+ColumnType = tuple[torch.dtype, int]
+"""A column of numbers: their dtype, and the stride in numbers from one row to the next; 0 for one number for all."""
 
 
 class Column(NamedTuple):
     """One number of each row.
 
     Attributes:
-        base: address of the first row's.
-        kind: of the numbers, one of the values of ``IR_TYPES``.
-        stride: from one row's to the next, in numbers; 0 of one number for all rows.
+        base: address of the first row's number.
+        element_type: one of the values of ``IR_TYPES``.
+        stride: from one row to the next, in numbers; 0 for one number for all rows.
     """
 
     base: ir.Value
-    kind: ir.Type
+    element_type: ir.Type
     stride: int = 1
 
-    def read(self, builder: ir.IRBuilder, row: ir.Value, lanes: int) -> TracedScalar:
-        """Those of so many rows from this one on; of a single row if 1."""
-        memory, shape = _memory(self.kind), _lanes(self.kind, lanes)
-        place = builder.mul(row, INT(self.stride))
-        if lanes == 1 or self.stride == 1:
-            found = load(builder, _lanes(memory, lanes), self.base, place)
+    def read(self, builder: ir.IRBuilder, row: Index | ir.Value, width: int) -> TracedScalar:
+        """The numbers of ``width`` rows from ``row`` on: a vector, or a scalar if the width is 1."""
+        memory_type = _memory_type(self.element_type)
+        place = Index(builder, row) * self.stride
+        if width == 1 or self.stride == 1:
+            value = load(builder, _vector_type(memory_type, width), self.base, place)
         else:
-            found = ir.Constant(_lanes(memory, lanes), ir.Undefined)
-            for lane in range(lanes):
-                one = load(builder, memory, self.base, builder.add(place, INT(lane * self.stride)))
-                found = builder.insert_element(found, one, ir.IntType(32)(lane))
-        return TracedScalar(builder, builder.trunc(found, shape) if memory is _BYTE else found)
+            value = ir.Constant(_vector_type(memory_type, width), ir.Undefined)
+            for lane in range(width):
+                number = load(builder, memory_type, self.base, place + lane * self.stride)
+                value = builder.insert_element(value, number, ir.IntType(32)(lane))
+        if memory_type is BYTE:
+            value = builder.trunc(value, _vector_type(self.element_type, width))
+        return TracedScalar(builder, value)
 
-    def write(self, value: TracedScalar, row: ir.Value, lanes: int) -> None:
-        """Put a value where :meth:`read` takes it from."""
-        builder, memory = value.builder, _memory(self.kind)
-        it = builder.zext(value.ir_value, _lanes(memory, lanes)) if memory is _BYTE else value.ir_value
-        place = builder.mul(row, INT(self.stride))
-        if lanes == 1 or self.stride == 1:
-            store(builder, it, self.base, place)
+    def write(self, value: TracedScalar, row: Index | ir.Value, width: int) -> None:
+        """Write the numbers of ``width`` rows to where :meth:`read` reads them."""
+        builder = value.builder
+        memory_type = _memory_type(self.element_type)
+        numbers = value.ir_value
+        if memory_type is BYTE:
+            numbers = builder.zext(numbers, _vector_type(memory_type, width))
+        place = Index(builder, row) * self.stride
+        if width == 1 or self.stride == 1:
+            store(builder, numbers, self.base, place)
             return
-        for lane in range(lanes):
-            one = builder.extract_element(it, ir.IntType(32)(lane))
-            store(builder, one, self.base, builder.add(place, INT(lane * self.stride)))
+        for lane in range(width):
+            number = builder.extract_element(numbers, ir.IntType(32)(lane))
+            store(builder, number, self.base, place + lane * self.stride)
+
+
+def element_address(builder: ir.IRBuilder, base: ir.Value, element_type: ir.Type, index: Any) -> ir.Value:
+    """The address of ``base[index]``, where a boolean takes a byte, as in tensors."""
+    return element_pointer(builder, base, _memory_type(element_type), index)
 
 
 def elementwise_loop(
     builder: ir.IRBuilder,
-    count: ir.Value,
+    count: Any,
     inputs: Sequence[Column],
     outputs: Sequence[Column],
     function: Callable[..., Sequence[TracedScalar]],
+    width: int = VECTOR_WIDTH,
 ) -> None:
-    """Write ``outputs = function(row, *inputs)`` for ``count`` rows, ``row`` their numbers, int64 from 0 on."""
+    """Write ``outputs = function(row, *inputs)`` for ``count`` rows; ``row`` is the row's number, int64 from 0 on."""
 
-    def some(row: ir.Value, lanes: int) -> None:
-        before = [column.read(builder, row, lanes) for column in inputs]
-        for column, value in zip(outputs, function(_rows(builder, row, lanes), *before), strict=True):
-            column.write(value, row, lanes)
+    def body(row: Index, width: int) -> None:
+        values = [column.read(builder, row, width) for column in inputs]
+        for column, value in zip(outputs, function(_row_numbers(builder, row, width), *values), strict=True):
+            column.write(value, row, width)
 
-    vector_loop(builder, count, some)
-
-
-def vector_loop(builder: ir.IRBuilder, count: ir.Value, some: Callable[[ir.Value, int], None]) -> None:
-    """Write ``some(row, lanes)`` for all of ``count`` rows: a vector of them at a time, and the rest one by one."""
-    chunks = builder.sdiv(count, INT(VECTOR_WIDTH))
-    with loop(builder, chunks) as chunk:
-        some(builder.mul(chunk, INT(VECTOR_WIDTH)), VECTOR_WIDTH)
-    done = builder.mul(chunks, INT(VECTOR_WIDTH))
-    with loop(builder, builder.sub(count, done)) as rest:
-        some(builder.add(done, rest), 1)
+    vector_loop(builder, count, body, width)
 
 
-ColumnType = tuple[torch.dtype, int]
-"""Of a column: what its numbers are, and their stride."""
+def vector_loop(
+    builder: ir.IRBuilder, count: Any, body: Callable[[Index, int], None], width: int = VECTOR_WIDTH
+) -> None:
+    """Write ``body(first, width)`` for vectors of ``width`` elements as far as they go, ``body(element, 1)`` beyond.
+
+    Args:
+        builder: of the function.
+        count: of elements.
+        body: appends the code of ``width`` elements from an index on.
+        width: of a vector.
+    """
+    count = Index(builder, count)
+    chunks = count // width
+    with for_range(builder, chunks) as chunk:
+        body(chunk * width, width)
+    vectorized = chunks * width
+    with for_range(builder, count - vectorized) as rest:
+        body(vectorized + rest, 1)
 
 
 def compile_elementwise(
-    function: Callable[..., Sequence[TracedScalar]], inputs: Sequence[ColumnType], outputs: Sequence[ColumnType]
+    function: Callable[..., Any], inputs: Sequence[ColumnType], outputs: Sequence[ColumnType]
 ) -> Callable[..., None]:
-    """``kernel(count, *inputs, *outputs)``, by addresses: ``outputs = function(row, *inputs)`` for each row.
+    """Compile ``kernel(count, *inputs, *outputs)``: ``outputs = function(*inputs)`` for each of ``count`` rows.
 
-    An output may be where an input is, not beside it: a row is read before it is written.
+    An output may be written to the memory of an input, but not to memory that overlaps with one: a row is read before
+    it is written.
+
+    Args:
+        function: of one number of each input, traced scalars; returns a list with one of each output, or the only one.
+        inputs: columns, which the kernel takes as addresses.
+        outputs: likewise.
     """
-    module = ir.Module()
-    builder, (count, *bases) = declare(module, "rows", [INT, *[POINTER] * (len(inputs) + len(outputs))], alias=True)
+    types = [INT, *[POINTER] * (len(inputs) + len(outputs))]
+    builder, (count, *bases) = define(ir.Module(), "rows", types, alias=True)
     columns = [
         Column(base, IR_TYPES[dtype], stride) for base, (dtype, stride) in zip(bases, [*inputs, *outputs], strict=True)
     ]
-    elementwise_loop(builder, count, columns[: len(inputs)], columns[len(inputs) :], function)
+
+    def of_row(row: TracedScalar, *values: TracedScalar) -> Sequence[TracedScalar]:
+        results = function(*values)
+        return [results] if isinstance(results, TracedScalar) else results
+
+    elementwise_loop(builder, count, columns[: len(inputs)], columns[len(inputs) :], of_row)
     builder.ret_void()
     return compile_function(builder.function)
 
 
-def _memory(kind: ir.Type) -> ir.Type:
-    return _BYTE if kind == IR_TYPES[torch.bool] else kind
+def _memory_type(element_type: ir.Type) -> ir.Type:
+    """The type of an element in memory, where a boolean takes a byte."""
+    return BYTE if element_type == IR_TYPES[torch.bool] else element_type
 
 
-def _lanes(kind: ir.Type, lanes: int) -> ir.Type:
-    return kind if lanes == 1 else ir.VectorType(kind, lanes)
+def _vector_type(element_type: ir.Type, width: int) -> ir.Type:
+    return element_type if width == 1 else ir.VectorType(element_type, width)
 
 
-def _rows(builder: ir.IRBuilder, row: ir.Value, lanes: int) -> TracedScalar:
-    """The numbers of so many rows."""
-    if lanes == 1:
-        return TracedScalar(builder, row)
-    count = TracedScalar(builder, ir.Constant(_lanes(INT, lanes), list(range(lanes))))
-    return count + count.splat(row)
+def _row_numbers(builder: ir.IRBuilder, row: Index, width: int) -> TracedScalar:
+    """The numbers of ``width`` rows from ``row`` on."""
+    if width == 1:
+        return TracedScalar(builder, row.ir_value)
+    numbers = TracedScalar(builder, ir.Constant(_vector_type(INT, width), list(range(width))))
+    return numbers + numbers.splat(ir_value(row))

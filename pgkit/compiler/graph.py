@@ -8,8 +8,7 @@ PyTorch (``tolist``, ``numpy``) are not seen here: who captures has to do someth
 """
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +29,9 @@ from pgkit.compiler.graph_ops import (
     Step,
 )
 from pgkit.compiler.jit import record_calls
+from pgkit.compiler.lazy import lazy_kernel
+
+_compile_graph = lazy_kernel("pgkit.compiler.graph_codegen:compile_graph")
 
 
 class Capture(TorchDispatchMode):
@@ -174,7 +176,7 @@ class Graph:
         self._steps, self._flags = steps, (fine, due, more)
         work = [step for step in steps if step.words]
         self._words = _array([word for step in work for word in step.words])
-        self._run = _compiled(tuple(step.form for step in work))
+        self._run = _compile_graph(tuple(step.form for step in work))
 
     def run(self, members: int, times: int, moves: MemberBuffers, aside: MemberBuffers) -> Tensor:
         """Do it so many times, for one member after the other.
@@ -197,10 +199,3 @@ class Graph:
 
 def _array(words: Sequence[int]) -> Any:
     return (ctypes.c_int64 * len(words))(*words)
-
-
-@lru_cache
-def _compiled(forms: tuple[Any, ...]) -> Callable[..., None]:
-    from pgkit.compiler.graph_codegen import compile_graph  # LLVM is loaded where something is compiled
-
-    return compile_graph(forms)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pgkit.compiler.lazy import lazy_kernel
 from pgkit.envs.base import Elementwise, EnvInfo, Transition, check_seeds
 from pgkit.envs.spaces import check_action
 from pgkit.errors import PgkitError
@@ -36,6 +37,13 @@ START = 0.05  # an episode starts with all four numbers in (-START, START)
 
 RESETS, STEPS, X, X_VELOCITY, ANGLE, ANGLE_VELOCITY = range(6)
 """Rows of the table, one column for each environment; the last four in Gymnasium's order."""
+
+_STATE_COLUMNS = ((torch.float64, 1),) * 6 + ((torch.bool, 1),)
+_STEP_INPUTS = ((torch.int64, 1), *_STATE_COLUMNS, (torch.int64, 1))
+_STEP_OUTPUTS = (*_STATE_COLUMNS, *((torch.float32, 4),) * 4, (torch.float32, 1), *((torch.bool, 1),) * 3)
+"""The columns of a compiled step: action, state, key -> state, obs, reward, terminated, truncated, valid."""
+
+_compile = lazy_kernel("pgkit.compiler.elementwise:compile_elementwise")
 
 
 class CartPole:
@@ -180,22 +188,11 @@ def _compiled_step(limit: int, action: Tensor, table: Tensor, over: Tensor, keys
     row = 8 * count
     state = [*range(table.data_ptr(), table.data_ptr() + 6 * row, row), over.data_ptr()] if count else [0] * 7
     first, flag = obs.data_ptr(), flags.data_ptr()
-    _kernel(limit)(
+    _compile(_element(limit), _STEP_INPUTS, _STEP_OUTPUTS)(
         *(count, action.data_ptr(), *state, keys.data_ptr(), *state, *range(first, first + 16, 4)),
         *(reward.data_ptr(), flag, flag + count, flag + 2 * count),
     )
     return Transition(obs, reward, *flags.unbind(0))
-
-
-@lru_cache
-def _kernel(limit: int) -> Callable[..., None]:
-    from pgkit.compiler.elementwise import compile_elementwise  # LLVM is loaded where something is compiled
-
-    state = [(torch.float64, 1)] * 6 + [(torch.bool, 1)]
-    results = [(torch.float32, 4)] * 4 + [(torch.float32, 1)] + [(torch.bool, 1)] * 3
-    step = _element(limit)
-    inputs = [(torch.int64, 1), *state, (torch.int64, 1)]
-    return compile_elementwise(lambda row, *values: step(*values), inputs, [*state, *results])
 
 
 def _action_space() -> "Space[Any]":

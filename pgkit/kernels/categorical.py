@@ -135,14 +135,14 @@ def _sampler(choices: int, dtype: torch.dtype) -> Callable[..., None]:
     from pgkit.compiler.elementwise import compile_elementwise  # LLVM is loaded where something is compiled
 
     inputs = [(dtype, choices)] * choices + [(dtype, 1)]
-    return compile_elementwise(lambda row, *numbers: [pick(numbers[:-1], numbers[-1])], inputs, [(torch.int64, 1)])
+    return compile_elementwise(lambda *numbers: [pick(numbers[:-1], numbers[-1])], inputs, [(torch.int64, 1)])
 
 
 @lru_cache
 def _diverging(choices: int, dtype: torch.dtype) -> Callable[..., None]:
     from pgkit.compiler.elementwise import compile_elementwise
 
-    def of_row(row: Any, *numbers: Any) -> list[Any]:
+    def of_row(*numbers: Any) -> list[Any]:
         return [divergence(numbers[:choices], numbers[choices:])]
 
     return compile_elementwise(of_row, [(dtype, choices)] * 2 * choices, [(dtype, 1)])

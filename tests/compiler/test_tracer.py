@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+from llvmlite import ir
 from torch import Tensor
 from torch.nn import functional
 
-from pgkit.compiler.elementwise import VECTOR_WIDTH, compile_elementwise
+from pgkit.compiler.elementwise import VECTOR_WIDTH, Column, compile_elementwise, elementwise_loop
+from pgkit.compiler.ir import define_function
+from pgkit.compiler.jit import compile_function
+from pgkit.compiler.signature import Address, Int64
 from pgkit.seeding import stream_keys, uniform
 
 DTYPES = (torch.float32, torch.float64)
@@ -19,9 +23,7 @@ def compute(function: Callable[..., Any], *inputs: Tensor, dtype: torch.dtype | 
     """``function`` of tensors ``(k,)``, compiled."""
     inputs = tuple(tensor.contiguous() for tensor in inputs)
     result = torch.empty(len(inputs[0]), dtype=dtype or inputs[0].dtype)
-    kernel = compile_elementwise(
-        lambda row, *values: [function(*values)], [(x.dtype, 1) for x in inputs], [(result.dtype, 1)]
-    )
+    kernel = compile_elementwise(function, [(x.dtype, 1) for x in inputs], [(result.dtype, 1)])
     kernel(len(result), *(tensor.data_ptr() for tensor in (*inputs, result)))
     return result
 
@@ -110,14 +112,26 @@ def test_random_numbers_are_those_of_the_stream() -> None:
     assert torch.equal(own, uniform(keys, counters))
 
 
+class RowDifferences(NamedTuple):
+    rows: Int64
+    first: Address
+    second: Address
+    difference: Address
+    number: Address
+
+
 def test_columns_with_strides_and_the_number_of_the_row() -> None:
-    x, result = torch.randn(2 * VECTOR_WIDTH + 3, 3), torch.zeros(2 * VECTOR_WIDTH + 3, 2)
-    kernel = compile_elementwise(
-        lambda row, a, b: [a - b, row.to(torch.float32)],
-        [(torch.float32, 3)] * 2,
-        [(torch.float32, 2)] * 2,
+    builder, arguments = define_function(ir.Module(), "row_differences", RowDifferences, alias=True)
+    rows, *bases = arguments
+    first, second, *outputs = (
+        Column(base, ir.FloatType(), stride) for base, stride in zip(bases, (3, 3, 2, 2), strict=True)
     )
-    first, second = (x[:, k].data_ptr() for k in (0, 2))
-    kernel(len(x), first, second, result[:, 0].data_ptr(), result[:, 1].data_ptr())
+    elementwise_loop(builder, rows, [first, second], outputs, lambda row, a, b: [a - b, row.to(torch.float32)])
+    builder.ret_void()
+    kernel = compile_function(builder.function)
+    x = torch.randn(2 * VECTOR_WIDTH + 3, 3)
+    result = torch.zeros(2 * VECTOR_WIDTH + 3, 2)
+    columns = (x[:, 0], x[:, 2], result[:, 0], result[:, 1])
+    kernel(*RowDifferences(len(x), *(column.data_ptr() for column in columns)))
     assert torch.equal(result[:, 0], x[:, 0] - x[:, 2])
     assert torch.equal(result[:, 1], torch.arange(len(x)).float())
