@@ -196,11 +196,11 @@ def report(
         from pgkit.compare import api
 
         if out is not None:
-            api.report_pooled(comparisons, out)
+            api.build_pooled_report(comparisons, out)
             typer.echo(f"written to {out} (open {out / 'report.html'})")
             return
         for directory in comparisons:
-            api.report(directory)
+            api.build_report(directory)
             typer.echo(f"written to {directory} (open {directory / 'report.html'})")
 
 

@@ -1,48 +1,37 @@
-"""Comparisons of optimizers, from a plan to a report: see README.md beside this file.
+"""Comparisons of optimizers, from a plan to a report.
+
+In comes a comparison's configuration (``configs/compare-*.toml``, :mod:`pgkit.compare.plan.schema`); out go stored
+runs, tables, figures and a report below ``comparisons/<name>``. The subpackages, each of which imports only from those
+before it:
+
+- ``plan``: what will run, validated and hashed before anything does.
+- ``selection``: scores of runs, and the settings that they select for the next stage.
+- ``execution``: batches of runs, trained as populations on local processes or on Ray, stored batch by batch.
+- ``analysis``: stored runs to tables of statistics (:mod:`pgkit.stats`); several comparisons as one.
+- ``report``: tables to figures, an HTML page, a Markdown summary and TensorBoard runs.
+
+Start reading in ``api.py``; ``README.md`` beside this file explains the rules and what a comparison found. A new
+measure is a column in ``tables.py``, computed in ``analysis``, shown in ``report``.
 
 >>> from pgkit import compare
->>> analysis = compare.load("comparisons/compare-cartpole")  # doctest: +SKIP
->>> analysis.tables["arms"][["agent", "optimizer", "mean", "failure_rate"]]  # doctest: +SKIP
+>>> plan = compare.read_plan("compare-cartpole", {"tier": "standard"})
+>>> plan.arms, len(plan.rates)
+(['sgd', 'momentum', 'rmsprop', 'adam'], 11)
 
-Names are imported when they are first used, so that ``import pgkit`` stays light.
+The public names are listed in ``__init__.pyi`` and imported when they are first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pgkit.compare.api import compare, load, load_pooled, report, report_pooled
-    from pgkit.compare.plan.plan import Plan, read_plan
-    from pgkit.compare.report import figures
-    from pgkit.compare.tables import Analysis
+import lazy_loader
 
-_HOME = {
-    "Analysis": "tables",
-    "Plan": "plan.plan",
-    "compare": "api",
-    "load": "api",
-    "load_pooled": "api",
-    "read_plan": "plan.plan",
-    "report": "api",
-    "report_pooled": "api",
-}
+_load_name, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-__all__ = [
-    "Analysis",
-    "Plan",
-    "compare",
-    "figures",
-    "load",
-    "load_pooled",
-    "read_plan",
-    "report",
-    "report_pooled",
-]
+_RENAMED = {"load": "load_analysis", "load_pooled": "load_pooled_analysis", "report_pooled": "build_pooled_report"}
+"""Public names of earlier versions; ``report``, the function, is ``build_report``, because a package has that name."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"pgkit.compare.{_HOME[name]}"), name)
-    if name == "figures":
-        return import_module("pgkit.compare.report.figures")
-    raise AttributeError(f"module 'pgkit.compare' has no attribute {name!r}")
+    if name in _RENAMED:  # an ImportError, because ``from ... import name`` hides the message of an AttributeError
+        raise ImportError(f"pgkit.compare.{name} is now pgkit.compare.{_RENAMED[name]}")
+    return _load_name(name)

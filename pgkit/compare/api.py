@@ -1,4 +1,4 @@
-"""Comparisons from Python: run one, load one, look at it."""
+"""Run a comparison, load one, report it: what the command line and notebooks call."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,16 +16,17 @@ from pgkit.compare.plan.plan import Plan, read_plan
 from pgkit.compare.report.html import draw, write_report
 from pgkit.compare.report.tensorboard import write_tensorboard
 from pgkit.compare.tables import Analysis
-from pgkit.errors import PgkitError
+from pgkit.config.overrides import Overrides
+from pgkit.errors import PgkitError, show
 
 COMPARISONS = Path("comparisons")
-"""Where comparisons go below the working directory."""
+"""Parent directory of comparisons, relative to the working directory."""
 
 
 def compare(
     name_or_path: str | Path,
-    overrides: Sequence[str] = (),
-    directory: Path | None = None,
+    overrides: Overrides = (),
+    directory: str | Path | None = None,
     workers: int = 2,
     executor: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
@@ -35,27 +36,31 @@ def compare(
 
     In a script, call it below ``if __name__ == "__main__":``, because worker processes import the script.
 
+    >>> from pgkit import compare
+    >>> analysis = compare.compare("compare-cartpole", {"steps": 100_000}, workers=2)  # doctest: +SKIP
+    >>> analysis.tables["arms"][["agent", "optimizer", "mean", "failure_rate"]]  # doctest: +SKIP
+
     Args:
-        name_or_path: a shipped comparison, or the path of a TOML file.
-        overrides: ``"tier=standard"`` and the like.
-        directory: of the comparison; ``comparisons/<name>`` unless given.
+        name_or_path: name of a shipped comparison, or path of a TOML file.
+        overrides: ``{"tier": "standard"}`` or ``["tier=standard"]``.
+        directory: where the comparison is stored; default: ``comparisons/<name>``.
         workers: populations that train at the same time, one core each.
         executor: processes on this machine, or Ray.
-        ray_address: of a Ray cluster; None starts one on this machine.
-        progress: show it.
+        ray_address: address of a Ray cluster; None starts one on this machine.
+        progress: show the progress in the terminal.
 
     Raises:
         PgkitError: a mistake in the comparison, results of another one in the directory, or runs that crashed.
     """
     plan = read_plan(name_or_path, overrides)
-    directory = directory or COMPARISONS / plan.config.name
-    with Display(progress) as display, closing(make_executor(executor, workers, ray_address)) as where:
-        execute(plan, Store(directory), where, display)
-    return report(directory)
+    place = COMPARISONS / plan.config.name if directory is None else _path(directory)
+    with Display(progress) as display, closing(make_executor(executor, workers, ray_address)) as running:
+        execute(plan, Store(place), running, display)
+    return build_report(place)
 
 
-def dry_run(name_or_path: str | Path, overrides: Sequence[str], workers: int) -> tuple[Plan, list[dict[str, Any]]]:
-    """The plan, and a row of cost for each stage and case, measured here; writes nothing.
+def dry_run(name_or_path: str | Path, overrides: Overrides, workers: int) -> tuple[Plan, list[dict[str, Any]]]:
+    """Return the plan and its measured cost, one row for each stage and case; write nothing.
 
     Raises:
         PgkitError: a mistake in the comparison.
@@ -64,58 +69,73 @@ def dry_run(name_or_path: str | Path, overrides: Sequence[str], workers: int) ->
     return plan, forecast(plan, workers)
 
 
-def make_executor(kind: str, workers: int, ray_address: str | None = None) -> Executor:
-    """The executor of that kind."""
-    return RayExecutor(workers, ray_address) if kind == "ray" else LocalExecutor(workers)
-
-
-def load(directory: Path | str) -> Analysis:
-    """The analysis of what a comparison has stored, complete or not.
+def make_executor(name: str, workers: int, ray_address: str | None = None) -> Executor:
+    """Return the executor called ``"local"`` or ``"ray"``.
 
     Raises:
-        PgkitError: no comparison is there, or it cannot be read.
+        PgkitError: there is no such executor.
     """
-    return _analysed(read_stored(Path(directory)))
+    if name not in ("local", "ray"):
+        raise PgkitError(f'executor must be "local" or "ray", got {show(name)}')
+    return RayExecutor(workers, ray_address) if name == "ray" else LocalExecutor(workers)
 
 
-def load_pooled(directories: Sequence[Path | str], name: str = "pooled") -> Analysis:
-    """One analysis of comparisons that differ in their environments and agents only, or in their arms only.
+def load_analysis(directory: str | Path) -> Analysis:
+    """Analyse what a comparison has stored, finished or not.
 
     Raises:
-        PgkitError: as :func:`load`, or two of them differ in anything else; names it.
+        PgkitError: there is no comparison, or it cannot be read.
     """
-    return _analysed(pool([read_stored(Path(directory)) for directory in directories], name))
+    return _analysed(read_stored(_path(directory)))
+
+
+def load_pooled_analysis(directories: Sequence[str | Path], name: str = "pooled") -> Analysis:
+    """Analyse several comparisons as one.
+
+    They may differ either in their environments and agents, or in their arms (optimizers).
+
+    Raises:
+        PgkitError: as :func:`load_analysis`, or naming the first other difference between two of them.
+    """
+    return _analysed(pool([read_stored(_path(directory)) for directory in directories], name))
+
+
+def build_report(directory: str | Path) -> Analysis:
+    """Analyse a stored comparison again, and write its report, figures, tables and TensorBoard runs.
+
+    Raises:
+        PgkitError: as :func:`load_analysis`, or the directory cannot be written.
+    """
+    return _write(load_analysis(directory), _path(directory))
+
+
+def build_pooled_report(directories: Sequence[str | Path], out: str | Path) -> Analysis:
+    """Write the report of several comparisons as one, see :func:`load_pooled_analysis`.
+
+    Args:
+        directories: of the comparisons.
+        out: directory of the report; not the directory of a comparison.
+
+    Raises:
+        PgkitError: as :func:`load_pooled_analysis`, or ``out`` holds something else; then nothing is written.
+    """
+    out = _path(out)
+    if out.exists() and not out.is_dir():
+        raise PgkitError(f"{out} is a file: --out must be a directory")
+    if (out / "plan.json").exists():
+        raise PgkitError(f"{out} holds a comparison: --out must be another directory")
+    return _write(load_pooled_analysis(directories, out.name), out)
+
+
+def _path(directory: str | Path) -> Path:
+    if not isinstance(directory, str | Path):
+        raise PgkitError(f"the directory of a comparison must be text or a path, got {show(directory)}")
+    return Path(directory)
 
 
 def _analysed(stored: Stored) -> Analysis:
     _, plan, baselines, runs, provenance = stored
     return analyse(plan, scales(plan, baselines), baselines, runs, provenance)
-
-
-def report(directory: Path) -> Analysis:
-    """Analyse a stored comparison again, and write its report, figures, tables and TensorBoard runs.
-
-    Raises:
-        PgkitError: as :func:`load`, or the system refuses to write.
-    """
-    return _write(load(directory), directory)
-
-
-def report_pooled(directories: Sequence[Path], out: Path) -> Analysis:
-    """Write the report of several comparisons as one, see :func:`load_pooled`.
-
-    Args:
-        directories: of the comparisons.
-        out: where the report goes; no comparison's directory.
-
-    Raises:
-        PgkitError: as :func:`load_pooled`, or ``out`` holds something else; then nothing is written.
-    """
-    if out.exists() and not out.is_dir():
-        raise PgkitError(f"{out} is a file: --out must be a directory")
-    if (out / "plan.json").exists():
-        raise PgkitError(f"{out} holds a comparison: --out must be another directory")
-    return _write(load_pooled(directories, out.name), out)
 
 
 def _write(analysis: Analysis, directory: Path) -> Analysis:

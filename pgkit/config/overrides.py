@@ -3,7 +3,7 @@
 import copy
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from pgkit.config import registry
@@ -49,6 +49,22 @@ def apply_overrides(table: Mapping[str, Any], overrides: Overrides) -> tuple[Tab
         _put(result, path, value)
     _check_depth(result)
     return result, notes
+
+
+def split_overrides(overrides: Overrides, keys: Container[str]) -> tuple[Overrides, Overrides]:
+    """Return the overrides whose key begins with one of ``keys``, and the others.
+
+    Raises:
+        PgkitError: an override that is not ``key=value``.
+    """
+    first_parts = [path[0] for path, _ in _parse(overrides)]
+    if isinstance(overrides, Mapping):
+        items = list(zip(first_parts, overrides.items(), strict=True))
+        return dict(item for part, item in items if part in keys), dict(
+            item for part, item in items if part not in keys
+        )
+    words = list(zip(first_parts, overrides, strict=True))
+    return [word for part, word in words if part in keys], [word for part, word in words if part not in keys]
 
 
 def _check_depth(table: Mapping[str, Any]) -> None:

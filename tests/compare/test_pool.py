@@ -50,11 +50,11 @@ def test_the_tables_are_those_of_one_comparison(
     assert tables(pooled) == tables(place / "whole")
     text = (pooled / "report.html").read_text(encoding="utf-8")
     assert "pooled after the fact from plans that were declared one by one" in text
-    analysis = api.load_pooled([place / name for name in parts])
-    assert analysis.plan["hash"] == api.load(place / "whole").plan["hash"]
+    analysis = api.load_pooled_analysis([place / name for name in parts])
+    assert analysis.plan["hash"] == api.load_analysis(place / "whole").plan["hash"]
     assert list(analysis.facts["provenance"]["pooled"]) == [str(place / name) for name in parts]
     assert analysis.facts["wall_seconds"] == pytest.approx(
-        sum(api.load(place / name).facts["wall_seconds"] for name in parts)
+        sum(api.load_analysis(place / name).facts["wall_seconds"] for name in parts)
     )
 
 

@@ -51,7 +51,7 @@ def test_everything_is_there(whole: Path) -> None:
     assert set(runs["stage"]) == {"tuning", "evaluation", "neighbour"}
     assert (runs.groupby("stage").size() >= [12, 24, 12]).all()
     assert not runs.duplicated(["stage", "environment", "agent", "optimizer", "lr", "seed"]).any()
-    assert api.load(whole).facts["missing"] == 0
+    assert api.load_analysis(whole).facts["missing"] == 0
 
 
 def test_the_same_command_again_runs_nothing_and_writes_the_same(whole: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_worker_that_dies_is_replaced(whole: Path, tmp_path: Path) -> None:
     with closing(Sabotage(2)) as executor, Display(shown=False) as display:
         execute(plan, Store(tmp_path / "c"), executor, display)
         assert executor.killed == 1
-    api.report(tmp_path / "c")
+    api.build_report(tmp_path / "c")
     assert tables(tmp_path / "c") == tables(whole)
 
 
@@ -187,7 +187,7 @@ def test_damaged_results_are_named(whole: Path, tmp_path: Path) -> None:
     chunk = next((copy / "chunks").iterdir())
     chunk.write_bytes(chunk.read_bytes()[:-50])
     with pytest.raises(PgkitError, match=f"{chunk.name}.*delete it, and its runs will be run again"):
-        api.load(copy)
+        api.load_analysis(copy)
 
 
 def test_only_one_process_at_a_time(whole: Path) -> None:

@@ -319,7 +319,7 @@ def test_expected_best_is_that_of_all_settings(small: Path) -> None:
 
 
 def test_tables_are_those_of_the_track(done: Path) -> None:
-    analysis = api.load(done)
+    analysis = api.load_analysis(done)
     check_tables(analysis.tables, schemas(all_tuned=True))
     assert set(analysis.tables) == set(schemas(all_tuned=True))
     assert "rates" not in analysis.tables

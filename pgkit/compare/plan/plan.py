@@ -16,7 +16,7 @@ from pgkit.compare.plan.schema import TIERS, ComparisonConfig
 from pgkit.compare.plan.search_space import Range, Setting, Space, corners, quasi_random, space_of
 from pgkit.config import registry
 from pgkit.config.load import parse_config, read_table, to_table
-from pgkit.config.overrides import apply_overrides
+from pgkit.config.overrides import Overrides, apply_overrides, split_overrides
 from pgkit.config.schema import TrainConfig, check_optimizer_tables
 from pgkit.errors import PgkitError, explain, show, unknown
 from pgkit.optim.registry import AROUND
@@ -206,15 +206,22 @@ def _without_later(table: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_plan(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Plan:
-    """The plan of the comparison file of that path, or else the shipped one of that name.
+def read_plan(name_or_path: str | Path, overrides: Overrides = ()) -> Plan:
+    """Make the plan of a comparison file, or of a shipped comparison by its name.
+
+    >>> from pgkit import compare
+    >>> compare.read_plan("compare-cartpole", {"optimizers": ["sgd", "adam"]}).arms
+    ['sgd', 'adam']
+
+    Args:
+        name_or_path: name of a shipped comparison, or path of a TOML file; a file of that path comes first.
+        overrides: ``{"tier": "standard"}`` or ``["tier=standard"]``; keys of training apply to all runs.
 
     Raises:
-        PgkitError: one line for the first mistake.
+        PgkitError: one line about the first mistake.
     """
-    own = [word for word in overrides if _first_key(word) in ComparisonConfig.model_fields]
-    of_training = [word for word in overrides if word not in own]
-    table, _ = apply_overrides(read_table(name_or_path), own)
+    of_comparison, of_training = split_overrides(overrides, ComparisonConfig.model_fields)
+    table, _ = apply_overrides(read_table(name_or_path), of_comparison)
     return make_plan(table, apply_overrides({}, of_training)[0], str(name_or_path))
 
 
@@ -278,10 +285,6 @@ def stored_plan(stored: Mapping[str, Any], source: str) -> Plan:
     if plan.hash != stored["hash"]:
         raise PgkitError(f"{source} was made by another version of pgkit, which resolved it differently")
     return plan
-
-
-def _first_key(word: str) -> str:
-    return word.partition("=")[0].partition(".")[0].strip()
 
 
 TRAINING_KEYS = tuple(key for key in TrainConfig.model_fields if key not in ("name", "seed", "seeds", "optimizer"))

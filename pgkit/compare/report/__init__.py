@@ -1,1 +1,10 @@
-"""From tables to figures, HTML, Markdown and TensorBoard."""
+"""From tables to what people read: figures, an HTML page, a Markdown summary, TensorBoard runs.
+
+In comes an :class:`~pgkit.compare.tables.Analysis`; out go files. Start in ``html.py``: it draws the figures
+(``figures.py``, which calls ``figures_runs.py`` and ``figures_pairs.py`` in one ``style.py``), chooses the columns of
+tables (``columns.py``), writes the sentences (``prose.py``) and fills ``templates/``.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, ["figures"])
