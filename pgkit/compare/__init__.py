@@ -15,7 +15,7 @@ measure is a column in ``tables.py``, computed in ``analysis``, shown in ``repor
 
 >>> from pgkit import compare
 >>> plan = compare.read_plan("compare-cartpole", {"tier": "standard"})
->>> plan.arms, len(plan.rates)
+>>> list(plan.arms), len(plan.rates)
 (['sgd', 'momentum', 'rmsprop', 'adam'], 11)
 
 The public names are listed in ``__init__.pyi`` and imported when they are first used.

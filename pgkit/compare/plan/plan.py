@@ -210,7 +210,7 @@ def read_plan(name_or_path: str | Path, overrides: Overrides = ()) -> Plan:
     """Make the plan of a comparison file, or of a shipped comparison by its name.
 
     >>> from pgkit import compare
-    >>> compare.read_plan("compare-cartpole", {"optimizers": ["sgd", "adam"]}).arms
+    >>> list(compare.read_plan("compare-cartpole", {"optimizers": ["sgd", "adam"]}).arms)
     ['sgd', 'adam']
 
     Args:
