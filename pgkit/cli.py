@@ -163,14 +163,13 @@ def compare(
     For example: pgkit compare compare-cartpole tier=standard 'optimizers=["sgd","adam"]'
     """
     with _one_line_errors():
-        import os
-
         from pgkit.compare import api
         from pgkit.errors import PgkitError
+        from pgkit.system.cpu import available_cpus
 
         if ray_address and executor != "ray":
             raise PgkitError("--ray-address is for --executor ray")
-        cores = workers or len(os.sched_getaffinity(0))
+        cores = workers or available_cpus()
         if dry_run:
             plan, cost = api.dry_run(comparison, overrides or (), cores)
             _print_plan(plan, cost, cores)

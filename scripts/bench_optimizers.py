@@ -22,7 +22,7 @@ from torch import Tensor
 from pgkit.nn.distributions import categorical
 from pgkit.nn.policy import Policy
 from pgkit.optim import apply_updates, make
-from pgkit.system.cpu import settle
+from pgkit.system.cpu import configure_cpu
 from pgkit.types import Params
 
 MEMBERS = 256
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, default=30)
     parser.add_argument("--memory", choices=CONTENTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    settle()
+    configure_cpu()
     if arguments.memory:
         print(memory(arguments.memory))
         return 0

@@ -221,9 +221,9 @@ def products(members: str, *how: str) -> None:
     """
     from pgkit.compiler.graph import Capture, Graph, MemberBuffers
     from pgkit.kernels.matmul import multiply
-    from pgkit.system.cpu import settle
+    from pgkit.system.cpu import configure_cpu
 
-    settle()
+    configure_cpu()
     size, envs = int(members), 8
     rows = envs * STEPS
 

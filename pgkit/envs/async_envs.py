@@ -31,6 +31,7 @@ from pgkit.envs.replay import EnvHistory, pack, unpack
 from pgkit.envs.spaces import action_shape, check_action
 from pgkit.envs.sync_envs import SyncEnvs
 from pgkit.errors import PgkitError
+from pgkit.system.cpu import available_cpus
 
 if TYPE_CHECKING:
     from gymnasium import Env
@@ -65,7 +66,7 @@ class AsyncEnvs:
     ) -> None:
         if multiprocessing.current_process().daemon:
             raise PgkitError("env.vectorization 'async' needs processes of its own, which a worker may not start: sync")
-        size = min(count, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        size = min(count, available_cpus())
         self._bounds = [count * w // size for w in range(size + 1)]
         self._name, self._timeout = name, PATIENCE if timeout is None else timeout
         self._pipes: list[Connection] = []

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pgkit.errors import PgkitError
+from pgkit.system.cpu import CompileMode, available_cpus, compile_mode
 from pgkit.system.files import write_text
 
 PACKAGES = ("pgkit-rl", "torch", "numpy", "llvmlite", "gymnasium", "box2d", "envpool", "pydantic", "scipy")
@@ -85,7 +86,8 @@ def origin() -> dict[str, Any]:
     versions = {f"version of {name}": _version(name) for name in PACKAGES if name != "pgkit-rl"}
     python = {"version of python": platform.python_version()}
     machine = {"processor": hardware["cpu"], "GPUs": ", ".join(hardware["gpus"]) or None}
-    return {"code of pgkit": code_digest(), **python, **versions, **machine}
+    kernels = "compiled" if compile_mode() >= CompileMode.KERNELS else "not compiled"  # they round differently
+    return {"code of pgkit": code_digest(), "kernels": kernels, **python, **versions, **machine}
 
 
 def collect(seeds: Sequence[int]) -> dict[str, Any]:
@@ -155,7 +157,7 @@ def _hardware() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cores": available_cpus(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": [torch.cuda.get_device_name(index) for index in gpus],
         "cuda": torch.version.cuda,

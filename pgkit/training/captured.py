@@ -20,6 +20,7 @@ from pgkit.compiler.graph_ops import NotCaptured
 from pgkit.envs.base import Elementwise
 from pgkit.rollouts.compiled import elementwise
 from pgkit.rollouts.trajectory import MemberRollout
+from pgkit.system.cpu import use_graphs
 from pgkit.training.optimizer_groups import OptimizerGroup, group_by_optimizer
 from pgkit.training.population import Population, tensors_of
 from pgkit.tree import map_tree
@@ -144,6 +145,8 @@ class CapturedUpdates:
 
     def _kinds(self, population: Population, acts: bool, diagnose: bool) -> list[OptimizerGroup]:
         """The kinds that have members; none if one is known not to be captured."""
+        if not use_graphs():
+            return []
         kinds = group_by_optimizer(population, acts)
         forms = [_Form(acts, diagnose, kind.number) for kind in kinds]
         return [] if None in [self._captured.get(form, ...) for form in forms] else kinds

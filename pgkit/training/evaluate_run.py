@@ -7,7 +7,7 @@ from typing import Any
 from pgkit.config.device import resolve_device
 from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
 from pgkit.runs.reader import saved_members
-from pgkit.system.cpu import settle
+from pgkit.system.cpu import configure_cpu
 from pgkit.training.population import build_envs, build_policy
 from pgkit.training.result import evaluation_row, spread
 
@@ -44,7 +44,7 @@ def evaluate_run(
     configs, params, obs_stats = saved_members(Path(directory), best)
     first, where = configs[0], resolve_device(device)
     if where.type == "cpu":
-        settle()
+        configure_cpu()
     envs = build_envs(first, max(episodes, min(len(configs) * episodes, 320)), where)
     try:
         played = evaluate_policy(

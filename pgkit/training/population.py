@@ -22,7 +22,7 @@ from pgkit.optim.base import Optimizer
 from pgkit.rollouts.collector import Collector, Normalization
 from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.seeding import stream_seed
-from pgkit.system.cpu import settle
+from pgkit.system.cpu import configure_cpu
 from pgkit.tree import Rows, select, take_tree
 from pgkit.types import Batch, Params
 
@@ -160,7 +160,7 @@ def build(configs: Sequence[TrainConfig], restart_count: int = 0) -> Population:
     first, seeds = configs[0], [config.seed for config in configs]
     device = resolve_device(first.device)
     if device.type == "cpu":
-        settle()
+        configure_cpu()
     envs = build_envs(first, len(seeds) * first.envs_per_member, device)
     streams = range(restart_count * first.envs_per_member, (restart_count + 1) * first.envs_per_member)
     env_seeds = [stream_seed(seed, "env", n) for seed in seeds for n in streams]

@@ -1,6 +1,5 @@
 """The training loop: one, for every agent, optimizer and population size."""
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,6 +8,7 @@ from pgkit.config.device import resolve_device
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError
 from pgkit.runs.directory import check_run_directory, new_run
+from pgkit.system.cpu import available_cpus
 from pgkit.training.coordinator import Coordinator
 from pgkit.training.loop import retire, run
 from pgkit.training.monitor import Channel, Monitor
@@ -66,7 +66,7 @@ LEAST_MEMBERS = 8
 def default_workers(config: TrainConfig) -> int:
     """As many as cores, where several are possible and each has members enough to be worth a process."""
     worth = len(config.seed_list) // LEAST_MEMBERS
-    return 1 if why_one_worker(config) else max(1, min(worth, len(os.sched_getaffinity(0))))
+    return 1 if why_one_worker(config) else max(1, min(worth, available_cpus()))
 
 
 def why_one_worker(config: TrainConfig) -> str | None:
