@@ -150,8 +150,8 @@ def test_a_run_is_trained_with_its_setting(small: Path) -> None:
 ALL = "track=all_tuned"
 MISTAKES = {
     "track": ("track=both", "track must be 'lr only' or 'all tuned', got \"both\""),
-    "settings of the other track": ("settings=4", 'settings has a meaning with track = "all tuned" only'),
-    "spaces of the other track": ("spaces.sgd.lr={low=1,high=2}", 'spaces has a meaning with track = "all tuned" only'),
+    "settings of the other track": ("settings=4", 'settings has no effect: it needs track = "all tuned"'),
+    "spaces of the other track": ("spaces.sgd.lr={low=1,high=2}", 'spaces has no effect: it needs track = "all tuned"'),
     "too few settings": (f"{ALL} settings=1", "settings must be greater than or equal to 2, got 1"),
     "unknown arm": (f"{ALL} spaces.adm.lr={{low=1,high=2}}", "spaces: unknown arm 'adm'"),
     "unknown hyperparameter": (f"{ALL} spaces.sgd.beta1={{low=1,high=2}}", "unknown hyperparameter 'beta1'"),

@@ -1,4 +1,4 @@
-"""What a comparison's TOML file may say, and what the tiers stand for."""
+"""The keys of a comparison's TOML file, and the tiers."""
 
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
@@ -12,14 +12,14 @@ from pgkit.errors import PgkitError, show
 
 
 class Tier(NamedTuple):
-    """How much is run.
+    """The size of a comparison.
 
     Attributes:
-        rates: the common grid of learning rates, half-decades.
-        tuning: how many tuning seeds.
-        evaluation: how many evaluation seeds.
-        neighbours: how many of those for the settings beside the selected one.
-        settings: how many quasi-random settings each arm gets where all of its hyperparameters are tuned.
+        rates: learning rates of the common grid, half a decade apart.
+        tuning: number of tuning seeds.
+        evaluation: number of evaluation seeds.
+        neighbours: number of seeds for the settings beside the selected one.
+        settings: number of quasi-random settings of each arm, with track "all tuned".
     """
 
     rates: tuple[float, ...]
@@ -30,7 +30,7 @@ class Tier(NamedTuple):
 
 
 def half_decades(low: int, high: int) -> tuple[float, ...]:
-    """10^(low / 2) ... 10^(high / 2), three significant digits."""
+    """Return 10^(low / 2) ... 10^(high / 2), rounded to three significant digits."""
     return tuple(float(f"{10 ** (exponent / 2):.3g}") for exponent in range(low, high + 1))
 
 
@@ -42,53 +42,61 @@ TIERS = {
 
 
 class EnvironmentScore(Model):
-    """``[environments.<id>]``: the ends of the scale of scores, and settings of training there."""
+    """``[environments.<id>]``: the scale of scores of an environment, and its training settings."""
 
     reference_return: float
-    """The return that scores 1."""
+    """Return that scores 1."""
     random_return: float | None = None
-    """The return that scores 0; None: measured, the random policy's."""
+    """Return that scores 0; default: the measured return of the random policy."""
     threshold: float
-    """The return that counts as solved."""
+    """Return that counts as solved."""
     train: dict[str, Any] = Field(default={})
-    """Training settings of every agent, as in a training configuration."""
+    """Training settings in this environment, for every agent."""
     agents: dict[str, dict[str, Any]] = Field(default={})
-    """Training settings by agent."""
+    """Training settings in this environment, by agent."""
 
 
 class ComparisonConfig(Model):
-    """The keys that only a comparison has; all others are those of a training configuration, equal for all runs."""
+    """The keys that only a comparison has; keys of a training configuration beside them hold for all runs."""
 
     name: Name
+    """Name of the comparison, which is written to ``comparisons/<name>``; default: the name of the file."""
     question: str = Field(min_length=1)
+    """The question that the comparison answers, printed at the top of the report."""
     tier: Literal["quick", "standard", "publication"] = "quick"
+    """Size: ``quick`` shows where to look next, ``standard`` and ``publication`` support claims."""
     track: Literal["lr only", "all tuned"] = "lr only"
-    """What is tuned: the learning rate on a common grid, all else at its defaults; or all hyperparameters of an arm."""
+    """What is tuned: the learning rate on a common grid, or all hyperparameters of each optimizer."""
     settings: int | None = Field(default=None, ge=2, le=MOST_SETTINGS)
-    """Of track "all tuned": quasi-random settings of each arm."""
+    """Number of quasi-random settings of each optimizer; only with track "all tuned"."""
     spaces: dict[str, dict[str, Range]] = Field(default={})
-    """Of track "all tuned": ranges by arm and hyperparameter, in place of the default ones."""
+    """Ranges by optimizer and hyperparameter in place of the default ones; only with track "all tuned"."""
     agents: tuple[str, ...] = Field(min_length=1, strict=False)
+    """Names of the agents."""
     optimizers: tuple[str | dict[str, Any], ...] = Field(min_length=1, strict=False)
-    """Names, or tables with ``name``, hyperparameters other than ``lr``, and a ``label`` if a name comes twice."""
+    """Names, or tables of ``name``, hyperparameters other than ``lr``, and a ``label`` where a name comes twice."""
     environments: dict[str, EnvironmentScore] = Field(min_length=1)
+    """A table for each environment, see below."""
     optimizer: dict[str, Any] = Field(default={})
-    """What all arms have around them: clipping, schedules, the critic's optimizer."""
+    """Settings around every optimizer: clipping, schedules, the optimizer of the critic."""
     learning_rates: tuple[float, ...] | None = Field(default=None, strict=False)
+    """Learning rates of the common grid, ascending; default: that of the tier."""
     tuning_seeds: int | tuple[int, ...] | None = None
+    """Seeds that select settings, a count or a list; default: that of the tier."""
     evaluation_seeds: int | tuple[int, ...] | None = None
+    """Fresh seeds that evaluate the selected settings, a count or a list; default: that of the tier."""
     rope: float = Field(default=0.05, ge=0)
-    """Differences of mean scores below this are of no practical interest."""
+    """Region of practical equivalence: smaller differences of mean scores do not matter."""
     paired: bool = False
-    """Compare arms seed by seed: they share initial weights and environment streams."""
+    """Compare optimizers seed by seed, as they share initial weights and environment streams."""
     failure_below: float = Field(default=0.1, ge=0)
-    """A run whose final score is lower has failed."""
+    """A run with a lower final score has failed."""
 
     @field_validator("settings", "spaces")
     @classmethod
     def _of_all_tuned(cls, value: Any, info: ValidationInfo) -> Any:
         if value and info.data.get("track") == "lr only":
-            raise PgkitError(f'{info.field_name} has a meaning with track = "all tuned" only')
+            raise PgkitError(f'{info.field_name} has no effect: it needs track = "all tuned"')
         return value
 
     @field_validator("learning_rates")
