@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from pgkit.nn.policy import Policy
-from pgkit.returns import Ends, gae, normalize_advantage
+from pgkit.returns import EpisodeEnds, gae, normalize_advantage
 from pgkit.types import Batch, Params, Rollout
 
 collects = "steps"
@@ -32,9 +32,9 @@ class Config(BaseModel):
 def targets(policy: Policy, params: Params, rollout: Rollout, config: Config) -> Batch:
     """Advantages, and the returns that the critic shall predict."""
     value, next_value = policy.values(params, rollout)
-    ends = Ends(rollout.terminated, rollout.truncated, rollout.valid)
+    ends = EpisodeEnds(rollout.terminated, rollout.truncated, rollout.valid)
     advantage = gae(rollout.reward, value, next_value, ends, config.gamma, config.lam)
-    batch = Batch.of(rollout, advantage=advantage, target=advantage + value)
+    batch = Batch.from_rollout(rollout, advantage=advantage, target=advantage + value)
     if config.normalize_advantage:
         batch = batch._replace(advantage=normalize_advantage(batch.advantage, batch.valid))
     return batch

@@ -15,7 +15,14 @@ from torch import Tensor
 
 from pgkit.kernels.scan import total
 from pgkit.nn.policy import Policy
-from pgkit.returns import Ends, full_return, leave_one_out_baseline, mean_baseline, normalize_advantage, reward_to_go
+from pgkit.returns import (
+    EpisodeEnds,
+    full_return,
+    leave_one_out_baseline,
+    mean_baseline,
+    normalize_advantage,
+    reward_to_go,
+)
 from pgkit.types import Batch, Params, Rollout
 
 collects = "episodes"
@@ -37,14 +44,14 @@ class Config(BaseModel):
 
 def targets(policy: Policy, params: Params, rollout: Rollout, config: Config) -> Batch:
     """Returns minus the baseline, and the returns that a learned baseline shall predict."""
-    ends = Ends(rollout.terminated, rollout.truncated, rollout.valid)
+    ends = EpisodeEnds(rollout.terminated, rollout.truncated, rollout.valid)
     value = next_value = torch.zeros_like(rollout.reward)
     if config.baseline == "value":
         value, next_value = policy.values(params, rollout)
     to_go = reward_to_go(rollout.reward, next_value, ends, config.gamma)
     whole = config.returns == "full"
     weight = full_return(rollout.reward, next_value, ends, config.gamma) if whole else to_go
-    batch = Batch.of(rollout, advantage=weight - _baseline(config, weight, value, ends.valid), target=to_go)
+    batch = Batch.from_rollout(rollout, advantage=weight - _baseline(config, weight, value, ends.valid), target=to_go)
     advantage = normalize_advantage(batch.advantage, batch.valid) if config.normalize_advantage else batch.advantage
     if config.average == "episode":  # the loss is a mean over samples; this makes it a sum over each episode's
         episodes = rollout.valid.shape[2]

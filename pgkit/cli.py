@@ -237,7 +237,7 @@ def _one_line_errors() -> Iterator[None]:
         typer.echo("error: out of memory: use fewer seeds, environments or steps, or smaller layers", err=True)
         raise typer.Exit(1) from None
     except ValueError as error:
-        from pgkit.errors import PgkitError, one_line
+        from pgkit.errors import PgkitError, format_error
 
         if not isinstance(error, PgkitError):
             raise
@@ -245,7 +245,7 @@ def _one_line_errors() -> Iterator[None]:
             result := getattr(error, "result", None)
         ) is not None:  # training finished, but its result could not be written
             _print_result(result.table, result.summary, "Final evaluation")
-        typer.echo(f"error: {one_line(error)}", err=True)
+        typer.echo(f"error: {format_error(error)}", err=True)
         raise typer.Exit(error.exit_code) from None
 
 

@@ -1,4 +1,4 @@
-"""User mistakes, reported in one line."""
+"""Mistakes of the user, each reported in one line."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,20 @@ if TYPE_CHECKING:
 
 
 class PgkitError(ValueError):
-    """A mistake of the user, told in one line: what, where, and what is allowed."""
+    """A mistake of the user. The message is one line: what is wrong, where, and what is allowed instead.
+
+    Every function of pgkit raises it for wrong settings, names and paths; the command line prints the message and
+    leaves with ``exit_code``.
+
+    >>> import pgkit
+    >>> pgkit.load_config("cartpole-actor-critic", ["steps=many"])
+    Traceback (most recent call last):
+        ...
+    pgkit.errors.PgkitError: cartpole-actor-critic: steps must be a whole number, got "many"
+
+    Attributes:
+        exit_code: the exit code of the command line.
+    """
 
     exit_code = 2
 
@@ -29,15 +42,27 @@ _TYPES = {
 }
 
 
-def one_line(error: Exception) -> str:
-    """An error (its type first, if it is none of pgkit's) and its notes, all that no terminal should get escaped."""
+def format_error(error: Exception) -> str:
+    """Write an error and its notes as one line.
+
+    Other errors than :class:`PgkitError` begin with the name of their type. Unprintable characters are escaped, so that
+    a message cannot steer the terminal.
+    """
     what = str(error) if isinstance(error, PgkitError) else f"{type(error).__name__}: {error}"
     text = " ".join("; ".join([what, *getattr(error, "__notes__", [])]).split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def explain(error: "ValidationError", model: "type[BaseModel]", prefix: str = "") -> str:
-    """The first mistake (unknown keys come first: they are the cause of others) in one line."""
+def explain_validation_error(error: "ValidationError", model: "type[BaseModel]", prefix: str = "") -> str:
+    """Write the first mistake that pydantic reports as one line.
+
+    Unknown keys come first, because a misspelt key causes other mistakes (a missing one).
+
+    Args:
+        error: what pydantic raised.
+        model: the model that was validated.
+        prefix: what stands before each key in the user's file, such as ``"agent."``.
+    """
     details = sorted(error.errors(include_url=False), key=lambda entry: entry["type"] != "extra_forbidden")
     return _explain_one(details[0], model, prefix)
 
@@ -49,7 +74,7 @@ def _explain_one(detail: "ErrorDetails", model: "type[BaseModel]", prefix: str) 
     parts = detail["loc"]
     key = prefix + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)[1:]
     if detail["type"] == "extra_forbidden":
-        return unknown("key", key, _keys(model, parts[:-1], key.rpartition(".")[0]))
+        return unknown_name("key", key, _keys(model, parts[:-1], key.rpartition(".")[0]))
     if detail["type"] == "missing":
         return f"{key} is missing"
     if detail["type"] == "string_pattern_mismatch":
@@ -58,33 +83,43 @@ def _explain_one(detail: "ErrorDetails", model: "type[BaseModel]", prefix: str) 
     else:
         message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         allowed = _TYPES.get(detail["type"], message)
-    return f"{key} must be {allowed}, got {show(detail['input'])}"
+    return f"{key} must be {allowed}, got {format_value(detail['input'])}"
 
 
 def _keys(model: "type[BaseModel]", parts: Sequence[int | str], prefix: str) -> list[str]:
-    """Full dotted keys of the table at ``parts``."""
+    """List the full dotted keys of the table at ``parts``."""
     annotation: Any = model
     for part in parts:
         annotation = model.model_fields[str(part)].annotation if annotation is model else get_args(annotation)[-1]
-        if get_origin(annotation) is dict:  # tables by names of the user's
+        if get_origin(annotation) is dict:  # a table whose keys the user chooses
             continue
         assert isinstance(annotation, type)
-        from pydantic import BaseModel  # whoever asks has loaded it
+        from pydantic import BaseModel  # loaded by the caller; not imported at the top, so that this module stays light
 
         assert issubclass(annotation, BaseModel)
         model = annotation
     return [f"{prefix}.{name}" if prefix else name for name in model.model_fields]
 
 
-def show(value: Any) -> str:
-    """A value as a user would write it."""
+def format_value(value: Any) -> str:
+    """Write a value as a user would in a configuration: text in quotes, true and false in lower case."""
     return json.dumps(value, default=repr)
 
 
-def unknown(kind: str, given: str, allowed: Iterable[str], or_else: str = "") -> str:
-    """One line that says that ``given`` is no ``kind``, guesses what was meant and lists what is allowed."""
+def unknown_name(what: str, name: str, allowed: Iterable[str], or_else: str = "") -> str:
+    """Say that ``name`` is no known ``what``, guess what was meant and list what is allowed.
+
+    >>> unknown_name("optimizer", "adm", ["adam", "sgd"])
+    "unknown optimizer 'adm', did you mean 'adam'? (allowed: adam, sgd)"
+
+    Args:
+        what: what the name should be the name of.
+        name: what the user wrote.
+        allowed: the known names.
+        or_else: what is allowed beside them, in words.
+    """
     names = sorted(allowed)
-    guess = get_close_matches(given, names, n=1)
+    guess = get_close_matches(name, names, n=1)
     hint = f", did you mean {guess[0]!r}?" if guess else ""
     choices = [", ".join(names), or_else]
-    return f"unknown {kind} {given!r}{hint} (allowed: {', or '.join(choice for choice in choices if choice)})"
+    return f"unknown {what} {name!r}{hint} (allowed: {', or '.join(choice for choice in choices if choice)})"

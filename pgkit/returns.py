@@ -26,7 +26,7 @@ from pgkit.kernels.scan import scan, total
 from pgkit.types import Scalar
 
 
-class Ends(NamedTuple):
+class EpisodeEnds(NamedTuple):
     """Where episodes end; bool ``(T, P, N)`` each, as in :class:`pgkit.types.Rollout`."""
 
     terminated: Tensor
@@ -34,7 +34,7 @@ class Ends(NamedTuple):
     valid: Tensor
 
 
-def gae(reward: Tensor, value: Tensor, next_value: Tensor, ends: Ends, gamma: Scalar, lam: Scalar) -> Tensor:
+def gae(reward: Tensor, value: Tensor, next_value: Tensor, ends: EpisodeEnds, gamma: Scalar, lam: Scalar) -> Tensor:
     """Generalised advantage estimation (Schulman et al. 2016, arXiv 1506.02438, eq. 16), cut at episode ends.
 
     ``A_t = delta_t + (1 - e_t) d_t lam A_{t+1}``, ``delta_t = r_t + d_t next_value_t - value_t``.
@@ -67,7 +67,7 @@ def gae(reward: Tensor, value: Tensor, next_value: Tensor, ends: Ends, gamma: Sc
     return scan(_advantage, carried, inputs, [reward.dtype], reverse=True)[0]
 
 
-def td0(reward: Tensor, value: Tensor, next_value: Tensor, ends: Ends, gamma: Scalar) -> Tensor:
+def td0(reward: Tensor, value: Tensor, next_value: Tensor, ends: EpisodeEnds, gamma: Scalar) -> Tensor:
     """The TD error ``r_t + d_t next_value_t - value_t`` (Sutton and Barto 2018, eq. 6.5); arguments as :func:`gae`.
 
     Unbiased when ``value`` is the policy's true value, biased otherwise.
@@ -77,7 +77,7 @@ def td0(reward: Tensor, value: Tensor, next_value: Tensor, ends: Ends, gamma: Sc
     return torch.where(ends.valid, target - value, 0.0)
 
 
-def reward_to_go(reward: Tensor, next_value: Tensor, ends: Ends, gamma: Scalar) -> Tensor:
+def reward_to_go(reward: Tensor, next_value: Tensor, ends: EpisodeEnds, gamma: Scalar) -> Tensor:
     """The discounted return from each step on: ``G_t = r_t + d_t (e_t next_value_t + (1 - e_t) G_{t+1})``.
 
     What lies behind a truncation, or behind the rollout's end, is stood for by ``next_value``; give zeros to
@@ -91,7 +91,7 @@ def reward_to_go(reward: Tensor, next_value: Tensor, ends: Ends, gamma: Scalar) 
     return _accumulate(step, torch.where(goes_on, gamma, 0.0))
 
 
-def full_return(reward: Tensor, next_value: Tensor, ends: Ends, gamma: Scalar) -> Tensor:
+def full_return(reward: Tensor, next_value: Tensor, ends: EpisodeEnds, gamma: Scalar) -> Tensor:
     """The discounted return of the whole episode, the same number at each of its steps.
 
     Weighs past rewards too, which an action cannot have changed: the expectation of :func:`reward_to_go` times
@@ -105,7 +105,7 @@ def full_return(reward: Tensor, next_value: Tensor, ends: Ends, gamma: Scalar) -
     return torch.stack(returns)
 
 
-def discount_from_start(ends: Ends, gamma: Scalar, dtype: torch.dtype = torch.float32) -> Tensor:
+def discount_from_start(ends: EpisodeEnds, gamma: Scalar, dtype: torch.dtype = torch.float32) -> Tensor:
     """``gamma^t`` with t counted from the episode's first step in the rollout, ``(T, P, N)``; 0 where not valid.
 
     The policy gradient of the discounted return has this factor (Sutton and Barto 2018, section 13.3). Most code
@@ -119,7 +119,7 @@ def discount_from_start(ends: Ends, gamma: Scalar, dtype: torch.dtype = torch.fl
     return torch.where(ends.valid, torch.stack(factors), 0.0)
 
 
-def n_step(reward: Tensor, next_value: Tensor, ends: Ends, gamma: Scalar, n: int) -> Tensor:
+def n_step(reward: Tensor, next_value: Tensor, ends: EpisodeEnds, gamma: Scalar, n: int) -> Tensor:
     """The n-step return: n rewards, then the value (Sutton and Barto 2018, eq. 7.1), shorter at ends.
 
     ``G_t^1 = r_t + d_t next_value_t``, ``G_t^k = r_t + d_t (e_t next_value_t + (1 - e_t) G_{t+1}^{k-1})``.
@@ -196,7 +196,7 @@ def _accumulated(later: Any, step: Any, passes: Any) -> list[Any]:
     return [result, result]
 
 
-def _goes_on(ends: Ends) -> Tensor:
+def _goes_on(ends: EpisodeEnds) -> Tensor:
     """``1 - e``: whether the next row is a step of the same episode."""
     goes_on = ends.valid & ~(ends.terminated | ends.truncated)
     goes_on[:-1] &= ends.valid[1:]
@@ -204,7 +204,7 @@ def _goes_on(ends: Ends) -> Tensor:
     return goes_on
 
 
-def _following(next_value: Tensor, ends: Ends, gamma: Tensor) -> Tensor:
+def _following(next_value: Tensor, ends: EpisodeEnds, gamma: Tensor) -> Tensor:
     """``d_t next_value_t``; a selection, not a product, so that an infinite value of a last state does no harm."""
     return torch.where(ends.terminated, 0.0, gamma * next_value)
 
@@ -218,7 +218,7 @@ def _per_member(name: str, number: Scalar, like: Tensor) -> Tensor:
     return number.to(like.dtype).reshape(-1, 1)
 
 
-def _check(ends: Ends, **tensors: Tensor) -> None:
+def _check(ends: EpisodeEnds, **tensors: Tensor) -> None:
     shape = ends.valid.shape
     if len(shape) != 3 or shape[0] == 0 or any(tensor.shape != shape for tensor in (*ends, *tensors.values())):
         given = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in (tensors | ends._asdict()).items())

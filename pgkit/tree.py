@@ -1,4 +1,11 @@
-"""Trees of tensors whose leaves share the leading member axis P: map, take, put, join."""
+"""Trees of tensors whose leaves share the leading member axis P.
+
+A tree is a tensor, or a dict, list or tuple of trees. Parameters, gradients and optimizer states are trees.
+
+>>> params = {"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
+>>> take_tree(params, torch.tensor([1]))
+{'w': tensor([[3., 4.]])}
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +15,7 @@ from torch import Tensor
 
 
 def map_tree(function: Callable[[Tensor], Any], tree: Any) -> Any:
-    """``function`` of every tensor in a tree of dicts, lists and tuples; other leaves stay."""
+    """Apply ``function`` to every tensor of the tree; other leaves stay as they are."""
     if isinstance(tree, Tensor):
         return function(tree)
     if isinstance(tree, dict):
@@ -19,12 +26,12 @@ def map_tree(function: Callable[[Tensor], Any], tree: Any) -> Any:
 
 
 def take_tree(tree: Any, members: Tensor) -> Any:
-    """Rows ``members`` (int64 ``(M,)``) of every tensor in a tree of dicts, lists and tuples."""
+    """Select the rows ``members`` (int64 ``(M,)``) of every tensor: leaves ``(P, ...) -> (M, ...)``."""
     return map_tree(lambda leaf: leaf.index_select(0, members.to(leaf.device)), tree)
 
 
 def put_tree(tree: Any, members: Tensor, sub: Any) -> Any:
-    """A copy of ``tree`` whose rows ``members`` are those of ``sub``."""
+    """Return a copy of ``tree`` in which the rows ``members`` (int64 ``(M,)``) are the rows of ``sub``."""
     if isinstance(tree, Tensor):
         return tree.index_copy(0, members.to(tree.device), sub)
     if isinstance(tree, dict):
@@ -34,38 +41,46 @@ def put_tree(tree: Any, members: Tensor, sub: Any) -> Any:
     return tree
 
 
-Rows = Tensor | None
-"""Which members: int64 ``(p,)``, or None for all of them."""
+MemberRows = Tensor | None
+"""Which members: int64 ``(M,)`` rows of the member axis, or None for all members."""
 
 
-def select(tree: Any, rows: Rows) -> Any:
-    """Rows of every tensor in the tree, or the tree itself for all rows."""
+def select_members(tree: Any, rows: MemberRows) -> Any:
+    """:func:`take_tree`, or the tree itself where ``rows`` is None."""
     return tree if rows is None else take_tree(tree, rows)
 
 
-def merge(tree: Any, rows: Rows, sub: Any) -> Any:
-    """The tree with these rows replaced by those of ``sub``."""
+def replace_members(tree: Any, rows: MemberRows, sub: Any) -> Any:
+    """:func:`put_tree`, or ``sub`` itself where ``rows`` is None."""
     return sub if rows is None else put_tree(tree, rows, sub)
 
 
-def join(parts: Sequence[Any], rows: Sequence[Tensor]) -> Any:
-    """One tree of trees whose tensors hold these rows each, all rows in order."""
-    return _cat(parts, torch.cat(list(rows)).argsort())
+def concat_members(parts: Sequence[Any], rows: Sequence[MemberRows]) -> Any:
+    """Put a population together from trees of some members each.
+
+    Args:
+        parts: one tree per group of members.
+        rows: the members of each part; every member is in exactly one part. A single part may hold all (None).
+
+    Returns:
+        One tree with the members in order; lists become tuples.
+    """
+    if rows[0] is None:
+        return parts[0]
+    return _concat(parts, torch.cat([part_rows for part_rows in rows if part_rows is not None]).argsort())
 
 
-def join_pieces(parts: Sequence[Any], rows: Sequence[Rows]) -> Any:
-    """The same, where a single part may hold all rows (None)."""
-    return parts[0] if rows[0] is None else join(parts, [own for own in rows if own is not None])
-
-
-def _cat(parts: Sequence[Any], order: Tensor) -> Any:
+def _concat(parts: Sequence[Any], order: Tensor) -> Any:
     if isinstance(parts[0], Tensor):
         return torch.cat(list(parts))[order]
     if isinstance(parts[0], dict):
-        return {key: _cat([part[key] for part in parts], order) for key in parts[0]}
-    return tuple(_cat(column, order) for column in zip(*parts, strict=True))
+        return {key: _concat([part[key] for part in parts], order) for key in parts[0]}
+    return tuple(_concat(column, order) for column in zip(*parts, strict=True))
 
 
-def _per_member(x: Tensor) -> Tensor:
-    """``(T, P, N, ...) -> (P, T * N, ...)``, contiguous: sums over samples round alike for any P."""
+def member_samples(x: Tensor) -> Tensor:
+    """Put the samples of each member in one row: ``(T, P, N, ...) -> (P, T * N, ...)``.
+
+    The rows are contiguous, so that a sum over samples rounds alike for any P.
+    """
     return x.transpose(0, 1).flatten(1, 2)

@@ -83,13 +83,13 @@ class Batch(NamedTuple):
     packing: Packing | None = None
 
     @staticmethod
-    def of(rollout: Rollout, advantage: Tensor, target: Tensor) -> "Batch":
+    def from_rollout(rollout: Rollout, advantage: Tensor, target: Tensor) -> "Batch":
         """A rollout's samples with these ``(T, P, N)`` advantages and targets, ``B = T * N``."""
         columns = (rollout.obs[:-1], rollout.action, advantage, target, rollout.valid)
         own = [column.transpose(0, 1).flatten(1, 2) for column in columns]
         return Batch._make([*own, rollout.tapes, rollout.packing])
 
-    def packed(self) -> "Batch":
+    def without_padding(self) -> "Batch":
         """The same samples for networks: if there is a packing, with no more that are none than it has."""
         if self.packing is None:
             return self

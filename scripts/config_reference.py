@@ -17,7 +17,7 @@ from pgkit.compare.plan.schema import ComparisonConfig, EnvironmentScore
 from pgkit.config.listing import field_type
 from pgkit.config.registry import AGENTS, agent
 from pgkit.config.schema import TrainConfig
-from pgkit.errors import show
+from pgkit.errors import format_value
 from pgkit.optim.registry import AROUND, around
 
 PAGE = Path(__file__).resolve().parents[1] / "pgkit" / "config" / "README.md"
@@ -78,7 +78,7 @@ def optimizer_rows() -> Iterator[Row]:
         yield (
             f"optimizer.{key}",
             TYPES[type(value)],
-            "-" if value is None else show(value),
+            "-" if value is None else format_value(value),
             " ".join(texts[key].split()),
         )
     yield from OPTIMIZER_TABLES
@@ -101,7 +101,7 @@ def default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value: Any = field.get_default(call_default_factory=True)
-    return "-" if value is None else show(value)
+    return "-" if value is None else format_value(value)
 
 
 def table(lines: Any) -> str:

@@ -17,7 +17,7 @@ from pgkit.compare.report.html import draw, write_report
 from pgkit.compare.report.tensorboard import write_tensorboard
 from pgkit.compare.tables import Analysis
 from pgkit.config.overrides import Overrides
-from pgkit.errors import PgkitError, show
+from pgkit.errors import PgkitError, format_value
 
 COMPARISONS = Path("comparisons")
 """Parent directory of comparisons, relative to the working directory."""
@@ -76,7 +76,7 @@ def make_executor(name: str, workers: int, ray_address: str | None = None) -> Ex
         PgkitError: there is no such executor.
     """
     if name not in ("local", "ray"):
-        raise PgkitError(f'executor must be "local" or "ray", got {show(name)}')
+        raise PgkitError(f'executor must be "local" or "ray", got {format_value(name)}')
     return RayExecutor(workers, ray_address) if name == "ray" else LocalExecutor(workers)
 
 
@@ -129,7 +129,7 @@ def build_pooled_report(directories: Sequence[str | Path], out: str | Path) -> A
 
 def _path(directory: str | Path) -> Path:
     if not isinstance(directory, str | Path):
-        raise PgkitError(f"the directory of a comparison must be text or a path, got {show(directory)}")
+        raise PgkitError(f"the directory of a comparison must be text or a path, got {format_value(directory)}")
     return Path(directory)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from pgkit.errors import PgkitError, show
+from pgkit.errors import PgkitError, format_value
 
 CASE = ("environment", "agent")
 """What is never pooled, but for the measures across environments."""
@@ -202,4 +202,4 @@ def check_table(name: str, table: pd.DataFrame, schema: Schema) -> None:
     keys = list(schema.keys)
     twice = table.duplicated(keys)
     if twice.any():
-        raise PgkitError(f"table {name!r} has this row twice: {show(table.loc[twice, keys].iloc[0].to_dict())}")
+        raise PgkitError(f"table {name!r} has this row twice: {format_value(table.loc[twice, keys].iloc[0].to_dict())}")

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pgkit import envs, optim
 from pgkit.config.registry import AGENTS, agent, is_comparison, shipped_configs
 from pgkit.envs import Environments
-from pgkit.errors import PgkitError, show, unknown
+from pgkit.errors import PgkitError, format_value, unknown_name
 from pgkit.optim.registry import AROUND
 
 Row = dict[str, str]
@@ -49,7 +49,7 @@ def _type_text(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if origin is Annotated:
         return _type_text(arguments[0], [*_metadata_of(arguments[1:]), *metadata])
     if origin is Literal:
-        return " or ".join(map(show, arguments))
+        return " or ".join(map(format_value, arguments))
     if origin in (Union, UnionType):
         return " or ".join(_type_text(argument, metadata) for argument in arguments)
     if origin is tuple:
@@ -84,7 +84,7 @@ def _topic(topic: str) -> tuple[Callable[[], list[Row]], Callable[[str], str]]:
         "envs": (_env_rows, _env_text),
     }
     if topic not in topics:
-        raise PgkitError(unknown("topic", topic, topics))
+        raise PgkitError(unknown_name("topic", topic, topics))
     return topics[topic]
 
 
@@ -100,7 +100,7 @@ def _agent_text(name: str) -> str:
     lines = [_doc(module), "", f"Collects {module.collects}. Settings (agent.*), with defaults:"]
     for key, field in module.Config.model_fields.items():
         about = f"{field_type(field)}: {field.description or ''}".removesuffix(": ")
-        lines.append(f"  {key} = {show(field.default)}  ({about})")
+        lines.append(f"  {key} = {format_value(field.default)}  ({about})")
     return "\n".join(lines)
 
 
@@ -128,7 +128,7 @@ def _config_rows() -> list[Row]:
 def _config_text(name: str) -> str:
     configs = shipped_configs()
     if name not in configs:
-        raise PgkitError(unknown("config", name, configs))
+        raise PgkitError(unknown_name("config", name, configs))
     return configs[name].read_text(encoding="utf-8").rstrip()
 
 
@@ -144,7 +144,7 @@ def _optimizer_rows() -> list[Row]:
 def _optimizer_text(name: str) -> str:
     specs = optim.recipes()
     if name not in specs:
-        raise PgkitError(unknown("optimizer", name, specs))
+        raise PgkitError(unknown_name("optimizer", name, specs))
     spec = specs[name]
     return (
         f"{spec.formula}\n\nSource: {spec.source}\n\nHyperparameters (optimizer.*), with defaults:\n  "

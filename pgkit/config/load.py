@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pgkit.config import registry
 from pgkit.config.overrides import Overrides, apply_overrides
 from pgkit.config.schema import TrainConfig
-from pgkit.errors import PgkitError, explain, show
+from pgkit.errors import PgkitError, explain_validation_error, format_value
 
 
 def parse_config(table: Mapping[str, Any], source: str = "config") -> TrainConfig:
@@ -25,11 +25,11 @@ def parse_config(table: Mapping[str, Any], source: str = "config") -> TrainConfi
         PgkitError: one line about the first mistake.
     """
     if not isinstance(table, Mapping):
-        raise PgkitError(f"{source} must be a table of settings (a dict), got {show(table)}")
+        raise PgkitError(f"{source} must be a table of settings (a dict), got {format_value(table)}")
     try:
         return TrainConfig.model_validate(table)
     except ValidationError as error:
-        raise PgkitError(f"{source}: {explain(error, TrainConfig)}") from None
+        raise PgkitError(f"{source}: {explain_validation_error(error, TrainConfig)}") from None
 
 
 def load_config(name_or_path: str | Path, overrides: Overrides = ()) -> TrainConfig:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pgkit.config.load import to_table
 from pgkit.config.schema import TrainConfig, float_fields
-from pgkit.errors import PgkitError, show
+from pgkit.errors import PgkitError, format_value
 
 
 def expand_seeds(config: TrainConfig) -> list[TrainConfig]:
@@ -22,7 +22,7 @@ def expand_seeds(config: TrainConfig) -> list[TrainConfig]:
         PgkitError: ``config`` is not a :class:`TrainConfig`.
     """
     if not isinstance(config, TrainConfig):
-        raise PgkitError(f"expand_seeds takes a TrainConfig (see pgkit.load_config), got {show(config)}")
+        raise PgkitError(f"expand_seeds takes a TrainConfig (see pgkit.load_config), got {format_value(config)}")
     return [config.model_copy(update={"seed": seed, "seeds": None}) for seed in config.seed_list]
 
 
@@ -40,8 +40,8 @@ def check_population(configs: Sequence[TrainConfig]) -> None:
         for key in sorted(first.keys() | settings.keys()):
             if first.get(key) != settings.get(key):
                 raise PgkitError(
-                    f"members of a population must agree in {key}: member 0 has {show(first.get(key))}, "
-                    f"member {index} has {show(settings.get(key))}"
+                    f"members of a population must agree in {key}: member 0 has {format_value(first.get(key))}, "
+                    f"member {index} has {format_value(settings.get(key))}"
                 )
 
 

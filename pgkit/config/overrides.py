@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from pgkit.config import registry
-from pgkit.errors import PgkitError, show
+from pgkit.errors import PgkitError, format_value
 from pgkit.optim.registry import AROUND
 
 Table = dict[str, Any]
@@ -82,7 +82,8 @@ def _parse(overrides: Overrides) -> list[tuple[KeyPath, Any]]:
     if isinstance(overrides, Mapping):
         return [(_parse_key(key, f"{key!r}"), copy.deepcopy(value)) for key, value in overrides.items()]
     if isinstance(overrides, str) or not isinstance(overrides, Sequence):
-        raise PgkitError(f'overrides must be a dict or a list such as ["optimizer.lr=3e-3"], got {show(overrides)}')
+        shown = format_value(overrides)
+        raise PgkitError(f'overrides must be a dict or a list such as ["optimizer.lr=3e-3"], got {shown}')
     return [_parse_word(word) for word in overrides]
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 from pydantic import BaseModel
 from torch import Tensor
 
-from pgkit.errors import PgkitError, show, unknown
+from pgkit.errors import PgkitError, format_value, unknown_name
 from pgkit.types import Batch, Params, Rollout
 
 AGENTS = {"reinforce": "pgkit.agents.reinforce", "actor-critic": "pgkit.agents.actor_critic"}
@@ -46,7 +46,7 @@ def agent(name: str) -> Agent:
     """
     module_name = AGENTS.get(name, name)
     if name not in AGENTS and not _module_exists(module_name):
-        raise PgkitError(unknown("agent", name, AGENTS, or_else="a module such as my_package.my_agent"))
+        raise PgkitError(unknown_name("agent", name, AGENTS, or_else="a module such as my_package.my_agent"))
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # importing runs the user's code, which may raise anything
@@ -86,13 +86,14 @@ def find_config(name_or_path: str | Path) -> Path | Traversable:
         PgkitError: there is neither, or ``name_or_path`` is neither text nor a path.
     """
     if not isinstance(name_or_path, str | Path):
-        raise PgkitError(f"a configuration is the path of a TOML file or a shipped name, got {show(name_or_path)}")
+        shown = format_value(name_or_path)
+        raise PgkitError(f"a configuration is the path of a TOML file or a shipped name, got {shown}")
     path = Path(name_or_path)
     try:
         if path.is_file():
             return path
     except OSError as error:
-        raise PgkitError(f"configuration {show(str(name_or_path))} cannot be read: {error.strerror}") from None
+        raise PgkitError(f"configuration {format_value(str(name_or_path))} cannot be read: {error.strerror}") from None
     shipped = shipped_configs()
     name = str(name_or_path)
     if name in shipped:
@@ -101,4 +102,4 @@ def find_config(name_or_path: str | Path) -> Path | Traversable:
         raise PgkitError(f"{name} is a directory, not a configuration file")
     if path.suffix == ".toml" or len(path.parts) > 1:
         raise PgkitError(f"there is no configuration file {name}")
-    raise PgkitError(unknown("config", name, shipped, or_else="the path of a .toml file"))
+    raise PgkitError(unknown_name("config", name, shipped, or_else="the path of a .toml file"))

@@ -12,7 +12,7 @@ from pydantic_core.core_schema import ValidationInfo
 
 from pgkit import optim
 from pgkit.config import registry
-from pgkit.errors import PgkitError, explain, show
+from pgkit.errors import PgkitError, explain_validation_error, format_value
 
 MAX_COUNT = 1_000_000
 """The most members, environments, episodes or units of a layer; more is a typing mistake."""
@@ -212,7 +212,7 @@ def check_seeds(key: str, value: Any) -> int | tuple[int, ...] | None:
     if valid and 0 < len(value) == len(set(value)):
         return tuple(value)
     allowed = f"a count from 1 to {MAX_COUNT:,} or a list of different whole numbers >= 0"
-    raise PgkitError(f"{key} must be {allowed}, got {show(value)}")
+    raise PgkitError(f"{key} must be {allowed}, got {format_value(value)}")
 
 
 def float_fields(config: BaseModel) -> list[str]:
@@ -229,9 +229,9 @@ def check_optimizer_tables(table: Any, key: str) -> None:
         PgkitError: naming the key.
     """
     if not isinstance(table, Mapping):
-        raise PgkitError(f"{key} must be a table, got {show(table)}")
+        raise PgkitError(f"{key} must be a table, got {format_value(table)}")
     if not isinstance(table.get("name", ""), str):
-        raise PgkitError(f"{key}.name must be a text, got {show(table['name'])}")
+        raise PgkitError(f"{key}.name must be a text, got {format_value(table['name'])}")
     for name, value in table.items():
         if isinstance(value, Mapping) or name in ("critic", "groups", "schedule") or key.endswith(".groups"):
             check_optimizer_tables(value, f"{key}.{name}")
@@ -243,13 +243,13 @@ def _agent_config(table: Mapping[str, Any]) -> BaseModel:
     name = table.get("name")
     if not isinstance(name, str):
         known = ", ".join(registry.AGENTS)
-        raise PgkitError(f"agent.name must be the name of an agent ({known}), got {show(name)}")
+        raise PgkitError(f"agent.name must be the name of an agent ({known}), got {format_value(name)}")
     config_class = registry.agent(name).Config
     settings = {key: value for key, value in table.items() if key != "name"}
     try:
         return config_class.model_validate(settings, strict=True)
     except ValidationError as error:
-        raise PgkitError(explain(error, config_class, "agent.")) from None
+        raise PgkitError(explain_validation_error(error, config_class, "agent.")) from None
 
 
 def _check_optimizer(settings: Mapping[str, Any]) -> None:
@@ -257,6 +257,6 @@ def _check_optimizer(settings: Mapping[str, Any]) -> None:
     spec = optim.recipes().get(settings["name"])
     for key, value in settings.items():
         if isinstance(value, list) and spec and not isinstance(spec.defaults.get(key), list | tuple):
-            raise PgkitError(f"{key} must be one number, got {show(value)}")
+            raise PgkitError(f"{key} must be one number, got {format_value(value)}")
     optim.make(**{key: value for key, value in settings.items() if key != "schedule"})  # clearer about a wrong number
     optim.make(**settings)

@@ -98,7 +98,7 @@ class Policy:
             batch: the samples.
             critic: with the loss of the values, see :func:`pgkit.losses.actor_critic_terms`.
         """
-        sizes, batch = batch.packing and batch.packing.sizes, batch.packed()
+        sizes, batch = batch.packing and batch.packing.sizes, batch.without_padding()
         if self.head.is_written_down and use_compiled(batch.obs.dtype, batch.obs.device):
             x = self._features(params, batch.obs, batch.tapes)
             terms = compiled_losses(params, x, self.activation, batch, critic, sizes)

@@ -18,7 +18,7 @@ from pgkit.rollouts.statistics import Statistics, env_steps, init_env_stats, mem
 from pgkit.rollouts.trajectory import MemberRollout, _joined, _pad, _stack, _unflatten
 from pgkit.seeding import stream_keys, uniform
 from pgkit.system.cpu import use_compiled
-from pgkit.tree import Rows, _per_member, merge, put_tree, select, take_tree
+from pgkit.tree import MemberRows, member_samples, put_tree, replace_members, select_members, take_tree
 from pgkit.types import Params, Rollout
 
 SHORTEST_PIECE = 32  # steps; whole episodes come in pieces of 32, 64, 128, ... steps
@@ -252,15 +252,19 @@ class Collector:
         if result.final_obs is not None:  # what follows an episode's end is the next one's beginning
             first_obs = self.obs[going].flatten(0, 1)
             first_obs[where] = result.obs
-            self.obs = merge(self.obs, going, first_obs.view_as(obs))  # not in place: the record holds the old one
+            self.obs = replace_members(
+                self.obs, going, first_obs.view_as(obs)
+            )  # not in place: the record holds the old one
         terminated, truncated = flags.view(2, *running.shape)
         rollout = Rollout(obs, action, reward.view_as(terminated), terminated, truncated, running)
         return rollout, after.view_as(obs)
 
-    def _piece(self, rows: Rows, rollout: Rollout, counted: bool = False) -> MemberRollout:
+    def _piece(self, rows: MemberRows, rollout: Rollout, counted: bool = False) -> MemberRollout:
         """Count what happened, unless that is done, and turn observations and rewards into what the learner sees."""
         if not counted:
-            self.counts = merge(self.counts, rows, update_env_stats(select(self.counts, rows), rollout))
+            self.counts = replace_members(
+                self.counts, rows, update_env_stats(select_members(self.counts, rows), rollout)
+            )
         raw = rollout
         if self.scaling.observations:
             rollout = self._normalize_observations(rows, rollout)
@@ -277,11 +281,11 @@ class Collector:
             return piece
         return piece._replace(rollout=replace(piece.rollout, packing=pack(obs, valid, look)))
 
-    def _normalize_observations(self, rows: Rows, rollout: Rollout) -> Rollout:
+    def _normalize_observations(self, rows: MemberRows, rollout: Rollout) -> Rollout:
         """Scale by the statistics that the actions were chosen with, then add this rollout to them."""
-        stats = select(self.obs_stats, rows)
-        updated = normalize.update(stats, _per_member(rollout.obs[:-1]), _per_member(rollout.valid))
-        self.obs_stats = merge(self.obs_stats, rows, updated)
+        stats = select_members(self.obs_stats, rows)
+        updated = normalize.update(stats, member_samples(rollout.obs[:-1]), member_samples(rollout.valid))
+        self.obs_stats = replace_members(self.obs_stats, rows, updated)
 
         def seen(obs: Tensor) -> Tensor:
             return normalize.apply(stats, obs.transpose(0, 1)).transpose(0, 1)
@@ -289,17 +293,17 @@ class Collector:
         final_obs = None if rollout.final_obs is None else seen(rollout.final_obs)
         return replace(rollout, obs=seen(rollout.obs), final_obs=final_obs)
 
-    def _normalize_rewards(self, rows: Rows, rollout: Rollout) -> Rollout:
+    def _normalize_rewards(self, rows: MemberRows, rollout: Rollout) -> Rollout:
         """Divide by the standard deviation of the discounted return, this rollout included."""
-        running, gamma = select(self.discounted, rows), select(self.scaling.gamma, rows)
+        running, gamma = select_members(self.discounted, rows), select_members(self.scaling.gamma, rows)
         returns = []
         for reward, done in zip(rollout.reward, rollout.terminated | rollout.truncated, strict=True):
             running = normalize.discounted(running, reward, gamma)
             returns.append(running)
             running = torch.where(done, 0.0, running)
-        self.discounted = merge(self.discounted, rows, running)
-        samples, valid = _per_member(torch.stack(returns)).unsqueeze(2), _per_member(rollout.valid)
-        stats = normalize.update(select(self.return_stats, rows), samples, valid)
-        self.return_stats = merge(self.return_stats, rows, stats)
-        scaled = normalize.scale(stats, _per_member(rollout.reward)).view(rollout.reward.transpose(0, 1).shape)
+        self.discounted = replace_members(self.discounted, rows, running)
+        samples, valid = member_samples(torch.stack(returns)).unsqueeze(2), member_samples(rollout.valid)
+        stats = normalize.update(select_members(self.return_stats, rows), samples, valid)
+        self.return_stats = replace_members(self.return_stats, rows, stats)
+        scaled = normalize.scale(stats, member_samples(rollout.reward)).view(rollout.reward.transpose(0, 1).shape)
         return replace(rollout, reward=scaled.transpose(0, 1))

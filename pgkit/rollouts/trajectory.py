@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pgkit.envs.base import Transition
-from pgkit.tree import Rows
+from pgkit.tree import MemberRows
 from pgkit.types import Rollout
 
 
@@ -17,7 +17,7 @@ class MemberRollout(NamedTuple):
     ``raw`` is the same with observations and rewards as the environments gave them.
     """
 
-    rows: Rows
+    rows: MemberRows
     rollout: Rollout
     raw: Rollout
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from pgkit.errors import PgkitError, unknown
+from pgkit.errors import PgkitError, unknown_name
 from pgkit.system.files import is_scrap, lock, writing
 
 RUNS = Path("runs")
@@ -93,4 +93,4 @@ def find_run(path_or_name: str) -> Path:
     if Path(path_or_name).is_dir():
         raise PgkitError(f"{path_or_name} is not the directory of a run: it has no config.toml")
     runs = [entry.parent.name for entry in RUNS.glob("*/config.toml")]
-    raise PgkitError(unknown("run", path_or_name, runs, or_else="the path of a run directory"))
+    raise PgkitError(unknown_name("run", path_or_name, runs, or_else="the path of a run directory"))

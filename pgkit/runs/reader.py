@@ -15,7 +15,7 @@ from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError
 from pgkit.logging import read_metrics
 from pgkit.runs import checkpoint
-from pgkit.tree import join
+from pgkit.tree import concat_members
 from pgkit.types import Params
 
 if TYPE_CHECKING:
@@ -92,5 +92,5 @@ def saved_members(directory: Path, best: bool = False) -> tuple[list[TrainConfig
     saved = checkpoint.load(place / checkpoint.BEST) if best else checkpoint.load_latest(place)
     configs = read_settings(directory, saved["labels"])
     trees = [(part["params"], part["obs_stats"]) for part in parts_of(saved)]
-    params, obs_stats = join(trees, [part["members"] for part in parts_of(saved)])
+    params, obs_stats = concat_members(trees, [part["members"] for part in parts_of(saved)])
     return configs, params, obs_stats

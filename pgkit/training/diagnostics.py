@@ -9,7 +9,7 @@ from pgkit import optim
 from pgkit.losses import explained_variance
 from pgkit.nn.policy import Policy
 from pgkit.training.extra_args import Batches, kl_of_update, take_batches
-from pgkit.tree import join_pieces, select, take_tree
+from pgkit.tree import concat_members, select_members, take_tree
 from pgkit.types import Params
 
 NETWORKS = ("actor", "critic", "trunk")
@@ -32,7 +32,7 @@ def of_policy(
         ``(P,)`` each, NaN for the other members.
     """
     size = len(next(iter(before.values())))
-    batches = [(rows, batch.packed()) for rows, batch in batches]
+    batches = [(rows, batch.without_padding()) for rows, batch in batches]
     if len(members) == size:
         return _of_all(policy, batches, before, after)
     rows = torch.tensor(members, device=batches[0][1].obs.device)
@@ -42,12 +42,14 @@ def of_policy(
 
 def _of_all(policy: Policy, batches: Batches, before: Params, after: Params) -> dict[str, Tensor]:
     explained = [
-        explained_variance(policy.value(select(before, rows), batch.obs, batch.tapes), batch.target, batch.valid)
+        explained_variance(
+            policy.value(select_members(before, rows), batch.obs, batch.tapes), batch.target, batch.valid
+        )
         for rows, batch in batches
     ]
     return {
         "policy/approx_kl": kl_of_update(policy, batches, before, after),
-        "value/explained_variance": join_pieces(explained, [rows for rows, _ in batches]),
+        "value/explained_variance": concat_members(explained, [rows for rows, _ in batches]),
     }
 
 

@@ -11,7 +11,7 @@ from pgkit.envs.base import Environments
 from pgkit.rollouts.evaluate import Episodes, EvalKey, evaluate_policy
 from pgkit.training.captured import Snapshots
 from pgkit.training.population import Population, build_envs
-from pgkit.tree import join, select, take_tree
+from pgkit.tree import concat_members, select_members, take_tree
 from pgkit.types import Params
 
 EVALUATED_AT_ONCE = 16  # members whose evaluation environments exist side by side
@@ -73,7 +73,7 @@ class Evaluator:
         here, now = torch.tensor([row], device=self.device), Snapshots(population.env_steps, population.params)
         then = aside or now
         whole = (then.params, population.collector.obs_stats, then.env_steps)
-        params, obs_stats, steps = select(whole, here)
+        params, obs_stats, steps = select_members(whole, here)
         member = int(population.members[row])
         self.waiting.append(Snapshot(member, point, float(steps), float("nan"), params, obs_stats))
 
@@ -87,7 +87,7 @@ class Evaluator:
         if not waiting:
             return []
         order = [torch.tensor([index]) for index in range(len(waiting))]
-        params, obs_stats = join([(s.params, s.obs_stats) for s in waiting], order)
+        params, obs_stats = concat_members([(s.params, s.obs_stats) for s in waiting], order)
         players = [EvalKey(self.configs[s.member].seed, s.point) for s in waiting]
         played = self.play(params, obs_stats, players, self.settings.episodes, "evaluation")
         rows = zip(waiting, played.returns, played.lengths, strict=True)
@@ -176,7 +176,7 @@ def _stacked(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
     """Snapshots as one tree, a row each."""
     order = [torch.tensor([index]) for index in range(len(snapshots))]
     trees = [(snapshot.params, snapshot.obs_stats) for snapshot in snapshots]
-    params, obs_stats = join(trees, order) if trees else ({}, {})
+    params, obs_stats = concat_members(trees, order) if trees else ({}, {})
     score = torch.tensor([snapshot.score for snapshot in snapshots], dtype=torch.float64)
     return _numbers(snapshots) | {"score": score, "params": params, "obs_stats": obs_stats}
 

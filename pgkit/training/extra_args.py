@@ -13,10 +13,10 @@ from pgkit.losses import masked_mean
 from pgkit.nn.policy import Policy
 from pgkit.optim.natural_gradient import FisherVectorProduct
 from pgkit.training.population import Population
-from pgkit.tree import Rows, join_pieces, select, take_tree
+from pgkit.tree import MemberRows, concat_members, select_members, take_tree
 from pgkit.types import Batch, Params
 
-Batches = Sequence[tuple[Rows, Batch]]
+Batches = Sequence[tuple[MemberRows, Batch]]
 """The batches of an update, those of some members each: every member is in exactly one."""
 
 
@@ -50,11 +50,11 @@ def kl_of_update(policy: Policy, batches: Batches, before: Params, after: Params
     """Mean KL(old || new) of the policy over the samples of an update, ``(P,)``."""
     parts = []
     for rows, batch in batches:
-        old, new = select(before, rows), select(after, rows)
-        batch = batch.packed()
+        old, new = select_members(before, rows), select_members(after, rows)
+        batch = batch.without_padding()
         kl = policy.head.kl(policy.outputs(old, batch.obs, batch.tapes), policy.outputs(new, batch.obs))
         parts.append(masked_mean(kl, batch.valid))
-    return join_pieces(parts, [rows for rows, _ in batches])
+    return concat_members(parts, [rows for rows, _ in batches])
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Fisher:
     def __call__(self, vector: Params) -> Params:
         """F v, leaves ``(P, ...)`` as those of ``vector``."""
         rows = [rows for rows, _ in self.batches]
-        parts = [product(select(vector, own)) for own, product in zip(rows, self._products, strict=True)]
-        return join_pieces(parts, rows)
+        parts = [product(select_members(vector, own)) for own, product in zip(rows, self._products, strict=True)]
+        return concat_members(parts, rows)
 
     def take(self, members: Tensor) -> "Fisher":
         """That of some members (int64 ``(M,)``), in that order."""
@@ -87,7 +87,7 @@ class Fisher:
     @cached_property
     def _products(self) -> list[FisherVectorProduct]:
         """One for each batch; made when first asked for, after all taking."""
-        return [self._product(select(self.params, rows), batch) for rows, batch in self.batches]
+        return [self._product(select_members(self.params, rows), batch) for rows, batch in self.batches]
 
     def _product(self, params: Params, batch: Batch) -> FisherVectorProduct:
         of_policy = {name: leaf for name, leaf in params.items() if not name.startswith("critic.")}

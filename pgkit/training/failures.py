@@ -12,7 +12,7 @@ from pgkit.errors import PgkitError
 from pgkit.nn.policy import Policy
 from pgkit.training.extra_args import Batches
 from pgkit.training.population import Population, UpdateTrace
-from pgkit.tree import select
+from pgkit.tree import select_members
 from pgkit.types import Batch, Params, Rollout
 
 
@@ -89,7 +89,7 @@ def _all_bad(
         for p in here:
             yield from _acting(piece.raw, p)
             yield from _scaled(piece.rollout, p)
-            yield from _learning(policy, select(evidence.params, torch.tensor([row])), batch, p)
+            yield from _learning(policy, select_members(evidence.params, torch.tensor([row])), batch, p)
     loss, *parts = shown
     for name in (*parts, loss):
         yield from _bad(name, shown[name][row])

@@ -16,7 +16,7 @@ from pgkit.training.extra_args import Batches
 from pgkit.training.monitor import Monitor
 from pgkit.training.population import Population, UpdateTrace, take_config
 from pgkit.training.result import TrainResult
-from pgkit.tree import join_pieces, select
+from pgkit.tree import concat_members, select_members
 from pgkit.types import Batch, Params
 
 
@@ -133,7 +133,7 @@ def optimize(
 @torch.no_grad()
 def targets(population: Population, piece: MemberRollout) -> Batch:
     """What the agent makes of a rollout."""
-    params, config = select(population.params, piece.rows), take_config(population.agent_config, piece.rows)
+    params, config = select_members(population.params, piece.rows), take_config(population.agent_config, piece.rows)
     return population.agent.targets(population.policy, params, piece.rollout, config)
 
 
@@ -144,14 +144,16 @@ def gradient(population: Population, batches: Batches) -> tuple[Tensor, Params, 
     """
     parts = []
     for rows, batch in batches:
-        leaves = {name: leaf.detach().requires_grad_() for name, leaf in select(population.params, rows).items()}
+        leaves = {
+            name: leaf.detach().requires_grad_() for name, leaf in select_members(population.params, rows).items()
+        }
         config = take_config(population.agent_config, rows)
         loss, metrics = population.agent.loss(population.policy, leaves, batch, config)
         of_each = torch.ones_like(loss)
         grads = torch.autograd.grad(loss, list(leaves.values()), of_each, materialize_grads=True)
         detached = {tag: metric.detach() for tag, metric in metrics.items()}
         parts.append((loss.detach(), dict(zip(leaves, grads, strict=True)), detached))
-    return join_pieces(parts, [rows for rows, _ in batches])
+    return concat_members(parts, [rows for rows, _ in batches])
 
 
 def retire(population: Population, monitor: Monitor) -> Population:

@@ -15,7 +15,7 @@ from pgkit.training.evaluator import Evaluator, packed, unpacked
 from pgkit.training.population import Population
 from pgkit.training.result import TrainResult, evaluation_row
 from pgkit.training.schedule import StepSchedule
-from pgkit.tree import join
+from pgkit.tree import concat_members
 
 CHECKPOINT_SECONDS = 300.0  # at least so often, beside the evenly spaced ones
 
@@ -182,7 +182,7 @@ class Monitor:
         parts = [part for part in self.parts if part.size]
         rows = [part.members for part in parts]
         trees = [(part.params, part.collector.obs_stats, part.alive, part.env_steps) for part in parts]
-        params, obs_stats, alive, env_steps = join(trees, rows)
+        params, obs_stats, alive, env_steps = concat_members(trees, rows)
         settings = self.configs[0].evaluation
         players = [EvalKey(config.seed, 0) for config in self.configs]
         episodes = self._evaluator.play(params, obs_stats, players, settings.final_episodes, "report")

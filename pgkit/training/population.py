@@ -23,7 +23,7 @@ from pgkit.rollouts.collector import Collector, Normalization
 from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.seeding import stream_seed
 from pgkit.system.cpu import configure_cpu
-from pgkit.tree import Rows, select, take_tree
+from pgkit.tree import MemberRows, select_members, take_tree
 from pgkit.types import Batch, Params
 
 
@@ -39,7 +39,7 @@ class UpdateTrace(NamedTuple):
     """
 
     pieces: Sequence[MemberRollout]
-    batches: Sequence[tuple[Rows, Batch]]
+    batches: Sequence[tuple[MemberRows, Batch]]
     params: Params
     obs_stats: dict[str, Tensor]
     largest: Tensor
@@ -240,9 +240,9 @@ def build_policy(config: TrainConfig, info: EnvInfo) -> Policy:
     )
 
 
-def take_config(config: Any, rows: Rows) -> Any:
+def take_config(config: Any, rows: MemberRows) -> Any:
     """An agent's settings for the members at these rows."""
-    return config if rows is None else config.model_copy(update=select(tensors_of(config), rows))
+    return config if rows is None else config.model_copy(update=select_members(tensors_of(config), rows))
 
 
 def tensors_of(config: BaseModel) -> dict[str, Tensor]:

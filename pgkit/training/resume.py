@@ -19,7 +19,7 @@ from pgkit import optim
 from pgkit.config.load import to_toml
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.replay import NotReproduced
-from pgkit.errors import PgkitError, show, unknown
+from pgkit.errors import PgkitError, format_value, unknown_name
 from pgkit.logging.parquet import write_metrics
 from pgkit.optim.partition import of_one_member
 from pgkit.runs import checkpoint, provenance
@@ -148,14 +148,15 @@ def differences(saved: Mapping[str, Any], configs: Sequence[TrainConfig]) -> lis
     """In what code, versions, machine and configuration are not those of the checkpoint, one line each."""
     here = provenance.origin()
     found = [
-        f"{what} was {show(before)} when the checkpoint was written, and is {show(here.get(what))}"
+        f"{what} was {format_value(before)} when the checkpoint was written, and is {format_value(here.get(what))}"
         for what, before in saved["origin"].items()
         if here.get(what) != before
     ]
     for config, text in zip(configs, saved["configs"], strict=True):
         before, now = (flat(tomllib.loads(toml)) for toml in (text, to_toml(config)))
         found += [
-            f"{key} was {show(before.get(key))} when the checkpoint was written, and is {show(now.get(key))}"
+            f"{key} was {format_value(before.get(key))} when the checkpoint was written, "
+            f"and is {format_value(now.get(key))}"
             for key in sorted(before.keys() | now.keys())
             if before.get(key) != now.get(key) and key not in WITHOUT_EFFECT
         ]
@@ -170,7 +171,7 @@ def take_out(directory: Path, label: str, out: Path) -> None:
     """
     path, saved = read(directory)
     if label not in saved["labels"]:
-        raise PgkitError(unknown("member", label, saved["labels"]))
+        raise PgkitError(unknown_name("member", label, saved["labels"]))
     member = saved["labels"].index(label)
     configs = read_settings(directory, saved["labels"])
     config, rows = configs[member], rows_until(directory, saved)

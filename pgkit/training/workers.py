@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pgkit.config.members import check_population
 from pgkit.config.schema import TrainConfig
-from pgkit.errors import PgkitError, one_line
+from pgkit.errors import PgkitError, format_error
 from pgkit.runs.checkpoint import plain
 from pgkit.runs.provenance import cpu_seconds
 from pgkit.system import processes
@@ -276,7 +276,7 @@ def _portable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        error = RuntimeError(one_line(error))
+        error = RuntimeError(format_error(error))
     if not isinstance(error, PgkitError):
         error.add_note(f"in the process of a slice:\n{text}")
     return error

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pgkit.returns import (
-    Ends,
+    EpisodeEnds,
     discount_from_start,
     full_return,
     gae,
@@ -27,10 +27,10 @@ def strip(*numbers: float) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64).view(-1, 1, 1)
 
 
-def flags(rows: str) -> Ends:
+def flags(rows: str) -> EpisodeEnds:
     """One letter per row: ``-`` step, ``x`` terminated, ``c`` truncated, ``b`` both, ``.`` none (valid False)."""
     masks = [torch.tensor([row in letters for row in rows]).view(-1, 1, 1) for letters in ("xb", "cb", "-xcb")]
-    return Ends(*masks)
+    return EpisodeEnds(*masks)
 
 
 # Three episodes under NEXT_STEP autoreset: terminated, reset row, truncated, reset row, cut by the rollout's end.
@@ -137,7 +137,7 @@ def test_what_is_not_valid_and_the_value_of_the_end_may_be_anything(worthless: f
 
 
 def test_members_have_their_own_gamma_and_lam():
-    ends = Ends(*(mask.expand(-1, 2, 1) for mask in flags("--x")))
+    ends = EpisodeEnds(*(mask.expand(-1, 2, 1) for mask in flags("--x")))
     reward, zero = strip(1, 2, 4).expand(-1, 2, 1), torch.zeros(3, 2, 1, dtype=torch.float64)
     gamma, lam = torch.tensor([0.5, 1.0]), torch.tensor([1.0, 0.5])
     assert reward_to_go(reward, zero, ends, gamma)[:, :, 0].T.tolist() == [[3, 4, 4], [7, 6, 4]]
@@ -158,7 +158,7 @@ def test_baselines_of_a_lone_environment():
     assert leave_one_out_baseline(returns, valid).item() == 0
 
 
-Target = Callable[[Tensor, Tensor, Tensor, Ends, float], Tensor]
+Target = Callable[[Tensor, Tensor, Tensor, EpisodeEnds, float], Tensor]
 TARGETS: dict[str, Target] = {
     "gae(0.95)": lambda r, v, nv, ends, gamma: gae(r, v, nv, ends, gamma, 0.95) + v,
     "gae(1)": lambda r, v, nv, ends, gamma: gae(r, v, nv, ends, gamma, 1.0) + v,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pgkit.returns import (
-    Ends,
+    EpisodeEnds,
     discount_from_start,
     full_return,
     gae,
@@ -20,7 +20,7 @@ from pgkit.returns import (
 )
 
 T, P, N = 13, 5, 3
-Example = tuple[Tensor, Tensor, Tensor, Ends]  # reward, value, next_value, ends
+Example = tuple[Tensor, Tensor, Tensor, EpisodeEnds]  # reward, value, next_value, ends
 
 
 def strips(size: tuple[int, int, int] = (T, P, N), seed: int = 0) -> Example:
@@ -35,7 +35,7 @@ def strips(size: tuple[int, int, int] = (T, P, N), seed: int = 0) -> Example:
         terminated, truncated = valid & (draw < 0.15), valid & (draw > 0.9)
         over = terminated | truncated
         rows.append((terminated, truncated, valid))
-    ends = Ends(*(torch.stack(column) for column in zip(*rows, strict=True)))
+    ends = EpisodeEnds(*(torch.stack(column) for column in zip(*rows, strict=True)))
     value = torch.randn(steps + 1, *shape, generator=generator)
     return torch.randn(size, generator=generator), value[:-1], value[1:], ends
 
@@ -82,7 +82,7 @@ def test_gae_is_the_exponential_average_of_n_step_returns(lam: float):
     """``A = (1 - lam) sum_n lam^{n-1} (G^n - V)``: the definition in eq. 16 of the paper, on one endless episode."""
     reward, value, next_value, ends = strips((6, 1, 1))
     never = torch.zeros_like(ends.valid)
-    ends = Ends(never, never, ~never)
+    ends = EpisodeEnds(never, never, ~never)
     returns = [n_step(reward, next_value, ends, 0.9, n)[0] for n in range(1, 7)]
     average = sum((1 - lam) * lam ** (n - 1) * returns[n - 1] for n in range(1, 6)) + lam**5 * returns[5]
     torch.testing.assert_close(gae(reward, value, next_value, ends, 0.9, lam)[0], average - value[0])
@@ -100,7 +100,7 @@ def test_full_return_is_that_of_the_first_step(example: Example):
 
 def test_rewards_weighed_from_the_start_add_up_to_the_full_return(example: Example):
     reward, _, next_value, ends = example
-    ends = Ends(*(mask.clone() for mask in ends))
+    ends = EpisodeEnds(*(mask.clone() for mask in ends))
     ends.terminated[ends.truncated] = True
     factor = discount_from_start(ends, GAMMA, torch.float64)
     full = full_return(reward, torch.zeros_like(next_value), ends, GAMMA)
@@ -162,7 +162,7 @@ def test_normalised_advantages_have_mean_zero_and_deviation_one():
     assert torch.equal(constant, torch.zeros(1, 8))  # no division by zero
 
 
-Function = Callable[[Tensor, Tensor, Tensor, Ends, float | Tensor, float | Tensor], Tensor]
+Function = Callable[[Tensor, Tensor, Tensor, EpisodeEnds, float | Tensor, float | Tensor], Tensor]
 
 
 def normalized(reward: Tensor, valid: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ def test_a_member_gets_the_bits_that_it_gets_alone_with_floats(name: str, size: 
     together = FUNCTIONS[name](reward, value, next_value, ends, gamma, lam)
     for k in range(size[1]):
         own = [x[:, k : k + 1] for x in (reward, value, next_value)]
-        alone_ends = Ends(*(mask[:, k : k + 1] for mask in ends))
+        alone_ends = EpisodeEnds(*(mask[:, k : k + 1] for mask in ends))
         alone = FUNCTIONS[name](*own, alone_ends, float(gamma[k]), float(lam[k]))
         assert torch.equal(together[:, k], alone[:, 0])
         copied = FUNCTIONS[name](*(x.clone() for x in own), alone_ends, gamma[k : k + 1].double(), lam[k : k + 1])
@@ -207,7 +207,7 @@ def test_padding_with_idle_rows_changes_no_bit(name: str):
     reward, value, next_value, ends = strips()
     ends.terminated[-1] |= ends.valid[-1] & ~ends.truncated[-1]
     padded = [torch.cat([x, x.new_zeros(19, P, N)]) for x in (reward, value, next_value)]
-    padded_ends = Ends(*(torch.cat([mask, mask.new_zeros(19, P, N)]) for mask in ends))
+    padded_ends = EpisodeEnds(*(torch.cat([mask, mask.new_zeros(19, P, N)]) for mask in ends))
     result = FUNCTIONS[name](*padded, padded_ends, GAMMA, LAM)
     assert torch.equal(result[:T], FUNCTIONS[name](reward, value, next_value, ends, GAMMA, LAM))
     assert not result[T:].any()
@@ -235,7 +235,7 @@ def with_wrong(index: int, tensor: Callable[[Tensor], Tensor]) -> list[Tensor]:
 )
 def test_another_shape_is_refused(index: int, change: Callable[[Tensor], Tensor]):
     reward, value, next_value, *masks = with_wrong(index, change)
-    ends, calls = Ends(*masks), []
+    ends, calls = EpisodeEnds(*masks), []
     calls.append(lambda: gae(reward, value, next_value, ends, 0.9, 0.9))
     calls.append(lambda: td0(reward, value, next_value, ends, 0.9))
     if index != 1:
@@ -264,14 +264,14 @@ def test_ranks_that_agree_but_are_not_three_and_empty_rollouts_are_refused():
     reward, value, next_value, ends = strips()
     for cut in (lambda x: x[:, 0], lambda x: x[:0], lambda x: x[..., None]):
         with pytest.raises(ValueError, match=r"one shape \(T, P, N\) with T >= 1"):
-            gae(cut(reward), cut(value), cut(next_value), Ends(*map(cut, ends)), 0.9, 0.9)
+            gae(cut(reward), cut(value), cut(next_value), EpisodeEnds(*map(cut, ends)), 0.9, 0.9)
     with pytest.raises(ValueError, match=r"two tensors of one shape \(P, B\), got \(13, 5, 3\) and \(13, 5, 3\)"):
         normalize_advantage(reward, ends.valid)
     with pytest.raises(ValueError, match=r"two tensors of one shape \(P, B\), got \(13, 5\) and \(5,\)"):
         normalize_advantage(reward[..., 0], ends.valid[0, :, 0])
 
 
-@pytest.mark.parametrize("field", Ends._fields)
+@pytest.mark.parametrize("field", EpisodeEnds._fields)
 def test_masks_that_are_not_bool_are_refused(field: str):
     reward, value, next_value, ends = strips()  # ~ of the integer 1 is -2: it would pass for true
     ends = ends._replace(**{field: getattr(ends, field).long()})

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pgkit.losses import explained_variance, masked_mean
 from pgkit.returns import (
-    Ends,
+    EpisodeEnds,
     discount_from_start,
     full_return,
     gae,
@@ -52,7 +52,7 @@ class Example(NamedTuple):
     reward: Tensor
     value: Tensor
     next_value: Tensor
-    ends: Ends
+    ends: EpisodeEnds
     gamma: Tensor
     lam: Tensor
     n: int
@@ -107,7 +107,9 @@ def examples(draw: st.DrawFn) -> Example:
         valid = np.array(draw(st.lists(st.booleans(), min_size=count, max_size=count))).reshape(shape)
     else:
         valid = _valid(codes, mode)
-    ends = Ends(*map(torch.from_numpy, (np.isin(codes, [TERMINATED, BOTH]), np.isin(codes, [TRUNCATED, BOTH]), valid)))
+    ends = EpisodeEnds(
+        *map(torch.from_numpy, (np.isin(codes, [TERMINATED, BOTH]), np.isin(codes, [TRUNCATED, BOTH]), valid))
+    )
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     reward, value, next_value = (torch.from_numpy(rng.normal(0, 3, shape)) for _ in range(3))
     for x in (reward, value, next_value):

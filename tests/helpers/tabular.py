@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgkit.losses import policy_gradient_loss
-from pgkit.returns import Ends
+from pgkit.returns import EpisodeEnds
 from pgkit.types import Rollout
 
 Array = NDArray[np.float64]
@@ -174,7 +174,7 @@ class Population(NamedTuple):
     action: Tensor
     reward: Tensor
     next_state: Tensor
-    ends: Ends
+    ends: EpisodeEnds
 
     def values(self, of_state: Array, of_end: float = float("nan")) -> tuple[Tensor, Tensor]:
         """``value`` and ``next_value``; the end's is NaN, because nobody may use it."""
@@ -194,7 +194,7 @@ def jointly(strips: Strips, count: int = 1) -> Population:
     total = len(strips.probability)
     chosen = torch.cartesian_prod(*[torch.arange(total)] * count).view(-1, count)
     columns = [column[:, chosen] for column in strips[1:]]
-    return Population(strips.probability[chosen].prod(1), *columns[:4], Ends(*columns[4:]))
+    return Population(strips.probability[chosen].prod(1), *columns[:4], EpisodeEnds(*columns[4:]))
 
 
 def expected_gradient(theta: Array, population: Population, advantage: Tensor) -> Array:

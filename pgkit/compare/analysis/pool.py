@@ -14,7 +14,7 @@ import pandas as pd
 
 from pgkit.compare.execution.store import Store, check_same_origin, read_json
 from pgkit.compare.plan.plan import KEYS, Plan
-from pgkit.errors import PgkitError, show
+from pgkit.errors import PgkitError, format_value
 
 OF_CASES = ("agents", "environments", "cases")
 OF_ARMS = ("arms", "spaces", "settings")
@@ -109,7 +109,7 @@ def _inner(key: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> str
     while isinstance(own, dict) and isinstance(other, dict):
         inner = next(k for k in own | other if own.get(k) != other.get(k))
         key, own, other = f"{key}.{inner}", own.get(inner), other.get(inner)
-    shown = show(own), show(other)
+    shown = format_value(own), format_value(other)
     return f"{key} ({shown[0]} and {shown[1]})" if max(map(len, shown)) <= SHORT else key
 
 

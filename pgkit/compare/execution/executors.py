@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pgkit.compare.execution.worker import Row, run_chunk
 from pgkit.config.schema import TrainConfig
-from pgkit.errors import PgkitError, one_line
+from pgkit.errors import PgkitError, format_error
 from pgkit.system import processes
 
 
@@ -106,7 +106,7 @@ def _work(connection: Connection, configs: Sequence[TrainConfig]) -> None:
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
-        connection.send(("failed", one_line(error)))
+        connection.send(("failed", format_error(error)))
 
 
 class RayExecutor:
@@ -158,9 +158,9 @@ class RayExecutor:
         try:
             return Event(chunk, "done", self._ray.get(reference))
         except self._ray.exceptions.RayTaskError as error:
-            return Event(chunk, "failed", one_line(error.cause))
+            return Event(chunk, "failed", format_error(error.cause))
         except self._ray.exceptions.RayError as error:
-            return Event(chunk, "failed", one_line(error))
+            return Event(chunk, "failed", format_error(error))
 
 
 def _check_reachable(address: str, timeout: float = 5.0) -> None:

@@ -18,7 +18,7 @@ from pgkit.config import registry
 from pgkit.config.load import parse_config, read_table, to_table
 from pgkit.config.overrides import Overrides, apply_overrides, split_overrides
 from pgkit.config.schema import TrainConfig, check_optimizer_tables
-from pgkit.errors import PgkitError, explain, show, unknown
+from pgkit.errors import PgkitError, explain_validation_error, format_value, unknown_name
 from pgkit.optim.registry import AROUND
 
 FORMAT = 1
@@ -245,12 +245,12 @@ def make_plan(table: Mapping[str, Any], last: Mapping[str, Any] | None = None, s
     try:
         config = ComparisonConfig.model_validate(own)
     except ValidationError as error:
-        raise PgkitError(f"{source}: {explain(error, ComparisonConfig)}") from None
+        raise PgkitError(f"{source}: {explain_validation_error(error, ComparisonConfig)}") from None
     tier = TIERS[config.tier]
     tuning = _seed_list(config.tuning_seeds, tier.tuning, start=0)
     evaluation = _seed_list(config.evaluation_seeds, tier.evaluation, start=1000)
     if common := sorted(set(tuning) & set(evaluation)):
-        raise PgkitError(f"tuning_seeds and evaluation_seeds must not overlap, both have {show(common)}")
+        raise PgkitError(f"tuning_seeds and evaluation_seeds must not overlap, both have {format_value(common)}")
     arms, around = _arms(config.optimizers), _around(config.optimizer)
     rates = config.learning_rates or tier.rates
     tuned = _spaces(config, arms, rates) if config.track == "all tuned" else {}
@@ -294,7 +294,7 @@ TRAINING_KEYS = tuple(key for key in TrainConfig.model_fields if key not in ("na
 def _check_training_keys(table: Mapping[str, Any], source: str) -> None:
     for key in table:
         if key not in TRAINING_KEYS:
-            raise PgkitError(f"{source}: {unknown('key', key, {*ComparisonConfig.model_fields, *TRAINING_KEYS})}")
+            raise PgkitError(f"{source}: {unknown_name('key', key, {*ComparisonConfig.model_fields, *TRAINING_KEYS})}")
 
 
 def _seed_list(declared: int | tuple[int, ...] | None, count: int, start: int) -> tuple[int, ...]:
@@ -310,7 +310,7 @@ def _arms(declared: Sequence[str | Mapping[str, Any]]) -> dict[str, dict[str, An
         settings = {"name": entry} if isinstance(entry, str) else dict(entry)
         check_optimizer_tables(settings, f"optimizers[{number}]")
         if not isinstance(settings.get("label", ""), str):
-            raise PgkitError(f"optimizers[{number}].label must be a text, got {show(settings['label'])}")
+            raise PgkitError(f"optimizers[{number}].label must be a text, got {format_value(settings['label'])}")
         label = settings.pop("label", None) or str(settings.get("name", "")).rpartition(":")[2]
         if label in arms:
             raise PgkitError(f"optimizers: {label!r} comes twice; give one of them another label")
@@ -329,7 +329,7 @@ def _spaces(
 ) -> dict[str, dict[str, Range]]:
     """What is tuned of each arm, by label."""
     if unknown_arms := [label for label in config.spaces if label not in arms]:
-        raise PgkitError(f"spaces: {unknown('arm', unknown_arms[0], arms)}")
+        raise PgkitError(f"spaces: {unknown_name('arm', unknown_arms[0], arms)}")
     found = {}
     for entry, (label, arm) in zip(config.optimizers, arms.items(), strict=True):
         stated = set() if isinstance(entry, str) else set(entry)

@@ -8,7 +8,7 @@ from pydantic_core.core_schema import ValidationInfo
 
 from pgkit.compare.plan.search_space import MOST_SETTINGS, Range
 from pgkit.config.schema import Model, Name, check_seeds
-from pgkit.errors import PgkitError, show
+from pgkit.errors import PgkitError, format_value
 
 
 class Tier(NamedTuple):
@@ -103,7 +103,9 @@ class ComparisonConfig(Model):
     @classmethod
     def _learning_rates(cls, rates: tuple[float, ...] | None) -> tuple[float, ...] | None:
         if rates is not None and not (rates and rates[0] > 0 and all(a < b for a, b in pairwise(rates))):
-            raise PgkitError(f"learning_rates must be at least one number > 0, ascending, got {show(list(rates))}")
+            raise PgkitError(
+                f"learning_rates must be at least one number > 0, ascending, got {format_value(list(rates))}"
+            )
         return rates
 
     @field_validator("tuning_seeds", "evaluation_seeds", mode="before")

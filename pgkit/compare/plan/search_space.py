@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import model_validator
 
 from pgkit.config.schema import Model
-from pgkit.errors import PgkitError, show, unknown
+from pgkit.errors import PgkitError, format_value, unknown_name
 
 MOST_SETTINGS = 4096
 MOST_DIMENSIONS = 16
@@ -48,11 +48,13 @@ class Range(Model):
     @model_validator(mode="after")
     def _ends(self) -> "Range":
         if not self.low < self.high:
-            raise PgkitError(f"a range's low must be below its high, got {show(self.low)} and {show(self.high)}")
+            raise PgkitError(
+                f"a range's low must be below its high, got {format_value(self.low)} and {format_value(self.high)}"
+            )
         if self.scale == "log" and self.low <= 0:
-            raise PgkitError(f'a range with scale "log" must have low > 0, got {show(self.low)}')
+            raise PgkitError(f'a range with scale "log" must have low > 0, got {format_value(self.low)}')
         if self.scale == "1-x log" and self.high >= 1:
-            raise PgkitError(f'a range with scale "1-x log" must have high < 1, got {show(self.high)}')
+            raise PgkitError(f'a range with scale "1-x log" must have high < 1, got {format_value(self.high)}')
         return self
 
     def at(self, place: float) -> float:
@@ -109,13 +111,15 @@ def space_of(
     """
     for key in own:
         if key not in defaults:
-            raise PgkitError(f"spaces.{label}: {unknown('hyperparameter', key, defaults)}")
+            raise PgkitError(f"spaces.{label}: {unknown_name('hyperparameter', key, defaults)}")
         if key in stated:
             raise PgkitError(f"spaces.{label}.{key}: optimizers states a value of it: give a value or a range")
         if isinstance(defaults[key], bool) or not isinstance(defaults[key], int | float | None):
-            raise PgkitError(f"spaces.{label}.{key}: {key} is no single number, its default is {show(defaults[key])}")
+            raise PgkitError(
+                f"spaces.{label}.{key}: {key} is no single number, its default is {format_value(defaults[key])}"
+            )
     if "lr" not in own and len(rates) < 2:
-        raise PgkitError(f"learning_rates = {show(list(rates))} span no range of learning rates")
+        raise PgkitError(f"learning_rates = {format_value(list(rates))} span no range of learning rates")
     found = {"lr": own["lr"] if "lr" in own else Range(low=rates[0], high=rates[-1])}
     for key, default in defaults.items():
         if key in own or (key in RANGES and default and key not in stated):
