@@ -99,7 +99,7 @@ class Captured:
     def end(self, phase: str) -> None:
         """A phase is over, of an update that may be being captured."""
         if self.capture is not None and self.program is None:
-            self.ends.append((phase, len(self.capture.steps)))
+            self.ends.append((phase, len(self.capture.instructions)))
 
     def phases(self, seconds: float) -> Counter[str]:
         """Time spent in stretches by phase: programs of the first phases alone differ by what the next one takes."""
@@ -109,8 +109,8 @@ class Captured:
 
         taken = [0.0]
         for _, end in self.ends:
-            taken.append(seconds_of(Graph(self.capture.steps[:end], *self.program)))
-        of_all = seconds_of(Graph(self.capture.steps, *self.program))
+            taken.append(seconds_of(Graph(self.capture.instructions[:end], *self.program)))
+        of_all = seconds_of(Graph(self.capture.instructions, *self.program))
         shares = {phase: after - before for (phase, _), after, before in zip(self.ends, taken[1:], taken, strict=False)}
         shares["the rest"] = of_all - taken[-1]
         return Counter({phase: seconds * share / of_all for phase, share in shares.items()})
@@ -170,8 +170,8 @@ def time_phases(populations: Sequence[Any], spent: Counter[str], captured: Captu
             captured.capture = captured.capture or self
 
     class KeptProgram(captured_module.Graph):
-        def __init__(self, steps: Any, *flags: Any) -> None:
-            super().__init__(steps, *flags)
+        def __init__(self, instructions: Any, *flags: Any) -> None:
+            super().__init__(instructions, *flags)
             captured.program = captured.program or flags
 
     captured_module.Capture, captured_module.Graph = CachedForward, KeptProgram  # type: ignore[misc]
@@ -255,7 +255,7 @@ def products(members: str, *how: str) -> None:
     with Capture() as capture:
         for a, b, _ in work:
             multiply(a, b)
-    program, nothing = Graph(capture.steps, on, off, on), MemberBuffers([], [], [], [])
+    program, nothing = Graph(capture.instructions, on, off, on), MemberBuffers([], [], [], [])
 
     def by_program() -> int:
         program.run(1, UPDATES, nothing, nothing)

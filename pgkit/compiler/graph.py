@@ -1,10 +1,11 @@
-"""Capturing on CPU: what Python does with tensors, once, becomes a program that can do it again without Python.
+"""Capture on CPU: what Python does with tensors once becomes a graph that repeats it without Python.
 
-As a CUDA graph, it repeats the same work in the same memory. It is made of calls of compiled functions, which leave a
-word here (:func:`pgkit.compiler.jit.record_calls`), and of operations of PyTorch that work element by element and are
-correctly
-rounded, so that a loop of pgkit's own gives the same bits. What is neither is refused. Numbers that Python reads past
-PyTorch (``tolist``, ``numpy``) are not seen here: who captures has to do something twice, and to compare.
+Like a CUDA graph, it repeats the same work in the same memory. It consists of calls of compiled functions, which
+announce themselves (:func:`pgkit.compiler.jit.record_calls`), and of element-wise operations of PyTorch that are
+correctly rounded, which loops of pgkit's own repeat with the same bits. Everything else is refused.
+
+Numbers that Python reads without PyTorch's knowledge (``tolist``, ``numpy``) are not noticed: they become constants of
+the graph. Whoever captures has to repeat something with other numbers, and to compare.
 """
 
 import ctypes
@@ -16,17 +17,19 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pgkit.compiler.graph_ops import (
-    _COMPARISONS,
-    _CONSTANT,
-    _COPIES,
-    _FREE,
-    _OF_FLAGS,
-    _OF_REALS,
+    COMPARISONS,
+    CONSTANTS,
+    COPIES,
+    FLOATS_ONLY,
+    NO_WORK,
     OPERATIONS,
-    ColumnType,
+    TAKES_BOOLEANS,
+    BufferEntry,
+    ElementwiseOp,
+    GraphArguments,
+    Instruction,
     NotCaptured,
-    Rows,
-    Step,
+    TensorType,
 )
 from pgkit.compiler.jit import record_calls
 from pgkit.compiler.lazy import lazy_kernel
@@ -35,23 +38,23 @@ _compile_graph = lazy_kernel("pgkit.compiler.graph_codegen:compile_graph")
 
 
 class Capture(TorchDispatchMode):
-    """A context: what happens to tensors inside is done, and written down.
+    """A context in which operations on tensors are executed and captured.
 
     Attributes:
-        steps: what was written down.
+        instructions: what was captured.
 
     Raises:
-        NotCaptured: inside, where that is impossible.
+        NotCaptured: inside the context, at an operation that cannot be captured.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.steps: list[Step] = []
-        self._recording = record_calls(self._call)
+        self.instructions: list[Instruction] = []
+        self._recording = record_calls(self._record_call)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # there is nothing to skip; PyTorch would import its compiler for that, which takes a second
+        return False  # True makes PyTorch import its own compiler, which takes a second, to skip what is not compiled
 
     def __enter__(self) -> "Capture":
         self._recording.__enter__()
@@ -62,62 +65,74 @@ class Capture(TorchDispatchMode):
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._recording.__exit__(*error)
 
+    # PyTorch calls this for every operation inside the context, below autograd: with the overload that was chosen,
+    # after broadcasting and type promotion were decided, but before anything is computed.
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        name, named = function.overloadpacket.__name__, kwargs or {}
-        result = function(*args, **named)
+        name = function.overloadpacket.__name__
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        # An operation in place (add_) returns the tensor that it wrote to, so it is captured as add into that tensor.
         plain = name.removesuffix("_") if name.endswith("_") and not name.startswith("_") else name
-        if plain in _FREE or not _tensors((args, named, result)):
-            self.steps.append(Step((), (), (args, result)))  # nothing to be done, but its memory stays
-        elif plain in _CONSTANT:
-            self._rows("copy", (result.clone(),), result)
+        if plain in NO_WORK or not _tensors((args, kwargs, result)):
+            self.instructions.append(Instruction((), (), (args, result)))
+        elif plain in CONSTANTS:
+            self._elementwise("copy", (result.clone(),), result)
         elif name in ("stack", "cat"):
             self._join(name, args, result)
         elif name == "all":
-            self._rows(name, _slices(args), result)
-        elif plain in _COPIES:
-            self._rows("copy", args[:1], result)
+            self._elementwise(name, _slices(args), result)
+        elif plain in COPIES:
+            self._elementwise("copy", args[:1], result)
         elif plain == "copy":
-            self._rows(plain, args[1:2], result)
-        elif plain in OPERATIONS and not {"alpha", "rounding_mode", "out"} & named.keys():
-            self._rows(plain, args, result)
+            self._elementwise(plain, args[1:2], result)
+        elif plain in OPERATIONS and not {"alpha", "rounding_mode", "out"} & kwargs.keys():
+            self._elementwise(plain, args, result)
         else:
             raise NotCaptured(f"{function} of {[tuple(x.shape) for x in _tensors(args)]}")
         return result
 
-    def _call(self, function: Any, arguments: Sequence[Any]) -> None:
-        words = (ctypes.cast(function, ctypes.c_void_p).value, *map(_word, arguments))
-        kinds = tuple(kind is ctypes.c_void_p for kind in function.argtypes)
-        self.steps.append(Step(kinds, words, (function, arguments)))  # type: ignore[arg-type] # an address, not None
+    def _record_call(self, function: Any, arguments: Sequence[Any]) -> None:
+        """A call of a compiled function, which repeats the call at the same address with the same arguments."""
+        address = ctypes.cast(function, ctypes.c_void_p).value
+        words = (address, *map(_word, arguments))
+        is_address = tuple(parameter is ctypes.c_void_p for parameter in function.argtypes)
+        self.instructions.append(Instruction(is_address, words, (function, arguments)))  # type: ignore[arg-type] # not None
 
     def _join(self, name: str, args: Sequence[Any], result: Tensor) -> None:
-        parts, dim = args[0], args[1] if len(args) > 1 else 0
+        """``stack`` and ``cat``: a copy of each part into its slice of the result."""
+        parts = args[0]
+        dim = args[1] if len(args) > 1 else 0
         lengths = [1 if name == "stack" else part.shape[dim] for part in parts]
-        for part, place in zip(parts, result.split(lengths, dim), strict=True):
-            self._rows("copy", (part,), place)
+        for part, slice_ in zip(parts, result.split(lengths, dim), strict=True):
+            self._elementwise("copy", (part,), slice_)
 
-    def _rows(self, name: str, args: Sequence[Any], result: Tensor) -> None:
+    def _elementwise(self, name: str, args: Sequence[Any], result: Tensor) -> None:
         inputs = _tensors(args)
-        kind = torch.result_type(*args[:2]) if name in _COMPARISONS else result.dtype
-        if torch.bool in (kind, result.dtype) and name not in _OF_FLAGS | _COMPARISONS:
-            raise NotCaptured(f"{name} of what is true or not")
-        if name in _OF_REALS and not kind.is_floating_point:
+        # Comparisons compute in the type that both sides are promoted to; all others in the type of their result.
+        compute_dtype = torch.result_type(*args[:2]) if name in COMPARISONS else result.dtype
+        if torch.bool in (compute_dtype, result.dtype) and name not in TAKES_BOOLEANS | COMPARISONS:
+            raise NotCaptured(f"{name} of booleans")
+        if name in FLOATS_ONLY and not compute_dtype.is_floating_point:
             raise NotCaptured(f"{name} of integers")
-        memory = [_memory(tensor, result.numel(), name) for tensor in inputs]
-        others = tuple(... if isinstance(arg, Tensor) else arg for arg in args)
-        form = Rows(name, others, kind, tuple(memory), _memory(result, result.numel(), name)[0], result.numel())
-        self.steps.append(Step(form, tuple(tensor.data_ptr() for tensor in (*inputs, result)), (args, result)))
+        size = result.numel()
+        input_types = tuple(_tensor_type(tensor, size, name) for tensor in inputs)
+        output, _ = _tensor_type(result, size, name)
+        arguments = tuple(... if isinstance(arg, Tensor) else arg for arg in args)
+        operation = ElementwiseOp(name, arguments, compute_dtype, input_types, output, size)
+        words = tuple(tensor.data_ptr() for tensor in (*inputs, result))
+        self.instructions.append(Instruction(operation, words, (args, result)))
 
 
-def _memory(tensor: Tensor, count: int, name: str) -> ColumnType:
-    if not tensor.is_cpu or not (tensor.is_contiguous() and tensor.numel() in (1, count)):
-        raise NotCaptured(f"{name} of a tensor {tuple(tensor.shape)} that is not one number behind the other")
-    return tensor.dtype, int(tensor.numel() == count)
+def _tensor_type(tensor: Tensor, size: int, name: str) -> TensorType:
+    if not tensor.is_cpu or not (tensor.is_contiguous() and tensor.numel() in (1, size)):
+        raise NotCaptured(f"{name} of a tensor {tuple(tensor.shape)} that is not contiguous")
+    return tensor.dtype, int(tensor.numel() == size)
 
 
 def _slices(args: Sequence[Any]) -> list[Tensor]:
-    """What a reduction along an axis is of."""
+    """The tensors that a reduction along one axis combines element by element."""
     if len(args) < 2 or not isinstance(args[1], int):
         raise NotCaptured("all along no axis, or several")
     return list(args[0].unbind(args[1]))
@@ -131,70 +146,107 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _word(argument: Any) -> int:
-    """An argument of a compiled function as 64 bits."""
+    """An argument of a compiled function as an integer of 64 bits."""
     if isinstance(argument, ctypes.Array):
         return ctypes.addressof(argument)
     return 0 if argument is None else int(argument)
 
 
 class MemberBuffers(NamedTuple):
-    """Tensors that go between many members and the memory of a program, a row each.
+    """Tensors of many members, and the memory of a graph, which has room for one member.
+
+    A graph works on one member at a time: it copies the member's row of each source into its workspace, works there,
+    and copies the workspace to the member's row of each target. So the memory that is worked on stays in the cache.
 
     Attributes:
-        sources: tensors ``(P, ...)`` that rows come from.
-        targets: where they go when all is done.
-        places: for each of them int64 ``(M,)``: which rows of it belong to the M members that the program is run for.
-        here: the same ``(1, ...)`` in the program's memory.
+        sources: tensors ``(P, ...)``, contiguous, that rows are read from.
+        targets: tensors ``(P, ...)``, contiguous, that rows are written to at the end.
+        rows: for each of them int64 ``(M,)``: the rows of the M members that the graph is run for.
+        workspace: for each of them the tensor ``(1, ...)`` that was captured.
     """
 
     sources: Sequence[Tensor]
     targets: Sequence[Tensor]
-    places: Sequence[Tensor]
-    here: Sequence[Tensor]
+    rows: Sequence[Tensor]
+    workspace: Sequence[Tensor]
 
     def table(self) -> Any:
-        """Five words for each tensor."""
-        columns = zip(self.sources, self.targets, self.here, self.places, strict=True)
-        words = [
-            (source.data_ptr(), target.data_ptr(), here.data_ptr(), here.numel() * here.element_size(), own.data_ptr())
-            for source, target, here, own in columns
+        """An array with a :class:`BufferEntry` for each tensor."""
+        columns = zip(self.sources, self.targets, self.workspace, self.rows, strict=True)
+        entries = [
+            BufferEntry(
+                source=source.data_ptr(),
+                target=target.data_ptr(),
+                workspace=workspace.data_ptr(),
+                row_bytes=workspace.numel() * workspace.element_size(),
+                rows=rows.data_ptr(),
+            )
+            for source, target, workspace, rows in columns
         ]
-        return _array([word for row in words for word in row])
+        return _array([word for entry in entries for word in entry])
+
+
+class GraphStatus(NamedTuple):
+    """What became of the members that a graph was run for.
+
+    Attributes:
+        updates: int64 ``(M,)``, updates that were made and ok.
+        ok: bool ``(M,)``, whether there was no update that was not ok. What is written of such a member is of no use.
+    """
+
+    updates: Tensor
+    ok: Tensor
 
 
 class Graph:
-    """What was captured, to be done again.
+    """A captured update, to be repeated.
 
     Args:
-        steps: see :class:`Capture`; the tensors in them stay where they are.
-        fine: bool ``(1,)``, which they write: whether to go on.
-        due: bool ``(1,)``, likewise: whether a copy is to be put aside.
-        more: bool ``(1,)``, likewise: whether that was not all.
+        instructions: of :class:`Capture`; the memory of the tensors in them is the graph's workspace.
+        ok: bool ``(1,)``, which the instructions write: whether the update succeeded.
+        snapshot_due: likewise: whether a snapshot of the member is to be taken after this update.
+        keep_going: likewise: whether another update may follow.
     """
 
-    def __init__(self, steps: Sequence[Step], fine: Tensor, due: Tensor, more: Tensor) -> None:
-        self._steps, self._flags = steps, (fine, due, more)
-        work = [step for step in steps if step.words]
-        self._words = _array([word for step in work for word in step.words])
-        self._run = _compile_graph(tuple(step.form for step in work))
+    def __init__(
+        self, instructions: Sequence[Instruction], ok: Tensor, snapshot_due: Tensor, keep_going: Tensor
+    ) -> None:
+        self._instructions = instructions  # they keep the memory alive
+        self._flags = (ok, snapshot_due, keep_going)
+        work = [instruction for instruction in instructions if instruction.words]
+        self._words = _array([word for instruction in work for word in instruction.words])
+        self._run = _compile_graph(tuple(instruction.operation for instruction in work))
 
-    def run(self, members: int, times: int, moves: MemberBuffers, aside: MemberBuffers) -> Tensor:
-        """Do it so many times, for one member after the other.
+    def run(self, members: int, max_updates: int, buffers: MemberBuffers, snapshots: MemberBuffers) -> GraphStatus:
+        """Make up to ``max_updates`` updates of one member after the other.
 
         Args:
             members: M.
-            times: how often, at most.
-            moves: what a member has, before and after.
-            aside: what is put aside of it whenever that is due.
+            max_updates: of each member.
+            buffers: the state of members, which is read before and written after their updates.
+            snapshots: tensors that are written whenever a snapshot is due.
 
         Returns:
-            int64 ``(M,)``: how often it was done; or ``-1 - n`` where it was fine n times, and then not: what is
-            written of such a member is of no use.
+            Status of each member; its updates end early at one that is not ok or that says not to keep going.
         """
-        done = torch.zeros(members, dtype=torch.int64)
-        arguments = [self._words, moves.table(), len(moves.here), aside.table(), len(aside.here)]
-        self._run(members, times, *arguments, *(flag.data_ptr() for flag in self._flags), done.data_ptr())
-        return done
+        status = GraphStatus(torch.zeros(members, dtype=torch.int64), torch.ones(members, dtype=torch.bool))
+        ok, snapshot_due, keep_going = self._flags
+        arguments = GraphArguments(
+            members=members,
+            max_updates=max_updates,
+            words=self._words,
+            buffers=buffers.table(),
+            buffer_count=len(buffers.workspace),
+            snapshots=snapshots.table(),
+            snapshot_count=len(snapshots.workspace),
+            ok=ok.data_ptr(),
+            snapshot_due=snapshot_due.data_ptr(),
+            keep_going=keep_going.data_ptr(),
+            updates=status.updates.data_ptr(),
+            all_ok=status.ok.data_ptr(),
+        )
+        self._run(*arguments)
+        return status
 
 
 def _array(words: Sequence[int]) -> Any:

@@ -1,100 +1,128 @@
-"""Programs of :mod:`pgkit.compiler.graph_ops`, written down for LLVM."""
+"""Code of captured graphs: one function that makes the updates of all members."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
 
 from pgkit.compiler.elementwise import Column, elementwise_loop
-from pgkit.compiler.graph_ops import OPERATIONS, Rows
-from pgkit.compiler.ir import INT, POINTER, function, loop
+from pgkit.compiler.graph_ops import OPERATIONS, BufferEntry, ElementwiseOp, GraphArguments
+from pgkit.compiler.ir import (
+    BYTE,
+    INT,
+    POINTER,
+    Index,
+    Variable,
+    define_function,
+    element_pointer,
+    for_range,
+    load,
+    store,
+)
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.tracer import IR_TYPES, TracedScalar
 
-BYTE, FLAG = ir.IntType(8), ir.IntType(1)
-WORDS = 5
-"""Of a tensor that moves: where it comes from, where it goes, where it is in the program, bytes of a row, places."""
+FLAG = ir.IntType(1)
+
+NextWord = Callable[[ir.Type], ir.Value]
+"""Gives the graph's next word as a value of the type that is asked for."""
 
 
-def compile_graph(forms: Sequence[Rows | tuple[bool, ...]]) -> Callable[..., None]:
-    """``program(M, times, words, moves, count, aside, count, *flags, done)``, see
-    :class:`pgkit.compiler.graph.Graph`."""
-    module = ir.Module()
-    kinds = [INT, INT, POINTER, POINTER, INT, POINTER, INT, *[POINTER] * 4]
-    builder, arguments = function(module, "program", kinds, alias=True)
-    members, times, words, moves, move_count, aside, aside_count, *flags, done = arguments
-    going = builder.alloca(FLAG)
-    with loop(builder, members) as member:
-        _move(builder, moves, move_count, member, inward=True)
-        builder.store(FLAG(1), going)
-        with loop(builder, times) as time, builder.if_then(builder.load(going, typ=FLAG)):
-            given = _words(builder, words)
-            for form in forms:
-                _rows(builder, form, given) if isinstance(form, Rows) else _call(builder, form, given)
-            fine, due, more = (builder.trunc(builder.load(flag, typ=BYTE), FLAG) for flag in flags)
-            builder.store(builder.and_(fine, more), going)
-            result = builder.select(fine, builder.add(time, INT(1)), builder.sub(INT(-1), time))
-            builder.store(result, builder.gep(done, [member], source_etype=INT))
-            with builder.if_then(builder.and_(fine, due)):
-                _move(builder, aside, aside_count, member, inward=False)
-        _move(builder, moves, move_count, member, inward=False)
+def compile_graph(operations: Sequence[ElementwiseOp | tuple[bool, ...]]) -> Callable[..., None]:
+    """Compile a graph with the signature :class:`GraphArguments`.
+
+    Args:
+        operations: of its instructions, in order.
+    """
+    builder, arguments = define_function(ir.Module(), "graph", GraphArguments, alias=True)
+    going = Variable(builder, FLAG)
+    buffers = arguments.buffers, arguments.buffer_count
+    snapshots = arguments.snapshots, arguments.snapshot_count
+    with for_range(builder, arguments.members) as member:
+        _copy_rows(builder, *buffers, member, into_workspace=True)
+        going.set(FLAG(1))
+        # A member that stops early runs through the rest of its loop without doing anything, which needs no jump out.
+        with for_range(builder, arguments.max_updates) as update, builder.if_then(going.get()):
+            next_word = _words(builder, arguments.words)
+            for operation in operations:
+                if isinstance(operation, ElementwiseOp):
+                    _elementwise(builder, operation, next_word)
+                else:
+                    _call(builder, operation, next_word)
+            ok, snapshot_due, keep_going = (
+                builder.trunc(load(builder, BYTE, flag, 0), FLAG)
+                for flag in (arguments.ok, arguments.snapshot_due, arguments.keep_going)
+            )
+            going.set(builder.and_(ok, keep_going))
+            store(builder, (update + 1).where(ok, update), arguments.updates, member)
+            store(builder, builder.zext(ok, BYTE), arguments.all_ok, member)
+            with builder.if_then(builder.and_(ok, snapshot_due)):
+                _copy_rows(builder, *snapshots, member, into_workspace=False)
+        _copy_rows(builder, *buffers, member, into_workspace=False)
     builder.ret_void()
     return compile_function(builder.function)
 
 
-def _words(builder: ir.IRBuilder, words: ir.Value) -> Iterator[Callable[[ir.Type], ir.Value]]:
-    """One word after the other, as the type that is asked for."""
-    place = 0
-    while True:
-        yield partial(_word, builder, words, INT(place))
-        place += 1
+def _words(builder: ir.IRBuilder, words: ir.Value) -> NextWord:
+    """The words of all instructions, one at each call."""
+    position = 0
+
+    def next_word(ir_type: ir.Type) -> ir.Value:
+        nonlocal position
+        value = builder.load(element_pointer(builder, words, INT, position), typ=ir_type)
+        position += 1
+        return value
+
+    return next_word
 
 
-def _word(builder: ir.IRBuilder, words: ir.Value, place: ir.Value, kind: ir.Type) -> ir.Value:
-    return builder.load(builder.gep(words, [place], source_etype=INT), typ=kind)
+def _elementwise(builder: ir.IRBuilder, operation: ElementwiseOp, next_word: NextWord) -> None:
+    """A loop over the elements of an operation of PyTorch."""
+    inputs = [Column(next_word(POINTER), IR_TYPES[dtype], stride) for dtype, stride in operation.inputs]
+    output = Column(next_word(POINTER), IR_TYPES[operation.output])
 
-
-def _rows(builder: ir.IRBuilder, form: Rows, given: Iterator[Callable[[ir.Type], ir.Value]]) -> None:
-    """An operation element by element."""
-    inputs = [Column(next(given)(POINTER), IR_TYPES[dtype], stride) for dtype, stride in form.inputs]
-    output = Column(next(given)(POINTER), IR_TYPES[form.output])
-
-    def operate(row: TracedScalar, *values: TracedScalar) -> list[TracedScalar]:
+    def compute(row: TracedScalar, *values: TracedScalar) -> list[TracedScalar]:
         tensors = iter(values)
-        whole = [next(tensors) if other is ... else other for other in form.others]
-        turned = [
-            value.to(form.kind)
-            if isinstance(value, TracedScalar) and not (form.name == "where" and place == 0)
-            else value
-            for place, value in enumerate(whole)
+        arguments = [next(tensors) if argument is ... else argument for argument in operation.arguments]
+        condition = arguments[:1] if operation.name == "where" else []  # which stays a boolean
+        converted = [
+            argument.to(operation.compute_dtype) if isinstance(argument, TracedScalar) else argument
+            for argument in arguments[len(condition) :]
         ]
-        return [OPERATIONS[form.name](*turned)]
+        return [OPERATIONS[operation.name](*condition, *converted)]
 
-    elementwise_loop(builder, INT(form.size), inputs, [output], operate)
-
-
-def _call(builder: ir.IRBuilder, pointers: Sequence[bool], given: Iterator[Callable[[ir.Type], ir.Value]]) -> None:
-    """A call of a compiled function."""
-    kinds: list[Any] = [POINTER if pointer else INT for pointer in pointers]
-    called = next(given)(ir.FunctionType(ir.VoidType(), kinds).as_pointer())
-    builder.call(called, [next(given)(kind) for kind in kinds])
+    elementwise_loop(builder, operation.size, inputs, [output], compute)
 
 
-def _move(builder: ir.IRBuilder, table: ir.Value, count: ir.Value, member: ir.Value, inward: bool) -> None:
-    """A member's rows of all tensors into the program's memory, or out of it."""
-    with loop(builder, count) as index:
-        first = builder.mul(index, INT(WORDS))
-        source, target, here, size, places = (
-            _word(builder, table, builder.add(first, INT(k)), INT if k == WORDS - 2 else POINTER) for k in range(WORDS)
+def _call(builder: ir.IRBuilder, is_address: Sequence[bool], next_word: NextWord) -> None:
+    """A call of a compiled function, whose address is a word, too."""
+    types: list[Any] = [POINTER if parameter else INT for parameter in is_address]
+    called = next_word(ir.FunctionType(ir.VoidType(), types).as_pointer())
+    builder.call(called, [next_word(ir_type) for ir_type in types])
+
+
+def _copy_rows(builder: ir.IRBuilder, table: ir.Value, count: Index, member: Index, into_workspace: bool) -> None:
+    """Copy a member's rows of all tensors of a table into the workspace, or from there to where they belong."""
+    with for_range(builder, count) as index:
+        entry = BufferEntry(
+            *(
+                load(builder, INT if name == "row_bytes" else POINTER, table, index * len(BufferEntry._fields) + field)
+                for field, name in enumerate(BufferEntry._fields)
+            )
         )
-        row = builder.load(builder.gep(places, [member], source_etype=INT), typ=INT)
-        there = builder.gep(source if inward else target, [builder.mul(row, size)], source_etype=BYTE)
-        _copy(builder, *((here, there) if inward else (there, here)), size)
+        row = Index(builder, load(builder, INT, entry.rows, member))
+        tensor = entry.source if into_workspace else entry.target
+        outside = element_pointer(builder, tensor, BYTE, row * entry.row_bytes)
+        if into_workspace:
+            _copy_bytes(builder, entry.workspace, outside, entry.row_bytes)
+        else:
+            _copy_bytes(builder, outside, entry.workspace, entry.row_bytes)
 
 
-def _copy(builder: ir.IRBuilder, target: ir.Value, source: ir.Value, size: ir.Value) -> None:
-    name, module = "llvm.memcpy.p0.p0.i64", builder.module
-    kinds = [POINTER, POINTER, INT, FLAG]
-    copy = module.globals.get(name) or ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
-    builder.call(copy, [target, source, size, FLAG(0)])
+def _copy_bytes(builder: ir.IRBuilder, target: ir.Value, source: ir.Value, size: ir.Value) -> None:
+    name = "llvm.memcpy.p0.p0.i64"
+    module = builder.module
+    types = [POINTER, POINTER, INT, FLAG]
+    copy = module.globals.get(name) or ir.Function(module, ir.FunctionType(ir.VoidType(), types), name)
+    is_volatile = FLAG(0)
+    builder.call(copy, [target, source, size, is_volatile])

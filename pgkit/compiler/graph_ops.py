@@ -1,4 +1,7 @@
-"""The PyTorch operations that a captured graph may contain."""
+"""The vocabulary of captured graphs: instructions, the PyTorch operations among them, and the compiled signature.
+
+Only operations that are correctly rounded are in it, so that pgkit's own loop computes the bits that PyTorch does.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import reduce
@@ -6,46 +9,99 @@ from typing import Any, NamedTuple
 
 import torch
 
-ColumnType = tuple[torch.dtype, int]
-"""Of a tensor: what its numbers are, and their stride; 0 of a single number for all elements."""
+from pgkit.compiler.signature import Address, Int64
+
+TensorType = tuple[torch.dtype, int]
+"""The dtype of a contiguous tensor, and its stride in numbers; 0 for a single number that stands for all elements."""
 
 
 class NotCaptured(Exception):
-    """Something happened that a program cannot do again."""
+    """An operation happened that a graph cannot repeat."""
 
 
-class Rows(NamedTuple):
-    """An operation element by element.
+class ElementwiseOp(NamedTuple):
+    """An operation of PyTorch, element by element.
 
     Attributes:
-        name: in ``OPERATIONS``.
-        others: its arguments; of tensors, ``...``.
-        kind: what the tensors' numbers are turned into before.
+        name: a key of ``OPERATIONS``.
+        arguments: Python numbers; ``...`` in place of each tensor.
+        compute_dtype: what the elements of the tensors are converted to first.
         inputs: the tensors.
-        output: what the results' numbers are.
-        size: how many.
+        output: dtype of the result.
+        size: number of elements.
     """
 
     name: str
-    others: tuple[Any, ...]
-    kind: torch.dtype
-    inputs: tuple[ColumnType, ...]
+    arguments: tuple[Any, ...]
+    compute_dtype: torch.dtype
+    inputs: tuple[TensorType, ...]
     output: torch.dtype
     size: int
 
 
-class Step(NamedTuple):
-    """One step of a program.
+class Instruction(NamedTuple):
+    """One instruction of a graph.
 
     Attributes:
-        form: an operation, or of a call the types of its arguments.
-        words: the addresses of inputs and output; of a call, that of the function and its arguments.
-        held: what has to stay for them to be valid.
+        operation: an operation of PyTorch; for a call of a compiled function, whether each parameter is an address.
+        words: integers of 64 bits: the addresses of inputs and output; for a call, those of the function, then its
+            arguments. They are data of the graph, not part of its code, so that graphs that differ in them share code.
+        keep_alive: objects whose memory the words point to.
     """
 
-    form: Rows | tuple[Any, ...]
+    operation: ElementwiseOp | tuple[bool, ...]
     words: tuple[int, ...]
-    held: Any
+    keep_alive: Any
+
+
+class GraphArguments(NamedTuple):
+    """Signature of a compiled graph, see :class:`pgkit.compiler.graph.Graph`.
+
+    Attributes:
+        members: M.
+        max_updates: updates of each member, at most.
+        words: those of all instructions, one after the other.
+        buffers: a table with a :class:`BufferEntry` for each tensor of members.
+        buffer_count: its length.
+        snapshots: likewise, of tensors that are written when a snapshot is due.
+        snapshot_count: its length.
+        ok: bool ``(1,)``, written by the instructions.
+        snapshot_due: likewise.
+        keep_going: likewise.
+        updates: int64 ``(M,)``, a result.
+        all_ok: bool ``(M,)``, a result.
+    """
+
+    members: Int64
+    max_updates: Int64
+    words: Address
+    buffers: Address
+    buffer_count: Int64
+    snapshots: Address
+    snapshot_count: Int64
+    ok: Address
+    snapshot_due: Address
+    keep_going: Address
+    updates: Address
+    all_ok: Address
+
+
+class BufferEntry(NamedTuple):
+    """Where the rows of one tensor are, as five words.
+
+    Attributes:
+        source: address of the tensor that rows are read from.
+        target: address of the tensor that rows are written to.
+        workspace: address of one row, in the memory that the instructions work on.
+        row_bytes: size of a row.
+        rows: address of int64 ``(M,)``, the row of each member.
+    """
+
+    source: int
+    target: int
+    workspace: int
+    row_bytes: int
+    rows: int
 
 
 OPERATIONS: Mapping[str, Callable[..., Any]] = {
@@ -60,8 +116,8 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "minimum": torch.minimum,
     "maximum": torch.maximum,
     "clamp": torch.clamp,
-    "clamp_min": lambda x, least: torch.clamp(x, min=least),
-    "clamp_max": lambda x, most: torch.clamp(x, max=most),
+    "clamp_min": lambda x, low: torch.clamp(x, min=low),
+    "clamp_max": lambda x, high: torch.clamp(x, max=high),
     "where": torch.where,
     "lt": lambda x, y: x < y,
     "le": lambda x, y: x <= y,
@@ -75,23 +131,28 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "all": lambda *flags: reduce(lambda x, y: x & y, flags),
     "copy": lambda x: x,
 }
-"""What can be captured of PyTorch, for one element (:mod:`pgkit.compiler.tracer`)."""
+"""The operations of PyTorch that can be captured, for one element (:mod:`pgkit.compiler.tracer`)."""
 
-_COMPARISONS = frozenset(("lt", "le", "gt", "ge", "eq", "ne"))
+COMPARISONS = frozenset(("lt", "le", "gt", "ge", "eq", "ne"))
 
-_OF_FLAGS = frozenset(("where", "bitwise_and", "bitwise_or", "bitwise_not", "all", "copy"))
+TAKES_BOOLEANS = frozenset(("where", "bitwise_and", "bitwise_or", "bitwise_not", "all", "copy"))
+"""Operations that booleans are captured for, beside comparisons."""
 
-_OF_REALS = frozenset(("neg", "abs", "floor", "minimum", "maximum", "clamp", "clamp_min", "clamp_max"))
+FLOATS_ONLY = frozenset(("neg", "abs", "floor", "minimum", "maximum", "clamp", "clamp_min", "clamp_max"))
+"""Operations that integers are not captured for."""
 
-_COPIES = frozenset(("_to_copy", "clone"))
+COPIES = frozenset(("_to_copy", "clone"))
+"""Operations that only copy, and maybe convert, their first argument."""
 
-_FREE = frozenset(
+NO_WORK = frozenset(
     ("view", "_unsafe_view", "transpose", "t", "permute", "slice", "select", "unbind", "split", "split_with_sizes")
     + ("expand", "squeeze", "unsqueeze", "detach", "alias", "as_strided")
     + ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided")
 )
+"""Views and allocations: nothing is to be repeated, but their memory has to stay."""
 
-_CONSTANT = frozenset(
+CONSTANTS = frozenset(
     ("full", "full_like", "new_full", "ones", "ones_like", "new_ones", "zeros", "zeros_like", "new_zeros")
     + ("scalar_tensor", "lift_fresh", "fill", "zero")
 )
+"""Operations whose result is the same every time; the graph copies it from where it was computed once."""

@@ -1,4 +1,4 @@
-"""Compile LLVM modules, cache their machine code and record calls of compiled functions."""
+"""Compile LLVM modules, cache their machine code on disk, and record calls of compiled functions."""
 
 import ctypes
 import hashlib
@@ -16,21 +16,60 @@ from llvmlite import binding, ir
 from pgkit.compiler.ir import INT
 from pgkit.system.files import WriteError, replace_file
 
-_DIGEST = hashlib.sha256().digest_size
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+Recorder = Callable[[Any, Sequence[Any]], None]
+"""``recorder(function, arguments)``, called before each call of a compiled function."""
+
+
+def compile_function(function: ir.Function, vectorize: bool = False) -> Callable[..., None]:
+    """Compile a function whose code is complete; calls of it are recorded, see :func:`record_calls`.
+
+    Args:
+        function: its module is compiled with it.
+        vectorize: let LLVM unroll loops and vectorize them; of no use for loops over vectors.
+
+    Returns:
+        A function of integers and addresses, which checks nothing.
+    """
+    compiled = _compile(function, vectorize)
+
+    def call(*arguments: Any) -> None:
+        for recorder in _recorders.active:
+            recorder(compiled, arguments)
+        compiled(*arguments)
+
+    return call
+
+
+def compile_shared(function: ir.Function, vectorize: bool = False) -> Callable[..., None]:
+    """Compile a function that other modules can call once they declare it by the same name; it is not recorded."""
+    compiled = _compile(function, vectorize)
+    binding.add_symbol(function.name, ctypes.cast(compiled, ctypes.c_void_p).value)  # type: ignore[arg-type] # not None
+    return compiled
+
+
+def _compile(function: ir.Function, vectorize: bool) -> Callable[..., None]:
+    types = tuple(ctypes.c_int64 if argument.type == INT else ctypes.c_void_p for argument in function.args)
+    return compile_module(str(function.module), function.name, types, vectorize)
 
 
 @lru_cache
-def compile_module(module: str, name: str, kinds: tuple[type[Any], ...], vectorize: bool) -> Callable[..., None]:
-    """A function of a module, by types of ctypes; the same text is compiled once, and its code kept on disk.
+def compile_module(module: str, name: str, types: tuple[type[Any], ...], vectorize: bool) -> Callable[..., None]:
+    """Compile a module, or take its machine code from the cache on disk.
 
-    ``vectorize``: LLVM shall unroll loops and make vectors of their numbers; in vain where they have vectors already.
+    Args:
+        module: its text; the same text is compiled once.
+        name: of the function that is returned.
+        types: of its parameters, in terms of ctypes.
+        vectorize: see :func:`compile_function`.
     """
     parsed = binding.parse_assembly(module)
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     processor = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
     machine = binding.Target.from_default_triple().create_target_machine(*processor, opt=3)
-    file = _cached([llvmlite.__version__, *processor, str(vectorize), module])
+    file = _cache_file([llvmlite.__version__, *processor, str(vectorize), module])
     code = _read(file)
     if code is None:
         options = binding.create_pipeline_tuning_options(speed_level=3)
@@ -38,76 +77,54 @@ def compile_module(module: str, name: str, kinds: tuple[type[Any], ...], vectori
         passes = binding.create_pass_builder(machine, options)
         passes.getModulePassManager().run(parsed, passes)
     engine = binding.create_mcjit_compiler(parsed, machine)
-    engine.set_object_cache(lambda module, made: _write(file, made), lambda module: code)
+    # The engine asks the second function for machine code before it generates any, and gives what it generated to the
+    # first one. With cached code the module was not optimized above, because its text is not looked at again.
+    engine.set_object_cache(lambda module, generated: _write(file, generated), lambda module: code)
     engine.finalize_object()
-    made = ctypes.CFUNCTYPE(None, *kinds)(engine.get_function_address(name))
-    made.engine = engine  # type: ignore[attr-defined] # it owns the code, and lives as long as the function
-    return made
+    compiled = ctypes.CFUNCTYPE(None, *types)(engine.get_function_address(name))
+    compiled.engine = engine  # type: ignore[attr-defined] # it owns the code, so it has to live as long as the function
+    return compiled
 
 
-def _cached(parts: Sequence[str]) -> Path | None:
-    """The file that holds the code of these parts, so that no other process need compile it; None without a home."""
+def _cache_file(parts: Sequence[str]) -> Path | None:
+    """Where machine code is cached, by everything that it depends on; None for a user without a home directory."""
     with suppress(RuntimeError):
-        above = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return above / "pgkit" / hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return cache / "pgkit" / hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return None
 
 
 def _read(file: Path | None) -> bytes | None:
-    """What :func:`_write` wrote, if it is there and whole."""
+    """The machine code that :func:`_write` wrote; None if there is no file or its checksum is wrong."""
     with suppress(OSError):
         content = b"" if file is None else file.read_bytes()
-        code = content[_DIGEST:]
-        return code if hashlib.sha256(code).digest() == content[:_DIGEST] else None
+        code = content[_DIGEST_BYTES:]
+        return code if hashlib.sha256(code).digest() == content[:_DIGEST_BYTES] else None
     return None
 
 
 def _write(file: Path | None, code: bytes) -> None:
-    """Keep code, if the system lets us."""
+    """Cache machine code behind its checksum; a cache that cannot be written is no error."""
     if file is not None:
         with suppress(WriteError):
             replace_file(file, lambda out: out.write(hashlib.sha256(code).digest() + code))
 
 
 class _Recorders(threading.local):
-    """Those of a thread."""
+    """The recorders of this thread: other threads may compute meanwhile."""
 
     def __init__(self) -> None:
-        self.all: list[Callable[[Any, Sequence[Any]], None]] = []
+        self.active: list[Recorder] = []
 
 
 _recorders = _Recorders()
 
 
 @contextmanager
-def record_calls(recorder: Callable[[Any, Sequence[Any]], None]) -> Iterator[None]:
-    """``recorder(function, arguments)`` hears of each call of a compiled function that this thread makes inside."""
-    _recorders.all.append(recorder)
+def record_calls(recorder: Recorder) -> Iterator[None]:
+    """A context in which ``recorder(function, arguments)`` sees each call of a compiled function by this thread."""
+    _recorders.active.append(recorder)
     try:
         yield
     finally:
-        _recorders.all.remove(recorder)
-
-
-def compile_function(made: ir.Function, vectorize: bool = False) -> Callable[..., None]:
-    """A function that is written down, see :func:`compile_module`."""
-    function = _compiled(made, vectorize)
-
-    def call(*arguments: Any) -> None:
-        for recorder in _recorders.all:
-            recorder(function, arguments)
-        function(*arguments)
-
-    return call
-
-
-def _compiled(made: ir.Function, vectorize: bool) -> Callable[..., None]:
-    kinds = tuple(ctypes.c_int64 if argument.type == INT else ctypes.c_void_p for argument in made.args)
-    return compile_module(str(made.module), made.name, kinds, vectorize)
-
-
-def compile_shared(made: ir.Function, vectorize: bool = False) -> Callable[..., None]:
-    """The same, and other modules can declare a function of that name and call it."""
-    function = _compiled(made, vectorize)
-    binding.add_symbol(made.name, ctypes.cast(function, ctypes.c_void_p).value)  # type: ignore[arg-type] # of ctypes, too
-    return function
+        _recorders.active.remove(recorder)

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 from torch import Tensor
 
 Int64 = Annotated[Any, "int64"]
-"""An integer: a count, a stride, a flag. ``Any`` to type checkers: callers have an int, code generators an ``Index``."""
+"""An integer: a count, a stride, a flag. Typed ``Any``: callers have an int, code generators an ``Index``."""
 
 Address = Annotated[Any, "address"]
 """The address of numbers in memory; 0 or None stands for no memory."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pgkit.compiler.graph import Capture, Graph, MemberBuffers
+from pgkit.compiler.graph import Capture, Graph, GraphStatus, MemberBuffers
 from pgkit.compiler.graph_ops import NotCaptured
 from pgkit.envs.base import Elementwise
 from pgkit.rollouts.compiled import elementwise
@@ -107,12 +107,12 @@ class CapturedUpdates:
         while times:
             trial = _Outputs(population, envs, [marks, until], diagnose)
             done = self._run(trial, kinds, lambda one, given: self._attempt(one, [0] * diagnose), times)
-            if done >= 0:
-                trial.take_effect(done)
+            if done.ok.all():
+                trial.take_effect(int(done.updates.max()))
                 if not diagnose:
                     self.most = max(2, int(times * SECONDS / (time.perf_counter() - started)))
                 return UpdateOutput(trial.metrics, trial.aside if trial.aside.params else None)
-            times = -1 - done
+            times = int(done.updates[~done.ok].min())
         return None
 
     def learn(
@@ -133,7 +133,7 @@ class CapturedUpdates:
         if not kinds or not population.collector.sound(population.alive).all():
             return None
         trial = _Outputs(population, None, [env_steps, *_member_first(pieces[0].rollout)], diagnose)
-        if self._run(trial, kinds, partial(self._learn_alone, diagnose), 1) < 0:
+        if not self._run(trial, kinds, partial(self._learn_alone, diagnose), 1).ok.all():
             return None
         trial.take_effect(1)
         return trial.metrics
@@ -151,17 +151,17 @@ class CapturedUpdates:
         forms = [_Form(acts, diagnose, kind.number) for kind in kinds]
         return [] if None in [self._captured.get(form, ...) for form in forms] else kinds
 
-    def _run(self, trial: "_Outputs", kinds: Sequence[OptimizerGroup], work: "Work", times: int) -> int:
-        """How many updates a member made, at most; or ``-1 - n``, where not all were fine after n of them."""
+    def _run(self, trial: "_Outputs", kinds: Sequence[OptimizerGroup], work: "Work", times: int) -> GraphStatus:
+        """Status of all members, group by group; a group that cannot be captured is not ok after no update."""
         done = []
         for kind in kinds:
             form = _Form(trial.envs is not None, trial.diagnose, kind.number)
             if form not in self._captured:
                 self._captured[form] = _captured(trial, kind, work)
             captured = self._captured[form]
-            done.append([-1] if captured is None else captured.run(trial, kind, times).tolist())
-        made = [number for own in done for number in own]
-        return max((number for number in made if number < 0), default=max(made))
+            refused = GraphStatus(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool))
+            done.append(refused if captured is None else captured.run(trial, kind, times))
+        return GraphStatus(*(torch.cat(parts) for parts in zip(*done, strict=True)))
 
 
 class _Form(NamedTuple):
@@ -259,7 +259,7 @@ class _Captured(NamedTuple):
     aside: list[Tensor]
     metrics: dict[str, Tensor]
 
-    def run(self, trial: _Outputs, kind: OptimizerGroup, times: int) -> Tensor:
+    def run(self, trial: _Outputs, kind: OptimizerGroup, times: int) -> GraphStatus:
         """For the members of the kind; returns what :meth:`pgkit.compiler.graph.Graph.run` does."""
         rows = [
             (source.contiguous(), target, places)
@@ -300,7 +300,7 @@ def _captured(trial: _Outputs, kind: OptimizerGroup, work: Work) -> _Captured | 
                 more.copy_(env_steps < until)
     except NotCaptured:
         return None
-    program = Graph(capture.steps, made.finite, due, more)
+    program = Graph(capture.instructions, made.finite, due, more)
     if not _repeats(program, before, metrics, one, work, given):
         return None
     of_envs = len(_elementwise(one).state) if acts else 0

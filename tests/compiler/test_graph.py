@@ -65,7 +65,9 @@ def flags() -> tuple[Tensor, Tensor, Tensor]:
 
 def again(program: Graph) -> None:
     nothing = MemberBuffers([], [], [], [])
-    assert program.run(1, 1, nothing, nothing).tolist() == [1]
+    status = program.run(1, 1, nothing, nothing)
+    assert status.updates.tolist() == [1]
+    assert status.ok.all()
 
 
 @pytest.mark.parametrize("count", [1, 8, 21])
@@ -78,7 +80,7 @@ def test_a_program_does_the_same_with_other_numbers(name: str, dtype: torch.dtyp
         result = function(*inputs)
     first = result.clone()
     assert torch.equal(first, function(*inputs))
-    program = Graph(capture.steps, *flags())
+    program = Graph(capture.instructions, *flags())
     changed = False
     for _ in range(20):
         for own, new in zip(inputs, drawn(count, dtype), strict=True):
@@ -100,7 +102,7 @@ def test_nan_is_treated_as_by_pytorch() -> None:
             result = function(x, y, flag)
         expected = result.clone()
         result.fill_(0)
-        again(Graph(capture.steps, *flags()))
+        again(Graph(capture.instructions, *flags()))
         assert torch.equal(result.nan_to_num(9.0), expected.nan_to_num(9.0)), name
 
 
@@ -136,7 +138,7 @@ def test_a_capture_that_fails_leaves_nothing_behind() -> None:
     with Capture() as capture:
         pass
     deterministic_map(torch.sqrt, torch.ones(3))
-    assert capture.steps == []
+    assert capture.instructions == []
 
 
 def test_members_take_turns_until_one_is_not_fine() -> None:
@@ -147,11 +149,13 @@ def test_members_take_turns_until_one_is_not_fine() -> None:
         fine.copy_(here >= 0)
         due.copy_(here == 7)
         more.copy_(here != 60)
-    program = Graph(capture.steps, fine, due, more)
+    graph = Graph(capture.instructions, fine, due, more)
     members, places = torch.tensor([100.0, 9.0, 3.0, 62.0, 5.0]), torch.tensor([1, 2, 4, 3])
     results, aside = torch.full((5,), -5.0), torch.full((5,), -5.0)
     moves = MemberBuffers([members], [results], [places], [here])
-    assert program.run(4, 4, moves, MemberBuffers([aside], [aside], [places], [here])).tolist() == [4, -4, 4, 2]
+    status = graph.run(4, 4, moves, MemberBuffers([aside], [aside], [places], [here]))
+    assert status.updates.tolist() == [4, 3, 4, 2]
+    assert status.ok.tolist() == [True, False, True, True]
     assert results[[0, 1, 3, 4]].tolist() == [-5, 5, 60, 1]
     assert aside.tolist() == [-5, 7, -5, -5, -5]
     assert members.tolist() == [100, 9, 3, 62, 5]

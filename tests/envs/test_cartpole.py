@@ -189,7 +189,7 @@ def test_a_step_waits_for_nothing(monkeypatch):
 
     As on GPUs, where a step is made of tensor operations.
     """
-    monkeypatch.setattr(cartpole, "use_compiled", lambda dtype, device: False)
+    monkeypatch.setenv("PGKIT_COMPILE", "off")
 
     class Record(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -225,7 +225,7 @@ def test_tensor_operations_give_the_same_numbers(monkeypatch):
     """Those that run on GPUs; velocities to rounding of sines and cosines, all else exactly."""
     actions = torch.randint(2, (60, 21), generator=torch.Generator().manual_seed(6))
     compiled, fields = play(list(range(21)), actions)
-    monkeypatch.setattr(cartpole, "use_compiled", lambda dtype, device: False)
+    monkeypatch.setenv("PGKIT_COMPILE", "off")
     on_tensors, other_fields = play(list(range(21)), actions)
     torch.testing.assert_close(compiled, on_tensors, rtol=1e-6, atol=1e-7)
     assert all(torch.equal(own, other) for own, other in zip(fields, other_fields, strict=True))

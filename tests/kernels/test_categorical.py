@@ -35,7 +35,7 @@ def samples(policy: Policy, dtype: torch.dtype = torch.float32) -> tuple[Params,
 
 def by_single_functions(monkeypatch: pytest.MonkeyPatch, policy: Policy, *args: Any, **named: Any) -> dict[str, Tensor]:
     with monkeypatch.context() as patch:
-        patch.setattr("pgkit.nn.policy.use_compiled", lambda dtype, device: False)
+        patch.setenv("PGKIT_COMPILE", "off")
         return policy.losses(*args, **named)
 
 

@@ -120,7 +120,7 @@ def test_compiled_recipes_do_what_they_do_on_tensors(
     recipe: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled = [moved(recipe, options, dtype) for options in OPTIONS]
-    monkeypatch.setattr("pgkit.optim.fused.use_compiled", lambda dtype, device: False)
+    monkeypatch.setenv("PGKIT_COMPILE", "off")
     for own, options in zip(compiled, OPTIONS, strict=True):
         for name, leaf in moved(recipe, options, dtype).items():
             torch.testing.assert_close(own[name], leaf, rtol=1e-5 if dtype is torch.float32 else 1e-13, atol=1e-6)
@@ -132,9 +132,9 @@ def swap(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
     return last
 
 
-@pytest.mark.parametrize("compiles", [True, False])
-def test_a_step_may_exchange_what_it_is_given(use_compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgkit.optim.fused.use_compiled", lambda dtype, device: use_compiled)
+@pytest.mark.parametrize("mode", ["kernels", "off"])
+def test_a_step_may_exchange_what_it_is_given(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGKIT_COMPILE", mode)
     params = {"p": torch.zeros(2, 3)}
     optimizer = chain(Transform(swap, slots={"last": 0.0}), scale_by_rate(1.0))
     state, grads = optimizer.init(params), torch.zeros(2, 3)

@@ -90,7 +90,7 @@ def train(optimizer: Optimizer, members: Tensor, size: int) -> Params:
 def test_a_move_is_an_update_and_its_addition(table: Table, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parameters, state, and the largest magnitude of each leaf, to the last bit; also of a member that breaks."""
     if not compiled:
-        monkeypatch.setattr("pgkit.optim.fused.use_compiled", lambda dtype, device: False)
+        monkeypatch.setenv("PGKIT_COMPILE", "off")
     kinds: list[Table] = [{"name": "sgd"}, {"name": "adam"}]
     optimizer, members = from_settings([table, *kinds, table]), torch.arange(4)
     params = others = random_params(4, 0)

@@ -92,5 +92,5 @@ def test_kernels_are_for_floats_on_cpu() -> None:
 
 def test_an_unknown_mode_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGKIT_COMPILE", "yes")
-    with pytest.raises(PgkitError, match="^PGKIT_COMPILE must be off, kernels or graphs, got 'yes'$"):
+    with pytest.raises(PgkitError, match=r"^PGKIT_COMPILE must be off, kernels or graphs, got 'yes'$"):
         use_graphs()
