@@ -1,4 +1,4 @@
-"""What is captured is done again with other numbers, to the last bit; what cannot be is refused."""
+"""Graphs repeat what was captured with other numbers, to the last bit; what they cannot repeat is refused."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +41,7 @@ FUNCTIONS: dict[str, Function] = {
     "all": lambda x, y, flag: torch.stack([x < 1, flag, x < 2]).all(0),
     "copy": lambda x, y, flag: x.double().float().clone() + flag.to(x.dtype),
 }
-"""One for each operation."""
+"""A function for each operation."""
 
 OTHERS: dict[str, Function] = {
     "in place": lambda x, y, flag: x.clone().mul_(y).add_(1).clamp_(max=3.0).copy_(y),
@@ -54,18 +54,18 @@ OTHERS: dict[str, Function] = {
 }
 
 
-def drawn(count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def random_inputs(count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(count, dtype=dtype), torch.randn(count, dtype=dtype), torch.rand(count) < 0.5
 
 
 def flags() -> tuple[Tensor, Tensor, Tensor]:
-    """Always fine, nothing to be put aside, more to do."""
+    """Flags that say: ok, no snapshot due, keep going."""
     return torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool), torch.ones(1, dtype=torch.bool)
 
 
-def again(program: Graph) -> None:
+def repeat(graph: Graph) -> None:
     nothing = MemberBuffers([], [], [], [])
-    status = program.run(1, 1, nothing, nothing)
+    status = graph.run(1, 1, nothing, nothing)
     assert status.updates.tolist() == [1]
     assert status.ok.all()
 
@@ -73,19 +73,20 @@ def again(program: Graph) -> None:
 @pytest.mark.parametrize("count", [1, 8, 21])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("name", [*FUNCTIONS, *OTHERS])
-def test_a_program_does_the_same_with_other_numbers(name: str, dtype: torch.dtype, count: int) -> None:
+def test_a_graph_does_the_same_with_other_numbers(name: str, dtype: torch.dtype, count: int) -> None:
     torch.manual_seed(count)
-    function, inputs = {**FUNCTIONS, **OTHERS}[name], drawn(count, dtype)
+    function = {**FUNCTIONS, **OTHERS}[name]
+    inputs = random_inputs(count, dtype)
     with Capture() as capture:
         result = function(*inputs)
     first = result.clone()
     assert torch.equal(first, function(*inputs))
-    program = Graph(capture.instructions, *flags())
+    graph = Graph(capture.instructions, *flags())
     changed = False
     for _ in range(20):
-        for own, new in zip(inputs, drawn(count, dtype), strict=True):
-            own.copy_(new)
-        again(program)
+        for tensor, new in zip(inputs, random_inputs(count, dtype), strict=True):
+            tensor.copy_(new)
+        repeat(graph)
         assert torch.equal(result, function(*inputs))
         changed = changed or not torch.equal(result, first)
     assert changed
@@ -96,37 +97,39 @@ def test_there_is_a_test_for_each_operation() -> None:
 
 
 def test_nan_is_treated_as_by_pytorch() -> None:
-    x, y, flag = torch.tensor([float("nan"), 1.0]), torch.tensor([0.0, float("nan")]), torch.tensor([True, False])
+    x = torch.tensor([float("nan"), 1.0])
+    y = torch.tensor([0.0, float("nan")])
+    flag = torch.tensor([True, False])
     for name, function in FUNCTIONS.items():
         with Capture() as capture:
             result = function(x, y, flag)
         expected = result.clone()
         result.fill_(0)
-        again(Graph(capture.instructions, *flags()))
+        repeat(Graph(capture.instructions, *flags()))
         assert torch.equal(result.nan_to_num(9.0), expected.nan_to_num(9.0)), name
 
 
 REFUSED: dict[str, Callable[[Tensor], Any]] = {
-    "sums, which PyTorch adds up in an order of its own": lambda x: x.sum(),
-    "functions that need not be correctly rounded": lambda x: x.exp(),
-    "the square root, which is one of them": lambda x: x.sqrt(),
-    "numbers that Python sees": lambda x: x[0].item(),
+    "sums, which PyTorch adds in its own order": lambda x: x.sum(),
+    "functions that are not correctly rounded": lambda x: x.exp(),
+    "the square root, whose rounding PyTorch does not promise": lambda x: x.sqrt(),
+    "numbers that Python reads": lambda x: x[0].item(),
     "branches": lambda x: 1 if x.max() > 0 else 0,
     "sizes that depend on numbers": lambda x: (x > 0).nonzero(),
-    "rows chosen by numbers": lambda x: x[torch.tensor([1])],
-    "what does not lie one behind the other": lambda x: x.view(2, 3).T + 1,
+    "rows chosen by an index": lambda x: x[torch.tensor([1])],
+    "tensors that are not contiguous": lambda x: x.view(2, 3).T + 1,
     "broadcasting along one axis": lambda x: x.view(2, 3) + torch.ones(3),
-    "factors of additions": lambda x: torch.add(x, x, alpha=2),
+    "additions with a factor": lambda x: torch.add(x, x, alpha=2),
     "rounded quotients": lambda x: torch.div(x, 2, rounding_mode="floor"),
-    "results elsewhere": lambda x: torch.add(x, x, out=torch.empty(6)),
-    "sums of flags": lambda x: (x > 0) + (x > 1),
-    "the larger of integers": lambda x: torch.maximum(x.to(torch.int64), x.to(torch.int64)),
+    "results in a tensor of the caller": lambda x: torch.add(x, x, out=torch.empty(6)),
+    "sums of booleans": lambda x: (x > 0) + (x > 1),
+    "the maximum of integers": lambda x: torch.maximum(x.to(torch.int64), x.to(torch.int64)),
     "all of several axes": lambda x: (x > 0).all(),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_done_again_is_refused(name: str) -> None:
+def test_what_cannot_be_repeated_is_refused(name: str) -> None:
     with pytest.raises(NotCaptured), Capture():
         REFUSED[name](torch.arange(6.0))
 
@@ -141,21 +144,24 @@ def test_a_capture_that_fails_leaves_nothing_behind() -> None:
     assert capture.instructions == []
 
 
-def test_members_take_turns_until_one_is_not_fine() -> None:
-    """Each counts down from its own number, is put aside once at 7, is done at 60, and broken once it is below zero."""
-    here, (fine, due, more) = torch.zeros(1), flags()
+def test_members_are_updated_until_one_is_not_ok() -> None:
+    """Each counts down: a snapshot is due at 7, the last update ends at 60, and below zero it is not ok."""
+    number = torch.zeros(1)
+    ok, snapshot_due, keep_going = flags()
     with Capture() as capture:
-        here.copy_(here - 1)
-        fine.copy_(here >= 0)
-        due.copy_(here == 7)
-        more.copy_(here != 60)
-    graph = Graph(capture.instructions, fine, due, more)
-    members, places = torch.tensor([100.0, 9.0, 3.0, 62.0, 5.0]), torch.tensor([1, 2, 4, 3])
-    results, aside = torch.full((5,), -5.0), torch.full((5,), -5.0)
-    moves = MemberBuffers([members], [results], [places], [here])
-    status = graph.run(4, 4, moves, MemberBuffers([aside], [aside], [places], [here]))
+        number.copy_(number - 1)
+        ok.copy_(number >= 0)
+        snapshot_due.copy_(number == 7)
+        keep_going.copy_(number != 60)
+    graph = Graph(capture.instructions, ok, snapshot_due, keep_going)
+    members = torch.tensor([100.0, 9.0, 3.0, 62.0, 5.0])
+    rows = torch.tensor([1, 2, 4, 3])
+    results = torch.full((5,), -5.0)
+    snapshots = torch.full((5,), -5.0)
+    buffers = MemberBuffers([members], [results], [rows], [number])
+    status = graph.run(4, 4, buffers, MemberBuffers([snapshots], [snapshots], [rows], [number]))
     assert status.updates.tolist() == [4, 3, 4, 2]
     assert status.ok.tolist() == [True, False, True, True]
     assert results[[0, 1, 3, 4]].tolist() == [-5, 5, 60, 1]
-    assert aside.tolist() == [-5, 7, -5, -5, -5]
+    assert snapshots.tolist() == [-5, 7, -5, -5, -5]
     assert members.tolist() == [100, 9, 3, 62, 5]

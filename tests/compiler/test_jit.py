@@ -1,4 +1,4 @@
-"""Compiled code that is kept on disk: used again, never trusted, never in the way."""
+"""The cache of machine code on disk: it is used again, checked, and never in the way."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from pgkit.compiler.elementwise import compile_elementwise
 
 @pytest.fixture(autouse=True)
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing is compiled yet, and a directory of the test's own."""
+    """An empty cache in a directory of the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     jit.compile_module.cache_clear()
     yield
@@ -21,26 +21,30 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def doubled() -> bool:
-    """Compile something, and say whether it is right."""
+    """Compile a kernel anew, and say whether it computes what it should."""
     jit.compile_module.cache_clear()
-    x, y = torch.arange(21.0), torch.zeros(21)
-    kernel = compile_elementwise(lambda x: [x * 2.0], [(x.dtype, 1)], [(y.dtype, 1)])
+    x = torch.arange(21.0)
+    y = torch.zeros(21)
+    kernel = compile_elementwise(lambda x: x * 2.0, [(x.dtype, 1)], [(y.dtype, 1)])
     kernel(len(x), x.data_ptr(), y.data_ptr())
     return torch.equal(y, 2 * x)
 
 
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Grows whenever something is optimised anew."""
-    made, build = list[object](), binding.create_pass_builder
-    monkeypatch.setattr(binding, "create_pass_builder", lambda *own: made.append(own) or build(*own))
-    return made
+def count_optimizations(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """A list that grows whenever a module is optimized."""
+    optimizations: list[object] = []
+    build = binding.create_pass_builder
+    monkeypatch.setattr(
+        binding, "create_pass_builder", lambda *arguments: optimizations.append(arguments) or build(*arguments)
+    )
+    return optimizations
 
 
 def test_code_is_compiled_once_for_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = passes(monkeypatch)
+    optimizations = count_optimizations(monkeypatch)
     assert doubled()
     assert doubled()
-    assert len(made) == 1
+    assert len(optimizations) == 1
     (file,) = (tmp_path / "pgkit").iterdir()
     monkeypatch.setattr(jit, "_read", lambda file: None)
     before = file.read_bytes()
@@ -49,20 +53,18 @@ def test_code_is_compiled_once_for_all_processes(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 5000])
-def test_a_file_that_is_not_whole_is_compiled_again(
-    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_file_is_compiled_again(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert doubled()
     (file,) = (tmp_path / "pgkit").iterdir()
     whole = file.read_bytes()
     file.write_bytes(content)
-    made = passes(monkeypatch)
+    optimizations = count_optimizations(monkeypatch)
     assert doubled()
-    assert len(made) == 1
+    assert len(optimizations) == 1
     assert file.read_bytes() == whole
 
 
-def test_where_nothing_can_be_kept_nothing_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_directory_nothing_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert doubled()

@@ -1,4 +1,4 @@
-"""Functions written down for one element: what they give, how exactly, and the same bits in every row."""
+"""Functions of one element: what they compute, how exactly, and the same bits in every row."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ DTYPES = (torch.float32, torch.float64)
 
 
 def compute(function: Callable[..., Any], *inputs: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """``function`` of tensors ``(k,)``, compiled."""
+    """The results of a compiled function of tensors ``(k,)``."""
     inputs = tuple(tensor.contiguous() for tensor in inputs)
     result = torch.empty(len(inputs[0]), dtype=dtype or inputs[0].dtype)
     kernel = compile_elementwise(function, [(x.dtype, 1) for x in inputs], [(result.dtype, 1)])
@@ -29,7 +29,7 @@ def compute(function: Callable[..., Any], *inputs: Tensor, dtype: torch.dtype | 
 
 
 def arguments(dtype: torch.dtype, reach: float) -> Tensor:
-    """Small and large numbers of both signs."""
+    """Small and large numbers of both signs, up to ``reach``."""
     random = torch.Generator().manual_seed(0)
     sizes = 10 ** (torch.rand(200_000, generator=random, dtype=torch.float64) * 12 - 9)
     spread = torch.randn(200_000, generator=random, dtype=torch.float64) * reach / 4
@@ -52,12 +52,13 @@ FUNCTIONS = {
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_elementary_functions_to_a_few_units_in_the_last_place(name: str, dtype: torch.dtype) -> None:
-    """Float32 beside torch's float64; float64 beside torch's own, which is off by half a unit or so itself."""
+    """Float32 is compared with torch's float64; float64 with torch's, which is off by about half a unit itself."""
     function, reach = FUNCTIONS[name]
     x = arguments(dtype, reach)
-    own, exact = compute(function, x), function(x.double())
+    computed = compute(function, x)
+    exact = function(x.double())
     unit = torch.finfo(dtype).eps * 2 ** torch.floor(torch.log2(exact.abs().clamp(min=1e-300)))
-    error = ((own.double() - exact).abs() / unit)[exact != 0]
+    error = ((computed.double() - exact).abs() / unit)[exact != 0]
     assert error.max() <= (3.0 if dtype == torch.float32 else 4.0)
 
 
@@ -74,8 +75,8 @@ def test_elementary_functions_of_special_numbers(dtype: torch.dtype) -> None:
         functional.elu: [0.0, 0.0, infinity, -1.0, nan, 1e4, -1.0],
     }
     for function, numbers in expected.items():
-        own = compute(function, x)
-        assert torch.equal(own.nan_to_num(77.0), torch.tensor(numbers, dtype=dtype).nan_to_num(77.0)), function
+        computed = compute(function, x)
+        assert torch.equal(computed.nan_to_num(77.0), torch.tensor(numbers, dtype=dtype).nan_to_num(77.0)), function
     assert compute(torch.tanh, x)[1].signbit()
     assert compute(torch.sin, x)[:2].tolist() == [0.0, 0.0]
     assert compute(torch.cos, x)[:2].tolist() == [1.0, 1.0]
@@ -85,14 +86,14 @@ def test_elementary_functions_of_special_numbers(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_bits_are_the_same_in_every_row(name: str, dtype: torch.dtype) -> None:
-    """Of a whole vector of rows, and of those left over."""
+    """In whole vectors of rows, and in the rows that are left over."""
     function, reach = FUNCTIONS[name]
     x = arguments(dtype, reach)[::997][: 5 * VECTOR_WIDTH + 3]
     together = compute(function, x)
     assert torch.equal(together, torch.cat([compute(function, x[k : k + 1]) for k in range(len(x))]))
 
 
-def test_integers_and_what_is_true() -> None:
+def test_integers_and_booleans() -> None:
     x = torch.tensor([-5, -1, 0, 3, 2**62, -(2**63), 7, 8, 9, 10])
     flags = x > 4
     for function in (
@@ -108,8 +109,8 @@ def test_integers_and_what_is_true() -> None:
 
 def test_random_numbers_are_those_of_the_stream() -> None:
     keys, counters = stream_keys(range(11), "action"), torch.arange(11) * 2**40 + 3
-    own = compute(uniform, keys, counters, dtype=torch.float32)
-    assert torch.equal(own, uniform(keys, counters))
+    computed = compute(uniform, keys, counters, dtype=torch.float32)
+    assert torch.equal(computed, uniform(keys, counters))
 
 
 class RowDifferences(NamedTuple):
