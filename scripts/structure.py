@@ -121,15 +121,13 @@ def name_problems(root: Path) -> list[str]:
 
 
 def identifiers(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """(line, name) of every variable, argument, keyword, attribute, function and class."""
+    """(line, name) of every variable, argument, attribute, function and class; keywords belong to whom they call."""
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
                 yield node.lineno, name
             case ast.arg(arg=name):
                 yield node.lineno, name
-            case ast.keyword(arg=str(name)):
-                yield node.value.lineno, name
 
 
 def sources(root: Path) -> Iterator[tuple[Path, str, ast.Module]]:

@@ -75,7 +75,7 @@ def schemas(all_tuned: bool = False, greedy: bool = False) -> Mapping[str, Schem
     setting, number = (NUMBERED, ("setting",)) if all_tuned else (SETTING, ())
     run, greedy_auc = ("stage", *setting, "seed"), ("greedy_auc",) if greedy else ()
     greedy_curve = ("greedy_return_mean", "greedy_score") if greedy else ()
-    found = {
+    tables = {
         "runs": Schema(run, (*_OF_RUN, *greedy_auc)),
         "curves": Schema((*run, "point"), ("env_steps", "return_mean", "score", *greedy_curve)),
         "sensitivity": Schema(setting, ("n", "mean", "failure_rate", "chosen_share", "in_set", "selected")),
@@ -90,10 +90,10 @@ def schemas(all_tuned: bool = False, greedy: bool = False) -> Mapping[str, Schem
         "baselines": Schema(("environment", "policy"), ("episodes", "return_mean", "return_sd", "score")),
     }
     if all_tuned:  # rates have no order along which a width or an area could be measured
-        del found["rates"]
-        found["selection"] = Schema(ARM, ("setting", "second_setting", *_SELECTED, "edge", "runs", "env_steps"))
-        found["settings"] = Schema(("optimizer", "setting", "hyperparameter"), ("value",))
-    return found
+        del tables["rates"]
+        tables["selection"] = Schema(ARM, ("setting", "second_setting", *_SELECTED, "edge", "runs", "env_steps"))
+        tables["settings"] = Schema(("optimizer", "setting", "hyperparameter"), ("value",))
+    return tables
 
 
 SCHEMAS = schemas()
@@ -195,8 +195,9 @@ def check_table(name: str, table: pd.DataFrame, schema: Schema) -> None:
     Raises:
         PgkitError: a column is missing or unknown, or a key comes twice.
     """
-    wanted, found = set(schema.all), set(table.columns)
-    for words, columns in (("lacks the columns", wanted - found), ("has unknown columns", found - wanted)):
+    expected = set(schema.all)
+    present = set(table.columns)
+    for words, columns in (("lacks the columns", expected - present), ("has unknown columns", present - expected)):
         if columns:
             raise PgkitError(f"table {name!r} {words} {', '.join(sorted(map(str, columns)))}")
     keys = list(schema.keys)

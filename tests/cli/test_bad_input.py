@@ -125,7 +125,7 @@ MISTAKES = {
     ),
     "training for compare": (
         "compare C",
-        "cartpole-actor-critic is no comparison",
+        "cartpole-actor-critic is not a comparison",
         "pgkit train cartpole-actor-critic",
     ),
     "existing run": ("train C name=old", "runs/old already exists", "--overwrite"),

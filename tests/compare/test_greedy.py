@@ -13,7 +13,7 @@ from pgkit.compare import api
 from pgkit.compare.analysis.analyse import analyse
 from pgkit.compare.execution.scheduler import forecast
 from pgkit.compare.execution.store import Store
-from pgkit.compare.execution.worker import run_chunk
+from pgkit.compare.execution.worker import run_batch
 from pgkit.compare.plan.baselines import ScoreScale
 from pgkit.compare.plan.plan import Plan, Run, read_plan
 from pgkit.compare.selection.scores import score_curves, score_runs
@@ -34,7 +34,7 @@ def plans(tmp_path: Path) -> tuple[Plan, Plan]:
 
 
 def test_nothing_else_changes(plans: tuple[Plan, Plan]) -> None:
-    without, with_it = (run_chunk([plan.train_config(RUN)])[0] for plan in plans)
+    without, with_it = (run_batch([plan.train_config(RUN)])[0] for plan in plans)
     greedy = with_it.pop("greedy_returns")
     assert with_it == without
     assert len(greedy) == len(without["returns"]) == 5

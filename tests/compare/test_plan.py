@@ -141,7 +141,7 @@ def test_what_is_no_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "broken.toml").write_text(TOML.replace("[optimizer]", "[optimizer"))
     (tmp_path / "other").mkdir()
     for words, fragment in (
-        ("compare cartpole-reinforce", "is no comparison (it has no table 'environments')"),
+        ("compare cartpole-reinforce", "is not a comparison (it has no table 'environments')"),
         ("compare broken.toml", "is not valid TOML"),
         ("compare no-such-thing", "unknown config 'no-such-thing'"),
         ("report other", "other holds no comparison (no plan.json)"),

@@ -1,4 +1,4 @@
-"""Comparisons that run: the same bits in every chunk, on every executor, after every stop."""
+"""Comparisons that run: the same bits in every batch, on every executor, after every stop."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ from pgkit.compare.execution.display import Display
 from pgkit.compare.execution.executors import Event, LocalExecutor, RayExecutor
 from pgkit.compare.execution.scheduler import Unfinished, execute
 from pgkit.compare.execution.store import Store, read_json
-from pgkit.compare.execution.worker import run_chunk
+from pgkit.compare.execution.worker import run_batch
 from pgkit.compare.plan.baselines import ScoreScale, measure_baselines, scales
 from pgkit.compare.plan.plan import Plan, Run, read_plan
 from pgkit.compare.selection.stages import stages, tuned
@@ -55,10 +55,10 @@ def test_everything_is_there(whole: Path) -> None:
 
 
 def test_the_same_command_again_runs_nothing_and_writes_the_same(whole: Path) -> None:
-    before, chunks = tables(whole), sorted(path.name for path in (whole / "chunks").iterdir())
+    before, batches = tables(whole), sorted(path.name for path in (whole / "chunks").iterdir())
     assert run(whole.parents[1]).returncode == 0
     assert tables(whole) == before
-    assert sorted(path.name for path in (whole / "chunks").iterdir()) == chunks
+    assert sorted(path.name for path in (whole / "chunks").iterdir()) == batches
 
 
 def test_a_run_of_a_comparison_has_the_bits_of_a_run_alone(whole: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_run_of_a_comparison_has_the_bits_of_a_run_alone(whole: Path) -> None:
         rows = stored[stored["agent"] == agent]
         row = rows.iloc[len(rows) // 2]
         one = Run(*row[list(Run._fields)])._replace(lr=float(row["lr"]), seed=int(row["seed"]))
-        (alone,) = run_chunk([plan.train_config(one)])
+        (alone,) = run_batch([plan.train_config(one)])
         for name in ("returns", "final", "greedy", "at"):
             np.testing.assert_array_equal(row[name], np.array(alone[name]))
         assert (row["diverged"], row["env_steps"]) == (alone["diverged"], alone["env_steps"])
@@ -85,7 +85,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
 
 
 class Sabotage(LocalExecutor):
-    """Kills the process of the first chunk as soon as it runs."""
+    """Kills the process of the first batch as soon as it runs."""
 
     killed = 0
 
@@ -108,7 +108,7 @@ def test_a_worker_that_dies_is_replaced(whole: Path, tmp_path: Path) -> None:
     assert tables(tmp_path / "c") == tables(whole)
 
 
-def test_a_chunk_that_dies_twice_is_reported_and_the_rest_goes_on(
+def test_a_batch_that_dies_twice_is_reported_and_the_rest_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = read_plan(write_toml(tmp_path), ['agents=["actor-critic"]'])
@@ -184,9 +184,9 @@ def test_results_of_another_origin_are_not_pooled(whole: Path, tmp_path: Path) -
 def test_damaged_results_are_named(whole: Path, tmp_path: Path) -> None:
     copy = tmp_path / "comparisons" / "small"
     shutil.copytree(whole, copy)
-    chunk = next((copy / "chunks").iterdir())
-    chunk.write_bytes(chunk.read_bytes()[:-50])
-    with pytest.raises(PgkitError, match=f"{chunk.name}.*delete it, and its runs will be run again"):
+    batch = next((copy / "chunks").iterdir())
+    batch.write_bytes(batch.read_bytes()[:-50])
+    with pytest.raises(PgkitError, match=f"{batch.name}.*delete it, and its runs will be run again"):
         api.load_analysis(copy)
 
 
@@ -206,7 +206,7 @@ def test_ray_that_cannot_be_reached() -> None:
         RayExecutor(1, "127.0.0.1:9")
 
 
-# --- stages and chunks ---
+# --- stages and batches ---
 
 
 def synthetic(plan: Plan, runs: list[Run], level: dict[float, float]) -> pd.DataFrame:
@@ -237,13 +237,13 @@ def test_the_grid_is_extended_twice_at_most_and_then_flagged(tmp_path: Path) -> 
     assert {one.lr for one in known[-1].todo} == {1000.0}
 
 
-def test_chunks_hold_every_run_once(tmp_path: Path) -> None:
+def test_batches_hold_every_run_once(tmp_path: Path) -> None:
     plan = read_plan(write_toml(tmp_path))
     (stage,) = stages(plan, {"CartPole-v1": ScoreScale(22.2, 500, 475)}, pd.DataFrame(columns=[*Run._fields]))
-    chunks = cut(stage.todo, {("CartPole-v1", "actor-critic"): 5, ("CartPole-v1", "reinforce"): 100})
-    assert sorted(one for chunk in chunks for one in chunk) == sorted(stage.todo)
-    assert [len(chunk) for chunk in chunks] == [4, 4, 4, 12]
-    assert all(len({(one.environment, one.agent) for one in chunk}) == 1 for chunk in chunks)
+    batches = cut(stage.todo, {("CartPole-v1", "actor-critic"): 5, ("CartPole-v1", "reinforce"): 100})
+    assert sorted(one for batch in batches for one in batch) == sorted(stage.todo)
+    assert [len(batch) for batch in batches] == [4, 4, 4, 12]
+    assert all(len({(one.environment, one.agent) for one in batch}) == 1 for batch in batches)
 
 
 def test_the_random_policy_of_cartpole_scores_zero(tmp_path: Path) -> None:

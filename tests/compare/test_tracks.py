@@ -13,7 +13,7 @@ from pgkit.cli import app
 from pgkit.compare import api
 from pgkit.compare.analysis.analyse import analyse
 from pgkit.compare.execution.store import Store
-from pgkit.compare.execution.worker import run_chunk
+from pgkit.compare.execution.worker import run_batch
 from pgkit.compare.plan.baselines import ScoreScale
 from pgkit.compare.plan.plan import Plan, Run, read_plan, stored_plan
 from pgkit.compare.plan.search_space import RANGES, Range
@@ -339,15 +339,15 @@ def test_a_run_has_the_bits_of_a_run_alone(done: Path) -> None:
     row = stored[stored["optimizer"] == "fast adam"].iloc[3]
     keys = row[list(Run._fields)]
     one = Run(*keys)._replace(lr=float(row["lr"]), seed=int(row["seed"]), setting=int(row["setting"]))
-    (alone,) = run_chunk([plan.train_config(one)])
+    (alone,) = run_batch([plan.train_config(one)])
     for name in ("returns", "final", "greedy", "at"):
         np.testing.assert_array_equal(row[name], np.array(alone[name]))
 
 
 def test_what_is_lost_is_run_again_with_the_same_bytes(done: Path) -> None:
     before, plan = tables(done), done.parent / "small.toml"
-    for chunk in sorted((done / "chunks").iterdir())[::2]:
-        chunk.unlink()
+    for batch in sorted((done / "chunks").iterdir())[::2]:
+        batch.unlink()
     api.compare(plan, WORDS, done, workers=1)
     assert tables(done) == before
 
@@ -375,7 +375,7 @@ def test_the_report_says_what_was_tuned(done: Path) -> None:
         "Held: name = adam, beta2 = 0.9, weight_decay = 0.0",
         "its tuned hyperparameters and seed; all else is equal",
         "Tuning cost: sgd 8 runs",
-        "settings: 4 of its own, not the standard tier",
+        "settings: 4, not 32 as in the standard tier",
     ):
         assert said in text, said
     for wrong in ("documented defaults", "declared learning rates", "How much the learning rate matters", "width"):

@@ -54,7 +54,7 @@ UP = "pgkit.returns (layer 5) imports pgkit.config.load (layer 6)"
         ("agents/one.py", "from pgkit.config.load import x", "pgkit.agents.one (layer 6) imports pgkit.config.load"),
         ("pgkit/novel/one.py", "", "pgkit/novel/one.py: pgkit.novel.one has no layer"),
         ("pgkit/losses.py", "import pgkit.losses.x\nown = 1", "'own' is no identifier"),
-        ("pgkit/losses.py", "f(kind=1)", "pgkit/losses.py:1: 'kind' is no identifier"),
+        ("pgkit/losses.py", "kind = 1", "pgkit/losses.py:1: 'kind' is no identifier"),
         ("pgkit/losses.py", "x.told", "'told' is no identifier"),
         ("pgkit/losses.py", "def f(here): pass", "'here' is no identifier"),
         (

@@ -22,11 +22,11 @@ def add(
     rows: dict[str, list[Row]],
     agent: str,
     evaluated: pd.DataFrame,
-    found: Mapping[tuple[str, str], TuningResult],
+    results: Mapping[tuple[str, str], TuningResult],
 ) -> None:
     """Add an agent's rows to the tables ``across`` and ``profiles``, if there are environments enough."""
     environments = list(plan.config.environments)
-    if len(environments) < stats.MIN_ENVIRONMENTS or any((e, agent) not in found for e in environments):
+    if len(environments) < stats.MIN_ENVIRONMENTS or any((e, agent) not in results for e in environments):
         return
     for number, arm in enumerate(plan.arms):
         of_arm = evaluated[(evaluated["agent"] == agent) & (evaluated["optimizer"] == arm)]
@@ -34,7 +34,7 @@ def add(
         if table.shape[1] < len(environments):
             return
         scores, keys = table[environments].to_numpy(), {"agent": agent, "optimizer": arm}
-        tuning = np.stack([_on_common_points(plan, found[environment, agent], arm) for environment in environments])
+        tuning = np.stack([_on_common_points(plan, results[environment, agent], arm) for environment in environments])
         for index, environment in enumerate(("", *environments), start=-1):
             kept = [column for column in range(len(environments)) if column != index]
             rows["across"].append({**keys, "without": environment, **_measures(scores[:, kept], tuning[kept], number)})
@@ -44,9 +44,11 @@ def add(
 
 def _measures(scores: Array, tuning: Array, number: int) -> Row:
     """Every measure with its interval; ``scores (n, E)``, ``tuning (E, L, S)``."""
-    found = stats.aggregates(scores, np.random.default_rng([SEED, 0, number]))
+    aggregates = stats.aggregates(scores, np.random.default_rng([SEED, 0, number]))
     phi = stats.phi(tuning, np.random.default_rng([SEED, 1, number]))
-    return spread({"iqm": found.iqm, "mean": found.mean, "optimality_gap": found.optimality_gap, "phi": phi})
+    return spread(
+        {"iqm": aggregates.iqm, "mean": aggregates.mean, "optimality_gap": aggregates.optimality_gap, "phi": phi}
+    )
 
 
 def spread(estimates: Mapping[str, stats.Estimate]) -> Row:
@@ -57,6 +59,6 @@ def spread(estimates: Mapping[str, stats.Estimate]) -> Row:
     return row
 
 
-def _on_common_points(plan: Plan, found: TuningResult, arm: str) -> Array:
+def _on_common_points(plan: Plan, result: TuningResult, arm: str) -> Array:
     """Tuning scores ``(L, S)`` at the planned points, which all environments have."""
-    return found.scores[arm][[found.points[arm].index(point) for point in plan.points(arm)]]
+    return result.scores[arm][[result.points[arm].index(point) for point in plan.points(arm)]]

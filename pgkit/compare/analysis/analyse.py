@@ -1,4 +1,4 @@
-"""From stored runs to everything that a report says: tables of statistics, by the functions of :mod:`pgkit.stats`."""
+"""Turn stored runs into tables of statistics, with the functions of :mod:`pgkit.stats`."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -31,28 +31,28 @@ def analyse(
     stored: pd.DataFrame,
     provenance: Mapping[str, Any],
 ) -> Analysis:
-    """Everything that a report says; the same arguments give the same numbers to the last bit.
+    """Analyse a comparison; the same arguments give the same numbers to the last bit.
 
     Args:
         plan: of the comparison.
         scale: of each environment.
-        baselines: the stupid policies' returns.
+        baselines: returns of the baseline policies.
         stored: raw results of runs, complete or not: stages that have not begun leave their tables empty.
         provenance: plain data as in ``provenance.json``.
     """
     runs = score_runs(plan, scale, stored)
-    found = tuned(plan, scale, stored)
+    results = tuned(plan, scale, stored)
     evaluated = runs[runs["stage"] == "evaluation"]
     wanted = schemas(plan.all_tuned, plan.greedy)
     rows: dict[str, list[Row]] = {name: [] for name in wanted}
-    for index, (case, of_case) in enumerate(found.items()):
+    for index, (case, of_case) in enumerate(results.items()):
         _add_tuning(plan, rows, case, of_case, runs, index)
         scores = _scores(plan, evaluated, case)
         if all(len(of_arm) for of_arm in scores.values()):
             _add_evaluation(plan, scale[case[0]], rows, case, of_case, runs, stored, index)
             rows["pairs"] += _pairs(plan, case, of_case, runs, index)
     for agent in plan.config.agents:
-        across_environments.add(plan, rows, agent, evaluated, found)
+        across_environments.add(plan, rows, agent, evaluated, results)
     rows["baselines"] = [
         {**row, "score": float(scale[str(row["environment"])].score(float(row["return_mean"])))}
         for row in baselines.to_dict("records")
@@ -83,18 +83,18 @@ def _scores(plan: Plan, runs: pd.DataFrame, case: Case) -> dict[str, Array]:
 
 
 def _add_tuning(
-    plan: Plan, rows: dict[str, list[Row]], case: Case, found: TuningResult, runs: pd.DataFrame, index: int
+    plan: Plan, rows: dict[str, list[Row]], case: Case, result: TuningResult, runs: pd.DataFrame, index: int
 ) -> None:
     """The tables of the tuning stage."""
     tuning = _of_case(runs[runs["stage"] == "tuning"], case)
-    for number, (arm, scores) in enumerate(found.scores.items()):
-        of_arm, selection = tuning[tuning["optimizer"] == arm], found.selections[arm]
+    for number, (arm, scores) in enumerate(result.scores.items()):
+        of_arm, selection = tuning[tuning["optimizer"] == arm], result.selections[arm]
         keys = {"environment": case[0], "agent": case[1], "optimizer": arm}
-        points = found.points[arm]
+        points = result.points[arm]
         table = of_arm.pivot(index=["lr", "setting"], columns="seed", values="failure")
         failed = table.reindex(pd.MultiIndex.from_tuples(points)).to_numpy() != ""
         cost = {"runs": len(of_arm), "env_steps": int(of_arm["env_steps"].sum())}
-        rows["selection"].append({**keys, **_selected(plan, found, arm), "edge": found.edges[arm], **cost})
+        rows["selection"].append({**keys, **_selected(plan, result, arm), "edge": result.edges[arm], **cost})
         rows["sensitivity"] += [
             {
                 **keys,
@@ -109,7 +109,7 @@ def _add_tuning(
             for r, point in enumerate(points)
         ]
         if not plan.all_tuned:
-            measures = stats.rate_sensitivity(scores, failed, found.rates, seed(0, index, number))
+            measures = stats.rate_sensitivity(scores, failed, result.rates, seed(0, index, number))
             rows["rates"].append({**keys, **across_environments.spread(measures._asdict())})
         best = stats.expected_best_intervals(scores, seed(1, index, number))
         rows["expected_best"] += [{**keys, "k": k, **value._asdict()} for k, value in enumerate(best, start=1)]
@@ -120,9 +120,9 @@ def _numbered(plan: Plan, point: SearchPoint) -> Row:
     return {"setting": point.setting, "lr": point.lr} if plan.all_tuned else {"lr": point.lr}
 
 
-def _selected(plan: Plan, found: TuningResult, arm: str) -> Row:
+def _selected(plan: Plan, result: TuningResult, arm: str) -> Row:
     """What tuning selected of an arm, and the second-best, in full where all is tuned."""
-    best, second = found.selected(arm), found.second(arm)
+    best, second = result.selected(arm), result.second(arm)
     row: Row = {"lr": best.lr, "second_lr": np.nan if second is None else second.lr}
     if not plan.all_tuned:
         return row
@@ -151,7 +151,7 @@ def _add_evaluation(
     scale: ScoreScale,
     rows: dict[str, list[Row]],
     case: Case,
-    found: TuningResult,
+    result: TuningResult,
     runs: pd.DataFrame,
     stored: pd.DataFrame,
     index: int,
@@ -166,12 +166,12 @@ def _add_evaluation(
         scores = curves_of(plan, scale, stored.loc[of_arm.index])
         rank = {"p_best": float(ranks.p_best[number]), "mean_rank": float(ranks.mean_rank[number])}
         of_arm_row = _of_arm(of_arm, scores, budget, seed(3, index, number))
-        of_arm_row |= _numbered(plan, found.selected(arm))
+        of_arm_row |= _numbered(plan, result.selected(arm))
         of_arm_row |= {"greedy_auc": float(of_arm["greedy_auc"].mean())} if plan.greedy else {}
         rows["arms"].append({**keys, **of_arm_row, **rank})
         for (rate, number_of), of_point in beside[beside["optimizer"] == arm].groupby(["lr", "setting"]):
             point = SearchPoint(rate, number_of)
-            offset = 0 if plan.all_tuned else found.points[arm].index(point) - found.selections[arm].best
+            offset = 0 if plan.all_tuned else result.points[arm].index(point) - result.selections[arm].best
             rows["neighbours"].append(
                 {
                     **keys,
@@ -220,10 +220,10 @@ def _of_arm(runs: pd.DataFrame, scores: Array, budget: int, rng: np.random.Gener
     return row | {name: float(runs[name].mean()) for name in means}
 
 
-def _pairs(plan: Plan, case: Case, found: TuningResult, runs: pd.DataFrame, index: int) -> list[Row]:
+def _pairs(plan: Plan, case: Case, result: TuningResult, runs: pd.DataFrame, index: int) -> list[Row]:
     """Every pair of arms, with the verdict, and whether the second-best settings would tell otherwise."""
     scores = _scores(plan, runs[runs["stage"] == "evaluation"], case)
-    second = _second_best(case, found, runs)
+    second = _second_best(case, result, runs)
     rows = []
     for number, (first, other) in enumerate(combinations(plan.arms, 2)):
         a, b, rope = scores[first], scores[other], plan.config.rope
@@ -266,12 +266,12 @@ def _verdict(pair: tuple[Array, Array], rope: float) -> str:
     return stats.verdict(difference.low, difference.high, rope)
 
 
-def _second_best(case: Case, found: TuningResult, runs: pd.DataFrame) -> dict[str, Array]:
+def _second_best(case: Case, result: TuningResult, runs: pd.DataFrame) -> dict[str, Array]:
     """Scores of each arm's second-best setting on evaluation seeds, where it has one that was run."""
     beside = _of_case(runs[runs["stage"] == "neighbour"], case)
     scores = {}
-    for arm in found.selections:
-        if (point := found.second(arm)) is not None:
+    for arm in result.selections:
+        if (point := result.second(arm)) is not None:
             chosen = (beside["optimizer"] == arm) & (beside["lr"] == point.lr) & (beside["setting"] == point.setting)
             scores[arm] = beside.loc[chosen, "auc"].to_numpy(dtype=float)
     return {arm: x for arm, x in scores.items() if len(x)}
@@ -344,10 +344,10 @@ def _deviations(plan: Plan, missing: int, stage: str) -> list[str]:
             tier.evaluation,
         ),
     )
-    found = [
-        f"{what}: {own} of its own, not the {name} tier's {tiers}" for what, same, own, tiers in pairs_of if not same
+    deviations = [
+        f"{what}: {planned}, not {usual} as in the {name} tier" for what, same, planned, usual in pairs_of if not same
     ]
-    return found + ([f"incomplete: {missing} runs of the {stage} stage are missing"] if missing else [])
+    return deviations + ([f"incomplete: {missing} runs of the {stage} stage are missing"] if missing else [])
 
 
 def _formula(name: str) -> str:

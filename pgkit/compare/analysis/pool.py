@@ -105,11 +105,12 @@ def _content(plan: Plan) -> dict[str, Any]:
 
 def _inner(key: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
     """The key down to where they differ, and the values where they are short: ``rope (0.05 and 0.1)``."""
-    own, other = first.get(key), second.get(key)
-    while isinstance(own, dict) and isinstance(other, dict):
-        inner = next(k for k in own | other if own.get(k) != other.get(k))
-        key, own, other = f"{key}.{inner}", own.get(inner), other.get(inner)
-    shown = format_value(own), format_value(other)
+    pair: list[Any] = [first.get(key), second.get(key)]
+    while all(isinstance(value, dict) for value in pair):
+        inner = next(name for name in pair[0] | pair[1] if pair[0].get(name) != pair[1].get(name))
+        key = f"{key}.{inner}"
+        pair = [value.get(inner) for value in pair]
+    shown = [format_value(value) for value in pair]
     return f"{key} ({shown[0]} and {shown[1]})" if max(map(len, shown)) <= SHORT else key
 
 
@@ -121,9 +122,9 @@ def _check_common(contents: Sequence[Mapping[str, Any]], where: str) -> None:
         parts.append({"environments": content["environments"], "cases": cases})
     for key, ours in parts[0].items():
         for name in (name for name in ours if name in parts[1][key]):
-            own, other = ({key: {name: part[key][name]}} for part in parts)
-            if own != other:
-                raise PgkitError(f"{where} cannot be pooled: they differ in {_inner(key, own, other)}")
+            pair = [{key: {name: part[key][name]}} for part in parts]
+            if pair[0] != pair[1]:
+                raise PgkitError(f"{where} cannot be pooled: they differ in {_inner(key, *pair)}")
 
 
 def _with_cases(first: Stored, second: Stored, where: str) -> Plan:
@@ -134,7 +135,7 @@ def _with_cases(first: Stored, second: Stored, where: str) -> Plan:
             raise PgkitError(f"{where} cannot be pooled: both have {case.environment}, {case.agent}")
     ours, theirs = first.plan.config, second.plan.config
     environments = ours.environments | {
-        name: own for name, own in theirs.environments.items() if name not in ours.environments
+        name: score for name, score in theirs.environments.items() if name not in ours.environments
     }
     agents = tuple(dict.fromkeys((*ours.agents, *theirs.agents)))
     config = ours.model_copy(update={"agents": agents, "environments": environments})

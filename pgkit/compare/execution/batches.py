@@ -79,15 +79,15 @@ def _possible_sizes(plan: Plan, runs: Sequence[Run], workers: int) -> list[int]:
 
 
 def cut(runs: Sequence[Run], sizes: dict[tuple[str, str], int]) -> list[list[Run]]:
-    """Chunks of runs of one case each, of about equal length, arm by arm."""
-    chunks = []
+    """Batches of runs of one case each, of about equal length, arm by arm."""
+    batches = []
     ordered = sorted(runs, key=lambda run: (run.environment, run.agent, run.optimizer, run.lr, run.setting, run.seed))
     for case, group in groupby(ordered, key=lambda run: (run.environment, run.agent)):
         members = list(group)
         count = -(-len(members) // sizes[case])
         bounds = [len(members) * index // count for index in range(count + 1)]
-        chunks += [members[first:last] for first, last in pairwise(bounds)]
-    return chunks
+        batches += [members[first:last] for first, last in pairwise(bounds)]
+    return batches
 
 
 def _speed(configs: Sequence[TrainConfig], seconds: float) -> float:

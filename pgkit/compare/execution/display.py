@@ -56,13 +56,13 @@ class Display:
             self.say(f"{stage.name}: {len(stage.todo)} runs")
         self.refresh()
 
-    def steps(self, chunk: int, steps: float) -> None:
-        """A chunk under way has come so far."""
-        self._under_way[chunk] = steps
+    def steps(self, batch: int, steps: float) -> None:
+        """A batch under way has come so far."""
+        self._under_way[batch] = steps
 
-    def done(self, chunk: int, runs: int, steps: float) -> None:
-        """A chunk is stored."""
-        self._under_way.pop(chunk, None)
+    def done(self, batch: int, runs: int, steps: float) -> None:
+        """A batch is stored."""
+        self._under_way.pop(batch, None)
         self._finished += steps
         self._runs[0] += runs
 

@@ -1,4 +1,4 @@
-"""Where chunks of runs are trained: processes on this machine, or a Ray cluster. Both give the same bits."""
+"""Where batches of runs are trained: processes on this machine, or a Ray cluster. Both give the same bits."""
 
 import socket
 import sys
@@ -8,91 +8,91 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, Protocol
 
-from pgkit.compare.execution.worker import Row, run_chunk
+from pgkit.compare.execution.worker import Row, run_batch
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError, format_error
 from pgkit.system import processes
 
 
 class Event(NamedTuple):
-    """What an executor tells of a chunk.
+    """Progress of a batch.
 
     Attributes:
-        chunk: its number.
-        kind: "steps" (environment steps so far), "done" (with its rows) or "failed" (with the reason).
-        content: as the kind says.
+        batch: number of the batch.
+        name: "steps", "done" or "failed".
+        content: environment steps so far, the rows of the batch, or the reason of its failure.
     """
 
-    chunk: int
-    kind: str
+    batch: int
+    name: str
     content: Any
 
 
 class Executor(Protocol):
-    """Trains chunks, several at a time.
+    """Trains batches of runs, several at a time.
 
     Attributes:
-        workers: how many at a time.
+        workers: number of batches at a time.
     """
 
     workers: int
 
-    def start(self, chunk: int, configs: Sequence[TrainConfig]) -> None:
-        """Begin to train a chunk; at most ``workers`` may be under way."""
+    def start(self, batch: int, configs: Sequence[TrainConfig]) -> None:
+        """Start to train a batch; at most ``workers`` may be running."""
 
     def events(self, timeout: float) -> list[Event]:
-        """What has happened, after at most so many seconds."""
+        """Wait at most ``timeout`` seconds and return what has happened."""
 
     def close(self) -> None:
-        """End everything that is under way."""
+        """Stop everything that is running."""
 
 
 class LocalExecutor:
-    """A process of its own for every chunk, with one thread: a crash costs that chunk and nothing else."""
+    """Runs every batch in a process with one thread: a crash costs that batch and nothing else."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._running: dict[int, tuple[BaseProcess, Connection]] = {}
 
-    def start(self, chunk: int, configs: Sequence[TrainConfig]) -> None:
-        self._running[chunk] = processes.start(_work, list(configs), preload="pgkit.compare.execution.worker")
+    def start(self, batch: int, configs: Sequence[TrainConfig]) -> None:
+        self._running[batch] = processes.start(_work, list(configs), preload="pgkit.compare.execution.worker")
 
     def events(self, timeout: float) -> list[Event]:
         ready = wait([connection for _, connection in self._running.values()], timeout)
-        found = []
-        for chunk, (process, connection) in list(self._running.items()):
-            while connection in ready and chunk in self._running and connection.poll():
-                event = self._receive(chunk, process, connection)
-                found.append(event)
-                if event.kind != "steps":
-                    self._end(chunk)
-        return found
+        events = []
+        for batch, (process, connection) in list(self._running.items()):
+            while connection in ready and batch in self._running and connection.poll():
+                event = self._receive(batch, process, connection)
+                events.append(event)
+                if event.name != "steps":
+                    self._end(batch)
+        return events
 
     def close(self) -> None:
         for process, _ in self._running.values():
             process.kill()
-        for chunk in list(self._running):
-            self._end(chunk)
+        for batch in list(self._running):
+            self._end(batch)
 
     def pids(self) -> list[int]:
-        """The processes under way."""
+        """Return the ids of the running processes."""
         return [process.pid for process, _ in self._running.values() if process.pid]
 
-    def _receive(self, chunk: int, process: Any, connection: Connection) -> Event:
+    def _receive(self, batch: int, process: Any, connection: Connection) -> Event:
         try:
-            return Event(chunk, *connection.recv())
+            return Event(batch, *connection.recv())
         except (EOFError, OSError):
             process.join()
-            return Event(chunk, "failed", f"its process ended unexpectedly (exit code {process.exitcode})")
+            return Event(batch, "failed", f"its process ended unexpectedly (exit code {process.exitcode})")
 
-    def _end(self, chunk: int) -> None:
-        process, connection = self._running.pop(chunk)
+    def _end(self, batch: int) -> None:
+        process, connection = self._running.pop(batch)
         process.join()
         connection.close()
 
 
 def _work(connection: Connection, configs: Sequence[TrainConfig]) -> None:
-    """The life of a worker process: it dies with its parent, whose pipe breaks."""
+    """Body of a worker process; it ends with its parent, whose pipe breaks."""
     last = time.monotonic()
 
     def on_steps(steps: float) -> None:
@@ -102,7 +102,7 @@ def _work(connection: Connection, configs: Sequence[TrainConfig]) -> None:
             connection.send(("steps", steps))
 
     try:
-        connection.send(("done", run_chunk(configs, on_steps)))
+        connection.send(("done", run_batch(configs, on_steps)))
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
@@ -143,8 +143,8 @@ class RayExecutor:
         ).remote
         self._running: dict[Any, int] = {}
 
-    def start(self, chunk: int, configs: Sequence[TrainConfig]) -> None:
-        self._running[self._remote(list(configs))] = chunk
+    def start(self, batch: int, configs: Sequence[TrainConfig]) -> None:
+        self._running[self._remote(list(configs))] = batch
 
     def events(self, timeout: float) -> list[Event]:
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
@@ -154,13 +154,13 @@ class RayExecutor:
         self._ray.shutdown()
 
     def _receive(self, reference: Any) -> Event:
-        chunk = self._running.pop(reference)
+        batch = self._running.pop(reference)
         try:
-            return Event(chunk, "done", self._ray.get(reference))
+            return Event(batch, "done", self._ray.get(reference))
         except self._ray.exceptions.RayTaskError as error:
-            return Event(chunk, "failed", format_error(error.cause))
+            return Event(batch, "failed", format_error(error.cause))
         except self._ray.exceptions.RayError as error:
-            return Event(chunk, "failed", format_error(error))
+            return Event(batch, "failed", format_error(error))
 
 
 def _check_reachable(address: str, timeout: float = 5.0) -> None:
@@ -175,4 +175,4 @@ def _check_reachable(address: str, timeout: float = 5.0) -> None:
 
 
 def _ray_work(configs: Sequence[TrainConfig]) -> list[Row]:
-    return run_chunk(configs)
+    return run_batch(configs)

@@ -1,4 +1,4 @@
-"""Running a plan: stage by stage, chunk by chunk, on an executor, so that stopping loses only the chunks in flight."""
+"""Running a plan: stage by stage, batch by batch, on an executor, so that stopping loses only the batches in flight."""
 
 import fcntl
 import sys
@@ -23,7 +23,7 @@ from pgkit.envs.make import find_spec
 from pgkit.errors import PgkitError
 
 TRIES = 2
-"""Of a chunk whose process crashes."""
+"""Of a batch whose process crashes."""
 
 
 class Unfinished(PgkitError):
@@ -37,7 +37,7 @@ def execute(plan: Plan, store: Store, executor: Executor, display: Display) -> N
 
     Raises:
         PgkitError: the directory belongs to another plan or origin, is in use, or cannot be written.
-        Unfinished: chunks that failed twice; everything else is done.
+        Unfinished: batches that failed twice; everything else is done.
     """
     store.check(plan)
     check_here(plan)
@@ -91,40 +91,40 @@ def _evaluation_steps(config: TrainConfig) -> int:
 
 
 def _baselines(plan: Plan, store: Store) -> pd.DataFrame:
-    found = store.baselines()
-    if found is None:
-        found = measure_baselines(plan)
-        store.add_baselines(found)
-    return found
+    baselines = store.baselines()
+    if baselines is None:
+        baselines = measure_baselines(plan)
+        store.add_baselines(baselines)
+    return baselines
 
 
 def _run_stage(
     plan: Plan, scale: dict[str, ScoreScale], store: Store, executor: Executor, display: Display, stage: Stage
 ) -> list[str]:
-    """Run a stage's missing runs; returns the reasons of chunks that failed for good."""
+    """Run a stage's missing runs; returns the reasons of batches that failed for good."""
     display.begin(stage, sum(plan.train_config(run).steps for run in stage.todo))
-    chunks = dict(enumerate(cut(stage.todo, _sizes(plan, stage.todo, executor.workers))))
-    waiting, under_way, tries, failures = deque(chunks), set[int](), dict.fromkeys(chunks, 0), list[str]()
+    batches = dict(enumerate(cut(stage.todo, _sizes(plan, stage.todo, executor.workers))))
+    waiting, under_way, tries, failures = deque(batches), set[int](), dict.fromkeys(batches, 0), list[str]()
     while waiting or under_way:
         while waiting and len(under_way) < executor.workers:
             number = waiting.popleft()
             tries[number] += 1
             under_way.add(number)
-            executor.start(number, [plan.train_config(run) for run in chunks[number]])
+            executor.start(number, [plan.train_config(run) for run in batches[number]])
         for event in executor.events(timeout=0.5):
-            if event.kind == "steps":
-                display.steps(event.chunk, event.content)
+            if event.name == "steps":
+                display.steps(event.batch, event.content)
                 continue
-            under_way.discard(event.chunk)
-            if event.kind == "done":
-                store.add(chunks[event.chunk], event.content)
-                display.done(event.chunk, len(chunks[event.chunk]), sum(row["env_steps"] for row in event.content))
+            under_way.discard(event.batch)
+            if event.name == "done":
+                store.add(batches[event.batch], event.content)
+                display.done(event.batch, len(batches[event.batch]), sum(row["env_steps"] for row in event.content))
                 display.leaders(plan, scale, store.load)
-            elif tries[event.chunk] < TRIES:
-                display.say(f"{_named(chunks[event.chunk])}: {event.content}; trying again")
-                waiting.append(event.chunk)
+            elif tries[event.batch] < TRIES:
+                display.say(f"{_named(batches[event.batch])}: {event.content}; trying again")
+                waiting.append(event.batch)
             else:
-                failures.append(f"{_named(chunks[event.chunk])}: {event.content}")
+                failures.append(f"{_named(batches[event.batch])}: {event.content}")
                 display.say(failures[-1])
         display.refresh()
     return failures
@@ -138,9 +138,9 @@ def _sizes(plan: Plan, runs: Sequence[Run], workers: int) -> dict[tuple[str, str
     return {case: choose_size(plan, of_case, workers) for case, of_case in cases.items()}
 
 
-def _named(chunk: Sequence[Run]) -> str:
-    first = chunk[0]
-    return f"{len(chunk)} runs of {first.environment}, {first.agent} ({first.stage})"
+def _named(batch: Sequence[Run]) -> str:
+    first = batch[0]
+    return f"{len(batch)} runs of {first.environment}, {first.agent} ({first.stage})"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a comparison has stored: raw results of runs, written chunk by chunk, each file whole or not there."""
+"""What a comparison has stored: raw results of runs, written batch by batch, each file whole or not there."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ from pgkit.runs import provenance
 from pgkit.system.files import replace_file, write_text
 
 RAW = (*KEYS, "diverged", "env_steps", "at", "returns", "final", "greedy")
-"""Columns of stored results, see :func:`pgkit.compare.execution.worker.run_chunk`, which may add ``greedy_returns``."""
+"""Columns of stored results, see :func:`pgkit.compare.execution.worker.run_batch`, which may add ``greedy_returns``."""
 
 
 LOCK = ".lock"
@@ -34,7 +34,7 @@ class Store:
         self.directory = directory
 
     @property
-    def chunks(self) -> Path:
+    def batches(self) -> Path:
         """Where raw results are."""
         return self.directory / "chunks"
 
@@ -99,12 +99,12 @@ class Store:
         """
         frame = pd.DataFrame([{**run._asdict(), **row} for run, row in zip(runs, rows, strict=True)])
         name = hashlib.sha256(repr([tuple(run) for run in runs]).encode()).hexdigest()[:16]
-        write_frame(self.chunks / f"{name}.parquet", frame)
+        write_frame(self.batches / f"{name}.parquet", frame)
 
     def baselines(self) -> pd.DataFrame | None:
         """The stupid policies' returns, if they were measured."""
         path = self.directory / "baselines.parquet"
-        return read_chunk(path) if path.is_file() else None
+        return read_batch(path) if path.is_file() else None
 
     def add_baselines(self, baselines: pd.DataFrame) -> None:
         """Store them."""
@@ -116,7 +116,7 @@ class Store:
         Raises:
             PgkitError: a file cannot be read.
         """
-        frames = [read_chunk(path) for path in sorted(self.chunks.glob("*.parquet"))]
+        frames = [read_batch(path) for path in sorted(self.batches.glob("*.parquet"))]
         if not frames:
             return pd.DataFrame(columns=list(RAW))
         frames = [of if "setting" in of else of.assign(setting=GRID) for of in frames]  # those of the first versions
@@ -131,7 +131,7 @@ def write_frame(path: Path, frame: pd.DataFrame) -> None:
     replace_file(path, lambda file: file.write(buffer.getvalue()))
 
 
-def read_chunk(path: Path) -> pd.DataFrame:
+def read_batch(path: Path) -> pd.DataFrame:
     """One file of raw results.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Training a chunk of runs as one population: what every executor does, wherever it is."""
+"""Training a batch of runs as one population: what every executor does, wherever it is."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ Row = dict[str, Any]
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def run_chunk(configs: Sequence[TrainConfig], on_steps: Callable[[float], None] | None = None) -> list[Row]:
+def run_batch(configs: Sequence[TrainConfig], on_steps: Callable[[float], None] | None = None) -> list[Row]:
     """Train and evaluate these runs, which agree in all but optimizer and seed.
 
     Args:
@@ -60,8 +60,9 @@ def _curves(
     at, returns = (np.full((len(configs), points), np.nan) for _ in range(2))
     passed = np.zeros(len(configs), dtype=np.int64)
     for member, point, env_steps, episodes in evaluations:
-        here = (member, slice(passed[member], point + 1))
-        at[here], returns[here] = env_steps, episodes.returns.mean().item()
+        points_passed = (member, slice(passed[member], point + 1))
+        at[points_passed] = env_steps
+        returns[points_passed] = episodes.returns.mean().item()
         passed[member] = point + 1
     for member, row in enumerate(result.table):
         if row["failed"]:

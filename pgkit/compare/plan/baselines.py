@@ -1,4 +1,4 @@
-"""The stupid policies that every learner must beat: the floor of the scale of scores, and traps in the environment."""
+"""Baseline policies that every learner must beat, random and constant: the floor of the scale of scores."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -50,14 +50,14 @@ def measure_baselines(plan: Plan) -> pd.DataFrame:
 
 def scales(plan: Plan, baselines: pd.DataFrame) -> dict[str, ScoreScale]:
     """The scale of every environment: as declared, the random policy's return measured where it is not."""
-    found = {}
+    by_environment = {}
     for name, environment in plan.config.environments.items():
         random = environment.random_return
         if random is None:
             rows = baselines[(baselines["environment"] == name) & (baselines["policy"] == "random")]
             random = float(rows["return_mean"].iloc[0])
-        found[name] = ScoreScale(random, environment.reference_return, environment.threshold)
-    return found
+        by_environment[name] = ScoreScale(random, environment.reference_return, environment.threshold)
+    return by_environment
 
 
 def _baselines(name: str, config: TrainConfig) -> list[dict[str, object]]:
@@ -73,7 +73,7 @@ def _baselines(name: str, config: TrainConfig) -> list[dict[str, object]]:
                 chosen[..., action] = 1.0
                 policies[f"constant {action}"] = ({**zero, bias: chosen}, True)
         rows = []
-        for kind, (params, deterministic) in policies.items():
+        for policy_name, (params, deterministic) in policies.items():
             played = [
                 evaluate_policy(
                     policy, dict(params), envs, [EvalKey(0, point)], AT_ONCE, deterministic=deterministic
@@ -84,7 +84,7 @@ def _baselines(name: str, config: TrainConfig) -> list[dict[str, object]]:
             rows.append(
                 {
                     "environment": name,
-                    "policy": kind,
+                    "policy": policy_name,
                     "episodes": EPISODES,
                     "return_mean": returns.mean().item(),
                     "return_sd": returns.std().item(),

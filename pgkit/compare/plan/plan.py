@@ -236,14 +236,14 @@ def make_plan(table: Mapping[str, Any], last: Mapping[str, Any] | None = None, s
     Raises:
         PgkitError: one line for the first mistake.
     """
-    own = {key: value for key, value in table.items() if key in ComparisonConfig.model_fields}
-    base = {key: value for key, value in table.items() if key not in own}
+    of_comparison = {key: value for key, value in table.items() if key in ComparisonConfig.model_fields}
+    base = {key: value for key, value in table.items() if key not in of_comparison}
     if not registry.is_comparison(table):
-        raise PgkitError(f"{source} is no comparison (it has no table 'environments'): pgkit train {source}")
+        raise PgkitError(f"{source} is not a comparison (it has no table 'environments'): pgkit train {source}")
     _check_training_keys(base, source)
     _check_training_keys(last or {}, "the command line")
     try:
-        config = ComparisonConfig.model_validate(own)
+        config = ComparisonConfig.model_validate(of_comparison)
     except ValidationError as error:
         raise PgkitError(f"{source}: {explain_validation_error(error, ComparisonConfig)}") from None
     tier = TIERS[config.tier]
@@ -319,8 +319,8 @@ def _arms(declared: Sequence[str | Mapping[str, Any]]) -> dict[str, dict[str, An
         full = optim.describe(settings)["main"]
         if "lr" not in full:
             raise PgkitError(f"optimizers: {label!r} has no hyperparameter lr that could be varied")
-        own = [key for key in full if key in settings or key not in (*AROUND, "schedule", "lr")]
-        arms[label] = {key: full[key] for key in own if full[key] is not None}
+        keys = [key for key in full if key in settings or key not in (*AROUND, "schedule", "lr")]
+        arms[label] = {key: full[key] for key in keys if full[key] is not None}
     return arms
 
 
@@ -330,12 +330,12 @@ def _spaces(
     """What is tuned of each arm, by label."""
     if unknown_arms := [label for label in config.spaces if label not in arms]:
         raise PgkitError(f"spaces: {unknown_name('arm', unknown_arms[0], arms)}")
-    found = {}
+    spaces = {}
     for entry, (label, arm) in zip(config.optimizers, arms.items(), strict=True):
         stated = set() if isinstance(entry, str) else set(entry)
         defaults = optim.registry.find(str(arm["name"])).defaults
-        found[label] = space_of(label, defaults, stated, config.spaces.get(label, {}), rates)
-    return found
+        spaces[label] = space_of(label, defaults, stated, config.spaces.get(label, {}), rates)
+    return spaces
 
 
 def _around(declared: Mapping[str, Any]) -> dict[str, Any]:
@@ -359,9 +359,9 @@ def _case_config(
     last: Mapping[str, Any],
     optimizer: Mapping[str, Any],
 ) -> TrainConfig:
-    own = config.environments[environment]
+    scored = config.environments[environment]
     table: dict[str, Any] = {"evaluation": EVALUATION}
-    for part in (base, own.train, own.agents.get(agent, {}), last):
+    for part in (base, scored.train, scored.agents.get(agent, {}), last):
         table = merged(table, part)
     table = merged(table, {"name": config.name, "env": {"id": environment}, "agent": {"name": agent}})
     table = {**table, "optimizer": optimizer}

@@ -42,8 +42,11 @@ class Range(Model):
     """
 
     low: float
+    """Lower end."""
     high: float
+    """Upper end."""
     scale: Literal["log", "1-x log", "linear"] = "log"
+    """Uniform in log x, in log(1 - x), or in x."""
 
     @model_validator(mode="after")
     def _ends(self) -> "Range":
@@ -95,7 +98,7 @@ RANGES: Mapping[str, Range] = {
 
 
 def space_of(
-    label: str, defaults: Mapping[str, Any], stated: set[str], own: Mapping[str, Range], rates: tuple[float, ...]
+    label: str, defaults: Mapping[str, Any], stated: set[str], declared: Mapping[str, Range], rates: tuple[float, ...]
 ) -> dict[str, Range]:
     """What is tuned of an arm, the learning rate first, the rest in the order of its recipe.
 
@@ -103,13 +106,13 @@ def space_of(
         label: of the arm, for errors.
         defaults: its recipe's hyperparameters with their defaults.
         stated: those that the arm states itself.
-        own: ranges that the comparison declares for it.
+        declared: ranges that the comparison declares for it.
         rates: the tier's or the declared grid of rates, whose ends are the range of the learning rate.
 
     Raises:
         PgkitError: a range for what the recipe does not have, or states itself, or what is no number.
     """
-    for key in own:
+    for key in declared:
         if key not in defaults:
             raise PgkitError(f"spaces.{label}: {unknown_name('hyperparameter', key, defaults)}")
         if key in stated:
@@ -118,15 +121,15 @@ def space_of(
             raise PgkitError(
                 f"spaces.{label}.{key}: {key} is no single number, its default is {format_value(defaults[key])}"
             )
-    if "lr" not in own and len(rates) < 2:
+    if "lr" not in declared and len(rates) < 2:
         raise PgkitError(f"learning_rates = {format_value(list(rates))} span no range of learning rates")
-    found = {"lr": own["lr"] if "lr" in own else Range(low=rates[0], high=rates[-1])}
+    ranges = {"lr": declared["lr"] if "lr" in declared else Range(low=rates[0], high=rates[-1])}
     for key, default in defaults.items():
-        if key in own or (key in RANGES and default and key not in stated):
-            found.setdefault(key, own.get(key) or RANGES[key])
-    if len(found) > MOST_DIMENSIONS:
-        raise PgkitError(f"spaces.{label}: at most {MOST_DIMENSIONS} hyperparameters can be tuned, not {len(found)}")
-    return found
+        if key in declared or (key in RANGES and default and key not in stated):
+            ranges.setdefault(key, declared.get(key) or RANGES[key])
+    if len(ranges) > MOST_DIMENSIONS:
+        raise PgkitError(f"spaces.{label}: at most {MOST_DIMENSIONS} hyperparameters can be tuned, not {len(ranges)}")
+    return ranges
 
 
 def quasi_random(of: Space, count: int) -> tuple[dict[str, float], ...]:

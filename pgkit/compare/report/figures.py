@@ -84,8 +84,8 @@ def draw_all(analysis: Analysis, case: tuple[str, str]) -> dict[str, Figure]:
     labels, claims = analysis.labels, analysis.claims
     figures = {}
     if len(analysis.of("sensitivity", case)):
-        kind, draw = ("settings", _settings) if analysis.all_tuned else ("sensitivity", _sensitivity)
-        figures[kind] = draw(analysis, case)
+        name, draw = ("settings", _settings) if analysis.all_tuned else ("sensitivity", _sensitivity)
+        figures[name] = draw(analysis, case)
     if len(tables["arms"]):
         figures["learning"] = _learning(analysis, case)
         figures["scores"] = _around(draw_scores(tables["runs"], tables["arms"], labels))

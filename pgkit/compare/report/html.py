@@ -15,8 +15,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from pgkit.compare.execution.store import write_frame
-from pgkit.compare.report import columns as columns_module
-from pgkit.compare.report import prose
+from pgkit.compare.report import columns, prose
 from pgkit.compare.report.columns import View
 from pgkit.compare.report.figures import CAPTIONS, GREEDY, RULE, draw_across, draw_all
 from pgkit.compare.report.style import png, rate, short_number, svg
@@ -36,7 +35,7 @@ class Drawing(NamedTuple):
 
     Attributes:
         name: of its files, and of its place in the page.
-        kind: what it shows, a key of :data:`pgkit.compare.report.figures.CAPTIONS`.
+        figure: what it shows, a key of :data:`pgkit.compare.report.figures.CAPTIONS`.
         where: case or agent that it is about.
         caption: what it shows, for readers and for those who cannot see it.
         svg: as text, to be put into a page.
@@ -44,7 +43,7 @@ class Drawing(NamedTuple):
     """
 
     name: str
-    kind: str
+    figure: str
     where: str
     caption: str
     svg: str
@@ -56,7 +55,7 @@ class Grid(NamedTuple):
 
     view: View
     case: str
-    rows: list[list[columns_module.Cell]]
+    rows: list[list[columns.Cell]]
 
 
 def write_report(analysis: Analysis, directory: Path, drawings: Sequence[Drawing] | None = None) -> Path:
@@ -99,9 +98,9 @@ def draw(analysis: Analysis) -> list[Drawing]:
     drawn = [(prose.case_name(case), draw_all(analysis, case)) for case in analysis.cases]
     drawn += [(agent, draw_across(analysis, agent)) for agent in analysis.plan["agents"]]
     return [
-        Drawing(name := slug(f"{where}-{kind}"), kind, where, captions[kind], svg(figure, name), png(figure))
+        Drawing(name := slug(f"{where}-{figure}"), figure, where, captions[figure], svg(axes, name), png(axes))
         for where, figures in drawn
-        for kind, figure in figures.items()
+        for figure, axes in figures.items()
     ]
 
 
@@ -116,7 +115,7 @@ def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
     )
     environment.filters |= {"steps": short_number, "rate": rate, "seeds": prose.seeds, "slug": slug, "exact": exact}
     environment.filters |= {"svg": Markup, "duration": duration}
-    across = [drawing for drawing in drawings if drawing.kind == "profiles"]
+    across = [drawing for drawing in drawings if drawing.figure == "profiles"]
     return environment.get_template("report.html.j2").render(
         plan=analysis.plan,
         facts=analysis.facts,
@@ -127,8 +126,8 @@ def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
         state_of_runs=prose.state_of_runs(analysis),
         cases=[_case(analysis, case, drawings) for case in analysis.cases],
         across=across,
-        across_tables=[_grid(analysis, columns_module.ACROSS, analysis.tables["across"], "across")] if across else [],
-        baselines=_grid(analysis, columns_module.BASELINES, analysis.tables["baselines"], "baselines"),
+        across_tables=[_grid(analysis, columns.ACROSS, analysis.tables["across"], "across")] if across else [],
+        baselines=_grid(analysis, columns.BASELINES, analysis.tables["baselines"], "baselines"),
         held=list(flatten(analysis.plan["held_equal"])),
         provenance=list(flatten(analysis.facts["provenance"])),
         tables=sorted(analysis.tables),
@@ -174,8 +173,8 @@ def _case(analysis: Analysis, case: tuple[str, str], drawings: Sequence[Drawing]
     """What the page says about a case."""
     name = prose.case_name(case)
     config = next(entry for entry in analysis.plan["cases"] if (entry["environment"], entry["agent"]) == case)["config"]
-    rates = [] if analysis.all_tuned else [columns_module.RATES]
-    chosen = (*_main_views(analysis), *rates, *columns_module.DETAILS)
+    rates = [] if analysis.all_tuned else [columns.RATES]
+    chosen = (*_main_views(analysis), *rates, *columns.DETAILS)
     grids = [_grid(analysis, view, analysis.of(view.table, case), slug(name)) for view in chosen]
     return {
         "name": name,
@@ -190,21 +189,21 @@ def _case(analysis: Analysis, case: tuple[str, str], drawings: Sequence[Drawing]
 
 def _main_views(analysis: Analysis) -> list[View]:
     """The tables that everyone reads: arms and, unless there are too few runs for intervals, pairs."""
-    pairs = columns_module.PAIRS if analysis.claims else columns_module.PAIRS_EXPLORATORY
-    tuned = [columns_module.SELECTED] if analysis.all_tuned else []
-    return [columns_module.ARMS_IN_SHORT, *([pairs] if analysis.intervals else []), *tuned]
+    pairs = columns.PAIRS if analysis.claims else columns.PAIRS_EXPLORATORY
+    tuned = [columns.SELECTED] if analysis.all_tuned else []
+    return [columns.ARMS_IN_SHORT, *([pairs] if analysis.intervals else []), *tuned]
 
 
 def _grid(analysis: Analysis, view: View, rows: pd.DataFrame, case: str) -> Grid:
     """A view of these rows, without what the tier or the number of runs does not allow: ranks, intervals of scores."""
-    columns = tuple(column for column in view.columns if column.name in rows)  # some tracks and plans have fewer
+    shown_columns = tuple(column for column in view.columns if column.name in rows)  # some tracks and plans have fewer
     if not analysis.claims:
-        columns = tuple(column for column in columns if column.name not in RANKINGS)
+        shown_columns = tuple(column for column in shown_columns if column.name not in RANKINGS)
     if not analysis.intervals:
-        kept = [column for column in columns if column.limits != BCA]
-        columns = tuple(column._replace(limits=()) if column.limits == T else column for column in kept)
-    shown = replace(view, columns=columns)
-    return Grid(shown, case, columns_module.cells(shown, rows))
+        kept = [column for column in shown_columns if column.limits != BCA]
+        shown_columns = tuple(column._replace(limits=()) if column.limits == T else column for column in kept)
+    shown = replace(view, columns=shown_columns)
+    return Grid(shown, case, columns.cells(shown, rows))
 
 
 def exact(values: Sequence[Any]) -> str:

@@ -36,9 +36,9 @@ def joined(words: Iterable[str], last: str = "and") -> str:
 def introduction(analysis: Analysis) -> str:
     """One paragraph in plain words: what was done, and what was not."""
     plan, facts = analysis.plan, analysis.facts
-    kind = "" if analysis.claims else "This comparison is exploratory: no ranking claims. "
+    tier = "" if analysis.claims else "This comparison is exploratory: no ranking claims. "
     text = (
-        f"{kind}{joined(analysis.labels)} were trained with {_tried(analysis)}, each with {len(plan['tuning_seeds'])} "
+        f"{tier}{joined(analysis.labels)} were trained with {_tried(analysis)}, each with {len(plan['tuning_seeds'])} "
         f"tuning seeds; the best {'setting' if analysis.all_tuned else 'rate'} of each was then trained again with "
         f"{len(plan['evaluation_seeds'])} fresh seeds, "
         "and only those runs are quoted. A score of 0 is the random policy, 1 the reference return, "
@@ -111,8 +111,8 @@ def _sureness(analysis: Analysis, case: tuple[str, str], arms: pd.DataFrame) -> 
     top = str(arms["p_best"].idxmax())
     tested, flips = int((pairs["second_best_verdict"] != "").sum()), int(pairs["flips"].sum())
     change = f"{flips} of {tested} verdicts change" if flips else f"none of {tested} verdicts changes"
-    kind = "settings" if analysis.all_tuned else "learning rates"
-    second = f"With second-best {kind} {change}." if tested else f"Second-best {kind} were not evaluated."
+    unit = "settings" if analysis.all_tuned else "learning rates"
+    second = f"With second-best {unit} {change}." if tested else f"Second-best {unit} were not evaluated."
     return (
         f"{resolved} of {len(pairs)} pairs are resolved ({counts['equivalent']} as equivalent within "
         f"{analysis.plan['rope']:g}, {counts['unresolved']} unresolved), with {_counts(arms['n'])} runs per optimizer. "

@@ -86,5 +86,5 @@ def _write_figures(directory: Path, drawings: Sequence[Drawing]) -> None:
     writer = EventWriter(directory)
     writer.margin_charts("comparison: median and 10-90 % of seeds", {"return": [BAND]})
     for drawing in drawings:
-        writer.image(f"{drawing.kind}/{slug(drawing.where)}", drawing.png)
+        writer.image(f"{drawing.figure}/{slug(drawing.where)}", drawing.png)
     writer.close()

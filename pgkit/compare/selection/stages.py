@@ -73,22 +73,22 @@ def stages(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFrame) ->
     """
     done = set(stored[list(KEYS)].itertuples(index=False, name=None))
     scores = _tuning_scores(plan, scale, stored)
-    found: list[Stage] = []
+    known: list[Stage] = []
     for name, of_stage in (("tuning", _tuning), ("evaluation", _evaluation), ("neighbour", _neighbours)):
         runs = of_stage(plan, scores)
-        found.append(Stage(name, [run for run in runs if tuple(run) not in done], runs))
-        if found[-1].todo:
+        known.append(Stage(name, [run for run in runs if tuple(run) not in done], runs))
+        if known[-1].todo:
             break
-    return found
+    return known
 
 
 def tuned(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFrame) -> dict[tuple[str, str], TuningResult]:
-    """What tuning found, by (environment, agent), for the cases whose tuning is complete."""
+    """What tuning result, by (environment, agent), for the cases whose tuning is complete."""
     return _tuned(plan, _tuning_scores(plan, scale, stored))
 
 
 def _tuned(plan: Plan, scores: Scores) -> dict[tuple[str, str], TuningResult]:
-    found = {}
+    results = {}
     for case in plan.cases:
         key = (case.environment, case.agent)
         points, complete = _points(plan, key, scores)
@@ -96,8 +96,8 @@ def _tuned(plan: Plan, scores: Scores) -> dict[tuple[str, str], TuningResult]:
             table = _table(plan, key, points, scores)
             selections = _select(table)
             edges = {arm: _edge(plan, arm, points[arm], selection.best) for arm, selection in selections.items()}
-            found[key] = TuningResult(points, table, selections, edges)
-    return found
+            results[key] = TuningResult(points, table, selections, edges)
+    return results
 
 
 def extended(rates: Sequence[float], low: int, high: int) -> tuple[float, ...]:
@@ -169,8 +169,8 @@ def _select(table: Mapping[str, Array]) -> dict[str, Selection]:
 
 def _evaluation(plan: Plan, scores: Scores) -> list[Run]:
     return [
-        Run("evaluation", *case, arm, (point := found.selected(arm)).lr, seed, point.setting)
-        for case, found in _tuned(plan, scores).items()
+        Run("evaluation", *case, arm, (point := result.selected(arm)).lr, seed, point.setting)
+        for case, result in _tuned(plan, scores).items()
         for arm in plan.arms
         for seed in plan.evaluation_seeds
     ]
@@ -182,9 +182,9 @@ def _neighbours(plan: Plan, scores: Scores) -> list[Run]:
     Quasi-random settings have no neighbours.
     """
     runs = []
-    for case, found in _tuned(plan, scores).items():
-        for arm, (best, second, *_) in found.selections.items():
-            points = found.points[arm]
+    for case, result in _tuned(plan, scores).items():
+        for arm, (best, second, *_) in result.selections.items():
+            points = result.points[arm]
             beside = set() if plan.all_tuned else {best - 1, best + 1}
             beside = (beside | {best if second is None else second}) - {best, -1, len(points)}
             runs += [
