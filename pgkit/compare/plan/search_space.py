@@ -118,9 +118,7 @@ def space_of(
         if key in stated:
             raise PgkitError(f"spaces.{label}.{key}: optimizers states a value of it: give a value or a range")
         if isinstance(defaults[key], bool) or not isinstance(defaults[key], int | float | None):
-            raise PgkitError(
-                f"spaces.{label}.{key}: {key} is no single number, its default is {format_value(defaults[key])}"
-            )
+            raise PgkitError(f"spaces.{label}.{key}: its default is not one number but {format_value(defaults[key])}")
     if "lr" not in declared and len(rates) < 2:
         raise PgkitError(f"learning_rates = {format_value(list(rates))} span no range of learning rates")
     ranges = {"lr": declared["lr"] if "lr" in declared else Range(low=rates[0], high=rates[-1])}
