@@ -19,7 +19,7 @@ def lazy_paths() -> list[tuple[Path, str]]:
     return [
         (file, path)
         for file in sorted((ROOT / "pgkit").rglob("*.py"))
-        for path in re.findall(r'= lazy_kernel\("([^"]+)"\)', file.read_text(encoding="utf-8"))
+        for path in re.findall(r'^\w+ = lazy_kernel\(\s*"([^"]+)"', file.read_text(encoding="utf-8"), re.MULTILINE)
     ]
 
 
