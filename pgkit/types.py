@@ -94,8 +94,8 @@ class Batch(NamedTuple):
         if self.packing is None:
             return self
         columns = (self.action, self.advantage, self.target, self.valid)
-        action, advantage, target, valid = map(self.packing.of, columns)
-        obs, valid = self.packing.seen(self.obs), valid & self.packing.valid
+        action, advantage, target, valid = map(self.packing.gather, columns)
+        obs, valid = self.packing.gather_obs(self.obs), valid & self.packing.valid
         return Batch(obs, action, advantage, target, valid, self.tapes)
 
     def take(self, members: Tensor) -> "Batch":

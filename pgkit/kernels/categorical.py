@@ -10,13 +10,13 @@ from torch import Tensor
 
 from pgkit.system.cpu import use_compiled
 
-MOST_COMPILED = 64
+MAX_COMPILED_CHOICES = 64
 """Of so many choices a distribution is written down, one after the other."""
 
 
 def is_compiled(outputs: Tensor) -> bool:
     """Whether distributions with these outputs ``(..., L)`` are."""
-    return outputs.shape[-1] <= MOST_COMPILED and use_compiled(outputs.dtype, outputs.device)
+    return outputs.shape[-1] <= MAX_COMPILED_CHOICES and use_compiled(outputs.dtype, outputs.device)
 
 
 def log_probs(outputs: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def entropy(outputs: Tensor) -> Tensor:
     return -(logs.exp() * logs).sum(-2)
 
 
-def pick(outputs: Sequence[Any], uniform: Any) -> Any:
+def sample(outputs: Sequence[Any], uniform: Any) -> Any:
     """The choice that a uniform number falls upon, int64."""
     weights = [torch.exp(output) for output in _below_highest(outputs)]
     sums = [weights[0]]
@@ -135,7 +135,7 @@ def _sampler(choices: int, dtype: torch.dtype) -> Callable[..., None]:
     from pgkit.compiler.elementwise import compile_elementwise  # LLVM is loaded where something is compiled
 
     inputs = [(dtype, choices)] * choices + [(dtype, 1)]
-    return compile_elementwise(lambda *numbers: [pick(numbers[:-1], numbers[-1])], inputs, [(torch.int64, 1)])
+    return compile_elementwise(lambda *numbers: [sample(numbers[:-1], numbers[-1])], inputs, [(torch.int64, 1)])
 
 
 @lru_cache

@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pgkit.kernels.layout import FEW, PAD
+from pgkit.kernels.layout import COLUMN_PADDING, NARROW
 from pgkit.system.cpu import use_compiled
 
 Kernel = Callable[..., None]
@@ -41,7 +41,7 @@ def multiply_and_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     a, b = a.detach(), b.detach()
     if not use_compiled(a.dtype, a.device):
         return torch.bmm(a, b), b.sum(1, keepdim=True)
-    if b.shape[2] <= FEW:  # as many rows of the transposed product, which are long
+    if b.shape[2] <= NARROW:  # as many rows of the transposed product, which are long
         return _multiply(b.mT, a.mT, None, None).mT.contiguous(), b.sum(1, keepdim=True)
     sums = b.new_empty(len(b), 1, b.shape[2])
     return _multiply(a, b, None, sums), sums
@@ -62,7 +62,7 @@ def _multiply(a: Tensor, b: Tensor, bias: Tensor | None, sums: Tensor | None) ->
     if across != 1 and not turned:
         b = b.contiguous()
         member, along, across = b.stride()
-    result, room = a.new_empty(members, rows, columns), a.new_empty(inner + 1, columns + PAD)
+    result, room = a.new_empty(members, rows, columns), a.new_empty(inner + 1, columns + COLUMN_PADDING)
     _kernel(a.dtype)(
         *(members, rows, inner, columns),
         *(a.data_ptr(), *a.stride()),

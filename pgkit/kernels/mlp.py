@@ -1,5 +1,9 @@
-"""Passes through all layers of a network in one call, on CPU: what the code of :mod:`pgkit.kernels.codegen.mlp` works
-on."""
+"""Compiled forward and backward passes of stacked multi-layer perceptrons, on CPU.
+
+One call computes all layers of all members. This module allocates what the passes write and hands them addresses;
+:mod:`pgkit.kernels.codegen.mlp` generates their code. :func:`pgkit.nn.mlp.mlp` is what networks call: it chooses
+between these passes and batched products of torch, and registers the backward pass with autograd.
+"""
 
 import ctypes
 from collections.abc import Callable, Sequence
@@ -11,167 +15,205 @@ import torch
 from torch import Tensor
 
 from pgkit.kernels.activations import Activation
-from pgkit.kernels.layout import FEW, PAD
-
-Form = tuple[Activation, int]
-"""The activation, and how many layers it follows."""
+from pgkit.kernels.layout import COLUMN_PADDING, NARROW
 
 
-class Activations(NamedTuple):
-    """What a forward pass leaves behind.
+class MLPSpec(NamedTuple):
+    """What the code of a network's passes depends on, besides the shapes of its leaves.
 
     Attributes:
-        after: the result of each layer, ``(P, B, out)``.
-        before: of layers with an activation that keeps its argument, that; of others the same as ``after``.
-        layers: of a compiled pass, the arguments :class:`pgkit.kernels.codegen.mlp.Layers`.
-        leaves: weights and biases that these lead to.
+        activation: the function between layers.
+        activated: the number of layers that it follows, counted from the first: all layers, or all but the last.
     """
 
-    after: Sequence[Tensor]
-    before: Sequence[Tensor]
-    layers: tuple[Any, ...] = ()
+    activation: Activation
+    activated: int
+
+
+class LayerOutputs(NamedTuple):
+    """The outputs of all layers, which a forward pass stores for the backward pass.
+
+    Attributes:
+        results: for each layer its output after the activation, ``(P, B, out)``.
+        preactivations: for each layer its output before the activation if the activation's derivative needs it
+            (:attr:`pgkit.kernels.activations.Activation.keeps_argument`); otherwise the same tensors as ``results``.
+        arguments: after a compiled pass, the arguments :class:`pgkit.kernels.codegen.mlp.Layers` of that pass.
+        leaves: after a compiled pass, the weights and biases whose addresses ``arguments`` contain, kept alive here.
+    """
+
+    results: Sequence[Tensor]
+    preactivations: Sequence[Tensor]
+    arguments: tuple[Any, ...] = ()
     leaves: Sequence[Tensor] = ()
 
 
-class _Plan(NamedTuple):
-    """What the compiled passes through networks of one shape need beside tensors.
+class _Sizes(NamedTuple):
+    """The sizes that passes through networks of one shape need.
 
     Attributes:
-        widths: of the input and of all layers, and the largest of them.
-        array: the same as int64.
-        room: numbers that the products of one member need beside their results.
-        scratch: numbers that its backward pass needs.
+        widths: the width of the input, then that of each layer.
+        array: the same as int64, followed by the largest width.
+        workspace: how many numbers the matmuls of one member need besides their results.
+        scratch: how many numbers the backward pass of one member needs.
     """
 
     widths: list[int]
     array: Any
-    room: int
+    workspace: int
     scratch: int
 
 
 @lru_cache(maxsize=256)
-def _plan(x: torch.Size, *leaves: torch.Size) -> _Plan:
+def _sizes(x: torch.Size, *leaves: torch.Size) -> _Sizes:
+    """Check the shapes of an input and of leaves against each other, and derive the sizes from them."""
     members, rows, *widths = x
     for weight, bias in zip(leaves[::2], leaves[1::2], strict=True):
         if len(x) != 3 or weight[:2] != (members, widths[-1]) or bias != (members, 1, weight[-1]):
-            given = ", ".join(str(tuple(shape)) for shape in (x, *leaves))
+            shapes = ", ".join(str(tuple(shape)) for shape in (x, *leaves))
             raise ValueError(
-                f"these are no layers of a network: expected (P, B, in), (P, in, out), (P, 1, out), got {given}"
+                "expected an input (P, B, in), then a weight (P, in, out) and a bias (P, 1, out) for each layer, "
+                f"got {shapes}"
             )
         widths.append(weight[-1])
-    room = max(
-        max((inner + 1) * (width + PAD), (rows + 1) * (max(inner, width) + PAD), (width + 1) * (inner + PAD))
+    workspace = max(
+        max(
+            (inner + 1) * (width + COLUMN_PADDING),  # forward
+            (rows + 1) * (max(inner, width) + COLUMN_PADDING),  # gradient of the weight, transposed or not
+            (width + 1) * (inner + COLUMN_PADDING),  # gradient of the input
+        )
         for inner, width in pairwise(widths)
     )
     array = (ctypes.c_int64 * (len(widths) + 1))(*widths, max(widths))
-    return _Plan(widths, array, room, (2 * rows + FEW) * max(widths))
+    return _Sizes(widths, array, workspace, scratch=(2 * rows + NARROW) * max(widths))
 
 
-def _layers(
-    form: Form, plan: _Plan, leaves: Sequence[Tensor], before: Sequence[Tensor], after: Sequence[Tensor]
+def _layer_arguments(
+    spec: MLPSpec, sizes: _Sizes, leaves: Sequence[Tensor], preactivations: Sequence[Tensor], results: Sequence[Tensor]
 ) -> tuple[Any, ...]:
-    """The arguments :class:`pgkit.kernels.codegen.mlp.Layers`."""
-    return len(after), form[1], plan.array, *(_addresses(tensors) for tensors in (leaves, before, after))
+    """The arguments :class:`pgkit.kernels.codegen.mlp.Layers` of a pass."""
+    tables = (_address_table(tensors) for tensors in (leaves, preactivations, results))
+    return len(results), spec.activated, sizes.array, *tables
 
 
 def address_of(tensor: Tensor | None) -> int | None:
-    """Null of none."""
+    """The address of a tensor's first number; None, which is the null pointer, without a tensor."""
     return None if tensor is None else tensor.data_ptr()
 
 
-def _addresses(tensors: Sequence[Tensor]) -> Any:
-    """A table of where tensors are."""
+def _address_table(tensors: Sequence[Tensor]) -> Any:
+    """An array of the addresses of tensors."""
     return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
 
 
-class Buffers(NamedTuple):
-    """A tape to be written by a compiled forward pass.
+class ForwardBuffers(NamedTuple):
+    """The memory that a compiled forward pass writes.
 
     Attributes:
-        tape: its tensors.
-        room: what the pass needs beside it.
+        outputs: the outputs of all layers, not yet written.
+        workspace: what its matmuls need besides.
     """
 
-    tape: Activations
-    room: Tensor
+    outputs: LayerOutputs
+    workspace: Tensor
 
 
-def blank_tape(form: Form, shape: torch.Size, leaves: Sequence[Tensor]) -> Buffers:
-    """For an input of that shape ``(P, B, D)``; the leaves are contiguous.
+def allocate_forward(spec: MLPSpec, shape: torch.Size, leaves: Sequence[Tensor]) -> ForwardBuffers:
+    """Allocate what a forward pass of an input of ``shape`` ``(P, B, D)`` writes; the leaves must be contiguous.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit together.
     """
-    plan, like = _plan(shape, *[leaf.shape for leaf in leaves]), leaves[0]
+    sizes = _sizes(shape, *[leaf.shape for leaf in leaves])
+    like = leaves[0]
     if any(leaf.dtype != like.dtype or not leaf.is_cpu for leaf in leaves):
-        raise ValueError(f"expected layers of {like.dtype} on cpu, got {[leaf.dtype for leaf in leaves]}")
-    after = [like.new_empty(*shape[:2], width) for width in plan.widths[1:]]
-    kept = form[1] if form[0].keeps_argument else 0
-    before = [torch.empty_like(tensor) for tensor in after[:kept]] + after[kept:]
-    tape = Activations(after, before, _layers(form, plan, leaves, before, after), leaves)
-    return Buffers(tape, like.new_empty(plan.room))
+        raise ValueError(f"expected weights and biases of {like.dtype} on cpu, got {[leaf.dtype for leaf in leaves]}")
+    results = [like.new_empty(*shape[:2], width) for width in sizes.widths[1:]]
+    kept = spec.activated if spec.activation.keeps_argument else 0
+    preactivations = [torch.empty_like(tensor) for tensor in results[:kept]] + results[kept:]
+    arguments = _layer_arguments(spec, sizes, leaves, preactivations, results)
+    outputs = LayerOutputs(results, preactivations, arguments, leaves)
+    return ForwardBuffers(outputs, like.new_empty(sizes.workspace))
 
 
-def compiled_forward(form: Form, x: Tensor, leaves: Sequence[Tensor], sizes: Tensor | None = None) -> Activations:
-    """Of ``x`` ``(P, B, D)``, or of the first ``sizes`` rows of each member, int64 ``(P,)``."""
-    blank = blank_tape(form, x.shape, leaves)
+def compiled_forward(spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor], sizes: Tensor | None = None) -> LayerOutputs:
+    """Compute all layers of the contiguous input ``x`` ``(P, B, D)``.
+
+    With ``sizes``, int64 ``(P,)``, only the first ``sizes[k]`` rows of member k are computed; the others hold anything.
+    """
+    buffers = allocate_forward(spec, x.shape, leaves)
     if x.dtype != leaves[0].dtype:
-        raise ValueError(f"expected an input {leaves[0].dtype}, as the layers are, got {x.dtype}")
-    forward, _ = _kernels(form[0], x.dtype)
-    forward(*x.shape[:2], address_of(sizes), *blank.tape.layers, x.data_ptr(), blank.room.data_ptr())
-    return blank.tape
+        raise ValueError(f"expected an input of {leaves[0].dtype}, the dtype of the layers, got {x.dtype}")
+    forward, _ = _kernels(spec.activation, x.dtype)
+    arguments = buffers.outputs.arguments
+    forward(*x.shape[:2], address_of(sizes), *arguments, x.data_ptr(), buffers.workspace.data_ptr())
+    return buffers.outputs
 
 
-class Gradients(NamedTuple):
-    """Where a compiled backward pass is to write.
+class BackwardBuffers(NamedTuple):
+    """The memory that a compiled backward pass writes.
 
     Attributes:
-        of_x: the gradient of the input, if it is wanted.
-        of_leaves: those of the leaves.
-        arguments: those of :class:`pgkit.kernels.codegen.mlp.Layers`, and addresses of these.
-        scratch: numbers that the pass needs beside them.
-        room: numbers that its products need.
+        x_grad: the gradient of the input, or None if nobody needs it.
+        leaf_grads: the gradients of the leaves.
+        arguments: those of :class:`pgkit.kernels.codegen.mlp.Layers`, then the addresses of ``leaf_grads`` and
+            ``x_grad``.
+        scratch: how many numbers the pass needs besides.
+        workspace: how many numbers its matmuls need.
     """
 
-    of_x: Tensor | None
-    of_leaves: list[Tensor]
+    x_grad: Tensor | None
+    leaf_grads: list[Tensor]
     arguments: tuple[Any, ...]
     scratch: int
-    room: int
+    workspace: int
 
 
-def blank_gradients(x: Tensor, tape: Activations, wants_input: bool) -> Gradients:
-    """For a compiled pass that has left this tape of ``x``."""
-    plan = _plan(x.shape, *[leaf.shape for leaf in tape.leaves])
-    of_leaves, of_x = [torch.empty_like(leaf) for leaf in tape.leaves], x.new_empty(x.shape) if wants_input else None
-    places = _addresses(of_leaves), address_of(of_x)
-    return Gradients(of_x, of_leaves, (*tape.layers, *places), plan.scratch, plan.room)
+def allocate_backward(x: Tensor, outputs: LayerOutputs, needs_x_grad: bool) -> BackwardBuffers:
+    """Allocate what a backward pass writes, after a compiled forward pass of ``x`` that has left ``outputs``."""
+    sizes = _sizes(x.shape, *[leaf.shape for leaf in outputs.leaves])
+    leaf_grads = [torch.empty_like(leaf) for leaf in outputs.leaves]
+    x_grad = x.new_empty(x.shape) if needs_x_grad else None
+    arguments = (*outputs.arguments, _address_table(leaf_grads), address_of(x_grad))
+    return BackwardBuffers(x_grad, leaf_grads, arguments, sizes.scratch, sizes.workspace)
 
 
-def rows_contiguous(x: Tensor) -> Tensor:
-    """An input ``(P, B, D)`` whose rows are one behind the other in each member; itself if they are."""
+def contiguous_rows(x: Tensor) -> Tensor:
+    """An input ``(P, B, D)`` in which the rows of each member follow one another without gaps: ``x``, or a copy."""
     return x if x.stride()[1:] == (x.shape[2], 1) else x.contiguous()
 
 
 def compiled_backward(
-    form: Form, x: Tensor, leaves: Sequence[Tensor], tape: Activations, grad: Tensor, wants_input: bool
+    spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor], outputs: LayerOutputs, grad: Tensor, needs_x_grad: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
-    (members, rows, width), x = x.shape, rows_contiguous(x)
+    """The gradients of the input (None unless needed) and of the leaves.
+
+    Args:
+        spec: of the network.
+        x: the input ``(P, B, D)``.
+        leaves: weight, bias, weight, bias, ...
+        outputs: what the forward pass has stored, of at least the B rows of ``x``.
+        grad: the gradient of the last layer's result, ``(P, B, out)``, contiguous.
+        needs_x_grad: whether the gradient of the input is computed.
+    """
+    members, rows, width = x.shape
+    x = contiguous_rows(x)
     leaves = [leaf.contiguous() for leaf in leaves]
-    layers = _layers(form, _plan(x.shape, *[leaf.shape for leaf in leaves]), leaves, tape.before, tape.after)
-    blank = blank_gradients(x, tape._replace(layers=layers, leaves=leaves), wants_input)
-    scratch, room = x.new_empty(blank.scratch), x.new_empty(blank.room)
-    _, backward = _kernels(form[0], x.dtype)
-    tape_rows = tape.after[0].stride(0) // tape.after[0].shape[2]
+    sizes = _sizes(x.shape, *[leaf.shape for leaf in leaves])
+    arguments = _layer_arguments(spec, sizes, leaves, outputs.preactivations, outputs.results)
+    buffers = allocate_backward(x, outputs._replace(arguments=arguments, leaves=leaves), needs_x_grad)
+    scratch = x.new_empty(buffers.scratch)
+    workspace = x.new_empty(buffers.workspace)
+    _, backward = _kernels(spec.activation, x.dtype)
+    output_rows = outputs.results[0].stride(0) // outputs.results[0].shape[2]
     backward(
-        *(members, rows, tape_rows, x.stride(0) // width, x.data_ptr(), grad.data_ptr()),
-        *(*blank.arguments, scratch.data_ptr(), room.data_ptr()),
+        *(members, rows, output_rows, x.stride(0) // width, x.data_ptr(), grad.data_ptr()),
+        *(*buffers.arguments, scratch.data_ptr(), workspace.data_ptr()),
     )
-    return blank.of_x, blank.of_leaves
+    return buffers.x_grad, buffers.leaf_grads
 
 
 @lru_cache
 def _kernels(activation: Activation, dtype: torch.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
-    from pgkit.kernels.codegen import mlp  # LLVM is loaded where something is compiled
+    from pgkit.kernels.codegen import mlp  # LLVM is loaded only where something is compiled
 
     return mlp.compile_forward(activation, dtype), mlp.compile_backward(activation, dtype)

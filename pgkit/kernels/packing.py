@@ -1,6 +1,8 @@
-"""Samples without those that are none: of whole episodes, which differ in length, a rectangle holds many of these.
+"""Drop padding, so that networks skip padded rows.
 
-On CPU alone: elsewhere networks see the rectangle.
+A rollout of whole episodes is a rectangle ``(T, P, N)``, although episodes differ in length: often more than half of it
+is padding behind episodes that ended early. :func:`pack` gathers the rows of each member that are samples, and
+:class:`Packing` moves numbers between the two layouts. On CPU only; on other devices networks compute the rectangle.
 """
 
 from collections.abc import Callable
@@ -10,77 +12,88 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pgkit.kernels.layout import MULTIPLE
+from pgkit.kernels.layout import ROW_MULTIPLE
 
 
 class Packing(NamedTuple):
-    """Where the samples of each member are.
+    """The positions of each member's samples in a rollout.
+
+    A packed tensor has R rows for each member: first its samples, in the order of the rollout, then the N observations
+    that follow the last sample of each environment (whose values bootstrap returns), then padding. The first B of
+    them are enough for the samples of any member.
 
     Attributes:
-        rows: int64 ``(P, R)``, places among the ``(T + 1) N`` observations of a member: first those of its samples, in
-            their order, then those of the N observations behind the last ones; then anything.
-        known: int64 ``(P,)``, how many rows of each member that are.
-        sizes: int64 ``(P,)``, how many of them it takes for all samples, a multiple of ``MULTIPLE``.
-        valid: bool ``(P, B)``, what is a sample of the first B rows, which are enough for all members.
-        obs: ``(P, R, D)``, the observations there.
-        whole: ``(P, (T + 1) N, D)``, all of them.
+        indices: int64 ``(P, R)``, the position of each packed row among the ``(T + 1) N`` observations of its member.
+        lengths: int64 ``(P,)``, how many packed rows of each member are not padding.
+        sizes: int64 ``(P,)``, the number of samples of each member, rounded up to a multiple of ``ROW_MULTIPLE``.
+        valid: bool ``(P, B)``, which of the first B packed rows are samples.
+        obs: ``(P, R, D)``, the packed observations.
+        all_obs: ``(P, (T + 1) N, D)``, the observations that were packed.
     """
 
-    rows: Tensor
-    known: Tensor
+    indices: Tensor
+    lengths: Tensor
     sizes: Tensor
     valid: Tensor
     obs: Tensor
-    whole: Tensor
+    all_obs: Tensor
 
     @property
-    def read(self) -> Tensor:
-        """How many rows of a member are looked at, int64 ``(P,)``."""
-        return torch.where(self.known > self.sizes, self.known, self.sizes)
+    def forward_sizes(self) -> Tensor:
+        """How many packed rows of each member a forward pass computes, int64 ``(P,)``: all that anything reads."""
+        return torch.where(self.lengths > self.sizes, self.lengths, self.sizes)
 
-    def of(self, samples: Tensor) -> Tensor:
-        """``(P, B)`` of ``(P, T N)``; behind ``sizes`` anything."""
-        samples, (members, most) = samples.contiguous(), self.valid.shape
-        packed = samples.new_empty(members, most)
-        shape = members, samples.shape[1], self.rows.shape[1], most
-        tensors = self.rows, self.sizes, samples, packed
+    def gather(self, samples: Tensor) -> Tensor:
+        """Pack a number of each sample, ``(P, T N) -> (P, B)``; beyond ``sizes`` the result holds anything."""
+        samples = samples.contiguous()
+        members, max_rows = self.valid.shape
+        packed = samples.new_empty(members, max_rows)
+        shape = members, samples.shape[1], self.indices.shape[1], max_rows
+        tensors = self.indices, self.sizes, samples, packed
         _gather(samples.dtype)(*shape, *(tensor.data_ptr() for tensor in tensors))
         return packed
 
-    def seen(self, obs: Tensor) -> Tensor:
-        """``(P, B, D)`` of ``(P, T N, D)``, which may be those that were packed."""
-        if obs.data_ptr() == self.whole.data_ptr():
+    def gather_obs(self, obs: Tensor) -> Tensor:
+        """Pack observations, ``(P, T N, D) -> (P, B, D)``; those that :func:`pack` has packed are not packed again."""
+        if obs.data_ptr() == self.all_obs.data_ptr():
             return self.obs[:, : self.valid.shape[1]]
-        return torch.stack([self.of(column) for column in obs.unbind(2)], 2)
+        return torch.stack([self.gather(column) for column in obs.unbind(2)], 2)
 
-    def spread(self, numbers: Tensor, size: int) -> Tensor:
-        """``(P, size)`` of ``(P, R)``, each at its place; 0 elsewhere."""
-        numbers, whole = numbers.contiguous(), numbers.new_zeros(len(numbers), size)
-        tensors = self.rows, self.known, numbers, whole
-        _spread(numbers.dtype)(*whole.shape, numbers.shape[1], *(tensor.data_ptr() for tensor in tensors))
-        return whole
+    def scatter(self, packed: Tensor, size: int) -> Tensor:
+        """Undo packing, ``(P, R) -> (P, size)``: put each number at its position; 0 everywhere else."""
+        packed = packed.contiguous()
+        unpacked = packed.new_zeros(len(packed), size)
+        tensors = self.indices, self.lengths, packed, unpacked
+        _scatter(packed.dtype)(*unpacked.shape, packed.shape[1], *(tensor.data_ptr() for tensor in tensors))
+        return unpacked
 
 
-def pack(obs: Tensor, valid: Tensor, look: bool = True) -> Packing:
-    """Where the samples are in observations ``(T + 1, P, N, D)``, by bool ``(T, P, N)``, True from the start on.
+def pack(obs: Tensor, valid: Tensor, allow_host_read: bool = True) -> Packing:
+    """Find the samples of a rollout and pack their observations.
 
-    B is as small as it can be, unless nobody may ``look`` at a number.
+    Args:
+        obs: ``(T + 1, P, N, D)``.
+        valid: bool ``(T, P, N)``, what is a sample; in each environment True up to some step, then False.
+        allow_host_read: B is as small as possible, for which one number is read on the host. Without, as a captured
+            update requires, B has room for all ``T N`` rows.
     """
     steps, members, count = valid.shape
-    flags, whole = (tensor.transpose(0, 1).flatten(1, 2).contiguous() for tensor in (valid, obs))
-    most = -(-(int(flags.sum(1).max()) if look else steps * count) // MULTIPLE) * MULTIPLE
-    rows = torch.zeros(members, most + count, dtype=torch.int64)
-    known, sizes = (torch.empty(members, dtype=torch.int64) for _ in range(2))
-    is_sample, seen = flags.new_empty(members, most), obs.new_empty(members, most + count, obs.shape[3])
-    shape = members, steps, count, obs.shape[3], most
-    tensors = flags, whole, rows, known, sizes, is_sample, seen
+    flags, all_obs = (tensor.transpose(0, 1).flatten(1, 2).contiguous() for tensor in (valid, obs))
+    max_samples = int(flags.sum(1).max()) if allow_host_read else steps * count
+    max_rows = -(-max_samples // ROW_MULTIPLE) * ROW_MULTIPLE
+    indices = torch.zeros(members, max_rows + count, dtype=torch.int64)
+    lengths, sizes = (torch.empty(members, dtype=torch.int64) for _ in range(2))
+    is_sample = flags.new_empty(members, max_rows)
+    packed_obs = obs.new_empty(members, max_rows + count, obs.shape[3])
+    shape = members, steps, count, obs.shape[3], max_rows
+    tensors = flags, all_obs, indices, lengths, sizes, is_sample, packed_obs
     _pack(obs.dtype)(*shape, *(tensor.data_ptr() for tensor in tensors))
-    return Packing(rows, known, sizes, is_sample, seen, whole)
+    return Packing(indices, lengths, sizes, is_sample, packed_obs, all_obs)
 
 
 @lru_cache
 def _pack(dtype: torch.dtype) -> Callable[..., None]:
-    from pgkit.kernels.codegen.packing import compile_pack  # LLVM is loaded where something is compiled
+    from pgkit.kernels.codegen.packing import compile_pack  # LLVM is loaded only where something is compiled
 
     return compile_pack(dtype)
 
@@ -93,7 +106,7 @@ def _gather(dtype: torch.dtype) -> Callable[..., None]:
 
 
 @lru_cache
-def _spread(dtype: torch.dtype) -> Callable[..., None]:
-    from pgkit.kernels.codegen.packing import compile_spread
+def _scatter(dtype: torch.dtype) -> Callable[..., None]:
+    from pgkit.kernels.codegen.packing import compile_scatter
 
-    return compile_spread(dtype)
+    return compile_scatter(dtype)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from pgkit.errors import PgkitError
 from pgkit.kernels.categorical import (
-    MOST_COMPILED,
+    MAX_COMPILED_CHOICES,
     compiled_kl,
     compiled_sample,
     entropy,
@@ -53,7 +53,7 @@ class Head(NamedTuple):
     def is_written_down(self) -> bool:
         """Whether acting and losses can be compiled: :mod:`pgkit.kernels.categorical` has this distribution for one
         sample."""
-        return self.name == "categorical" and self.width <= MOST_COMPILED
+        return self.name == "categorical" and self.width <= MAX_COMPILED_CHOICES
 
 
 def categorical(choices: int) -> Head:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pgkit.kernels.activations import ACTIVATIONS
 from pgkit.kernels.matmul import multiply, multiply_and_sum
-from pgkit.kernels.mlp import Activations, Form, compiled_backward, compiled_forward
+from pgkit.kernels.mlp import LayerOutputs, MLPSpec, compiled_backward, compiled_forward
 from pgkit.seeding import uniform
 from pgkit.system.cpu import use_compiled
 from pgkit.types import Params
@@ -43,16 +43,16 @@ def mlp(
     leaves = layer_leaves(params, name)
     if not leaves:
         return x
-    form = ACTIVATIONS[activation], len(leaves) // 2 - (not activate_last)
-    kept = _found(tapes, name, form, x, leaves)
+    spec = MLPSpec(ACTIVATIONS[activation], len(leaves) // 2 - (not activate_last))
+    kept = _found(tapes, name, spec, x, leaves)
     tape = kept.rows(x.shape[1]) if kept else None
     if torch.is_grad_enabled():
-        return _Layers.apply(form, tape, x, *leaves)  # type: ignore[no-untyped-call]
+        return _Layers.apply(spec, tape, x, *leaves)  # type: ignore[no-untyped-call]
     if tape is None:
-        tape = _forward(form, x, leaves)
+        tape = _forward(spec, x, leaves)
         if tapes is not None:
-            tapes[name] = CachedForward.of(form, tape, x, *leaves)
-    return tape.after[-1]
+            tapes[name] = CachedForward.of(spec, tape, x, *leaves)
+    return tape.results[-1]
 
 
 def kept_pass(
@@ -62,14 +62,16 @@ def kept_pass(
 
     With ``sizes``, int64 ``(P,)``, only so many rows of each member are computed.
     """
-    form = ACTIVATIONS[activation], len(leaves) // 2 - 1
-    return _found(tapes, name, form, x, leaves) or CachedForward.of(form, _forward(form, x, leaves, sizes), x, *leaves)
+    spec = MLPSpec(ACTIVATIONS[activation], len(leaves) // 2 - 1)
+    return _found(tapes, name, spec, x, leaves) or CachedForward.of(spec, _forward(spec, x, leaves, sizes), x, *leaves)
 
 
-def _found(tapes: "Tapes | None", name: str, form: Form, x: Tensor, leaves: Sequence[Tensor]) -> "CachedForward | None":
+def _found(
+    tapes: "Tapes | None", name: str, spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor]
+) -> "CachedForward | None":
     """The tape of this pass, if it is there."""
     kept = tapes.get(name) if tapes else None
-    return kept if kept and kept.fits(form, x, *leaves) else None
+    return kept if kept and kept.fits(spec, x, *leaves) else None
 
 
 class _Product(torch.autograd.Function):
@@ -91,46 +93,50 @@ class CachedForward(NamedTuple):
     """A tape, and of what it is.
 
     Attributes:
-        form: of the network.
-        tape: of at least the rows that are asked for.
+        spec: of the network.
+        layers: of at least the rows that are asked for.
         tensors: the input and the leaves; held, so that nothing else is where they are.
         versions: how often they had been written to.
     """
 
-    form: Form
-    tape: Activations
+    spec: MLPSpec
+    layers: LayerOutputs
     tensors: Sequence[Tensor]
     versions: Sequence[int]
 
     @staticmethod
-    def of(form: Form, tape: Activations, *tensors: Tensor) -> "CachedForward":
+    def of(spec: MLPSpec, tape: LayerOutputs, *tensors: Tensor) -> "CachedForward":
         """The tape of a pass, with its input and its leaves."""
-        return CachedForward(form, tape, tensors, [tensor._version for tensor in tensors])
+        return CachedForward(spec, tape, tensors, [tensor._version for tensor in tensors])
 
-    def fits(self, form: Form, *tensors: Tensor) -> bool:
+    def fits(self, spec: MLPSpec, *tensors: Tensor) -> bool:
         """Whether the tape is of these leaves, and its first rows are of this input."""
         x, seen = tensors[0], self.tensors[0]
-        same = form == self.form and len(tensors) == len(self.tensors) and x.shape[0] == seen.shape[0]
-        same = same and x.shape[1] <= self.tape.after[0].shape[1] and (x.stride(0) == seen.stride(0) or x.shape[0] == 1)
+        same = spec == self.spec and len(tensors) == len(self.tensors) and x.shape[0] == seen.shape[0]
+        same = (
+            same
+            and x.shape[1] <= self.layers.results[0].shape[1]
+            and (x.stride(0) == seen.stride(0) or x.shape[0] == 1)
+        )
         return same and all(
             own.data_ptr() == other.data_ptr() and other._version == version
             for own, other, version in zip(self.tensors, tensors, self.versions, strict=True)
         )
 
-    def rows(self, count: int) -> Activations:
+    def rows(self, count: int) -> LayerOutputs:
         """The first so many rows of each member."""
-        after, before = ([tensor[:, :count] for tensor in part] for part in self.tape[:2])
-        return Activations(after, before)
+        after, before = ([tensor[:, :count] for tensor in part] for part in self.layers[:2])
+        return LayerOutputs(after, before)
 
 
 Tapes = dict[str, CachedForward]
 """Tapes by name of the network."""
 
 
-def _forward(form: Form, x: Tensor, leaves: Sequence[Tensor], sizes: Tensor | None = None) -> Activations:
-    activation, activated = form
+def _forward(spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor], sizes: Tensor | None = None) -> LayerOutputs:
+    activation, activated = spec
     if use_compiled(x.dtype, x.device):
-        return compiled_forward(form, x.contiguous(), [leaf.contiguous() for leaf in leaves], sizes)
+        return compiled_forward(spec, x.contiguous(), [leaf.contiguous() for leaf in leaves], sizes)
     kept: list[Tensor] = []
     results: list[Tensor] = []
     for layer, (weight, bias) in enumerate(zip(leaves[::2], leaves[1::2], strict=True)):
@@ -139,21 +145,21 @@ def _forward(form: Form, x: Tensor, leaves: Sequence[Tensor], sizes: Tensor | No
             x = activation.plain(before)
         results.append(x)
         kept.append(before if activation.keeps_argument else x)
-    return Activations(results, kept)
+    return LayerOutputs(results, kept)
 
 
 def _backward(
-    form: Form, x: Tensor, leaves: Sequence[Tensor], tape: Activations, grad: Tensor, wants_input: bool
+    spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor], tape: LayerOutputs, grad: Tensor, wants_input: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
     """The gradients of the input, if wanted, and of the leaves."""
-    activation, activated = form
+    activation, activated = spec
     if use_compiled(x.dtype, x.device):
-        return compiled_backward(form, x, leaves, tape, grad.contiguous(), wants_input)
+        return compiled_backward(spec, x, leaves, tape, grad.contiguous(), wants_input)
     gradients: list[Tensor] = []
     for layer in range(len(leaves) // 2 - 1, -1, -1):
         if layer < activated:
-            grad = activation.backward(grad, tape.before[layer])
-        source = tape.after[layer - 1] if layer else x
+            grad = activation.backward(grad, tape.preactivations[layer])
+        source = tape.results[layer - 1] if layer else x
         of_weight, of_bias = multiply_and_sum(source.mT, grad)
         gradients += [of_bias, of_weight]
         if layer or wants_input:
@@ -165,11 +171,13 @@ class _Layers(torch.autograd.Function):
     """The layers of a network as one function of its input and its leaves (weight, bias, weight, bias, ...)."""
 
     @staticmethod
-    def forward(ctx: Any, form: Form, tape: Activations | None, x: Tensor, *leaves: Tensor) -> Tensor:
-        tape = _forward(form, x, leaves) if tape is None else tape
-        ctx.form = form
-        ctx.save_for_backward(x, *leaves, *tape.after, *(tape.before if form[0].keeps_argument else ()))
-        return tape.after[-1]
+    def forward(ctx: Any, spec: MLPSpec, tape: LayerOutputs | None, x: Tensor, *leaves: Tensor) -> Tensor:
+        tape = _forward(spec, x, leaves) if tape is None else tape
+        ctx.spec = spec
+        ctx.save_for_backward(
+            x, *leaves, *tape.results, *(tape.preactivations if spec.activation.keeps_argument else ())
+        )
+        return tape.results[-1]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -177,23 +185,23 @@ class _Layers(torch.autograd.Function):
         layers = (len(ctx.needs_input_grad) - 3) // 2
         leaves, after = others[: 2 * layers], others[2 * layers : 3 * layers]
         if torch.is_grad_enabled():  # somebody asks for second derivatives
-            return None, None, *_differentiable_backward(ctx.form, x, leaves, grads[0])
-        tape = Activations(after, others[3 * layers :] or after)
-        of_x, of_leaves = _backward(ctx.form, x, leaves, tape, grads[0], ctx.needs_input_grad[2])
+            return None, None, *_differentiable_backward(ctx.spec, x, leaves, grads[0])
+        tape = LayerOutputs(after, others[3 * layers :] or after)
+        of_x, of_leaves = _backward(ctx.spec, x, leaves, tape, grads[0], ctx.needs_input_grad[2])
         return None, None, of_x, *of_leaves
 
 
-def _differentiable_backward(form: Form, x: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
+def _differentiable_backward(spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
     """The gradients of input and leaves by autograd, so that they can be differentiated."""
-    y = layer_by_layer(form, x, leaves)
+    y = layer_by_layer(spec, x, leaves)
     wanted = [leaf for leaf in (x, *leaves) if leaf.requires_grad]
     found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
     return [next(found) if leaf.requires_grad else None for leaf in (x, *leaves)]
 
 
-def layer_by_layer(form: Form, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
+def layer_by_layer(spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
     """The layers as single operations, differentiable any number of times."""
-    activation, activated = form
+    activation, activated = spec
     for layer, (weight, bias) in enumerate(zip(leaves[::2], leaves[1::2], strict=True)):
         x = _Product.apply(x, weight) + bias  # type: ignore[no-untyped-call]
         x = activation.plain(x) if layer < activated else x

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pgkit.kernels.activations import ACTIVATIONS
-from pgkit.kernels.mlp import Form
+from pgkit.kernels.mlp import MLPSpec
 from pgkit.losses import actor_critic_terms
 from pgkit.nn.distributions import Head
 from pgkit.nn.mlp import Tapes, init_mlp, kept_pass, layer_leaves, mlp
@@ -80,10 +80,10 @@ class Policy:
             outputs = torch.cat([outputs, params["actor.log_std"].expand_as(outputs)], -1)
         return outputs
 
-    def acting_layers(self, params: Params) -> tuple[Form, list[Tensor]]:
+    def acting_layers(self, params: Params) -> tuple[MLPSpec, list[Tensor]]:
         """The layers from observations to outputs, one after the other; not for a Gaussian head."""
         leaves = layer_leaves(params, "trunk") + layer_leaves(params, "actor")
-        return (ACTIVATIONS[self.activation], len(leaves) // 2 - 1), leaves
+        return MLPSpec(ACTIVATIONS[self.activation], len(leaves) // 2 - 1), leaves
 
     def value(self, params: Params, obs: Tensor, tapes: Tapes | None = None) -> Tensor:
         """``(P, B, D) -> (P, B)``, the critic's estimate of the discounted return; for ``tapes`` see :func:`mlp`."""
@@ -124,10 +124,10 @@ class Policy:
         assert rollout.packing is not None
         steps, members, count = rollout.obs.shape[:3]
         packing, leaves = rollout.packing, layer_leaves(params, "critic")
-        kept = kept_pass("critic", packing.obs, self.activation, leaves, rollout.tapes, packing.read)
+        kept = kept_pass("critic", packing.obs, self.activation, leaves, rollout.tapes, packing.forward_sizes)
         rollout.tapes["critic"] = kept
-        numbers = kept.tape.after[-1].squeeze(2)
-        return packing.spread(numbers, steps * count).view(members, steps, count).transpose(0, 1)
+        numbers = kept.layers.results[-1].squeeze(2)
+        return packing.scatter(numbers, steps * count).view(members, steps, count).transpose(0, 1)
 
     def _strip_value(self, params: Params, obs: Tensor, tapes: Tapes | None = None) -> Tensor:
         """``(T, P, N, D) -> (T, P, N)``."""

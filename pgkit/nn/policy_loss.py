@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pgkit.kernels.activations import Activation
 from pgkit.kernels.categorical import entropy, log_prob
-from pgkit.kernels.mlp import address_of, blank_gradients, rows_contiguous
+from pgkit.kernels.mlp import address_of, allocate_backward, contiguous_rows
 from pgkit.losses import actor_critic_terms
 from pgkit.nn.mlp import CachedForward, kept_pass, layer_by_layer, layer_leaves
 from pgkit.types import Batch, Params
@@ -62,18 +62,18 @@ class _Losses(torch.autograd.Function):
         samples, leaves = others[:6], others[6:]
         if torch.is_grad_enabled():  # somebody asks for second derivatives
             return None, None, None, *_differentiable_backward(networks, samples, x, leaves, grads)
-        source = rows_contiguous(x)
-        blanks = [blank_gradients(x, network.tape, ctx.needs_input_grad[3]) for network in networks]
+        source = contiguous_rows(x)
+        buffers = [allocate_backward(x, network.layers, ctx.needs_input_grad[3]) for network in networks]
         (members, rows, width), choices, given = x.shape, samples[0].shape[2], torch.stack(grads)
-        scratch = x.new_empty(rows * (choices + 1) + max(blank.scratch for blank in blanks))
-        room = x.new_empty(max(blank.room for blank in blanks))
-        _gradients(networks[0].form[0], choices, len(networks), x.dtype)(
+        scratch = x.new_empty(rows * (choices + 1) + max(buffer.scratch for buffer in buffers))
+        workspace = x.new_empty(max(buffer.workspace for buffer in buffers))
+        _gradients(networks[0].spec.activation, choices, len(networks), x.dtype)(
             *(members, rows, address_of(ctx.sizes), *_arguments(samples), given.data_ptr(), means.data_ptr()),
-            *(source.data_ptr(), source.stride(0) // width, scratch.data_ptr(), room.data_ptr()),
-            *(argument for blank in blanks for argument in blank.arguments),
+            *(source.data_ptr(), source.stride(0) // width, scratch.data_ptr(), workspace.data_ptr()),
+            *(argument for buffer in buffers for argument in buffer.arguments),
         )
-        of_x = [blank.of_x for blank in blanks if blank.of_x is not None]
-        of_leaves = [grad for blank in blanks for grad in blank.of_leaves]
+        of_x = [buffer.x_grad for buffer in buffers if buffer.x_grad is not None]
+        of_leaves = [grad for buffer in buffers for grad in buffer.leaf_grads]
         return None, None, None, sum(of_x[1:], of_x[0]) if of_x else None, *of_leaves
 
 
@@ -91,7 +91,7 @@ def _samples(networks: Sequence[CachedForward], batch: Batch, x: Tensor) -> list
         raise ValueError(
             f"expected action, advantage, target, valid of samples {tuple(x.shape[:2])} on cpu, got {given}"
         )
-    outputs, *values = (network.tape.after[-1] for network in networks)
+    outputs, *values = (network.layers.results[-1] for network in networks)
     return [outputs, *(values or [others[2]]), *others]
 
 
@@ -110,9 +110,9 @@ def _differentiable_backward(
     grads: Sequence[Tensor],
 ) -> list[Tensor | None]:
     """The gradients of input and leaves by autograd, so that they can be differentiated."""
-    (action, *weighed), of_actor = samples[2:], len(networks[0].tape.leaves)
+    (action, *weighed), of_actor = samples[2:], len(networks[0].layers.leaves)
     parts = zip(networks, (leaves[:of_actor], leaves[of_actor:]), strict=False)
-    outputs, *values = (layer_by_layer(network.form, x, own) for network, own in parts)
+    outputs, *values = (layer_by_layer(network.spec, x, own) for network, own in parts)
     value = values[0].squeeze(-1) if values else samples[4]
     of_samples = log_prob(outputs, action), entropy(outputs), value
     results = zip(actor_critic_terms(*of_samples, *weighed), grads, strict=True)

@@ -12,7 +12,7 @@ from pgkit.compiler.elementwise import Column, element_address, elementwise_loop
 from pgkit.compiler.ir import INT, POINTER, function, loop
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.tracer import IR_TYPES, TracedScalar
-from pgkit.kernels.categorical import most_likely, pick
+from pgkit.kernels.categorical import most_likely, sample
 from pgkit.kernels.codegen.mlp import LAYERS, Layers, forward_function
 from pgkit.rollouts.statistics import NUM_ENV_STATS, step_env_stats
 from pgkit.seeding import uniform
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 REAL, DOUBLE, FLAG = (IR_TYPES[dtype] for dtype in (torch.float32, torch.float64, torch.bool))
 
 
-class Form(NamedTuple):
+class RolloutSpec(NamedTuple):
     """What the code of a rollout depends on.
 
     Attributes:
@@ -49,7 +49,7 @@ class Form(NamedTuple):
     episodes: bool
 
 
-def compile_rollout(form: Form) -> Callable[..., None]:
+def compile_rollout(spec: RolloutSpec) -> Callable[..., None]:
     """``rollout(T, P, N, members, keys, counters, *layers, *arrays, running, *state, *constants, room)``.
 
     ``arrays`` are ``obs``, ``action`` and ``reward`` of :class:`pgkit.types.Rollout`, but member by member:
@@ -61,33 +61,33 @@ def compile_rollout(form: Form) -> Callable[..., None]:
     When all of a member's do, nothing more is written for it.
     """
     module = ir.Module()
-    forward = forward_function(module, REAL, form.activation)
-    kinds = [INT, INT, INT, *[POINTER] * 3, *LAYERS, *[POINTER] * (7 + len(form.state) + len(form.constants))]
+    forward = forward_function(module, REAL, spec.activation)
+    kinds = [INT, INT, INT, *[POINTER] * 3, *LAYERS, *[POINTER] * (7 + len(spec.state) + len(spec.constants))]
     builder, arguments = function(module, "rollout", kinds, alias=True)
     steps, members, count, *of_members = arguments[:6]
     layers, (obs, action, reward, ends, counts, running, *of_envs, room) = Layers(*arguments[6:12]), arguments[12:]
     last = builder.gep(layers.after, [builder.sub(layers.count, INT(1))], source_etype=POINTER)
     outputs, at = builder.load(last, typ=POINTER), partial(element_address, builder)
     everything = builder.mul(steps, builder.mul(members, count))
-    some = _some_of(builder, running, count) if form.episodes else lambda member: nullcontext()
+    some = _some_of(builder, running, count) if spec.episodes else lambda member: nullcontext()
     with loop(builder, members) as member, loop(builder, steps) as step, some(member):
         whose, key, counter = (
             builder.load(builder.gep(base, [member], source_etype=INT), typ=INT) for base in of_members
         )
         first = builder.mul(builder.add(builder.mul(member, steps), step), count)
-        of_obs = builder.mul(builder.add(first, builder.mul(member, count)), INT(form.obs_dim))
-        here, there = at(obs, REAL, of_obs), builder.add(of_obs, builder.mul(count, INT(form.obs_dim)))
-        on_tape = first if form.taped else INT(0)
+        of_obs = builder.mul(builder.add(first, builder.mul(member, count)), INT(spec.obs_dim))
+        here, there = at(obs, REAL, of_obs), builder.add(of_obs, builder.mul(count, INT(spec.obs_dim)))
+        on_tape = first if spec.taped else INT(0)
         builder.call(forward, [member, count, on_tape, *layers, here, room])
         own, place = builder.mul(whose, count), builder.mul(member, count)
-        state, constants = _columns_of(builder, of_envs, own, form)
+        state, constants = _columns_of(builder, of_envs, own, spec)
         of_counts = builder.mul(place, INT(NUM_ENV_STATS))
         totals = [
             _column(builder, counts, DOUBLE, builder.add(of_counts, builder.mul(count, INT(k))))
             for k in range(NUM_ENV_STATS)
         ]
         flags = [_column(builder, ends, FLAG, builder.add(first, builder.mul(everything, INT(k)))) for k in range(3)]
-        next_obs = _matrix(builder, at(obs, REAL, there), form.obs_dim)
+        next_obs = _matrix(builder, at(obs, REAL, there), spec.obs_dim)
         results = [
             _column(builder, action, INT, first),
             *state,
@@ -95,12 +95,12 @@ def compile_rollout(form: Form) -> Callable[..., None]:
             _column(builder, reward, REAL, first),
             *flags,
         ]
-        given = _matrix(builder, at(outputs, REAL, builder.mul(on_tape, INT(form.width))), form.width)
+        given = _matrix(builder, at(outputs, REAL, builder.mul(on_tape, INT(spec.width))), spec.width)
         inputs = [*totals, *given, *state, *constants]
-        act = _actor(form, key, builder.add(counter, builder.mul(step, count)))
-        if form.episodes:
+        act = _actor(spec, key, builder.add(counter, builder.mul(step, count)))
+        if spec.episodes:
             goes_on = _column(builder, running, FLAG, place)
-            inputs += [*_matrix(builder, here, form.obs_dim), goes_on]
+            inputs += [*_matrix(builder, here, spec.obs_dim), goes_on]
             results.append(goes_on)
         elementwise_loop(builder, count, inputs, [*totals, *results], act)
     builder.ret_void()
@@ -127,23 +127,23 @@ def _some_of(
     return some
 
 
-def _actor(form: Form, key: ir.Value, counter: ir.Value) -> Callable[..., list[Any]]:
+def _actor(spec: RolloutSpec, key: ir.Value, counter: ir.Value) -> Callable[..., list[Any]]:
     """One step of an environment: counts, action, and what the environment says."""
 
     def act(row: TracedScalar, *numbers: Any) -> list[Any]:
         counts, logits, rest = (
             numbers[:NUM_ENV_STATS],
-            numbers[NUM_ENV_STATS : NUM_ENV_STATS + form.width],
-            numbers[NUM_ENV_STATS + form.width :],
+            numbers[NUM_ENV_STATS : NUM_ENV_STATS + spec.width],
+            numbers[NUM_ENV_STATS + spec.width :],
         )
         stream: Any = row.splat(key)
         number: Any = row + row.splat(counter)
-        chosen = most_likely(logits) if form.deterministic else pick(logits, uniform(stream, number))
-        given = len(form.state) + len(form.constants)
-        seen, goes_on = form.step(chosen, *rest[:given]), []
-        if form.episodes:
+        chosen = most_likely(logits) if spec.deterministic else sample(logits, uniform(stream, number))
+        given = len(spec.state) + len(spec.constants)
+        seen, goes_on = spec.step(chosen, *rest[:given]), []
+        if spec.episodes:
             *obs, running = rest[given:]
-            seen = _unless_idle(running, seen, [*rest[: len(form.state)], *obs])
+            seen = _unless_idle(running, seen, [*rest[: len(spec.state)], *obs])
             goes_on = [running & ~(seen[-3] | seen[-2])]
         return [*step_env_stats(*counts, *seen[-4:]), chosen, *seen, *goes_on]
 
@@ -163,12 +163,12 @@ def _column(builder: ir.IRBuilder, base: ir.Value, kind: ir.Type, first: ir.Valu
 
 
 def _columns_of(
-    builder: ir.IRBuilder, bases: Sequence[ir.Value], first: ir.Value, form: Form
+    builder: ir.IRBuilder, bases: Sequence[ir.Value], first: ir.Value, spec: RolloutSpec
 ) -> tuple[list[Column], list[Column]]:
     """What the state and the constants are of the environments from the first one on."""
-    kinds = [IR_TYPES[dtype] for dtype in (*form.state, *form.constants)]
+    kinds = [IR_TYPES[dtype] for dtype in (*spec.state, *spec.constants)]
     columns = [_column(builder, base, kind, first) for base, kind in zip(bases, kinds, strict=True)]
-    return columns[: len(form.state)], columns[len(form.state) :]
+    return columns[: len(spec.state)], columns[len(spec.state) :]
 
 
 def _matrix(builder: ir.IRBuilder, base: ir.Value, width: int) -> list[Column]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pgkit.envs.base import Elementwise, Environments
 from pgkit.kernels.activations import Activation
-from pgkit.kernels.mlp import blank_tape
+from pgkit.kernels.mlp import allocate_forward
 from pgkit.nn.mlp import CachedForward
 from pgkit.nn.policy import Policy
 from pgkit.system.cpu import use_compiled
@@ -74,21 +74,21 @@ def compiled_rollout(
     seen, action = blank(size, length + 1, count, features), blank(size, length, count, dtype=torch.int64)
     reward, ends = blank(size, length, count), blank(3, size, length, count, dtype=torch.bool)
     seen[:, 0] = at.obs
-    form, leaves = policy.acting_layers(params)
+    spec, leaves = policy.acting_layers(params)
     leaves = [leaf.contiguous() for leaf in leaves]
     rows = length * count if taped else count  # one after the other writes to the first of these, in the cache
-    network = blank_tape(form, torch.Size([size, rows, features]), leaves)
+    network = allocate_forward(spec, torch.Size([size, rows, features]), leaves)
     of_members = [tensor.contiguous() for tensor in (at.members, at.keys, at.counters)]
     running = None if at.running is None else at.running.data_ptr()
-    _kernel(envs, form[0], policy.head.width, features, taped, deterministic, running is not None)(
+    _kernel(envs, spec.activation, policy.head.width, features, taped, deterministic, running is not None)(
         *(length, size, count, *(tensor.data_ptr() for tensor in of_members)),
-        *network.tape.layers,
+        *network.outputs.arguments,
         *(tensor.data_ptr() for tensor in (seen, action, reward, ends, at.counts)),
-        *(running, *(tensor.data_ptr() for tensor in (*envs.state, *envs.constants, network.room))),
+        *(running, *(tensor.data_ptr() for tensor in (*envs.state, *envs.constants, network.workspace))),
     )
     rollout = Rollout(*(tensor.transpose(0, 1) for tensor in (seen, action, reward, *ends)))
     if taped and not policy.shared:
-        rollout.tapes["actor"] = CachedForward.of(form, network.tape, seen, *leaves)
+        rollout.tapes["actor"] = CachedForward.of(spec, network.outputs, seen, *leaves)
     return rollout
 
 
@@ -98,7 +98,7 @@ def _kernel(envs: Elementwise, activation: Activation, width: int, features: int
 
 
 @lru_cache
-def _compiled(*form: Any) -> Callable[..., None]:
-    from pgkit.rollouts.codegen import Form, compile_rollout  # LLVM is loaded where something is compiled
+def _compiled(*spec: Any) -> Callable[..., None]:
+    from pgkit.rollouts.codegen import RolloutSpec, compile_rollout  # LLVM is loaded where something is compiled
 
-    return compile_rollout(Form(*form))
+    return compile_rollout(RolloutSpec(*spec))

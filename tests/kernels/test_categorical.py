@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgkit.kernels.categorical import MOST_COMPILED
+from pgkit.kernels.categorical import MAX_COMPILED_CHOICES
 from pgkit.nn.distributions import categorical
 from pgkit.nn.policy import Policy
 from pgkit.types import Batch, Params
@@ -42,7 +42,7 @@ def by_single_functions(monkeypatch: pytest.MonkeyPatch, policy: Policy, *args: 
 @pytest.mark.parametrize("critic", [True, False])
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("choices", [1, 2, 5, MOST_COMPILED])
+@pytest.mark.parametrize("choices", [1, 2, 5, MAX_COMPILED_CHOICES])
 def test_losses_and_gradients_are_those_of_the_single_functions(
     choices: int, dtype: torch.dtype, shared: bool, critic: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +127,7 @@ def test_what_acting_has_computed_is_taken_and_changes_nothing() -> None:
         losses = policy.losses(params, seen._replace(tapes=tapes))
         results.append([*losses.values(), *torch.autograd.grad(sum(losses.values()).sum(), list(params.values()))])
     assert all(torch.equal(own, other) for own, other in zip(*results, strict=True))
-    batch.tapes["critic"].tape.after[-1].add_(1.0)  # so the tape is what was looked at
+    batch.tapes["critic"].layers.results[-1].add_(1.0)  # so the tape is what was looked at
     assert not torch.equal(policy.losses(params, seen)["loss/value"], results[0][1])
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from pgkit.config.load import load_config
 from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
-from pgkit.kernels.layout import MULTIPLE
+from pgkit.kernels.layout import ROW_MULTIPLE
 from pgkit.kernels.packing import pack
 from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.training.loop import gradient, targets, update
@@ -112,15 +112,15 @@ def test_places_are_those_of_steps_and_of_what_follows_the_last() -> None:
     valid = torch.tensor([[[1, 1], [1, 1]], [[1, 0], [0, 1]], [[1, 0], [0, 0]]], dtype=torch.bool)  # (3, 2, 2)
     obs = torch.arange(4 * 2 * 2, dtype=torch.float32).view(4, 2, 2, 1)
     packing = pack(obs, valid)
-    assert packing.known.tolist() == [6, 5]
-    assert packing.read.tolist() == [8, 8]
-    assert packing.sizes.tolist() == [MULTIPLE] * 2
-    assert packing.rows[0, :6].tolist() == [0, 1, 2, 4, 6, 3]
-    assert packing.rows[1, :5].tolist() == [0, 1, 3, 2, 5]
+    assert packing.lengths.tolist() == [6, 5]
+    assert packing.forward_sizes.tolist() == [8, 8]
+    assert packing.sizes.tolist() == [ROW_MULTIPLE] * 2
+    assert packing.indices[0, :6].tolist() == [0, 1, 2, 4, 6, 3]
+    assert packing.indices[1, :5].tolist() == [0, 1, 3, 2, 5]
     assert packing.valid.sum(1).tolist() == [4, 3]
-    numbers = torch.randn(2, packing.rows.shape[1])
+    numbers = torch.randn(2, packing.indices.shape[1])
     numbers[1, 5:] = torch.nan  # never computed
-    whole = packing.spread(numbers, 8)
+    whole = packing.scatter(numbers, 8)
     assert whole[0, [0, 1, 2, 4, 6, 3]].tolist() == numbers[0, :6].tolist()
     assert whole[1].nonzero().squeeze(1).tolist() == [0, 1, 2, 3, 5]
 

@@ -122,12 +122,12 @@ def test_compiled_passes_are_those_on_tensors(activation: str, monkeypatch: pyte
 
 @pytest.mark.parametrize("shape", [(2, 4, 3), (3, 4, 5), (3, 5)])
 def test_an_input_that_does_not_fit_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="these are no layers of a network"):
+    with pytest.raises(ValueError, match=r"expected an input \(P, B, in\)"):
         mlp(init_mlp("net", keys(3), [3, 4, 1], [1.0, 1.0]), "net", numbers(0, *shape), "tanh")
 
 
 def test_an_input_of_another_dtype_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected an input torch\.float32"):
+    with pytest.raises(ValueError, match=r"expected an input of torch\.float32"):
         mlp(init_mlp("net", keys(3), [3, 4, 1], [1.0, 1.0]), "net", numbers(0, 3, 4, 3).double(), "tanh")
 
 
@@ -186,7 +186,7 @@ def test_a_tape_serves_only_the_input_that_it_is_of() -> None:
     tapes: mlp_module.Tapes = {}
     with torch.no_grad():
         whole = mlp(params, "net", x[:, :6], "tanh", tapes=tapes)
-        tapes["net"].tape.after[-1].add_(100.0)  # to be recognised
+        tapes["net"].layers.results[-1].add_(100.0)  # to be recognised
         assert torch.equal(mlp(params, "net", x[:, :6], "tanh", tapes=tapes), whole)
         assert torch.equal(mlp(params, "net", x[:, :4], "tanh", tapes=dict(tapes)), whole[:, :4])
         for other in (x, x[:2, :6], x[:, 1:6], x[0].view(3, 3, 4)):

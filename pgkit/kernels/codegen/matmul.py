@@ -20,7 +20,7 @@ from pgkit.compiler.ir import (
     store,
 )
 from pgkit.compiler.jit import compile_function, compile_shared
-from pgkit.kernels.layout import FEW
+from pgkit.kernels.layout import NARROW
 
 ROWS = (5, 4, 1)
 """Rows of the tiles: of five so many that fours cover the rest, where that can be, then of four, then single ones."""
@@ -127,7 +127,7 @@ class _Writer:
             self.turn()
         source = builder.select(turned, self.room, self.b[0])
         stride = builder.select(turned, self.columns, self.b[1])
-        few = builder.icmp_signed("<=", self.columns, INT(FEW))
+        few = builder.icmp_signed("<=", self.columns, INT(NARROW))
         along = builder.icmp_signed("==", self.a[2], INT(1))
         with builder.if_else(builder.and_(few, along)) as (one_by_one, in_panels):
             with one_by_one:

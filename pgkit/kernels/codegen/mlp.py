@@ -15,7 +15,7 @@ from pgkit.compiler.ir import FLOAT_TYPES, INT, POINTER, function, load, loop, r
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.tracer import TracedScalar
 from pgkit.kernels.codegen.matmul import product_function
-from pgkit.kernels.layout import FEW
+from pgkit.kernels.layout import NARROW
 
 if TYPE_CHECKING:
     from pgkit.kernels.activations import Activation
@@ -72,7 +72,7 @@ def compile_backward(activation: "Activation", dtype: torch.dtype) -> Callable[.
 
     A member's first B rows are meant, of so many of its rows on the tape and in ``x``. ``grad`` is the gradient of the
     output; ``of_leaves`` 2 L addresses where those of the leaves go, ``of_x`` where that of the input goes, or null.
-    ``scratch`` holds ``2 B + FEW`` times as many numbers as the widest layer has.
+    ``scratch`` holds ``2 B + NARROW`` times as many numbers as the widest layer has.
     """
     module, real = ir.Module(), FLOAT_TYPES[dtype]
     one_backward = backward_function(module, real, activation)
@@ -211,7 +211,7 @@ class _Backward:
             _address(builder, self.of_leaves, layer, 2, 0), builder.mul(member, builder.mul(inner, width))
         )
         of_bias = self.at(_address(builder, self.of_leaves, layer, 2, 1), builder.mul(member, width))
-        with builder.if_else(builder.icmp_signed("<=", width, INT(FEW))) as (few, many):
+        with builder.if_else(builder.icmp_signed("<=", width, INT(NARROW))) as (few, many):
             with few:  # as many rows of the transposed product, which are long
                 aside = self.at(self.scratch, builder.mul(INT(2), builder.mul(rows, self.widest())))
                 factors = grad, INT(1), width, source, inner, INT(0)

@@ -8,7 +8,7 @@ from llvmlite import ir
 from pgkit.compiler.ir import INT, POINTER, function, load, loop, store
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.tracer import IR_TYPES
-from pgkit.kernels.layout import MULTIPLE
+from pgkit.kernels.layout import ROW_MULTIPLE
 
 BYTE = ir.IntType(8)
 
@@ -44,8 +44,8 @@ def compile_pack(real: torch.dtype) -> Callable[..., None]:
                 builder.store(builder.add(builder.load(length, typ=INT), flag), length)
             behind = builder.add(builder.mul(builder.load(length, typ=INT), count), environment)
             store(builder, behind, own_rows, builder.add(samples, environment))
-        blocks = builder.udiv(builder.add(samples, INT(MULTIPLE - 1)), INT(MULTIPLE))
-        size, all_known = builder.mul(blocks, INT(MULTIPLE)), builder.add(samples, count)
+        blocks = builder.udiv(builder.add(samples, INT(ROW_MULTIPLE - 1)), INT(ROW_MULTIPLE))
+        size, all_known = builder.mul(blocks, INT(ROW_MULTIPLE)), builder.add(samples, count)
         store(builder, size, sizes, member)
         store(builder, all_known, known, member)
         with loop(builder, most) as row:
@@ -77,10 +77,10 @@ def compile_gather(dtype: torch.dtype) -> Callable[..., None]:
     return compile_function(builder.function)
 
 
-def compile_spread(dtype: torch.dtype) -> Callable[..., None]:
-    """``spread(P, S, R, rows, known, source, target)``: the first ``known`` of ``(P, R)``, in ``(P, S)``."""
+def compile_scatter(dtype: torch.dtype) -> Callable[..., None]:
+    """``scatter(P, S, R, rows, known, source, target)``: the first ``known`` of ``(P, R)``, in ``(P, S)``."""
     kind = IR_TYPES[dtype]
-    builder, arguments = function(ir.Module(), "spread", [INT] * 3 + [POINTER] * 4, alias=True)
+    builder, arguments = function(ir.Module(), "scatter", [INT] * 3 + [POINTER] * 4, alias=True)
     members, size, stride, rows, known, source, target = arguments
     with loop(builder, members) as member, loop(builder, load(builder, INT, known, member)) as row:
         here = builder.add(builder.mul(member, stride), row)
