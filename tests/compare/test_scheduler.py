@@ -16,7 +16,7 @@ from helpers.disks import remount, small_disk
 from helpers.small_comparison import TOML, command, run, tables, write_toml
 
 from pgkit.compare import api
-from pgkit.compare.execution.batches import cut
+from pgkit.compare.execution.batches import split_runs
 from pgkit.compare.execution.display import Display
 from pgkit.compare.execution.executors import Event, LocalExecutor, RayExecutor
 from pgkit.compare.execution.scheduler import Unfinished, execute
@@ -240,7 +240,7 @@ def test_the_grid_is_extended_twice_at_most_and_then_flagged(tmp_path: Path) -> 
 def test_batches_hold_every_run_once(tmp_path: Path) -> None:
     plan = read_plan(write_toml(tmp_path))
     (stage,) = stages(plan, {"CartPole-v1": ScoreScale(22.2, 500, 475)}, pd.DataFrame(columns=[*Run._fields]))
-    batches = cut(stage.todo, {("CartPole-v1", "actor-critic"): 5, ("CartPole-v1", "reinforce"): 100})
+    batches = split_runs(stage.todo, {("CartPole-v1", "actor-critic"): 5, ("CartPole-v1", "reinforce"): 100})
     assert sorted(one for batch in batches for one in batch) == sorted(stage.todo)
     assert [len(batch) for batch in batches] == [4, 4, 4, 12]
     assert all(len({(one.environment, one.agent) for one in batch}) == 1 for batch in batches)

@@ -167,7 +167,7 @@ MISTAKES = {
     ),
     "no number": (
         f"{ALL} optimizers=['torch.optim:Adam'] spaces.Adam.betas={{low=0.1,high=0.2}}",
-        "betas is no single number, its default is [0.9, 0.999]",
+        "its default is not one number but [0.9, 0.999]",
     ),
     "out of range": (
         f"{ALL} optimizers=['adam'] spaces.adam.beta1={{low=0.5,high=1.5}}",

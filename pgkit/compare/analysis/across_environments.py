@@ -14,7 +14,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 Row = dict[str, Any]
 
 SEED = 30_000
-"""Of all resampling here."""
+"""Seed of all resampling in this module."""
 
 
 def add(
@@ -24,7 +24,7 @@ def add(
     evaluated: pd.DataFrame,
     results: Mapping[tuple[str, str], TuningResult],
 ) -> None:
-    """Add an agent's rows to the tables ``across`` and ``profiles``, if there are environments enough."""
+    """Add an agent's rows to the tables ``across`` and ``profiles``, if there are enough environments."""
     environments = list(plan.config.environments)
     if len(environments) < stats.MIN_ENVIRONMENTS or any((e, agent) not in results for e in environments):
         return
@@ -43,7 +43,7 @@ def add(
 
 
 def _measures(scores: Array, tuning: Array, number: int) -> Row:
-    """Every measure with its interval; ``scores (n, E)``, ``tuning (E, L, S)``."""
+    """Return every measure with its interval, from ``scores (n, E)`` and ``tuning (E, L, S)``."""
     aggregates = stats.aggregates(scores, np.random.default_rng([SEED, 0, number]))
     phi = stats.phi(tuning, np.random.default_rng([SEED, 1, number]))
     return spread(
@@ -52,7 +52,7 @@ def _measures(scores: Array, tuning: Array, number: int) -> Row:
 
 
 def spread(estimates: Mapping[str, stats.Estimate]) -> Row:
-    """Columns ``name``, ``name_low`` and ``name_high`` of each estimate."""
+    """Return the columns ``name``, ``name_low`` and ``name_high`` of each estimate."""
     row: Row = {}
     for name, (value, low, high) in estimates.items():
         row |= {name: value, f"{name}_low": low, f"{name}_high": high}
@@ -60,5 +60,5 @@ def spread(estimates: Mapping[str, stats.Estimate]) -> Row:
 
 
 def _on_common_points(plan: Plan, result: TuningResult, arm: str) -> Array:
-    """Tuning scores ``(L, S)`` at the planned points, which all environments have."""
+    """Return the tuning scores ``(L, S)`` at the planned settings, which all environments share."""
     return result.scores[arm][[result.points[arm].index(point) for point in plan.points(arm)]]

@@ -21,7 +21,7 @@ Row = dict[str, Any]
 Case = tuple[str, str]
 
 ROOT_SEED = 20_000
-"""Of all resampling; a generator's key beside it is where it is used, never a name."""
+"""Seed of all resampling; the rest of a generator's key is the place of its use, never a name."""
 
 
 def analyse(
@@ -37,7 +37,7 @@ def analyse(
         plan: of the comparison.
         scale: of each environment.
         baselines: returns of the baseline policies.
-        stored: raw results of runs, complete or not: stages that have not begun leave their tables empty.
+        stored: raw results of runs, complete or not; stages that have not begun leave their tables empty.
         provenance: plain data as in ``provenance.json``.
     """
     runs = score_runs(plan, scale, stored)
@@ -68,7 +68,7 @@ def analyse(
 
 
 def seed(*key: int) -> np.random.Generator:
-    """The random numbers of one place in the analysis."""
+    """Return the random generator of one place in the analysis."""
     return np.random.default_rng([ROOT_SEED, *key])
 
 
@@ -77,7 +77,7 @@ def _of_case(frame: pd.DataFrame, case: Case) -> pd.DataFrame:
 
 
 def _scores(plan: Plan, runs: pd.DataFrame, case: Case) -> dict[str, Array]:
-    """Scores ``(n,)`` of each arm's runs in a case, in the order of their seeds."""
+    """Return the scores ``(n,)`` of each arm in a case, ordered by seed."""
     of_case = _of_case(runs, case).sort_values("seed")
     return {arm: of_case.loc[of_case["optimizer"] == arm, "auc"].to_numpy(dtype=float) for arm in plan.arms}
 
@@ -85,7 +85,7 @@ def _scores(plan: Plan, runs: pd.DataFrame, case: Case) -> dict[str, Array]:
 def _add_tuning(
     plan: Plan, rows: dict[str, list[Row]], case: Case, result: TuningResult, runs: pd.DataFrame, index: int
 ) -> None:
-    """The tables of the tuning stage."""
+    """Add the rows of the tuning stage."""
     tuning = _of_case(runs[runs["stage"] == "tuning"], case)
     for number, (arm, scores) in enumerate(result.scores.items()):
         of_arm, selection = tuning[tuning["optimizer"] == arm], result.selections[arm]
@@ -116,12 +116,12 @@ def _add_tuning(
 
 
 def _numbered(plan: Plan, point: SearchPoint) -> Row:
-    """A point's columns: its rate and, where all is tuned, its number."""
+    """Return the columns that identify a setting: its rate and, with track "all tuned", its number."""
     return {"setting": point.setting, "lr": point.lr} if plan.all_tuned else {"lr": point.lr}
 
 
 def _selected(plan: Plan, result: TuningResult, arm: str) -> Row:
-    """What tuning selected of an arm, and the second-best, in full where all is tuned."""
+    """Return the selected and the second-best setting of an arm, in full with track "all tuned"."""
     best, second = result.selected(arm), result.second(arm)
     row: Row = {"lr": best.lr, "second_lr": np.nan if second is None else second.lr}
     if not plan.all_tuned:
@@ -132,12 +132,12 @@ def _selected(plan: Plan, result: TuningResult, arm: str) -> Row:
 
 
 def in_full(setting: Mapping[str, float]) -> str:
-    """Every tuned hyperparameter of a setting: ``lr = 0.003, beta1 = 0.95``."""
+    """Return the tuned hyperparameters of a setting as text: ``lr = 0.003, beta1 = 0.95``."""
     return ", ".join(f"{name} = {value:g}" for name, value in setting.items())
 
 
 def _settings(plan: Plan) -> list[Row]:
-    """The table ``settings``: what each arm's numbers of settings stand for."""
+    """Return the rows of the table ``settings``: the hyperparameters behind the numbers of settings."""
     return [
         {"optimizer": arm, "setting": number, "hyperparameter": name, "value": value}
         for arm, of_arm in plan.settings.items()
@@ -156,7 +156,7 @@ def _add_evaluation(
     stored: pd.DataFrame,
     index: int,
 ) -> None:
-    """The tables ``arms`` and ``neighbours``."""
+    """Add the rows of the tables ``arms`` and ``neighbours``."""
     evaluated, beside = (_of_case(runs[runs["stage"] == stage], case) for stage in ("evaluation", "neighbour"))
     ranks = stats.rank_arms(list(_scores(plan, evaluated, case).values()), seed(2, index))
     budget = next(c.config.steps for c in plan.cases if (c.environment, c.agent) == case)
@@ -186,7 +186,7 @@ def _add_evaluation(
 
 
 def _of_arm(runs: pd.DataFrame, scores: Array, budget: int, rng: np.random.Generator) -> Row:
-    """Statistics of an arm's evaluation runs; ``scores (n, K)`` are their curves."""
+    """Return the statistics of an arm's evaluation runs; ``scores (n, K)`` are their learning curves."""
     x, n = runs["auc"].to_numpy(dtype=float), len(runs)
     steps = runs["steps_to_threshold"].to_numpy(dtype=float)
     (t_low, t_high), (bca_low, bca_high) = stats.t_interval(x), stats.bca_interval(x, rng)
@@ -221,7 +221,7 @@ def _of_arm(runs: pd.DataFrame, scores: Array, budget: int, rng: np.random.Gener
 
 
 def _pairs(plan: Plan, case: Case, result: TuningResult, runs: pd.DataFrame, index: int) -> list[Row]:
-    """Every pair of arms, with the verdict, and whether the second-best settings would tell otherwise."""
+    """Compare every pair of arms, and check whether their second-best settings would contradict the verdict."""
     scores = _scores(plan, runs[runs["stage"] == "evaluation"], case)
     second = _second_best(case, result, runs)
     rows = []
@@ -255,7 +255,7 @@ def _pairs(plan: Plan, case: Case, result: TuningResult, runs: pd.DataFrame, ind
 def _compare(
     a: Array, b: Array, paired: bool, rng: np.random.Generator
 ) -> tuple[stats.Difference, float, stats.Estimate]:
-    """Difference of means, permutation p-value and probability of improvement; seed by seed if the plan says so."""
+    """Return difference of means, permutation p-value and probability of improvement, paired by seed on demand."""
     if paired:
         return stats.paired_difference(a, b), stats.paired_permutation_test(a, b, rng), stats.paired_improvement(a, b)
     return stats.welch(a, b), stats.permutation_test(a, b, rng), stats.probability_of_improvement(a, b)
@@ -267,7 +267,7 @@ def _verdict(pair: tuple[Array, Array], rope: float) -> str:
 
 
 def _second_best(case: Case, result: TuningResult, runs: pd.DataFrame) -> dict[str, Array]:
-    """Scores of each arm's second-best setting on evaluation seeds, where it has one that was run."""
+    """Return the scores of each arm's second-best setting on evaluation seeds, if it was run."""
     beside = _of_case(runs[runs["stage"] == "neighbour"], case)
     scores = {}
     for arm in result.selections:
@@ -278,7 +278,7 @@ def _second_best(case: Case, result: TuningResult, runs: pd.DataFrame) -> dict[s
 
 
 def _flips(verdict: str, alternative: tuple[Array, Array], rope: float) -> bool:
-    """Whether the difference of the second-best settings contradicts a verdict (few seeds: by its point estimate)."""
+    """Whether the second-best settings contradict a verdict; judged by the point estimate, as there are few seeds."""
     difference = float(alternative[0].mean() - alternative[1].mean())
     contradicted = {"better": difference <= rope, "worse": difference >= -rope, "equivalent": abs(difference) > rope}
     return contradicted.get(verdict, False)
@@ -313,7 +313,7 @@ def _facts(
 
 
 def _not_tuned(plan: Plan) -> str:
-    """What was held of the optimizers themselves."""
+    """Say which hyperparameters were not tuned."""
     if not plan.all_tuned:
         return "hyperparameters of the optimizers other than the learning rate (at their documented defaults)"
     return (
@@ -323,13 +323,13 @@ def _not_tuned(plan: Plan) -> str:
 
 
 def _pooled(provenance: Mapping[str, Any]) -> list[str]:
-    """That this is no comparison of one plan, if it is none."""
+    """Say that the comparison was pooled from several plans, if it was."""
     plans = [f"{name} ({plan[:12]})" for name, plan in provenance.get("pooled", {}).items()]
     return [f"pooled after the fact from plans that were declared one by one: {', '.join(plans)}"] if plans else []
 
 
 def _deviations(plan: Plan, missing: int, stage: str) -> list[str]:
-    """Where the comparison is not what its tier says."""
+    """List where the comparison deviates from its tier."""
     tier, name = TIERS[plan.config.tier], plan.config.tier
     count = len(next(iter(plan.settings.values()), ()))
     pairs_of = (

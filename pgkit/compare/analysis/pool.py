@@ -1,6 +1,6 @@
-"""Comparisons that were run one by one, joined into one analysis: more environments and agents, or more arms.
+"""Pool comparisons that were run one by one: either their environments and agents, or their arms, may differ.
 
-They must agree in everything else, in what their bits depend on as well as in their plans.
+They must agree in everything else: in their plans, and in the versions and the hardware that decide their bits.
 """
 
 import json
@@ -18,20 +18,20 @@ from pgkit.errors import PgkitError, format_value
 
 OF_CASES = ("agents", "environments", "cases")
 OF_ARMS = ("arms", "spaces", "settings")
-"""Keys of a plan's content in which comparisons may differ that are joined as cases, or as arms of the same cases."""
+"""Keys of a plan that may differ between comparisons that are pooled as cases, or as arms of the same cases."""
 
 FREE = ("hash", "declared", "name", "question")
 
 OF_A_CASE = "envs_per_member"
-"""Of what is held equal, this may differ between cases, as it may within one plan."""
+"""The one setting that is held equal within a case only."""
 
 
 SHORT = 60
-"""Values of at most so many characters are told in an error."""
+"""Longer values are left out of error messages (characters)."""
 
 
 class Stored(NamedTuple):
-    """What one comparison has stored."""
+    """The stored results of one comparison."""
 
     name: str
     plan: Plan
@@ -41,7 +41,7 @@ class Stored(NamedTuple):
 
 
 def read_stored(directory: Path) -> Stored:
-    """A comparison's plan, baselines, runs and provenance.
+    """Read the plan, baselines, runs and provenance of a comparison.
 
     Raises:
         PgkitError: there is no comparison, it has no results yet, or it cannot be read.
@@ -54,14 +54,14 @@ def read_stored(directory: Path) -> Stored:
 
 
 def pool(parts: Sequence[Stored], name: str) -> Stored:
-    """One comparison of all of them, cases and arms in the order of the parts.
+    """Pool comparisons into one, cases and arms in the order of the parts.
 
     Args:
-        parts: at least one.
-        name: of the whole.
+        parts: at least one comparison.
+        name: of the pooled comparison.
 
     Raises:
-        PgkitError: names the first field in which two of them differ, and may not.
+        PgkitError: naming the first field in which two of them must not differ.
     """
     joined = parts[0]
     for part in parts[1:]:
@@ -77,7 +77,7 @@ def pool(parts: Sequence[Stored], name: str) -> Stored:
 
 
 def _joined(first: Stored, second: Stored) -> Stored:
-    """Two that differ in cases, or in arms."""
+    """Pool two comparisons that differ in cases or in arms."""
     where = f"{first.name} and {second.name}"
     contents = [_content(part.plan) for part in (first, second)]
     differing = [key for key in contents[0] | contents[1] if contents[0].get(key) != contents[1].get(key)]
@@ -97,14 +97,14 @@ def _joined(first: Stored, second: Stored) -> Stored:
 
 
 def _content(plan: Plan) -> dict[str, Any]:
-    """A plan's content as its file would hold it, without what may differ anyway."""
+    """Return the content of a plan as in its file, without what may differ."""
     content = {key: value for key, value in json.loads(json.dumps(plan.as_data())).items() if key not in FREE}
     content["held_equal"].pop(OF_A_CASE)
     return content
 
 
 def _inner(key: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
-    """The key down to where they differ, and the values where they are short: ``rope (0.05 and 0.1)``."""
+    """Return the full key of the first difference, with the values if they are short: ``rope (0.05 and 0.1)``."""
     pair: list[Any] = [first.get(key), second.get(key)]
     while all(isinstance(value, dict) for value in pair):
         inner = next(name for name in pair[0] | pair[1] if pair[0].get(name) != pair[1].get(name))
@@ -115,7 +115,7 @@ def _inner(key: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> str
 
 
 def _check_common(contents: Sequence[Mapping[str, Any]], where: str) -> None:
-    """Environments and cases that both contents have must be the same in both."""
+    """Check that environments and cases which both comparisons have are the same."""
     parts = []
     for content in contents:
         cases = {f"{case['environment']}, {case['agent']}": tomllib.loads(case["config"]) for case in content["cases"]}
@@ -128,7 +128,7 @@ def _check_common(contents: Sequence[Mapping[str, Any]], where: str) -> None:
 
 
 def _with_cases(first: Stored, second: Stored, where: str) -> Plan:
-    """The first plan with the second's cases."""
+    """Return the first plan with the cases of both."""
     known = {case[:2] for case in first.plan.cases}
     for case in second.plan.cases:
         if case[:2] in known:
@@ -143,7 +143,7 @@ def _with_cases(first: Stored, second: Stored, where: str) -> Plan:
 
 
 def _with_arms(first: Stored, second: Stored, where: str) -> Plan:
-    """The first plan with the second's arms."""
+    """Return the first plan with the arms of both."""
     ours, theirs = first.plan, second.plan
     if common := [label for label in theirs.arms if label in ours.arms]:
         raise PgkitError(f"{where} cannot be pooled: both have the arm {common[0]!r}")
@@ -155,7 +155,7 @@ def _with_arms(first: Stored, second: Stored, where: str) -> Plan:
 
 
 def _check_grids(first: Stored, second: Stored, where: str) -> None:
-    """All arms of a case must have been tried on one grid, extensions included."""
+    """Check that all arms of a case were tried on the same grid, extensions included."""
     for environment, agent, _ in first.plan.cases:
         grids = []
         for runs in (first.runs, second.runs):

@@ -1,4 +1,7 @@
-"""How many runs train together: as many as make a step cheap, as few as fit into memory and keep every core busy."""
+"""Split the runs of a stage into batches that train as one population each.
+
+A batch is large enough to make a step cheap, and small enough to fit into memory and to keep every core busy.
+"""
 
 import os
 import time
@@ -16,38 +19,38 @@ from pgkit.training.loop import compute_update, learn, update
 from pgkit.training.population import build
 
 SIZES = (16, 32, 64, 128)
-"""Members of a population that are tried."""
+"""Population sizes to choose from."""
 
 UPDATES = 4
-"""So many at once, where they take no Python."""
+"""Captured updates between two looks at the clock."""
 
 NEARLY = 0.9
-"""The smallest population that reaches this share of the best speed is taken: less is lost when it is interrupted."""
+"""The smallest size that reaches this share of the best speed is chosen: less is lost if it is interrupted."""
 
 MEMORY_SHARE = 0.5
-"""Of the memory that is free, all workers together."""
+"""Share of the free memory that all workers together may use."""
 
 BYTES_PER_UNIT = 16
-"""Of a hidden unit and sample: a float32 activation, its gradient, and temporaries of the same size."""
+"""Memory per hidden unit and sample: a float32 activation, its gradient, and temporaries of the same size."""
 
 
-class Measured(NamedTuple):
-    """What a case costs here.
+class BatchSpeed(NamedTuple):
+    """The measured speed of a case.
 
     Attributes:
         size: members of a population.
-        steps_per_second: environment steps of all members, training only, one process.
+        steps_per_second: environment steps of all members per second, training only, in one process.
     """
 
     size: int
     steps_per_second: float
 
 
-def check_here(plan: Plan) -> None:
-    """That this machine has the device and the environments, and that every arm can begin: builds one member of each.
+def check_arms(plan: Plan) -> None:
+    """Check that this machine can run every arm, by building one member of each.
 
     Raises:
-        PgkitError: what is missing or does not fit together.
+        PgkitError: naming what is missing or does not fit together.
     """
     for case in plan.cases:
         firsts = {arm: plan.points(arm)[0] for arm in plan.arms}
@@ -56,30 +59,30 @@ def check_here(plan: Plan) -> None:
 
 
 def choose_size(plan: Plan, runs: Sequence[Run], workers: int) -> int:
-    """Members of a population of runs of one case; measured where there is a choice."""
+    """Return the population size for runs of one case, measured if there is a choice."""
     sizes = _possible_sizes(plan, runs, workers)
     return sizes[0] if len(sizes) == 1 else measure(plan, runs, workers).size
 
 
-def measure(plan: Plan, runs: Sequence[Run], workers: int, seconds: float = 1.0) -> Measured:
-    """Train populations of several sizes for a moment, made of runs of one case."""
+def measure(plan: Plan, runs: Sequence[Run], workers: int, seconds: float = 1.0) -> BatchSpeed:
+    """Measure the training speed of one case with populations of several sizes, ``seconds`` each."""
     sizes = _possible_sizes(plan, runs, workers)
     configs = [plan.train_config(runs[index]) for index in range(sizes[-1])]
     speeds = {size: _speed(configs[:size], seconds) for size in sizes}
     fastest = max(speeds.values())
     size = next(size for size in sizes if speeds[size] >= NEARLY * fastest)
-    return Measured(size, speeds[size])
+    return BatchSpeed(size, speeds[size])
 
 
 def _possible_sizes(plan: Plan, runs: Sequence[Run], workers: int) -> list[int]:
-    """Ascending: those of ``SIZES`` that fit into memory and leave every worker its share of the runs."""
+    """Return the sizes of :data:`SIZES`, ascending, that fit into memory and leave every worker its share."""
     most = max(1, -(-len(runs) // workers))
     limit = _members_in_memory(plan.train_config(runs[0]), workers)
     return sorted({min(size, most, limit) for size in SIZES})
 
 
-def cut(runs: Sequence[Run], sizes: dict[tuple[str, str], int]) -> list[list[Run]]:
-    """Batches of runs of one case each, of about equal length, arm by arm."""
+def split_runs(runs: Sequence[Run], sizes: dict[tuple[str, str], int]) -> list[list[Run]]:
+    """Split runs into batches of one case each, of about equal size, arm by arm."""
     batches = []
     ordered = sorted(runs, key=lambda run: (run.environment, run.agent, run.optimizer, run.lr, run.setting, run.seed))
     for case, group in groupby(ordered, key=lambda run: (run.environment, run.agent)):
@@ -91,7 +94,7 @@ def cut(runs: Sequence[Run], sizes: dict[tuple[str, str], int]) -> list[list[Run
 
 
 def _speed(configs: Sequence[TrainConfig], seconds: float) -> float:
-    """Environment steps per second of a population, its first updates not counted."""
+    """Measure the environment steps per second of a population, without its first updates, which compile."""
     population, stretches = build(configs), CapturedUpdates(compute_update, learn)
     no_marks = torch.full((len(configs),), torch.inf, dtype=torch.float64)
 
@@ -110,7 +113,7 @@ def _speed(configs: Sequence[TrainConfig], seconds: float) -> float:
 
 
 def _members_in_memory(config: TrainConfig, workers: int) -> int:
-    """How many members fit, by the activations of an update."""
+    """Estimate how many members fit into memory from the activations of an update."""
     probe = build([config])
     info = probe.collector.envs.info
     probe.collector.envs.close()
@@ -125,7 +128,7 @@ def _longest_episode(info: EnvInfo) -> int:
 
 
 def _free_memory(device: str) -> int:
-    """Bytes."""
+    """Return the free memory in bytes."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

@@ -1,4 +1,4 @@
-"""Running a plan: stage by stage, batch by batch, on an executor, so that stopping loses only the batches in flight."""
+"""Run a plan stage by stage and batch by batch; a stop loses only the batches that are running."""
 
 import fcntl
 import sys
@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from pgkit.compare.execution.batches import check_here, choose_size, cut, measure
+from pgkit.compare.execution.batches import check_arms, choose_size, measure, split_runs
 from pgkit.compare.execution.display import Display
 from pgkit.compare.execution.executors import Executor
 from pgkit.compare.execution.store import LOCK, Store
@@ -23,24 +23,24 @@ from pgkit.envs.make import find_spec
 from pgkit.errors import PgkitError
 
 TRIES = 2
-"""Of a batch whose process crashes."""
+"""Attempts at a batch whose process crashes."""
 
 
 class Unfinished(PgkitError):
-    """Some runs could not be run; the others were. The same command tries again."""
+    """Some runs failed, all others are stored; the same command tries the failed ones again."""
 
     exit_code = 1
 
 
 def execute(plan: Plan, store: Store, executor: Executor, display: Display) -> None:
-    """Run what is missing.
+    """Run what is missing of a plan.
 
     Raises:
-        PgkitError: the directory belongs to another plan or origin, is in use, or cannot be written.
-        Unfinished: batches that failed twice; everything else is done.
+        PgkitError: the directory belongs to another plan or version, is in use, or cannot be written.
+        Unfinished: some batches failed twice; everything else is done.
     """
     store.check(plan)
-    check_here(plan)
+    check_arms(plan)
     with _locked(store):
         store.begin(plan)
         started = time.perf_counter()
@@ -55,15 +55,15 @@ def execute(plan: Plan, store: Store, executor: Executor, display: Display) -> N
 
 
 def forecast(plan: Plan, workers: int) -> list[dict[str, Any]]:
-    """What a plan costs here, a row for each stage and case: runs, environment steps, hours of wall time at most.
+    """Estimate the cost of a plan on this machine: runs, environment steps and minutes for each stage and case.
 
-    The best settings of tuning are not known yet, and extensions of the grid are not counted; evaluation episodes count
-    with the time limit's length, their steps as steps of training, which take longer.
+    Extensions of the grid are not counted. Evaluation episodes count with their time limit, and their steps as steps of
+    training, which take longer, so the minutes are an upper bound.
     """
     points = {arm: plan.points(arm) for arm in plan.arms}
     settings = {"tuning": len(next(iter(points.values()))), "evaluation": 1, "neighbour": 1 if plan.all_tuned else 2}
     seeds = {"tuning": plan.tuning_seeds, "evaluation": plan.evaluation_seeds, "neighbour": plan.neighbour_seeds}
-    check_here(plan)
+    check_arms(plan)
     rows: list[dict[str, Any]] = []
     for case in plan.cases:
         some = [
@@ -84,7 +84,7 @@ def forecast(plan: Plan, workers: int) -> list[dict[str, Any]]:
 
 
 def _evaluation_steps(config: TrainConfig) -> int:
-    """Environment steps of the evaluations of a run, if every episode lasts until the time limit."""
+    """Return the environment steps of a run's evaluations if every episode lasts until the time limit."""
     settings = config.evaluation
     episodes = settings.episodes * (settings.points + 1) * (1 + settings.greedy) + 2 * settings.final_episodes
     return episodes * (config.env.max_episode_steps or find_spec(config.env.id).max_episode_steps or 1000)
@@ -101,9 +101,9 @@ def _baselines(plan: Plan, store: Store) -> pd.DataFrame:
 def _run_stage(
     plan: Plan, scale: dict[str, ScoreScale], store: Store, executor: Executor, display: Display, stage: Stage
 ) -> list[str]:
-    """Run a stage's missing runs; returns the reasons of batches that failed for good."""
+    """Run the missing runs of a stage; return the reasons of the batches that failed for good."""
     display.begin(stage, sum(plan.train_config(run).steps for run in stage.todo))
-    batches = dict(enumerate(cut(stage.todo, _sizes(plan, stage.todo, executor.workers))))
+    batches = dict(enumerate(split_runs(stage.todo, _sizes(plan, stage.todo, executor.workers))))
     waiting, under_way, tries, failures = deque(batches), set[int](), dict.fromkeys(batches, 0), list[str]()
     while waiting or under_way:
         while waiting and len(under_way) < executor.workers:
@@ -131,7 +131,7 @@ def _run_stage(
 
 
 def _sizes(plan: Plan, runs: Sequence[Run], workers: int) -> dict[tuple[str, str], int]:
-    """Members of a population, case by case."""
+    """Return the population size of each case."""
     cases: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         cases.setdefault((run.environment, run.agent), []).append(run)
@@ -145,7 +145,7 @@ def _named(batch: Sequence[Run]) -> str:
 
 @contextmanager
 def _locked(store: Store) -> Iterator[None]:
-    """Only one process at a time works on a comparison; the lock goes with the process, however it ends."""
+    """Lock a comparison for this process; the lock is released when the process ends, however it ends."""
     try:
         store.directory.mkdir(parents=True, exist_ok=True)
         file = open(store.directory / LOCK, "w")  # noqa: SIM115 - held open while the comparison runs

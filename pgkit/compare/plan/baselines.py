@@ -16,13 +16,13 @@ from pgkit.stats.samples import FloatArray
 from pgkit.training.population import build_envs, build_policy
 
 EPISODES = 1000
-"""Of each policy."""
+"""Episodes of each baseline policy."""
 
 AT_ONCE = 200
 
 
 class ScoreScale(NamedTuple):
-    """What returns mean in an environment.
+    """Maps the returns of an environment to scores.
 
     Attributes:
         random: the return that scores 0.
@@ -35,21 +35,21 @@ class ScoreScale(NamedTuple):
     threshold: float
 
     def score(self, returns: ArrayLike) -> FloatArray:
-        """Normalised scores, see :func:`pgkit.stats.normalize`."""
+        """Return normalised scores, see :func:`pgkit.stats.normalize`."""
         return normalize(returns, self.random, self.reference)
 
 
 def measure_baselines(plan: Plan) -> pd.DataFrame:
-    """Returns of the random policy and, where actions are discrete, of every constant one, in each environment.
+    """Measure the random policy and, if actions are discrete, every constant policy in each environment.
 
-    Actions of the random policy are uniform where they are discrete, and standard normal, clipped, where they are not.
+    The random policy draws discrete actions uniformly, others from a clipped standard normal distribution.
     """
     configs = {case.environment: case.config for case in plan.cases}
     return pd.DataFrame([row for name, config in configs.items() for row in _baselines(name, config)])
 
 
 def scales(plan: Plan, baselines: pd.DataFrame) -> dict[str, ScoreScale]:
-    """The scale of every environment: as declared, the random policy's return measured where it is not."""
+    """Return the score scale of every environment: as declared, with the measured random return as default."""
     by_environment = {}
     for name, environment in plan.config.environments.items():
         random = environment.random_return

@@ -1,4 +1,4 @@
-"""What a comparison will run: declared, validated, resolved and hashed before anything does."""
+"""The plan of a comparison: declared, validated, resolved and hashed before anything runs."""
 
 import hashlib
 import json
@@ -22,20 +22,20 @@ from pgkit.errors import PgkitError, explain_validation_error, format_value, unk
 from pgkit.optim.registry import AROUND
 
 FORMAT = 1
-"""Version of plans and stored results; it grows when an older pgkit could not read what is written."""
+"""Version of stored plans and results; it grows when an older pgkit could not read them."""
 
 EVALUATION = {"points": 50, "episodes": 20, "final_episodes": 100}
 """51 evaluations (0, 2, ..., 100 % of the budget), 20 episodes each, and 100 of the final policy."""
 
 EXTENSIONS = 2
-"""How often the grid may be extended at each end, by two points each time."""
+"""Times that the grid may be extended at each end, by two points each."""
 
 
 LATER = {"evaluation": {"greedy": False}}
-"""Training settings that are younger than the first plans: left out where they are at these values, so hashes stay."""
+"""Settings added after the first plans; left out at these values, so that hashes of older plans stay the same."""
 
 GRID = -1
-"""The number of a setting on the grid of learning rates, which its rate names."""
+"""Setting number of runs on the grid of learning rates, which are named by their rate."""
 
 
 class Case(NamedTuple):
@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One run, by what makes it different from others."""
+    """One run, identified by what distinguishes it from others."""
 
     stage: str
     environment: str
@@ -65,11 +65,11 @@ class Run(NamedTuple):
 
 
 KEYS = Run._fields
-"""Columns that say which run a row of stored results belongs to."""
+"""Columns that identify the run of a stored row."""
 
 
 class SearchPoint(NamedTuple):
-    """Where an arm is tried: a learning rate on the grid, or the number of one of its quasi-random settings."""
+    """A setting to try: a learning rate on the grid, or the number of a quasi-random setting."""
 
     lr: float
     setting: int = GRID
@@ -81,14 +81,14 @@ class Plan:
 
     Attributes:
         config: as declared.
-        arms: the optimizer's settings, defaults filled in, by label; ``lr`` and what else is tuned are left out.
+        arms: settings of each optimizer by label, with defaults, without ``lr`` and other tuned hyperparameters.
         around: the rest of every run's ``[optimizer]`` table.
         cases: environments x agents.
         rates: the common grid, ascending.
         tuning_seeds: seeds of the runs that select settings.
         evaluation_seeds: fresh seeds, of the runs that are quoted.
-        neighbours: how many of the evaluation seeds the settings beside the selected one get.
-        declared: the arguments of :func:`make_plan` that it was made of.
+        neighbours: number of evaluation seeds for the settings beside the selected one.
+        declared: the arguments of :func:`make_plan`.
         spaces: of track "all tuned": the range of each tuned hyperparameter by label; else empty.
         settings: of track "all tuned": the tuned hyperparameters of each setting by label; else empty.
     """
@@ -112,18 +112,18 @@ class Plan:
 
     @property
     def greedy(self) -> bool:
-        """Whether every evaluation is played with most likely actions as well."""
+        """Whether every evaluation is repeated with the most likely actions."""
         return self.cases[0].config.evaluation.greedy
 
     def points(self, arm: str) -> tuple[SearchPoint, ...]:
-        """Where an arm is tried; on the grid before it is extended."""
+        """Return the settings to try of an arm; on the grid, before it is extended."""
         if self.all_tuned:
             return tuple(SearchPoint(setting["lr"], number) for number, setting in enumerate(self.settings[arm]))
         return tuple(map(SearchPoint, self.rates))
 
     @property
     def neighbour_seeds(self) -> tuple[int, ...]:
-        """The seeds of the settings beside the selected one."""
+        """Seeds of the settings beside the selected one."""
         return self.evaluation_seeds[: self.neighbours]
 
     @cached_property
@@ -133,11 +133,11 @@ class Plan:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def as_data(self) -> dict[str, Any]:
-        """Plain data, as in ``plan.json``."""
+        """Return plain data, as in ``plan.json``."""
         return {"format": FORMAT, "hash": self.hash, **self._content(), "declared": dict(self.declared)}
 
     def train_config(self, run: Run) -> TrainConfig:
-        """The training configuration of a run."""
+        """Return the training configuration of a run."""
         case = next(case for case in self.cases if (case.environment, case.agent) == (run.environment, run.agent))
         tuned = {"lr": run.lr} if run.setting == GRID else self.settings[run.optimizer][run.setting]
         optimizer = {**self.around, **self.arms[run.optimizer], **tuned}
@@ -191,13 +191,13 @@ class Plan:
 
 
 def _without_arm(config: TrainConfig) -> str:
-    """As TOML, without what differs between runs."""
+    """Return a configuration as TOML, without what differs between runs."""
     table = _without_later(to_table(config))
     return tomli_w.dumps({key: value for key, value in table.items() if key not in ("name", "seed", "optimizer")})
 
 
 def _without_later(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A resolved training configuration without the :data:`LATER` settings that change nothing."""
+    """Return a training configuration without the :data:`LATER` settings that are at their defaults."""
     return {
         part: {key: value for key, value in inner.items() if LATER[part].get(key, ...) != value}
         if part in LATER
@@ -226,15 +226,15 @@ def read_plan(name_or_path: str | Path, overrides: Overrides = ()) -> Plan:
 
 
 def make_plan(table: Mapping[str, Any], last: Mapping[str, Any] | None = None, source: str = "comparison") -> Plan:
-    """The plan of a table as read from TOML.
+    """Make the plan of a table as read from TOML.
 
     Args:
         table: the comparison.
-        last: training settings that go before those of the table.
-        source: what errors call it.
+        last: training settings that override those of the table.
+        source: what error messages call it.
 
     Raises:
-        PgkitError: one line for the first mistake.
+        PgkitError: one line about the first mistake.
     """
     of_comparison = {key: value for key, value in table.items() if key in ComparisonConfig.model_fields}
     base = {key: value for key, value in table.items() if key not in of_comparison}
@@ -274,10 +274,10 @@ def make_plan(table: Mapping[str, Any], last: Mapping[str, Any] | None = None, s
 
 
 def stored_plan(stored: Mapping[str, Any], source: str) -> Plan:
-    """The plan that ``plan.json`` holds.
+    """Return the plan stored in ``plan.json``.
 
     Raises:
-        PgkitError: this pgkit makes another plan of what was declared then.
+        PgkitError: this version of pgkit resolves the declared comparison to another plan.
     """
     if stored.get("format") != FORMAT:
         raise PgkitError(f"{source} has format {stored.get('format')}; this pgkit reads format {FORMAT} only")
@@ -288,7 +288,7 @@ def stored_plan(stored: Mapping[str, Any], source: str) -> Plan:
 
 
 TRAINING_KEYS = tuple(key for key in TrainConfig.model_fields if key not in ("name", "seed", "seeds", "optimizer"))
-"""The settings of training that a comparison may have at its top."""
+"""Training settings that may stand at the top of a comparison."""
 
 
 def _check_training_keys(table: Mapping[str, Any], source: str) -> None:
@@ -304,7 +304,7 @@ def _seed_list(declared: int | tuple[int, ...] | None, count: int, start: int) -
 
 
 def _arms(declared: Sequence[str | Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Settings by label, defaults filled in."""
+    """Return the settings of each arm by label, with defaults."""
     arms: dict[str, dict[str, Any]] = {}
     for number, entry in enumerate(declared):
         settings = {"name": entry} if isinstance(entry, str) else dict(entry)
@@ -327,7 +327,7 @@ def _arms(declared: Sequence[str | Mapping[str, Any]]) -> dict[str, dict[str, An
 def _spaces(
     config: ComparisonConfig, arms: Mapping[str, Mapping[str, Any]], rates: tuple[float, ...]
 ) -> dict[str, dict[str, Range]]:
-    """What is tuned of each arm, by label."""
+    """Return the search space of each arm by label."""
     if unknown_arms := [label for label in config.spaces if label not in arms]:
         raise PgkitError(f"spaces: {unknown_name('arm', unknown_arms[0], arms)}")
     spaces = {}
@@ -339,7 +339,7 @@ def _spaces(
 
 
 def _around(declared: Mapping[str, Any]) -> dict[str, Any]:
-    """The table around every arm, the critic's optimizer in full: it must not inherit anything from an arm."""
+    """Return the settings around every arm, the critic's in full: it must not inherit anything from an arm."""
     check_optimizer_tables(declared, "optimizer")
     for key in ("name", "lr"):
         if key in declared:
@@ -377,7 +377,7 @@ def _check_arm(config: TrainConfig, what: str, optimizer: Mapping[str, Any]) -> 
 
 
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """``first`` with the entries of ``second`` put in, tables into tables."""
+    """Return ``first`` updated by ``second``, tables merged recursively."""
     result = dict(first)
     for key, value in second.items():
         inner = result.get(key)

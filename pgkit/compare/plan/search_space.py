@@ -1,16 +1,16 @@
-"""The spaces of the track "all tuned": which hyperparameters of an arm are tuned, over which ranges, at which points.
+"""Search spaces of the track "all tuned": the hyperparameters of each arm, their ranges, and the points to try.
 
-An optimizer's search space may decide a comparison more than anything else (Choi et al. 2019, arXiv 1910.05446), so the
-ranges are declared, part of the plan's hash, and told in the report. The default ones, by the name of a hyperparameter:
+The search space can decide a comparison more than anything else (Choi et al. 2019, arXiv 1910.05446), so the ranges are
+declared, are part of the plan's hash, and stand in the report. The default ranges, by hyperparameter:
 
-- decay rates of averages of gradients (momentum, beta1): 1 - x log-uniform, from no average at all to one over a
-  thousand updates;
-- decay rates of averages of squares (alpha, rho, beta2): 1 - x log-uniform, over ten to ten thousand updates;
-- eps: log-uniform, from nothing to so large that an adaptive method becomes the method that it generalises;
+- decay rates of averages of gradients (momentum, beta1): 1 - x log-uniform, from no average to one over a thousand
+  updates;
+- decay rates of averages of squares (alpha, rho, beta2): 1 - x log-uniform, averages over 10 to 10,000 updates;
+- eps: log-uniform, from negligible to so large that an adaptive method becomes a non-adaptive one;
 - a decoupled weight decay: log-uniform around AdamW's 1e-2.
 
-What is off by default (0) stays off: with it, it would be another optimizer. What an arm states in ``optimizers`` is
-held.
+A hyperparameter that is off by default (0) stays off, because the optimizer would be another one with it. What an arm
+states in ``optimizers`` is held.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,20 +25,20 @@ from pgkit.errors import PgkitError, format_value, unknown_name
 
 MOST_SETTINGS = 4096
 MOST_DIMENSIONS = 16
-"""Of the unit cube: every arm takes its first columns, so that other arms change no number of it."""
+"""Dimensions of the quasi-random points: every arm takes the first columns, so other arms change none of its numbers."""
 
 POINTS_SEED = 40_000
 DIGITS = 4
-"""Significant digits of a setting's numbers (of 1 - x where that is what varies)."""
+"""Significant digits of the numbers of a setting (of 1 - x, if that is what is uniform)."""
 
 Space = Mapping[str, "Range"]
 Setting = Mapping[str, float]
 
 
 class Range(Model):
-    """``{ low = 0.9, high = 0.9999, scale = "1-x log" }``: where a hyperparameter x is looked for.
+    """The range of a hyperparameter x: ``{ low = 0.9, high = 0.9999, scale = "1-x log" }``.
 
-    Uniform in log x, in log(1 - x) for numbers close below 1, or in x itself.
+    Points are uniform in log x, in log(1 - x) for numbers just below 1, or in x itself.
     """
 
     low: float
@@ -61,7 +61,7 @@ class Range(Model):
         return self
 
     def at(self, place: float) -> float:
-        """The number at this place between 0 and 1."""
+        """Return the value at a place between 0 and 1."""
         if self.scale == "linear":
             return _rounded(self.low + place * (self.high - self.low))
         if self.scale == "log":
@@ -70,7 +70,7 @@ class Range(Model):
         return round(1 - _rounded(large * (small / large) ** place), 12)
 
     def place(self, value: float) -> float:
-        """Where a number is between 0 and 1, the inverse of :meth:`at`."""
+        """Return the place of a value between 0 and 1, the inverse of :meth:`at`."""
         if self.scale == "linear":
             return (value - self.low) / (self.high - self.low)
         if self.scale == "log":
@@ -94,23 +94,23 @@ RANGES: Mapping[str, Range] = {
     "eps": Range(low=1e-10, high=1.0),
     "weight_decay": Range(low=1e-4, high=1e-1),
 }
-"""The default ranges, by the name of a hyperparameter; the learning rate's is the grid's of the other track."""
+"""The default ranges; that of the learning rate spans the grid of the track "lr only"."""
 
 
 def space_of(
     label: str, defaults: Mapping[str, Any], stated: set[str], declared: Mapping[str, Range], rates: tuple[float, ...]
 ) -> dict[str, Range]:
-    """What is tuned of an arm, the learning rate first, the rest in the order of its recipe.
+    """Return the search space of an arm: the learning rate first, the rest in the order of its optimizer.
 
     Args:
-        label: of the arm, for errors.
-        defaults: its recipe's hyperparameters with their defaults.
-        stated: those that the arm states itself.
+        label: of the arm, for error messages.
+        defaults: the hyperparameters of its optimizer with their defaults.
+        stated: the hyperparameters that the arm fixes itself.
         declared: ranges that the comparison declares for it.
-        rates: the tier's or the declared grid of rates, whose ends are the range of the learning rate.
+        rates: the grid of learning rates, whose ends are the default range of the learning rate.
 
     Raises:
-        PgkitError: a range for what the recipe does not have, or states itself, or what is no number.
+        PgkitError: a range for a hyperparameter that the optimizer does not have, that is fixed, or that is not a number.
     """
     for key in declared:
         if key not in defaults:
@@ -131,7 +131,7 @@ def space_of(
 
 
 def quasi_random(of: Space, count: int) -> tuple[dict[str, float], ...]:
-    """That many settings of a space: the same points of the unit cube for every arm."""
+    """Return ``count`` settings of a space, at the same quasi-random points of the unit cube for every arm."""
     return tuple(
         {name: of[name].at(place) for name, place in zip(of, point, strict=False)}
         for point in _points()[:count].tolist()
@@ -139,14 +139,14 @@ def quasi_random(of: Space, count: int) -> tuple[dict[str, float], ...]:
 
 
 def corners(of: Space) -> Iterator[dict[str, float]]:
-    """The two settings with every hyperparameter at the low, and at the high, end of its range."""
+    """Yield the two settings with every hyperparameter at the low and at the high end of its range."""
     yield {name: each.low for name, each in of.items()}
     yield {name: each.high for name, each in of.items()}
 
 
 @cache
 def _points() -> np.ndarray[Any, np.dtype[np.float64]]:
-    """A scrambled Sobol sequence ``(MOST_SETTINGS, MOST_DIMENSIONS)``: the first K of it are any K settings' points."""
+    """Return a scrambled Sobol sequence ``(MOST_SETTINGS, MOST_DIMENSIONS)``; K settings take its first K points."""
     from scipy.stats import qmc
 
     return qmc.Sobol(MOST_DIMENSIONS, scramble=True, rng=POINTS_SEED).random_base2(MOST_SETTINGS.bit_length() - 1)

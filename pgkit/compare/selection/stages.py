@@ -57,19 +57,19 @@ class TuningResult(NamedTuple):
         return tuple(point.lr for point in next(iter(self.points.values())))
 
     def selected(self, arm: str) -> SearchPoint:
-        """The arm's selected point."""
+        """Return the selected setting of an arm."""
         return self.points[arm][self.selections[arm].best]
 
     def second(self, arm: str) -> SearchPoint | None:
-        """The second-best point of the arm's uncertainty set, if that has several."""
+        """Return the second-best setting in the arm's uncertainty set, if there are several."""
         index = self.selections[arm].second
         return None if index is None else self.points[arm][index]
 
 
 def stages(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFrame) -> list[Stage]:
-    """The stages as far as what is stored tells; the last one may have runs to do, the others have none.
+    """Return the stages known from the stored runs; only the last one may have runs to do.
 
-    A stage waits until the one before is complete.
+    A stage begins when the one before is complete.
     """
     done = set(stored[list(KEYS)].itertuples(index=False, name=None))
     scores = _tuning_scores(plan, scale, stored)
@@ -101,7 +101,7 @@ def _tuned(plan: Plan, scores: Scores) -> dict[tuple[str, str], TuningResult]:
 
 
 def extended(rates: Sequence[float], low: int, high: int) -> tuple[float, ...]:
-    """A logarithmic grid with this many more points at its ends, three significant digits."""
+    """Extend a logarithmic grid by ``low`` and ``high`` points at its ends, rounded to three significant digits."""
     if len(rates) < 2:
         return tuple(rates)
     ratio = (rates[-1] / rates[0]) ** (1 / (len(rates) - 1))
@@ -127,7 +127,7 @@ def _tuning(plan: Plan, scores: Scores) -> list[Run]:
 
 
 def _points(plan: Plan, case: tuple[str, str], scores: Scores) -> tuple[dict[str, tuple[SearchPoint, ...]], bool]:
-    """Where each arm is tried in a case, as far as that is known, and whether all those runs are there."""
+    """Return the settings to try of each arm in a case, as far as known, and whether all their runs are stored."""
     low = high = 0
     while True:
         grid = tuple(map(SearchPoint, extended(plan.rates, 2 * low, 2 * high)))
@@ -145,7 +145,7 @@ def _points(plan: Plan, case: tuple[str, str], scores: Scores) -> tuple[dict[str
 def _table(
     plan: Plan, case: tuple[str, str], points: Mapping[str, Sequence[SearchPoint]], scores: Scores
 ) -> dict[str, Array]:
-    """Scores ``(L, S)`` per arm; NaN where a run is missing."""
+    """Return the scores ``(L, S)`` of each arm, NaN where a run is missing."""
     seeds = plan.tuning_seeds
     return {
         arm: np.array([[scores.get((*case, arm, p.lr, seed, p.setting), np.nan) for seed in seeds] for p in of_arm])
@@ -154,7 +154,7 @@ def _table(
 
 
 def _edge(plan: Plan, arm: str, points: Sequence[SearchPoint], best: int) -> str:
-    """The end at which the best of an arm's points is."""
+    """Return the end of the range at which the best setting of an arm lies: "low", "high" or ""."""
     if plan.all_tuned:
         place = plan.spaces[arm]["lr"].place(points[best].lr)
         return "low" if place < EDGE else "high" if place > 1 - EDGE else ""
@@ -177,7 +177,7 @@ def _evaluation(plan: Plan, scores: Scores) -> list[Run]:
 
 
 def _neighbours(plan: Plan, scores: Scores) -> list[Run]:
-    """The rates beside the selected one, and the second-best setting, on the first evaluation seeds.
+    """Return runs of the rates beside the selected one and of the second-best setting, on the first evaluation seeds.
 
     Quasi-random settings have no neighbours.
     """
