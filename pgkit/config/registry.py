@@ -86,7 +86,7 @@ def find_config(name_or_path: str | Path) -> Path | Traversable:
         PgkitError: there is neither, or ``name_or_path`` is neither text nor a path.
     """
     if not isinstance(name_or_path, str | Path):
-        shown = format_value(name_or_path)
+        shown = format_value(name_or_path)  # type: ignore[unreachable] # callers without type checker
         raise PgkitError(f"a configuration is the path of a TOML file or a shipped name, got {shown}")
     path = Path(name_or_path)
     try:

@@ -25,7 +25,7 @@ from pgkit.errors import PgkitError, format_value, unknown_name
 
 MOST_SETTINGS = 4096
 MOST_DIMENSIONS = 16
-"""Dimensions of the quasi-random points: every arm takes the first columns, so other arms change none of its numbers."""
+"""Dimensions of the quasi-random points; every arm takes the first ones, so other arms change none of its numbers."""
 
 POINTS_SEED = 40_000
 DIGITS = 4
@@ -110,7 +110,7 @@ def space_of(
         rates: the grid of learning rates, whose ends are the default range of the learning rate.
 
     Raises:
-        PgkitError: a range for a hyperparameter that the optimizer does not have, that is fixed, or that is not a number.
+        PgkitError: a range for a hyperparameter that the optimizer lacks, that is fixed, or that is not a number.
     """
     for key in declared:
         if key not in defaults:
