@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pgkit.errors import PgkitError
-from pgkit.system.cpu import CompileMode, available_cpus, compile_mode
+from pgkit.system.cpu import available_cpus, compile_mode
 from pgkit.system.files import write_text
 
 PACKAGES = ("pgkit-rl", "torch", "numpy", "llvmlite", "gymnasium", "box2d", "envpool", "pydantic", "scipy")
@@ -86,7 +86,7 @@ def origin() -> dict[str, Any]:
     versions = {f"version of {name}": _version(name) for name in PACKAGES if name != "pgkit-rl"}
     python = {"version of python": platform.python_version()}
     machine = {"processor": hardware["cpu"], "GPUs": ", ".join(hardware["gpus"]) or None}
-    kernels = "compiled" if compile_mode() >= CompileMode.KERNELS else "not compiled"  # they round differently
+    kernels = "not compiled" if compile_mode() == "off" else "compiled"  # they round differently
     return {"code of pgkit": code_digest(), "kernels": kernels, **python, **versions, **machine}
 
 

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-from enum import IntEnum
 
 import torch
 
@@ -13,45 +12,38 @@ _TOP_PAD = -2
 _MMAP_THRESHOLD = -3
 
 
-class CompileMode(IntEnum):
-    """How much of pgkit's computation on CPU is compiled; each level includes the ones before it."""
+COMPILE_MODES = ("off", "kernels", "graphs")
+"""How much of the computation on CPU is compiled.
 
-    OFF = 0
-    """Everything runs on PyTorch tensors, as on GPUs."""
-    KERNELS = 1
-    """Kernels are compiled: matrix products, network passes, scans, optimizers, rollouts."""
-    GRAPHS = 2
-    """Whole updates are captured, too, and repeated without Python."""
+off: nothing; everything runs on PyTorch tensors, as on GPUs.
+kernels: matrix products, passes through networks, scans, optimizers, rollouts.
+graphs: these, and whole updates are captured and repeated without Python.
+"""
 
 
-def compile_mode() -> CompileMode:
-    """What the environment variable ``PGKIT_COMPILE`` says: ``off``, ``kernels`` or ``graphs``, the default.
+def compile_mode() -> str:
+    """One of ``COMPILE_MODES``: the environment variable ``PGKIT_COMPILE``, by default ``graphs``.
 
     It is read at every call, so that a test or a debugger can switch at any time. Results with ``off`` differ from the
     others by rounding.
 
     Raises:
-        PgkitError: it says something else.
+        PgkitError: the variable has another value.
     """
-    name = os.environ.get("PGKIT_COMPILE", "graphs")
-    try:
-        return _MODES[name]
-    except KeyError:
-        raise PgkitError(f"PGKIT_COMPILE must be off, kernels or graphs, got {name!r}") from None
-
-
-_MODES = {mode.name.lower(): mode for mode in CompileMode}
+    mode = os.environ.get("PGKIT_COMPILE", "graphs")
+    if mode not in COMPILE_MODES:
+        raise PgkitError(f"PGKIT_COMPILE must be off, kernels or graphs, got {mode!r}")
+    return mode
 
 
 def use_compiled(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether pgkit's compiled kernels compute with such tensors; otherwise PyTorch does."""
-    on_cpu = device.type == "cpu" and dtype in (torch.float32, torch.float64)
-    return on_cpu and compile_mode() >= CompileMode.KERNELS
+    return device.type == "cpu" and dtype in (torch.float32, torch.float64) and compile_mode() != "off"
 
 
 def use_graphs() -> bool:
     """Whether updates may be captured and repeated without Python."""
-    return compile_mode() == CompileMode.GRAPHS
+    return compile_mode() == "graphs"
 
 
 def available_cpus() -> int:

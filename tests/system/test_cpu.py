@@ -4,9 +4,11 @@ import ctypes
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from helpers.command_line import pgkit
 
 from pgkit.errors import PgkitError
 from pgkit.system.cpu import available_cpus, use_compiled, use_graphs
@@ -94,3 +96,13 @@ def test_an_unknown_mode_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PGKIT_COMPILE", "yes")
     with pytest.raises(PgkitError, match=r"^PGKIT_COMPILE must be off, kernels or graphs, got 'yes'$"):
         use_graphs()
+
+
+def test_an_unknown_mode_ends_a_command_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGKIT_COMPILE", "yes")
+    outcome = pgkit(f"train cartpole-actor-critic steps=1000 --out {tmp_path / 'run'}")
+    assert outcome.exit_code == 2
+    assert outcome.stderr == "error: PGKIT_COMPILE must be off, kernels or graphs, got 'yes'\n"
+    assert not list(tmp_path.iterdir())
