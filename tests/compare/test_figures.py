@@ -16,7 +16,17 @@ from matplotlib.figure import Figure
 
 from pgkit.compare.report import figures
 from pgkit.compare.report.figures_pairs import VERDICTS
-from pgkit.compare.report.style import label_at_right, looks, new_figure, percent, png, rate, short_number, spread, svg
+from pgkit.compare.report.style import (
+    arm_styles,
+    label_at_right,
+    new_figure,
+    percent,
+    png,
+    rate,
+    short_number,
+    spread,
+    svg,
+)
 from pgkit.compare.tables import Analysis
 
 CASE = ("CartPole-v1", "reinforce")
@@ -193,7 +203,7 @@ def test_what_has_no_data_is_left_out(analysis: Analysis) -> None:
 
 
 def test_an_arm_looks_the_same_in_every_figure(drawn: dict[str, Figure]) -> None:
-    expected = looks(list(PEAKS))
+    expected = arm_styles(list(PEAKS))
     named = [line for figure in drawn.values() for axes in figure.axes for line in axes.lines]
     seen = {label: {to_hex(line.get_color()) for line in named if line.get_label() == label} for label in expected}
     assert all(look.color in seen[label] for label, look in expected.items())
@@ -202,8 +212,8 @@ def test_an_arm_looks_the_same_in_every_figure(drawn: dict[str, Figure]) -> None
 
 def test_no_two_arms_look_the_same() -> None:
     labels = [f"arm {k}" for k in range(50)]
-    assert len(set(looks(labels).values())) == 50
-    few = list(looks(labels[:4]).values())
+    assert len(set(arm_styles(labels).values())) == 50
+    few = list(arm_styles(labels[:4]).values())
     grey = sorted(float(np.dot(mpl.colors.to_rgb(look.color), [0.299, 0.587, 0.114])) for look in few)
     assert all(after - before > 0.05 for before, after in pairwise(grey)), "told apart when printed in grey"
 

@@ -186,7 +186,7 @@ def test_damaged_results_are_named(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, copy)
     batch = next((copy / "chunks").iterdir())
     batch.write_bytes(batch.read_bytes()[:-50])
-    with pytest.raises(PgkitError, match=f"{batch.name}.*delete it, and its runs will be run again"):
+    with pytest.raises(PgkitError, match=f"{batch.name}.*delete it to run its runs again"):
         api.load_analysis(copy)
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while a comparison runs: stage, runs, speed, time left and who leads. Quiet without a terminal."""
+"""Progress of a comparison in the terminal: stage, runs, speed, time left and the leading arms."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -13,10 +13,10 @@ from pgkit.compare.selection.stages import Stage
 
 
 class Display:
-    """A context; the terminal is given back at its end.
+    """A context that shows progress; without a terminal it prints one line per stage.
 
     Args:
-        shown: False shows nothing but what must be said.
+        shown: False prints warnings only.
     """
 
     def __init__(self, shown: bool = True) -> None:
@@ -32,7 +32,7 @@ class Display:
         self._shown = shown
         self._is_live = shown and sys.stderr.isatty()
         self._task: Any = None
-        self._under_way: dict[int, float] = {}
+        self._running: dict[int, float] = {}
         self._finished = 0.0
         self._runs = [0, 0]
 
@@ -46,8 +46,8 @@ class Display:
             self._live.stop()
 
     def begin(self, stage: Stage, env_steps: int) -> None:
-        """A stage begins, with so many environment steps to go."""
-        self._under_way, self._finished = {}, 0.0
+        """Begin a stage of ``env_steps`` environment steps."""
+        self._running, self._finished = {}, 0.0
         self._runs = [len(stage.runs) - len(stage.todo), len(stage.runs)]
         if self._task is not None:
             self._progress.remove_task(self._task)
@@ -57,34 +57,34 @@ class Display:
         self.refresh()
 
     def steps(self, batch: int, steps: float) -> None:
-        """A batch under way has come so far."""
-        self._under_way[batch] = steps
+        """Record the environment steps of a running batch."""
+        self._running[batch] = steps
 
     def done(self, batch: int, runs: int, steps: float) -> None:
-        """A batch is stored."""
-        self._under_way.pop(batch, None)
+        """Record that a batch is stored."""
+        self._running.pop(batch, None)
         self._finished += steps
         self._runs[0] += runs
 
     def refresh(self) -> None:
-        """Show the present numbers."""
+        """Redraw the progress bar."""
         speed = self._progress.tasks[-1].speed
         self._progress.update(
             self._task,
-            completed=self._finished + sum(self._under_way.values()),
+            completed=self._finished + sum(self._running.values()),
             runs=f"{self._runs[0]}/{self._runs[1]} runs",
             speed=f"{speed:,.0f} steps/s" if speed else "",
         )
 
     def leaders(self, plan: Plan, scale: Mapping[str, ScoreScale], load: Callable[[], pd.DataFrame]) -> None:
-        """The best mean score of every arm so far, case by case; results are loaded only if somebody looks."""
+        """Show the best mean score of every arm so far in each case; results are loaded only if there is a terminal."""
         if self._is_live:
             from rich.console import Group
 
             self._live.update(Group(self._progress, _leader_board(plan, scale, load())))
 
     def say(self, text: str) -> None:
-        """A line that stays, terminal or not."""
+        """Print a line that stays, with or without a terminal."""
         self._progress.console.print(text)
 
 

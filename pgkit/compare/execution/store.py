@@ -1,4 +1,4 @@
-"""What a comparison has stored: raw results of runs, written batch by batch, each file whole or not there."""
+"""Stored results of a comparison: one file per batch of runs, written atomically."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ RAW = (*KEYS, "diverged", "env_steps", "at", "returns", "final", "greedy")
 
 
 LOCK = ".lock"
-"""The file that a process holds while it works on a comparison."""
+"""File that a process locks while it works on a comparison."""
 
 
 class Store:
@@ -35,14 +35,14 @@ class Store:
 
     @property
     def batches(self) -> Path:
-        """Where raw results are."""
+        """Directory of raw results; its name is that of the first versions, so that their results can be read."""
         return self.directory / "chunks"
 
     def check(self, plan: Plan) -> bool:
-        """Whether the comparison has begun; touches nothing.
+        """Whether the comparison has begun; writes nothing.
 
         Raises:
-            PgkitError: what is there belongs to another plan, another version or another machine, or is no comparison.
+            PgkitError: the directory holds another plan, results of another version or machine, or no comparison.
         """
         if self.directory.exists() and not self.directory.is_dir():
             raise PgkitError(f"{self.directory} is a file: --out chooses another place")
@@ -63,7 +63,7 @@ class Store:
         return True
 
     def plan(self) -> Plan:
-        """The plan of the comparison that is there.
+        """Return the stored plan.
 
         Raises:
             PgkitError: there is none, or it cannot be read.
@@ -74,10 +74,10 @@ class Store:
         return stored_plan(read_json(path), str(path))
 
     def begin(self, plan: Plan) -> None:
-        """Write plan and provenance, unless they are there.
+        """Write plan and provenance, if they are not stored yet.
 
         Raises:
-            PgkitError: as :meth:`check`, or the system refuses to write.
+            PgkitError: as :meth:`check`, or the directory cannot be written.
         """
         if self.check(plan):
             return
@@ -92,26 +92,26 @@ class Store:
         write_text(path, _json({**record, "sessions": [*record["sessions"], dict(session)]}))
 
     def add(self, runs: Sequence[Run], rows: Sequence[Row]) -> None:
-        """Store what came out of these runs.
+        """Store the results of runs.
 
         Raises:
-            PgkitError: the system refuses to write; then nothing is stored.
+            PgkitError: the directory cannot be written; then nothing is stored.
         """
         frame = pd.DataFrame([{**run._asdict(), **row} for run, row in zip(runs, rows, strict=True)])
         name = hashlib.sha256(repr([tuple(run) for run in runs]).encode()).hexdigest()[:16]
         write_frame(self.batches / f"{name}.parquet", frame)
 
     def baselines(self) -> pd.DataFrame | None:
-        """The stupid policies' returns, if they were measured."""
+        """Return the returns of the baseline policies, or None if they were not measured yet."""
         path = self.directory / "baselines.parquet"
         return read_batch(path) if path.is_file() else None
 
     def add_baselines(self, baselines: pd.DataFrame) -> None:
-        """Store them."""
+        """Store the returns of the baseline policies."""
         write_frame(self.directory / "baselines.parquet", baselines)
 
     def load(self) -> pd.DataFrame:
-        """All stored runs, one row each, sorted by ``KEYS``.
+        """Return all stored runs, one row each, sorted by ``KEYS``.
 
         Raises:
             PgkitError: a file cannot be read.
@@ -119,29 +119,31 @@ class Store:
         frames = [read_batch(path) for path in sorted(self.batches.glob("*.parquet"))]
         if not frames:
             return pd.DataFrame(columns=list(RAW))
-        frames = [of if "setting" in of else of.assign(setting=GRID) for of in frames]  # those of the first versions
+        frames = [
+            of if "setting" in of else of.assign(setting=GRID) for of in frames
+        ]  # the first versions stored no such column
         frame = pd.concat(frames, ignore_index=True)
         return frame.drop_duplicates(list(KEYS)).sort_values(list(KEYS), ignore_index=True)
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    """A table as Parquet, whole or not at all."""
+    """Write a table as Parquet, atomically."""
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     replace_file(path, lambda file: file.write(buffer.getvalue()))
 
 
 def read_batch(path: Path) -> pd.DataFrame:
-    """One file of raw results.
+    """Read the results of one batch.
 
     Raises:
-        PgkitError: it is damaged.
+        PgkitError: the file is damaged.
     """
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
         message = " ".join(str(error).split())
-        raise PgkitError(f"cannot read {path} ({message}): delete it, and its runs will be run again") from None
+        raise PgkitError(f"cannot read {path} ({message}): delete it to run its runs again") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -159,17 +161,23 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def origin() -> dict[str, Any]:
-    """What the bits of results depend on, beside the plan."""
+    """Return what decides the bits of results beside the plan: versions and processor."""
     record = provenance.collect([])
     versions = {key: record["versions"][key] for key in ("python", *provenance.PACKAGES)}
     return {**versions, "code": provenance.code_digest(), "cpu": record["hardware"]["cpu"]}
 
 
 def check_same_origin(stored: Mapping[str, Any], now: Mapping[str, Any], where: str, other: str = "") -> None:
-    """Refuse to pool results of different origin; ``now`` is this process's, or that of the directory ``other``.
+    """Refuse to pool results of different origins.
+
+    Args:
+        stored: origin of the results in ``where``.
+        now: origin of this process, or of the directory ``other``.
+        where: the directory, for the message.
+        other: the other directory, if there is one.
 
     Raises:
-        PgkitError: names the field.
+        PgkitError: naming the field in which they differ.
     """
     for key in sorted({*stored, *now}):
         if stored.get(key) != now.get(key):

@@ -1,4 +1,4 @@
-"""Training a batch of runs as one population: what every executor does, wherever it is."""
+"""Train a batch of runs as one population; every executor calls this."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,11 +17,11 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def run_batch(configs: Sequence[TrainConfig], on_steps: Callable[[float], None] | None = None) -> list[Row]:
-    """Train and evaluate these runs, which agree in all but optimizer and seed.
+    """Train and evaluate runs that differ in optimizer and seed only.
 
     Args:
-        configs: P of them.
-        on_steps: called now and then with the environment steps of all runs so far.
+        configs: P configurations.
+        on_steps: called from time to time with the environment steps of all runs so far.
 
     Returns:
         For each run: ``diverged``, ``env_steps``; of its K evaluations while training ``at`` (environment steps) and

@@ -28,7 +28,7 @@ from pgkit.compare.report.figures_runs import (
     draw_sensitivity,
     draw_setting,
 )
-from pgkit.compare.report.style import WIDTH, key_of_arms, looks, new_figure, settings, settle
+from pgkit.compare.report.style import WIDTH, arm_legend, arm_styles, freeze_layout, new_figure, settings
 from pgkit.compare.tables import Analysis
 
 __all__ = [
@@ -47,38 +47,39 @@ __all__ = [
 ]
 
 MIN_COLUMNS = 4
-"""Of the figure of settings: so many panels of a row fit into the usual width."""
+"""Number of panels of a row that fit into the usual width of a figure."""
 
 CAPTIONS: Mapping[str, str] = {
-    "settings": "Each panel shows all settings of an arm against one of its hyperparameters: a small dot for each "
-    "tuning run, a mark for a setting's mean, with a ring for the selected one, hollow where a run failed. The other "
-    "hyperparameters vary too. Nothing here is an arm's performance.",
-    "sensitivity": "Each dot is a tuning run, each line an arm's mean; the outlined mark is the selected rate, dotted "
-    "lines are the ends of the grid. Below: the share of runs that failed. Nothing here is an arm's performance.",
-    "learning": "Evaluation at the selected setting on fresh seeds. Top: median and 10-90 % band of each arm. "
-    "Below: every run of one arm (thin), its median (bold), the other arms' medians in grey.",
+    "settings": "Each panel shows all settings of an optimizer against one of its hyperparameters: a small dot for "
+    "each tuning run, a mark for the mean of a setting, hollow where a run failed, with a ring for the selected one. "
+    "The other hyperparameters vary, too. These runs selected settings; they do not measure performance.",
+    "sensitivity": "Each dot is a tuning run, each line the mean of an optimizer; the outlined mark is the selected "
+    "rate, dotted lines are the ends of the grid. Below: the share of failed runs. These runs selected rates; they do "
+    "not measure performance.",
+    "learning": "Evaluation at the selected setting on fresh seeds. Top: median and 10-90 % band of each optimizer. "
+    "Below: every run of one optimizer (thin), its median (bold), the medians of the others in grey.",
     "scores": "Each mark is one evaluation run: the normalised area under its learning curve.",
     "pairs": "Difference of mean scores with Welch's 95 % interval, and the band of differences that do not matter.",
-    "improvement": "The probability that a run of the first arm scores higher than a run of the second.",
-    "drawdowns": "For each arm the evaluation seed that fell deepest: best score so far minus the present one.",
-    "expected_best": "The score to expect of the best of k tried settings, drawn at random, on tuning seeds.",
+    "improvement": "The probability that a run of the first optimizer scores higher than a run of the second.",
+    "drawdowns": "For each optimizer the evaluation seed that fell deepest: best score so far minus the present one.",
+    "expected_best": "The expected score of the best of k settings, drawn at random, on tuning seeds.",
     "profiles": "The share of evaluation runs above each score, with bootstrap bands.",
 }
-"""What each figure shows, in a sentence or two."""
+"""Caption of each figure."""
 
-RULE = "A verdict needs the whole interval outside the band, or inside it (equivalent); all else is unresolved."
-"""What is added to the caption of pairs where there are verdicts."""
+RULE = "A pair is resolved if the whole interval lies outside the band, and equivalent if it lies inside."
+"""Added to the caption of pairs if there are verdicts."""
 
 
-GREEDY = "Dotted: the median with most likely actions, which is not what is compared."
-"""What is added to the caption of learning curves where evaluations were played greedily too."""
+GREEDY = "Dotted: the median with the most likely actions, which is not compared."
+"""Added to the caption of learning curves if there are evaluations with the most likely actions."""
 
 
 @settings()
 def draw_all(analysis: Analysis, case: tuple[str, str]) -> dict[str, Figure]:
-    """All figures of a case (environment, agent), by the names of :data:`CAPTIONS`; those without data are left out.
+    """Draw all figures of a case (environment, agent), by the names of :data:`CAPTIONS`.
 
-    So are those that would show intervals of too few runs.
+    Figures without data, or with intervals of too few runs, are left out.
     """
     tables = {name: analysis.of(name, case) for name in ("runs", "arms", "pairs", "expected_best")}
     labels, claims = analysis.labels, analysis.claims
@@ -97,39 +98,39 @@ def draw_all(analysis: Analysis, case: tuple[str, str]) -> dict[str, Figure]:
     if len(tables["expected_best"]):
         unit = "settings" if analysis.all_tuned else "learning rates"
         figures["expected_best"] = _around(draw_expected_best(tables["expected_best"], labels, unit=unit))
-    return {name: settle(figure) for name, figure in figures.items()}
+    return {name: freeze_layout(figure) for name, figure in figures.items()}
 
 
 @settings()
 def draw_across(analysis: Analysis, agent: str) -> dict[str, Figure]:
-    """The figures of an agent across environments; none if there are fewer than three."""
+    """Draw the figures of an agent across environments; none if there are fewer than three environments."""
     profiles = analysis.tables["profiles"]
     profiles = profiles[profiles["agent"] == agent]
     if len(analysis.plan["environments"]) < FEW_ENVIRONMENTS or profiles.empty:
         return {}
-    return {"profiles": settle(_around(draw_profiles(profiles, analysis.labels)))}
+    return {"profiles": freeze_layout(_around(draw_profiles(profiles, analysis.labels)))}
 
 
 def _around(axes: Axes) -> Figure:
-    """The figure that axes are in."""
+    """Return the figure that holds the axes."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     return figure
 
 
 def _sensitivity(analysis: Analysis, case: tuple[str, str]) -> Figure:
-    """Scores above, failures below, one axis of learning rates."""
+    """Draw scores above failures, on one axis of learning rates."""
     figure = new_figure(4.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     sensitivity = analysis.of("sensitivity", case)
     draw_sensitivity(analysis.of("runs", case), sensitivity, analysis.labels, above).set_xlabel("")
     draw_failures(sensitivity, analysis.labels, below)
-    key_of_arms(figure, looks(analysis.labels))
+    arm_legend(figure, arm_styles(analysis.labels))
     return figure
 
 
 def _settings(analysis: Analysis, case: tuple[str, str]) -> Figure:
-    """A row of panels for each arm, one for each of its hyperparameters; all have one axis of scores."""
+    """Draw a row of panels for each arm, one panel for each of its hyperparameters, on one axis of scores."""
     labels, spaces = analysis.labels, analysis.plan["spaces"]
     columns = max(MIN_COLUMNS, *map(len, spaces.values()))
     figure = new_figure(0.5 + 1.45 * len(labels), WIDTH * max(1.0, columns / MIN_COLUMNS))
@@ -140,13 +141,13 @@ def _settings(analysis: Analysis, case: tuple[str, str]) -> Figure:
             draw_setting(runs, sensitivity, table, arm, name, each, labels, axes)
         for axes in row[len(spaces[arm]) :]:
             axes.set_axis_off()
-        row[0].set_title(arm, color=looks(labels)[arm].color)
+        row[0].set_title(arm, color=arm_styles(labels)[arm].color)
         row[0].set_ylabel("score")
     return figure
 
 
 def _learning(analysis: Analysis, case: tuple[str, str]) -> Figure:
-    """All arms above; below a small panel for each arm with all of its runs."""
+    """Draw all arms above, and below a small panel for each arm with all of its runs."""
     labels, curves, scale = analysis.labels, analysis.of("curves", case), analysis.scale(case[0])
     rows = -(-len(labels) // 2)
     figure = new_figure(2.7 + 1.6 * rows)
@@ -155,7 +156,7 @@ def _learning(analysis: Analysis, case: tuple[str, str]) -> Figure:
     panels = np.ravel(below.subplots(rows, 2, sharex=True, sharey=True, squeeze=False))
     for arm, axes in zip(labels, panels, strict=False):
         draw_learning(curves, scale, labels, [arm], axes)
-        axes.set_title(arm, color=looks(labels)[arm].color)
+        axes.set_title(arm, color=arm_styles(labels)[arm].color)
         axes.label_outer()
     for axes in panels[len(labels) :]:
         axes.set_axis_off()

@@ -12,9 +12,9 @@ from pgkit.compare.report.style import (
     INK,
     SOLID,
     ArmStyle,
+    arm_styles,
     arms_in,
     label_at_right,
-    looks,
     panel,
     percent,
     settings,
@@ -86,7 +86,7 @@ def draw_expected_best(
 
     Args:
         expected_best: table ``expected_best`` of one case.
-        labels: all arms, in their order, which decides their looks; by default those of the table.
+        labels: all arms, in the order that decides their styles; default: those of the table.
         axes: where to draw; None for a new figure.
         unit: what the settings are.
     """
@@ -106,7 +106,7 @@ def draw_profiles(profiles: pd.DataFrame, labels: Sequence[str] | None = None, a
 
     Args:
         profiles: table ``profiles`` of one agent.
-        labels: all arms, in their order, which decides their looks; by default those of the table.
+        labels: all arms, in the order that decides their styles; default: those of the table.
         axes: where to draw; None for a new figure.
     """
     axes = panel(axes)
@@ -147,7 +147,7 @@ def _bands(
 ) -> None:
     """A line with its interval for each arm."""
     ends = []
-    for arm, look in looks(arms_in(labels, table["optimizer"])).items():
+    for arm, look in arm_styles(arms_in(labels, table["optimizer"])).items():
         line = table[table["optimizer"] == arm].sort_values(x)
         if len(line):
             axes.fill_between(line[x], line["low"], line["high"], color=look.color, alpha=0.13, linewidth=0)

@@ -12,10 +12,10 @@ from pgkit.compare.report.style import (
     FAINT,
     INK,
     ArmStyle,
+    arm_styles,
     arms_in,
     label_at_right,
     log_axis,
-    looks,
     panel,
     percent,
     rate_axis,
@@ -38,12 +38,12 @@ def draw_sensitivity(
     Args:
         runs: table ``runs`` of one case; its tuning runs are drawn.
         sensitivity: table ``sensitivity`` of the same case.
-        labels: all arms, in their order, which decides their looks; by default those of the table.
+        labels: all arms, in the order that decides their styles; default: those of the table.
         axes: where to draw; None for a new figure.
     """
     axes = panel(axes)
     tuning = runs[runs["stage"] == "tuning"]
-    for arm, look in looks(arms_in(labels, sensitivity["optimizer"])).items():
+    for arm, look in arm_styles(arms_in(labels, sensitivity["optimizer"])).items():
         dots, line = tuning[tuning["optimizer"] == arm], sensitivity[sensitivity["optimizer"] == arm].sort_values("lr")
         axes.scatter(dots["lr"], dots["auc"], s=9, color=look.color, marker=look.marker, alpha=0.45, linewidths=0)
         axes.plot(line["lr"], line["mean"], color=look.color, linestyle=look.dashes, linewidth=1.7, label=arm)
@@ -63,7 +63,7 @@ def draw_failures(sensitivity: pd.DataFrame, labels: Sequence[str] | None = None
     Arms are shifted a little to the side, so that none hides another.
     """
     axes = panel(axes, 1.6)
-    arms = looks(arms_in(labels, sensitivity["optimizer"]))
+    arms = arm_styles(arms_in(labels, sensitivity["optimizer"]))
     for k, (arm, look) in enumerate(arms.items()):
         line = sensitivity[sensitivity["optimizer"] == arm].sort_values("lr")
         shift = 10 ** (0.045 * (k - (len(arms) - 1) / 2))
@@ -101,10 +101,10 @@ def draw_setting(
         arm: whose settings.
         hyperparameter: on the horizontal axis.
         space: its range: ``low``, ``high`` and ``scale``; with "1-x log" the axis shows 1 - x.
-        labels: all arms, in their order, which decides their looks; by default those of the table.
+        labels: all arms, in the order that decides their styles; default: those of the table.
         axes: where to draw; None for a new figure.
     """
-    axes, look = panel(axes, 1.6), looks(arms_in(labels, sensitivity["optimizer"]))[arm]
+    axes, look = panel(axes, 1.6), arm_styles(arms_in(labels, sensitivity["optimizer"]))[arm]
     chosen = table[(table["optimizer"] == arm) & (table["hyperparameter"] == hyperparameter)]
     place = chosen.set_index("setting")["value"]
     ends, is_share = np.array([space["low"], space["high"]]), space["scale"] == "1-x log"
@@ -141,14 +141,14 @@ def draw_learning(
         curves: table ``curves`` of one case; its evaluation runs are drawn.
         scale: the environment's ``reference_return`` and ``threshold``, drawn as lines, and its ``random_return``,
             which stands for the evaluations of runs that have diverged.
-        labels: all arms, in their order, which decides their looks; by default those of the table.
+        labels: all arms, in the order that decides their styles; default: those of the table.
         every_run: arms to draw run by run; the others then are medians in the background.
         axes: where to draw; None for a new figure.
     """
     axes = panel(axes)
     evaluation = curves[curves["stage"] == "evaluation"]
     ends = []
-    for arm, look in looks(arms_in(labels, evaluation["optimizer"])).items():
+    for arm, look in arm_styles(arms_in(labels, evaluation["optimizer"])).items():
         steps, returns = curves_of(evaluation[evaluation["optimizer"] == arm], "return_mean", scale["random_return"])
         if len(steps):
             _draw_arm(axes, steps, returns, look, background=bool(every_run) and arm not in every_run)
@@ -177,10 +177,10 @@ def draw_scores(
     Args:
         runs: table ``runs`` of one case; its evaluation runs are drawn.
         arms: table ``arms`` of the same case.
-        labels: all arms, in their order, which decides their looks; by default those of the table.
+        labels: all arms, in the order that decides their styles; default: those of the table.
         axes: where to draw; None for a new figure.
     """
-    chosen = looks(arms_in(labels, arms["optimizer"]))
+    chosen = arm_styles(arms_in(labels, arms["optimizer"]))
     axes = panel(axes, 0.9 + 0.5 * len(chosen))
     evaluation, by_arm = runs[runs["stage"] == "evaluation"], arms.set_index("optimizer")
     for row, (arm, look) in enumerate(chosen.items()):
@@ -212,13 +212,13 @@ def draw_drawdowns(curves: pd.DataFrame, labels: Sequence[str] | None = None, ax
 
     Args:
         curves: table ``curves`` of one case.
-        labels: all arms, in their order, which decides their looks; by default those of the table.
+        labels: all arms, in the order that decides their styles; default: those of the table.
         axes: where to draw; None for a new figure.
     """
     axes = panel(axes)
     evaluation = curves[curves["stage"] == "evaluation"]
     ends = []
-    for arm, look in looks(arms_in(labels, evaluation["optimizer"])).items():
+    for arm, look in arm_styles(arms_in(labels, evaluation["optimizer"])).items():
         steps, score = curves_of(evaluation[evaluation["optimizer"] == arm], "score", 0.0)
         if len(steps):
             drawdown = np.maximum.accumulate(score, axis=1) - score

@@ -23,23 +23,23 @@ from pgkit.compare.tables import Analysis, check_tables
 from pgkit.system.files import replace_file, write_text
 
 RANKINGS = ("p_best", "mean_rank")
-"""Columns that rank: not for tiers without claims."""
+"""Columns that rank arms; left out in tiers without claims."""
 
 
 T, BCA = ("t_low", "t_high"), ("bca_low", "bca_high")
-"""Intervals over evaluation runs: not for few of them."""
+"""Intervals over evaluation runs; left out if there are few runs."""
 
 
 class Drawing(NamedTuple):
-    """A figure, drawn.
+    """A drawn figure.
 
     Attributes:
-        name: of its files, and of its place in the page.
-        figure: what it shows, a key of :data:`pgkit.compare.report.figures.CAPTIONS`.
-        where: case or agent that it is about.
-        caption: what it shows, for readers and for those who cannot see it.
-        svg: as text, to be put into a page.
-        png: as bytes.
+        name: name of its files, and its id in the page.
+        figure: key of :data:`pgkit.compare.report.figures.CAPTIONS`.
+        where: the case or agent that it shows.
+        caption: its caption, which is also the alternative text.
+        svg: SVG text to be put into a page.
+        png: PNG bytes.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Drawing(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """A table of the page: a view, and what is in it."""
+    """A table of the page: its columns and its rows."""
 
     view: View
     case: str
@@ -64,13 +64,13 @@ def write_report(analysis: Analysis, directory: Path, drawings: Sequence[Drawing
     Args:
         analysis: what to report.
         directory: created when missing.
-        drawings: of :func:`draw`, when they are there already.
+        drawings: the result of :func:`draw`, if it is known already.
 
     Returns:
-        The page.
+        The path of the page.
 
     Raises:
-        PgkitError: a table breaks its schema, or the system refuses to write.
+        PgkitError: a table breaks its schema, or the directory cannot be written.
     """
     check_tables(analysis.tables, analysis.schemas)
     for name, table in analysis.tables.items():
@@ -91,7 +91,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def draw(analysis: Analysis) -> list[Drawing]:
-    """All figures, in the order in which the page shows them."""
+    """Draw all figures, in the order of the page."""
     captions = {**CAPTIONS, "pairs": f"{CAPTIONS['pairs']} {RULE}"} if analysis.claims else CAPTIONS
     if analysis.plan["evaluation"].get("greedy"):
         captions = {**captions, "learning": f"{captions['learning']} {GREEDY}"}
@@ -105,7 +105,7 @@ def draw(analysis: Analysis) -> list[Drawing]:
 
 
 def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
-    """The report as HTML."""
+    """Return the report as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

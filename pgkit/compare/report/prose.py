@@ -1,4 +1,4 @@
-"""What a comparison found, in plain words that are generated from its tables. Verdicts come from ``pairs`` only."""
+"""Sentences about a comparison, generated from its tables; verdicts come from ``pairs`` only."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from pgkit.compare.report.style import percent, rate, short_number
 from pgkit.compare.tables import FEW_SEEDS, Analysis
 
 ENOUGH_CONFIDENCE = 0.95
-"""What a tolerance interval is meant to have."""
+"""Confidence that a tolerance interval should reach."""
 
 
 class Answer(NamedTuple):
-    """The answer for one case: a sentence, and how sure it is."""
+    """The answer for one case: a sentence, and how certain it is."""
 
     case: str
     text: str
@@ -22,34 +22,38 @@ class Answer(NamedTuple):
 
 
 def case_name(case: tuple[str, str]) -> str:
-    """How readers know a case."""
+    """Return the name of a case for readers."""
     environment, agent = case
     return f"{environment}, {agent}"
 
 
 def joined(words: Iterable[str], last: str = "and") -> str:
-    """a, b and c."""
+    """Join words: a, b and c."""
     words = list(words)
     return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def introduction(analysis: Analysis) -> str:
-    """One paragraph in plain words: what was done, and what was not."""
+    """Return a paragraph that says what was done, and what was not."""
     plan, facts = analysis.plan, analysis.facts
     tier = "" if analysis.claims else "This comparison is exploratory: no ranking claims. "
     text = (
         f"{tier}{joined(analysis.labels)} were trained with {_tried(analysis)}, each with {len(plan['tuning_seeds'])} "
         f"tuning seeds; the best {'setting' if analysis.all_tuned else 'rate'} of each was then trained again with "
         f"{len(plan['evaluation_seeds'])} fresh seeds, "
-        "and only those runs are quoted. A score of 0 is the random policy, 1 the reference return, "
-        "averaged over the whole of training."
+        "and only those runs are reported. A score of 0 is the random policy, 1 the reference return, "
+        "averaged over the whole training."
     )
-    fixed = f" Not varied, so nothing is known about: {joined(facts['not_varied'])}." if facts["not_varied"] else ""
+    fixed = (
+        f" Not varied, so this comparison says nothing about: {joined(facts['not_varied'])}."
+        if facts["not_varied"]
+        else ""
+    )
     return text + fixed
 
 
 def _tried(analysis: Analysis) -> str:
-    """What each arm was tuned over."""
+    """Say what each arm was tuned over."""
     if analysis.all_tuned:
         count = len(next(iter(analysis.plan["settings"].values())))
         return f"{count} settings each, quasi-random points of the space of all tuned hyperparameters"
@@ -60,7 +64,7 @@ def _tried(analysis: Analysis) -> str:
 
 
 def spaces(analysis: Analysis) -> dict[str, str]:
-    """What was tuned of each arm, over which ranges; empty where only the learning rate was."""
+    """Return the tuned ranges of each arm as text; empty if only the learning rate was tuned."""
     declared = analysis.plan["spaces"] if analysis.all_tuned else {}
     return {
         label: "; ".join(f"{name} {Range.model_validate(each)}" for name, each in space.items())
@@ -69,13 +73,13 @@ def spaces(analysis: Analysis) -> dict[str, str]:
 
 
 def answers(analysis: Analysis) -> list[Answer]:
-    """The answer for each case that has evaluation runs."""
+    """Return the answer for each case with evaluation runs."""
     tell = _verdict if analysis.claims else _exploration
     return [Answer(case_name(case), *tell(analysis, case)) for case in analysis.cases if len(analysis.of("arms", case))]
 
 
 def remarks(analysis: Analysis, case: tuple[str, str]) -> list[str]:
-    """What a reader of the numbers of a case must know: edges, flips, failures, skew, confidence."""
+    """Return what a reader must know about a case: edges, flips, failures, skew, confidence."""
     return [
         *_of_selection(analysis.of("selection", case), analysis.of("sensitivity", case), analysis.all_tuned),
         *(_flips(analysis.of("pairs", case)) if analysis.claims else ()),
@@ -84,7 +88,7 @@ def remarks(analysis: Analysis, case: tuple[str, str]) -> list[str]:
 
 
 def _verdict(analysis: Analysis, case: tuple[str, str]) -> tuple[str, str]:
-    """Who is better than whom, and how sure that is."""
+    """Say which optimizer is better than which, and how certain that is."""
     arms, beaten = analysis.of("arms", case).set_index("optimizer"), _beaten(analysis.of("pairs", case))
     ahead = [arm for arm in arms.index if not beaten.get(arm)]
     others = [arm for arm in arms.index if arm not in ahead]
@@ -128,7 +132,7 @@ def _exploration(analysis: Analysis, case: tuple[str, str]) -> tuple[str, str]:
 
 
 def _beaten(pairs: pd.DataFrame) -> dict[str, set[str]]:
-    """For each arm those that are better."""
+    """Return for each arm the arms that are better."""
     beaten: dict[str, set[str]] = {}
     for pair in pairs.itertuples():
         if pair.verdict == "better":
@@ -139,7 +143,7 @@ def _beaten(pairs: pd.DataFrame) -> dict[str, set[str]]:
 
 
 def _mean(arm: pd.Series) -> str:
-    """A mean, with its interval where there are enough runs for one."""
+    """Format a mean, with its interval if there are enough runs."""
     interval = f" [{arm['t_low']:.2f}, {arm['t_high']:.2f}]" if arm["n"] >= FEW_SEEDS else ""
     return f"{arm['mean']:.2f}{interval}"
 
@@ -205,21 +209,21 @@ def _of_arms(arms: pd.DataFrame) -> Iterator[str]:
 
 
 def tuning_cost(selection: pd.DataFrame) -> str:
-    """What tuning cost per arm."""
+    """Say what tuning cost for each arm."""
     return joined(
         f"{row.optimizer} {row.runs} runs, {short_number(row.env_steps)} steps" for row in selection.itertuples()
     )
 
 
 def state_of_runs(analysis: Analysis) -> str:
-    """How many runs there are, and what became of them."""
+    """Say how many runs were planned, finished, failed and are missing."""
     facts = analysis.facts
     missing = f", {facts['missing']} missing" if facts["missing"] else ""
     return f"{facts['planned']} planned, {facts['finished']} finished, {facts['failed']} failed{missing}"
 
 
 def seeds(numbers: Sequence[int]) -> str:
-    """A list of seeds, consecutive ones as a range."""
+    """Format a list of seeds, consecutive ones as a range."""
     if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]} to {numbers[-1]} ({len(numbers)})"
     return ", ".join(map(str, numbers)) or "none"

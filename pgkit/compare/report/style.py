@@ -1,4 +1,4 @@
-"""What all figures of a comparison share: a look for each arm, panels, ticks, labels, and files of fixed bytes."""
+"""The common style of all figures: one style per arm, panels, ticks, labels, and reproducible files."""
 
 import io
 import re
@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 INK, FAINT, GRID = "#222222", "#6b6b6b", "#e4e4e4"
 WIDTH = 5.4
-"""Inches: at this width a figure's letters are as large as those of the page around it."""
+"""Width in inches at which the text of a figure is as large as that of the page around it."""
 DPI = 160
 
 SETTINGS: Mapping[Any, Any] = {
@@ -53,7 +53,7 @@ SOLID: tuple[float, tuple[float, ...]] = (0, ())
 
 
 class ArmStyle(NamedTuple):
-    """How an arm is drawn, in every figure: told apart by colour, in grey by brightness, marker and dashes."""
+    """How an arm is drawn in every figure: distinct in colour, and in grey by brightness, marker and dashes."""
 
     color: str
     marker: str
@@ -71,8 +71,8 @@ _DASHES = (
 )
 
 
-def looks(labels: Sequence[str]) -> dict[str, ArmStyle]:
-    """A look for each arm: no two of the first 280 agree in everything."""
+def arm_styles(labels: Sequence[str]) -> dict[str, ArmStyle]:
+    """Return a style for each arm; the first 280 are all different."""
     return {
         label: ArmStyle(_COLORS[k % len(_COLORS)], _MARKERS[k % len(_MARKERS)], _DASHES[k % len(_DASHES)])
         for k, label in enumerate(labels)
@@ -80,20 +80,20 @@ def looks(labels: Sequence[str]) -> dict[str, ArmStyle]:
 
 
 def arms_in(labels: Sequence[str] | None, column: Any) -> list[str]:
-    """The arms to draw: those given, or those of a table's column in their order there."""
+    """Return the arms to draw: ``labels``, or the values of a table's column in their order."""
     return list(labels) if labels is not None else list(dict.fromkeys(column))
 
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """Matplotlib's settings inside; outside they stay what they were. Also a decorator."""
+    """Use the figure settings of matplotlib inside this context; also a decorator."""
     with mpl.rc_context(dict(SETTINGS)):
         yield
 
 
 @settings()
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure, sizes in inches, that no window and no global state knows."""
+    """Return an empty figure, sizes in inches, that is not registered with pyplot."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
@@ -101,14 +101,14 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 
 @settings()
 def panel(axes: Axes | None, height: float = 3.0) -> Axes:
-    """The axes that are given, or those of a new figure."""
+    """Return ``axes``, or those of a new figure."""
     if axes is not None:
         return axes
     return new_figure(height).add_subplot()
 
 
 def short_number(value: float, _: object = None) -> str:
-    """A count as people say it: 500k, 1.5M."""
+    """Format a count: 500k, 1.5M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{letter}"
@@ -116,7 +116,7 @@ def short_number(value: float, _: object = None) -> str:
 
 
 def rate(value: float, _: object = None) -> str:
-    """A learning rate as people write it: 3e-3, 0.1."""
+    """Format a learning rate: 3e-3, 0.1."""
     if 0.1 <= value < 1000:
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.2e}".split("e")
@@ -124,12 +124,12 @@ def rate(value: float, _: object = None) -> str:
 
 
 def percent(value: float, _: object = None) -> str:
-    """A share: 5 %."""
+    """Format a share: 5 %."""
     return f"{100 * value:.3g} %"
 
 
 def log_axis(axes: Axes, numticks: int = 12) -> None:
-    """A logarithmic horizontal axis, numbers written as rates are."""
+    """Make the horizontal axis logarithmic, with numbers formatted as learning rates."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(numticks=numticks))
     axes.xaxis.set_major_formatter(rate)
@@ -138,13 +138,13 @@ def log_axis(axes: Axes, numticks: int = 12) -> None:
 
 
 def rate_axis(axes: Axes) -> None:
-    """A logarithmic axis of learning rates."""
+    """Make the horizontal axis one of learning rates."""
     log_axis(axes)
     axes.set_xlabel("learning rate (log scale)")
 
 
 def steps_axis(axes: Axes) -> None:
-    """An axis of environment steps."""
+    """Make the horizontal axis one of environment steps."""
     axes.locator_params(axis="x", nbins=5)
     axes.xaxis.set_major_formatter(short_number)
     axes.set_xlabel("environment steps")
@@ -152,10 +152,10 @@ def steps_axis(axes: Axes) -> None:
 
 
 def label_at_right(axes: Axes, labels: Sequence[tuple[str, float, str]], gap: float = 0.075) -> None:
-    """Name lines at their right ends: (text, height in data units, colour), moved apart where they would overlap.
+    """Label lines at their right ends: (text, height in data units, colour), moved apart where they overlap.
 
     Args:
-        gap: least distance between two labels, as a share of the panel's height.
+        gap: least distance between two labels, as a share of the height of the panel.
     """
     low, high = axes.get_ylim()
     named = sorted((((y - low) / (high - low), text, color) for text, y, color in labels if np.isfinite(y)))
@@ -165,8 +165,8 @@ def label_at_right(axes: Axes, labels: Sequence[tuple[str, float, str]], gap: fl
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Ascending places moved apart to at least ``gap``, each cluster kept where its middle was."""
-    clusters: list[tuple[float, int]] = []  # middle, how many
+    """Move ascending places apart to at least ``gap``, keeping the middle of each cluster."""
+    clusters: list[tuple[float, int]] = []  # middle, size
     for place in places:
         middle, size = place, 1
         while clusters and clusters[-1][0] + gap * (clusters[-1][1] + size) / 2 > middle:
@@ -176,17 +176,17 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
     return [middle + gap * (k - (size - 1) / 2) for middle, size in clusters for k in range(size)]
 
 
-def key_of_arms(figure: Figure, arms: Mapping[str, ArmStyle]) -> None:
-    """One line above all panels that says which look is which arm."""
+def arm_legend(figure: Figure, arms: Mapping[str, ArmStyle]) -> None:
+    """Add a legend of the arms in one line above all panels."""
     lines = [
-        Line2D([], [], color=look.color, marker=look.marker, linestyle=look.dashes, markersize=5, label=label)
-        for label, look in arms.items()
+        Line2D([], [], color=style.color, marker=style.marker, linestyle=style.dashes, markersize=5, label=label)
+        for label, style in arms.items()
     ]
     figure.legend(handles=lines, loc="outside upper left", ncols=min(len(lines), 5), handlelength=2.8)
 
 
-def settle(figure: Figure) -> Figure:
-    """Compute the layout once, not again for every file."""
+def freeze_layout(figure: Figure) -> Figure:
+    """Compute the layout once, instead of again for every file."""
     with settings():
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -194,7 +194,7 @@ def settle(figure: Figure) -> Figure:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG; equal figures give equal bytes."""
+    """Return the figure as PNG; equal figures give equal bytes."""
     buffer = io.BytesIO()
     with settings():
         figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
@@ -202,7 +202,7 @@ def png(figure: Figure) -> bytes:
 
 
 def svg(figure: Figure, name: str) -> str:
-    """The figure as SVG text without prolog, ids starting with ``name``; equal figures give equal bytes."""
+    """Return the figure as SVG text without prolog, ids prefixed by ``name``; equal figures give equal bytes."""
     buffer = io.StringIO()
     with settings():
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
@@ -213,5 +213,5 @@ def svg(figure: Figure, name: str) -> str:
 
 
 def _two_decimals(number: re.Match[str]) -> str:
-    """Hundredths of a point are finer than any screen."""
+    """Round to hundredths of a point, which are finer than any screen."""
     return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")

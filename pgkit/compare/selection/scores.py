@@ -1,4 +1,4 @@
-"""From stored runs to the measures of each: one row a run, on :mod:`pgkit.stats.curves`."""
+"""Measures of stored runs, one row per run, by :mod:`pgkit.stats.curves`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ _EVERYTHING = schemas(all_tuned=True, greedy=True)
 
 
 def score_runs(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFrame) -> pd.DataFrame:
-    """The columns of the table ``runs``, and all of :data:`~pgkit.compare.plan.KEYS`, in the order of ``stored``."""
+    """Return the columns of the table ``runs`` and all :data:`KEYS`, in the order of ``stored``."""
     parts = [
         _score_case(plan, scale[str(name)], str(agent), rows)
         for (name, agent), rows in stored.groupby(["environment", "agent"], sort=False)
@@ -28,7 +28,7 @@ def score_runs(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFrame
 
 
 def score_curves(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFrame) -> pd.DataFrame:
-    """The columns of the table ``curves``, and all of ``KEYS``: one row for each run and evaluation."""
+    """Return the columns of the table ``curves`` and all :data:`KEYS`, one row for each run and evaluation."""
     parts = []
     for (name, agent), rows in stored.groupby(["environment", "agent"], sort=False):
         returns, scores, at = _arrays(plan, scale[str(name)], str(agent), rows)
@@ -85,9 +85,9 @@ def _score_case(plan: Plan, scale: ScoreScale, agent: str, rows: pd.DataFrame) -
 def _arrays(
     plan: Plan, scale: ScoreScale, agent: str, rows: pd.DataFrame, column: str = "returns"
 ) -> tuple[Array, Array, Array]:
-    """Returns and scores ``(runs, K)`` of the evaluations of one case, and their steps ``(K,)``: 0, 2, ..., 100 %.
+    """Return returns and scores ``(runs, K)`` of the evaluations of one case, and their steps ``(K,)``.
 
-    A diverged run has no returns from then on, and scores 0.
+    A run has no returns after it diverged, and scores 0 from then on.
     """
     returns = np.stack(rows[column].to_numpy()).astype(np.float64)
     case = (rows["environment"].iloc[0], agent)

@@ -1,4 +1,4 @@
-"""Which runs come next: a pure function of the plan and of what is stored, so resuming is calling it again."""
+"""The runs that come next: a pure function of the plan and the stored runs, so resuming is calling it again."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -12,23 +12,23 @@ from pgkit.compare.selection.scores import score_runs
 from pgkit.stats import Selection, select
 
 SELECTION_SEED = 0
-"""Of the resamples that say how sure a selection is."""
+"""Seed of the resamples that say how certain a selection is."""
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Scores = Mapping[tuple[str | float, ...], float]
 """The score of each tuning run by (environment, agent, optimizer, lr, seed, setting)."""
 
 EDGE = 0.05
-"""Where all is tuned, a selected rate in the outer 5 % of its range is at its edge."""
+"""With track "all tuned", a selected rate in the outer 5 % of its range is at the edge."""
 
 
 class Stage(NamedTuple):
-    """What is being run.
+    """A stage of a comparison.
 
     Attributes:
         name: "tuning", "evaluation" or "neighbour".
-        todo: the runs that are still missing.
-        runs: all runs of the stage, as far as they are known.
+        todo: runs that are still missing.
+        runs: all runs of the stage that are known so far.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Stage(NamedTuple):
 
 
 class TuningResult(NamedTuple):
-    """What tuning found for one case.
+    """The result of tuning one case.
 
     Attributes:
-        points: L per arm: the grid with its extensions, ascending, or the arm's quasi-random settings.
-        scores: ``(L, S)`` per arm: points x seeds.
-        selections: which point each arm selects, and how sure that is.
-        edges: the end of the grid, or of its range, at which each arm's selected rate is: "low", "high" or "".
+        points: L settings of each arm: the extended grid, ascending, or quasi-random settings.
+        scores: ``(L, S)`` for each arm: settings x seeds.
+        selections: the selected setting of each arm, and how certain that is.
+        edges: the end of the range at which the selected rate of each arm lies: "low", "high" or "".
     """
 
     points: dict[str, tuple[SearchPoint, ...]]
@@ -53,7 +53,7 @@ class TuningResult(NamedTuple):
 
     @property
     def rates(self) -> tuple[float, ...]:
-        """The learning rates of the grid, which all arms have in common."""
+        """Learning rates of the grid, which all arms share."""
         return tuple(point.lr for point in next(iter(self.points.values())))
 
     def selected(self, arm: str) -> SearchPoint:
