@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgkit.optim import apply_updates, make, recipes
+from pgkit.optim import apply_updates, list_optimizers, make
 
 FIGURES = Path(__file__).parents[1] / "pgkit" / "optim" / "figures"
 RATES = torch.logspace(-4, 2, 37, dtype=torch.float64)
@@ -88,7 +88,7 @@ class Identity:
 
 
 def main() -> None:
-    walks = {name: {recipe: walk(name, recipe) for recipe in recipes()} for name in LANDSCAPES}
+    walks = {name: {recipe: walk(name, recipe) for recipe in list_optimizers()} for name in LANDSCAPES}
     FIGURES.mkdir(exist_ok=True)
     for name, by_recipe in walks.items():
         draw(name, by_recipe)

@@ -10,7 +10,7 @@ from pathlib import Path
 import optimizers_convergence as convergence
 import torch
 
-from pgkit.optim import make, recipes
+from pgkit.optim import list_optimizers, make, spec
 
 README = Path(__file__).parents[1] / "pgkit" / "optim" / "README.md"
 SHOWN = (1, 2, 10, 100, 1000)
@@ -26,7 +26,10 @@ def main() -> None:
 
 def tables() -> dict[str, str]:
     """Every table of the page, by the name in its marks."""
-    walks = {name: {recipe: convergence.walk(name, recipe) for recipe in recipes()} for name in convergence.LANDSCAPES}
+    walks = {
+        name: {recipe: convergence.walk(name, recipe) for recipe in list_optimizers()}
+        for name in convergence.LANDSCAPES
+    }
     return {"recipes": recipe_table(), "steps": step_table(), "convergence": convergence.table(walks)}
 
 
@@ -43,7 +46,7 @@ def replaced(text: str, name: str, table: str) -> str:
 def recipe_table() -> str:
     """Formula, defaults and source of every recipe, from its docstring and signature."""
     lines = ["| recipe | formula | defaults | source |", "|---|---|---|---|"]
-    for recipe in recipes().values():
+    for recipe in map(spec, list_optimizers()):
         formula = " ".join(recipe.formula.partition("\n\n")[0].split()).replace("|", r"\|")
         defaults = ", ".join(f"{key} {value}" for key, value in recipe.defaults.items())
         lines.append(f"| `{recipe.name}` | {formula} | {defaults} | {recipe.source} |")
@@ -54,7 +57,7 @@ def step_table() -> str:
     """Lengths of steps at lr 1, other hyperparameters at their defaults."""
     heads = [f"step {step:,}" for step in SHOWN]
     lines = [f"| recipe | {' | '.join(heads)} | step 1 if g = {SMALL} |", "|---|" + "---|" * (len(SHOWN) + 1)]
-    for recipe in recipes():
+    for recipe in list_optimizers():
         steps, small = effective_steps(recipe, 1.0, max(SHOWN)), effective_steps(recipe, SMALL, 1)
         numbers = [f"{steps[step - 1]:.4g}" for step in SHOWN] + [f"{small[0]:.4g}"]
         lines.append(f"| `{recipe}` | {' | '.join(numbers)} |")

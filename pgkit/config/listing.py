@@ -134,7 +134,7 @@ def _config_text(name: str) -> str:
 
 def _optimizer_rows() -> list[Row]:
     rows = []
-    for spec in optim.recipes().values():
+    for spec in map(optim.spec, optim.list_optimizers()):
         formula = " ".join(spec.formula.partition("\n\n")[0].split())
         defaults = _assignments(spec.defaults)
         rows.append({"name": spec.name, "formula": formula, "defaults": defaults, "source": spec.source})
@@ -142,10 +142,10 @@ def _optimizer_rows() -> list[Row]:
 
 
 def _optimizer_text(name: str) -> str:
-    specs = optim.recipes()
-    if name not in specs:
-        raise PgkitError(unknown_name("optimizer", name, specs))
-    spec = specs[name]
+    names = optim.list_optimizers()
+    if name not in names:
+        raise PgkitError(unknown_name("optimizer", name, names))
+    spec = optim.spec(name)
     return (
         f"{spec.formula}\n\nSource: {spec.source}\n\nHyperparameters (optimizer.*), with defaults:\n  "
         f"{_assignments(spec.defaults)}\nWith any optimizer:\n  {_assignments(AROUND)}, schedule, critic, groups"

@@ -254,7 +254,7 @@ def _agent_config(table: Mapping[str, Any]) -> BaseModel:
 
 def _check_optimizer(settings: Mapping[str, Any]) -> None:
     """Check that the optimizer can be made; one number per member, a list, has no place in one run's settings."""
-    spec = optim.recipes().get(settings["name"])
+    spec = optim.spec(settings["name"]) if settings["name"] in optim.list_optimizers() else None
     for key, value in settings.items():
         if isinstance(value, list) and spec and not isinstance(spec.defaults.get(key), list | tuple):
             raise PgkitError(f"{key} must be one number, got {format_value(value)}")

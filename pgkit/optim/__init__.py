@@ -1,4 +1,4 @@
-"""Optimizers for populations: pure functions on stacked parameters, every hyperparameter one per member if wished.
+"""Optimizers for populations: pure functions on stacked parameters, as in optax.
 
 >>> import torch
 >>> from pgkit.optim import apply_updates, make
@@ -8,24 +8,40 @@
 >>> updates, state = optimizer.update({"w": params["w"] * 2}, state, params)
 >>> apply_updates(params, updates)["w"][:, 0]
 tensor([0.9000, 0.8000, 0.7000])
+
+In: gradients, a state and parameters, leaves ``(P, ...)`` by name; hyperparameters, each one number, one per member, or
+a schedule. Out: updates to be added, and the next state. ``update`` overwrites nothing unless ``donate=True``.
+
+Where to start: ``optimizers`` has the named optimizers, each a chain beside its formula; ``base`` says what an
+optimizer and a transform are. Then ``transforms`` and ``scaling`` (the pieces), ``chain`` (joins them), ``partition``
+(by member, by parameter name), ``update`` (adds updates), ``schedules``, ``registry`` (by name) and ``from_config`` (by
+config table). ``natural_gradient`` and ``torch_adapter`` are optimizers that are no chains. ``fused``, ``reductions``
+and ``codegen`` run chains as compiled loops: nobody who adds an optimizer needs to touch them.
+
+To add an optimizer: a function in ``optimizers`` (or your own code, with ``register``) whose docstring is its formula
+and source. ``README.md`` shows how, with tables of all optimizers, what "lr" means in each, and how they compare.
 """
 
-from pgkit.optim.base import Optimizer, Schedule, Transform
+from typing import Any
+
+from pgkit.optim.base import Optimizer, Schedule, StepResult, Transform
 from pgkit.optim.chain import chain
-from pgkit.optim.diagnostics import diagnostics, measure, snapshot
-from pgkit.optim.from_config import describe, from_settings
+from pgkit.optim.diagnostics import diagnostics, measure
+from pgkit.optim.from_config import describe, from_config
 from pgkit.optim.natural_gradient import fisher_vector_product
 from pgkit.optim.partition import by_member, by_name, matches
-from pgkit.optim.registry import OptimizerSpec, make, recipes, register
+from pgkit.optim.registry import OptimizerSpec, list_optimizers, make, register, spec
 from pgkit.optim.torch_adapter import from_torch
-from pgkit.optim.update import apply_updates
+from pgkit.optim.update import add_updates, apply_updates
 from pgkit.tree import put_tree, take_tree
 
 __all__ = [
     "Optimizer",
     "OptimizerSpec",
     "Schedule",
+    "StepResult",
     "Transform",
+    "add_updates",
     "apply_updates",
     "by_member",
     "by_name",
@@ -33,14 +49,29 @@ __all__ = [
     "describe",
     "diagnostics",
     "fisher_vector_product",
-    "from_settings",
+    "from_config",
     "from_torch",
+    "list_optimizers",
     "make",
     "matches",
     "measure",
     "put_tree",
-    "recipes",
     "register",
-    "snapshot",
+    "spec",
     "take_tree",
 ]
+
+_RENAMED = {
+    "Recipe": "OptimizerSpec",
+    "from_settings": "from_config",
+    "recipes": "list_optimizers and pgkit.optim.spec",
+}
+"""Public names of earlier versions, and what they are now."""
+
+
+def __getattr__(name: str) -> Any:
+    if (
+        name in _RENAMED
+    ):  # an ImportError, because ``from pgkit.optim import name`` hides the message of an AttributeError
+        raise ImportError(f"pgkit.optim.{name} is now pgkit.optim.{_RENAMED[name]}")
+    raise AttributeError(f"module 'pgkit.optim' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Joining transforms into an optimizer."""
+"""Join transforms into an optimizer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,147 +8,136 @@ from torch import Tensor
 
 from pgkit.errors import PgkitError
 from pgkit.optim.base import (
+    ExtraArgs,
     Hyperparameter,
+    MemberValues,
     Optimizer,
-    Schedule,
-    Signals,
     State,
+    StepResult,
     Transform,
-    Vectors,
-    own,
+    checked_grads,
     per_leaf,
-    per_member,
 )
-from pgkit.optim.fused import act, stages
+from pgkit.optim.fused import run_stage, split_stages
+from pgkit.optim.hyperparameters import (
+    init_hyperparameters,
+    members_and_device,
+    next_hyperparameters,
+    per_member,
+    required_by,
+)
 from pgkit.types import Params
 
 
 def chain(*parts: Transform | Optimizer) -> Optimizer:
-    """The optimizer that applies ``parts`` one after the other, each to what the one before returns."""
+    """Make an optimizer that applies ``parts`` one after the other, each to the result of the one before.
+
+    >>> from pgkit.optim import chain
+    >>> from pgkit.optim.transforms import clip_by_value, scale_by_rate
+    >>> optimizer = chain(clip_by_value(1.0), scale_by_rate([0.1, 0.2]))
+    >>> len(optimizer.transforms)
+    2
+
+    Transforms, and chains of them, become one optimizer, which runs as few loops over memory as possible.
+
+    Raises:
+        PgkitError: two transforms bring a hyperparameter or a state of the same name.
+    """
     if all(isinstance(part, Transform) or part.transforms for part in parts):
         return _joined(tuple(t for part in parts for t in ([part] if isinstance(part, Transform) else part.transforms)))
     return _sequence([part if isinstance(part, Optimizer) else chain(part) for part in parts])
 
 
 def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
-    """One optimizer of all transforms; state ``{"hyper", "schedules", "vectors", "slots"}``."""
-    hyper: dict[str, Hyperparameter] = _merged("hyperparameter", [part.hyper for part in transforms])
-    slots: dict[str, float | str] = _merged("slot", [part.slots for part in transforms])
-    vectors: dict[str, float] = _merged("vector", [part.vectors for part in transforms])
-    together = stages(transforms) or [[]]
+    """Make one optimizer of all transforms.
+
+    State: ``{"hyperparameters", "schedules", "member_state", "metrics", "leaf_state"}``.
+    """
+    hyperparameters: dict[str, Hyperparameter] = _merged(
+        "hyperparameter", [part.hyperparameters for part in transforms]
+    )
+    leaf_state: dict[str, float | str] = _merged("leaf state", [part.leaf_state for part in transforms])
+    member_values: dict[str, float] = _merged(
+        "member state", [{**part.member_state, **part.metrics} for part in transforms]
+    )
+    metrics = {name for part in transforms for name in part.metrics}
+    stages = split_stages(transforms) or [[]]
 
     @torch.no_grad()
     def init(params: Params) -> State:
-        members, device = population(params)
-        state = first_hyper(hyper, members, device)
-        state["vectors"] = {name: per_member(name, value, members, device) for name, value in vectors.items()}
-        state["slots"] = {
-            slot: {name: first_slot(value, param, state["hyper"]) for name, param in params.items()}
-            for slot, value in slots.items()
+        members, device = members_and_device(params)
+        state = init_hyperparameters(hyperparameters, members, device)
+        values = {name: per_member(name, value, members, device) for name, value in member_values.items()}
+        return {
+            **state,
+            **_split(values, metrics),
+            "leaf_state": {
+                key: {name: _init_leaf(value, param, state["hyperparameters"]) for name, param in params.items()}
+                for key, value in leaf_state.items()
+            },
         }
-        return state
 
-    def move(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, Any, State]:
-        return run(grads, state, params, signals, moves=True)
+    def step(grads: Params, state: State, params: Params, extra_args: ExtraArgs, add: bool) -> StepResult:
+        updates = checked_grads(grads, params)
+        hyper = next_hyperparameters(hyperparameters, state, extra_args)
+        member = {**state["member_state"], **state["metrics"]}
+        largest = None
+        for stage in stages:
+            reduce = stage[0].reduce if stage else None
+            stage_args: ExtraArgs = {**extra_args, **reduce(updates)} if reduce else extra_args
+            scalars = [part.precompute(hyper, member, stage_args) for part in stage]
+            is_last = stage is stages[-1]
+            largest = run_stage(stage, updates, params, state["leaf_state"], scalars, add=add and is_last)
+        return StepResult(updates, largest, {**state, "hyperparameters": hyper, **_split(member, metrics)})
 
-    def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
-        updates, _, after = run(grads, state, params, signals, moves=False)
-        return updates, after
-
-    @torch.no_grad()
-    def run(
-        grads: Params, state: State, params: Params, signals: Signals, moves: bool
-    ) -> tuple[Params, Tensor | None, State]:
-        updates, largest = own(grads, params), None
-        now, vectors_now = next_hyper(hyper, state, signals), dict(state["vectors"])
-        for stage in together:
-            survey = stage[0].survey if stage else None
-            seen: Signals = {**signals, **survey(updates)} if survey else signals
-            numbers = [part.numbers(now, vectors_now, seen) for part in stage]
-            largest = act(stage, updates, params, state["slots"], numbers, moves and stage is together[-1])
-        return updates, largest, {**state, "hyper": now, "vectors": vectors_now}
-
-    needs = frozenset().union(needs_of(hyper), *(part.needs for part in transforms))
-    return Optimizer(init, update, transforms=transforms, needs=needs, move=move)
+    requires = required_by(hyperparameters).union(*(part.requires for part in transforms))
+    return Optimizer(init, step, transforms=transforms, requires=requires)
 
 
-def first_hyper(hyper: Mapping[str, Hyperparameter], members: int, device: torch.device) -> dict[str, Any]:
-    """The beginning of a state: ``"hyper"`` by name, ``"schedules"`` with the numbers of each schedule."""
-
-    def vector(name: str, value: Any) -> Tensor:
-        return per_member(name, value, members, device)
-
+def _split(values: MemberValues, metrics: set[str]) -> dict[str, MemberValues]:
+    """Part the numbers per member into those that diagnostics show and the others."""
     return {
-        "hyper": {name: vector(name, getattr(value, "start", value)) for name, value in hyper.items()},
-        "schedules": {
-            name: {key: vector(f"{key} of {name}", number) for key, number in value.settings.items()}
-            | {"start": vector(name, value.start)}
-            for name, value in hyper.items()
-            if isinstance(value, Schedule)
-        },
+        "member_state": {name: value for name, value in values.items() if name not in metrics},
+        "metrics": {name: value for name, value in values.items() if name in metrics},
     }
 
 
-def next_hyper(hyper: Mapping[str, Hyperparameter], state: State, signals: Signals) -> Vectors:
-    """The hyperparameters ``(P,)`` of this update."""
-    now = dict(state["hyper"])
-    for name, rule in hyper.items():
-        if isinstance(rule, Schedule):
-            now[name] = rule.rule(now[name], state["schedules"][name], signals)
-    return now
-
-
-def needs_of(hyper: Mapping[str, Hyperparameter]) -> frozenset[str]:
-    """The signals that the schedules among some hyperparameters read."""
-    return frozenset().union(*(value.needs for value in hyper.values() if isinstance(value, Schedule)))
-
-
-def first_slot(value: float | str, param: Tensor, hyper: Vectors) -> Tensor:
-    """The first value of a slot, see :class:`~pgkit.optim.base.Transform`."""
-    slot = torch.empty_like(param, memory_format=torch.contiguous_format)
+def _init_leaf(value: float | str, param: Tensor, hyper: MemberValues) -> Tensor:
+    """Make the initial value of a leaf state, see :class:`~pgkit.optim.base.Transform`."""
+    leaf = torch.empty_like(param, memory_format=torch.contiguous_format)
     if value == "param":
-        return slot.copy_(param)
-    return slot.copy_(per_leaf(hyper[value], param)) if isinstance(value, str) else slot.fill_(value)
-
-
-def population(params: Params) -> tuple[int, torch.device]:
-    """Number of members, and device, of parameters.
-
-    Raises:
-        PgkitError: the leaves do not agree.
-    """
-    members = {leaf.shape[0] if leaf.dim() else 0 for leaf in params.values()}
-    if len(members) != 1:
-        shapes = {name: tuple(leaf.shape) for name, leaf in params.items()}
-        raise PgkitError(f"every parameter needs the same leading axis of members, got {shapes}")
-    return members.pop(), next(iter(params.values())).device
+        return leaf.copy_(param)
+    return leaf.copy_(per_leaf(hyper[value], param)) if isinstance(value, str) else leaf.fill_(value)
 
 
 def _sequence(parts: Sequence[Optimizer]) -> Optimizer:
-    """Optimizers one after the other; states in a list."""
+    """Make an optimizer of optimizers that are applied one after the other; its state is a list of their states."""
 
-    def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
+    def step(grads: Params, state: State, params: Params, extra_args: ExtraArgs, add: bool) -> StepResult:
         states = []
-        for part, before in zip(parts, state, strict=True):
-            grads, after = part.update(grads, before, params, **signals)
-            states.append(after)
-        return grads, states
+        largest = None
+        for index, (part, part_state) in enumerate(zip(parts, state, strict=True)):
+            is_last = index == len(parts) - 1
+            grads, largest, next_state = part.step(grads, part_state, params, extra_args, add and is_last)
+            states.append(next_state)
+        return StepResult(grads, largest, states)
 
     return Optimizer(
         init=lambda params: [part.init(params) for part in parts],
-        update=update,
-        take=lambda state, members: [part.take(own, members) for part, own in zip(parts, state, strict=True)],
-        dump=lambda state: [part.dump(own) for part, own in zip(parts, state, strict=True)],
-        load=lambda data, params: [part.load(own, params) for part, own in zip(parts, data, strict=True)],
-        needs=frozenset().union(*(part.needs for part in parts)),
+        step=step,
+        take=lambda state, members: [part.take(each, members) for part, each in zip(parts, state, strict=True)],
+        dump=lambda state: [part.dump(each) for part, each in zip(parts, state, strict=True)],
+        load=lambda data, params: [part.load(each, params) for part, each in zip(parts, data, strict=True)],
+        requires=frozenset().union(*(part.requires for part in parts)),
     )
 
 
-def _merged(kind: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _merged(what: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Merge mappings whose keys differ."""
     merged: dict[str, Any] = {}
     for part in parts:
-        twice = merged.keys() & part.keys()
-        if twice:
-            raise PgkitError(f"two transforms of a chain bring the {kind} {min(twice)!r}")
+        shared = merged.keys() & part.keys()
+        if shared:
+            raise PgkitError(f"two transforms of a chain bring the {what} {min(shared)!r}")
         merged.update(part)
     return merged

@@ -157,7 +157,7 @@ def _after(
                 f"{', '.join(function.__name__ for function in TORCH_FUNCTIONS)}, and nothing in place; give any other "
                 "Transform elementwise=False"
             ) from error
-    return [result, before[1], *(leaf.slots[name] for name in slots)]
+    return [result, before[1], *(leaf.state[name] for name in slots)]
 
 
 def _kernel(module: ir.Module, fields: int) -> Kernel:

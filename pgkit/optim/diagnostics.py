@@ -1,4 +1,4 @@
-"""What an optimizer does, in numbers per member, without host synchronisation."""
+"""Numbers per member about an optimizer's state and steps, without host synchronisation."""
 
 import torch
 from torch import Tensor
@@ -10,60 +10,66 @@ from pgkit.types import Params
 
 
 def diagnostics(state: State) -> dict[str, Tensor]:
-    """What an optimizer's state tells, each ``(P,)``; members that have no such number hold NaN.
+    """Collect what an optimizer's state says about each member, ``(P,)`` each; NaN where a member has no such number.
 
-    Names: each hyperparameter at its present value (``lr``), what transforms report (``grad_norm``,
-    ``grad_norm_clipped``, ``clip_fraction``) and the norms of the moments (``m_norm``, ``v_norm``, ``b_norm``);
-    with several groups of parameters ``critic/lr`` and so on.
+    >>> import torch
+    >>> from pgkit.optim import diagnostics, make
+    >>> state = make("momentum", lr=[0.5, 0.25]).init({"w": torch.ones(2, 3)})
+    >>> list(diagnostics(state))
+    ['momentum', 'dampening', 'lr', 'b_norm']
+
+    Names: each hyperparameter at its present value (``lr``), the metrics of transforms (``grad_norm``,
+    ``grad_norm_clipped``, ``clip_fraction``) and the Euclidean norms of leaf states (``m_norm``, ``v_norm``,
+    ``b_norm``); with several groups of parameters ``critic/lr`` and so on.
     """
     if isinstance(state, list):
         return {key: value for part in state for key, value in diagnostics(part).items()}
-    if "groups" in state:
-        parts = {label: diagnostics(own) for label, own in state["groups"].items()}
+    if "inner_states" in state:
+        parts = {label: diagnostics(each) for label, each in state["inner_states"].items()}
         if len(parts) == 1:
             return next(iter(parts.values()))
         return {f"{label}/{key}": value for label, part in parts.items() for key, value in part.items()}
-    if "kind" in state:
-        return _of_kinds(state["kind"], [diagnostics(own) for own in state["states"]])
-    vectors = state["vectors"]
-    norms = {f"{slot}_norm": _norm(leaves) for slot, leaves in state["slots"].items()}
-    return {**state["hyper"], **{name: value for name, value in vectors.items() if name[0] != "_"}, **norms}
+    if "group" in state:
+        return _join_groups(state["group"], [diagnostics(each) for each in state["states"]])
+    norms = {f"{key}_norm": _norm(leaves) for key, leaves in state["leaf_state"].items()}
+    return {**state["hyperparameters"], **state["metrics"], **norms}
 
 
 def _norm(leaves: Params) -> Tensor:
     return deterministic_map(torch.sqrt, inner(leaves, leaves)).double()
 
 
-def _of_kinds(kind: Tensor, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    merged: dict[str, Tensor] = {}
+def _join_groups(group: Tensor, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Spread the numbers of each group's members over all members, NaN elsewhere."""
+    joined: dict[str, Tensor] = {}
     for index, part in enumerate(parts):
-        members = torch.nonzero(kind == index)[:, 0]
+        members = torch.nonzero(group == index)[:, 0]
         for key, value in part.items():
-            whole = merged.setdefault(
-                key, torch.full((len(kind),), torch.nan, dtype=torch.float64, device=value.device)
-            )
-            whole[members.to(value.device)] = value.double()
-    return merged
-
-
-def snapshot(grads: Params) -> Params:
-    """A copy of gradients, for :func:`measure`: an update may write into the ones that it is given."""
-    return {name: grad.clone() for name, grad in grads.items()}
+            if key not in joined:
+                joined[key] = torch.full((len(group),), torch.nan, dtype=torch.float64, device=value.device)
+            joined[key][members.to(value.device)] = value.double()
+    return joined
 
 
 @torch.no_grad()
 def measure(grads: Params, updates: Params, params: Params) -> dict[str, Tensor]:
-    """Norms and angles, each ``(P,)``.
+    """Measure norms and angles of an update, ``(P,)`` each.
+
+    >>> import torch
+    >>> from pgkit.optim import measure
+    >>> ones = {"w": torch.ones(1, 4)}
+    >>> measures = measure(ones, {"w": -0.5 * ones["w"]}, ones)
+    >>> {name: number.item() for name, number in measures.items()}
+    {'grad_norm': 2.0, 'update_norm': 1.0, 'param_norm': 2.0, 'update_ratio': 0.5, 'update_cosine': 1.0}
 
     Args:
-        grads: what was given to ``update`` (a :func:`snapshot`), or a part of it by name.
-        updates: what came back, the same names, before :func:`~pgkit.optim.update.apply_updates` takes their buffers.
-        params: what they are added to.
+        grads: the gradients that ``update`` took, leaves ``(P, ...)``, or some of them by name.
+        updates: the updates that it returned, the same names.
+        params: the parameters before the update.
 
     Returns:
-        ``grad_norm``, ``update_norm``, ``param_norm``; ``update_ratio``, the update's norm over the parameters';
-        ``update_cosine``, the cosine between the update and the downhill direction ``-grad`` (1 for SGD; 0 where one
-        of them vanishes).
+        ``grad_norm``, ``update_norm``, ``param_norm``; ``update_ratio``, the update's norm over that of the parameters;
+        ``update_cosine``, the cosine of the angle between the update and ``-grad`` (1 for SGD; 0 where either is 0).
     """
     squares = [
         inner(first, second)

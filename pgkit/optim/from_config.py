@@ -1,4 +1,4 @@
-"""From ``[optimizer]`` tables of a config, one per member, to one optimizer of the population."""
+"""Make one optimizer of a population from the ``[optimizer]`` tables of its members' configs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -6,40 +6,53 @@ from typing import Any
 from pgkit.errors import PgkitError
 from pgkit.optim.base import Optimizer
 from pgkit.optim.partition import by_member, by_name, matches
-from pgkit.optim.registry import AROUND, find, make
+from pgkit.optim.registry import AROUND, make, spec
 from pgkit.optim.schedules import full_settings
 from pgkit.optim.validation import PerMember, check_keys
 
 Settings = Mapping[str, Any]
-"""A table as in the config: ``name``, hyperparameters, ``schedule``, ``max_grad_norm``, ``critic``, ``groups``."""
+"""A table as in a config: ``name``, hyperparameters, ``schedule``, ``max_grad_norm``, ``critic``, ``groups``."""
 
 
-def from_settings(settings: Sequence[Settings]) -> Optimizer:
-    """The optimizer of a population, one table per member.
+def from_config(tables: Sequence[Settings]) -> Optimizer:
+    """Make the optimizer of a population, one table per member.
 
-    Members whose tables differ in numbers only are stacked; others go through :func:`by_member`.
+    >>> from pgkit.optim import from_config
+    >>> optimizer = from_config([{"name": "adam", "lr": 1e-3}, {"name": "adam", "lr": 1e-2}, {"name": "sgd"}])
+    >>> [len(part.transforms) for part in optimizer.parts]  # members 0 and 1 are stacked
+    [1, 1]
+
+    Members whose tables differ in numbers only share one optimizer; different ones are joined by
+    :func:`~pgkit.optim.partition.by_member`.
 
     Raises:
-        PgkitError: unknown name or key, or a value out of range.
+        PgkitError: no table, an unknown name or key, or a value out of range.
     """
-    tables = [describe(table) for table in settings]
-    if not tables:
-        raise PgkitError("from_settings: no members")
-    structures = [_structure(table) for table in tables]
+    described = [describe(table) for table in tables]
+    if not described:
+        raise PgkitError("from_config: no members")
+    structures = [_structure(groups) for groups in described]
     distinct = list(dict.fromkeys(structures))
-    kinds = [distinct.index(structure) for structure in structures]
+    groups = [distinct.index(structure) for structure in structures]
     optimizers = [
-        _stacked([table for table, own in zip(tables, kinds, strict=True) if own == kind])
-        for kind in range(len(distinct))
+        _stacked([table for table, group in zip(described, groups, strict=True) if group == index])
+        for index in range(len(distinct))
     ]
-    return optimizers[0] if len(optimizers) == 1 else by_member(optimizers, kinds)
+    return optimizers[0] if len(optimizers) == 1 else by_member(optimizers, groups)
 
 
 def describe(settings: Settings) -> dict[str, dict[str, Any]]:
-    """The effective settings of each group of parameters, defaults filled in, by label.
+    """Fill in the defaults of a table, for each group of parameters, by label.
 
-    ``main`` is what no other group takes; ``critic`` the parameters ``critic.*``; ``main *.bias`` and
-    ``critic *.bias`` come from ``groups``.
+    >>> from pgkit.optim import describe
+    >>> describe({"name": "sgd", "lr": 0.1, "critic": {"lr": 0.2}})["critic"]["lr"]
+    0.2
+
+    The group ``critic`` has the parameters ``critic.*``, ``main *.bias`` and ``critic *.bias`` come from ``groups``,
+    and ``main`` has the rest.
+
+    Raises:
+        PgkitError: an unknown name or key.
     """
     table = dict(settings)
     critic = table.pop("critic", None)
@@ -50,28 +63,31 @@ def describe(settings: Settings) -> dict[str, dict[str, Any]]:
     if critic.get("name", table.get("name")) == table.get("name"):
         inherited = table
     elif "schedule" in inherited:
-        own = find(critic["name"]).defaults
-        inherited["schedule"] = {key: value for key, value in inherited["schedule"].items() if key in own}
+        defaults = spec(critic["name"]).defaults
+        inherited["schedule"] = {key: value for key, value in inherited["schedule"].items() if key in defaults}
     return _groups("critic", {**inherited, **critic}) | groups
 
 
-def _groups(label: str, table: Settings) -> dict[str, dict[str, Any]]:
-    table = dict(table)
+def _groups(label: str, settings: Settings) -> dict[str, dict[str, Any]]:
+    """Describe the patterns in ``groups`` of one table, and the rest."""
+    table = dict(settings)
     patterns = table.pop("groups", None) or {}
     described = {
-        f"{label} {pattern}": _effective(f"group {pattern!r}", {**table, **own}) for pattern, own in patterns.items()
+        f"{label} {pattern}": _effective(f"group {pattern!r}", {**table, **changes})
+        for pattern, changes in patterns.items()
     }
     return described | {label: _effective(label, table)}
 
 
 def _effective(label: str, table: Settings) -> dict[str, Any]:
+    """Check one group's table, and fill in its defaults."""
     if "name" not in table:
         raise PgkitError(f"optimizer ({label}): the key 'name' is missing")
-    recipe = find(table["name"])
-    check_keys(f"optimizer {recipe.name!r} ({label})", table, ["name", "schedule", *recipe.defaults, *AROUND])
-    effective = {"name": recipe.name, **recipe.defaults, **AROUND, **table}
+    entry = spec(table["name"])
+    check_keys(f"optimizer {entry.name!r} ({label})", table, ["name", "schedule", *entry.defaults, *AROUND])
+    effective = {"name": entry.name, **entry.defaults, **AROUND, **table}
     schedule = table.get("schedule") or {}
-    check_keys(f"schedule of optimizer {recipe.name!r} ({label})", schedule, recipe.defaults)
+    check_keys(f"schedule of optimizer {entry.name!r} ({label})", schedule, entry.defaults)
     return effective | {"schedule": {key: full_settings(key, value) for key, value in schedule.items()}}
 
 
@@ -80,14 +96,14 @@ def _is_number(value: Any) -> bool:
 
 
 def _structure(tree: Any) -> Any:
-    """The tree with its numbers left out, hashable."""
+    """Return the tree without its numbers, hashable: equal for tables that can be stacked."""
     if isinstance(tree, Mapping):
         return tuple((key, _structure(value)) for key, value in tree.items())
     return "number" if _is_number(tree) else repr(tree)
 
 
 def _stack(trees: Sequence[Any]) -> Any:
-    """Trees of one structure as one, with a list of numbers where they had a number."""
+    """Merge trees of one structure into one, with a list of numbers in place of each number."""
     first = trees[0]
     if isinstance(first, Mapping):
         return {key: _stack([tree[key] for tree in trees]) for key in first}
@@ -95,6 +111,7 @@ def _stack(trees: Sequence[Any]) -> Any:
 
 
 def _stacked(tables: Sequence[Mapping[str, Mapping[str, Any]]]) -> Optimizer:
+    """Make one optimizer for members whose tables differ in numbers only."""
     groups = {label: make(**group) for label, group in _stack(tables).items()}
     if list(groups) == ["main"]:
         return groups["main"]
@@ -102,8 +119,11 @@ def _stacked(tables: Sequence[Mapping[str, Mapping[str, Any]]]) -> Optimizer:
 
 
 def _accepts(label: str) -> Callable[[str], bool]:
-    """Whether a parameter name belongs to a group of :func:`describe`, unless an earlier one takes it."""
+    """Return a predicate: does a parameter name belong to this group of :func:`describe`?
+
+    Groups are asked in order, so ``main`` gets only what no group before it accepts.
+    """
     table, _, pattern = label.partition(" ")
-    of_table = matches("critic.*" if table == "critic" else "*")
-    of_pattern = matches(pattern or "*")
-    return lambda name: of_table(name) and of_pattern(name)
+    in_table = matches("critic.*" if table == "critic" else "*")
+    in_pattern = matches(pattern or "*")
+    return lambda name: in_table(name) and in_pattern(name)

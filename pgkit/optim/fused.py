@@ -1,4 +1,4 @@
-"""The steps of a chain on every leaf: compiled into one loop on CPU, one tensor operation after the other elsewhere."""
+"""Run the steps of a chain on every leaf: as one compiled loop on CPU, as tensor operations elsewhere."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pgkit.errors import PgkitError
-from pgkit.optim.base import Leaf, Step, Transform, Vectors, per_leaf
+from pgkit.optim.base import Leaf, MemberValues, Step, Transform, per_leaf
 from pgkit.optim.reductions import launch
 from pgkit.system.cpu import use_compiled
 from pgkit.types import Params
@@ -17,62 +17,62 @@ if TYPE_CHECKING:
     from pgkit.optim.codegen import Kernel
 
 
-def stages(transforms: Sequence[Transform]) -> list[list[Transform]]:
-    """Transforms that can act together.
+def split_stages(transforms: Sequence[Transform]) -> list[list[Transform]]:
+    """Group transforms that can run in one loop.
 
-    Cut before each one that surveys, which has to see the gradients of all leaves, and around each that is not
-    element-wise.
+    A loop ends before each transform that reduces, which has to see the gradients of all leaves, and around each that
+    is not element-wise.
     """
-    cut: list[list[Transform]] = []
+    stages: list[list[Transform]] = []
     for part in transforms:
-        joins = cut and not part.survey and part.elementwise and cut[-1][-1].elementwise
+        joins = stages and not part.reduce and part.elementwise and stages[-1][-1].elementwise
         if joins:
-            cut[-1].append(part)
+            stages[-1].append(part)
         else:
-            cut.append([part])
-    return cut
+            stages.append([part])
+    return stages
 
 
-def act(
+def run_stage(
     stage: Sequence[Transform],
     grads: Params,
     params: Params,
-    slots: Mapping[str, Params],
-    numbers: Sequence[Vectors],
-    moves: bool = False,
+    leaf_state: Mapping[str, Params],
+    scalars: Sequence[MemberValues],
+    add: bool = False,
 ) -> Tensor | None:
-    """Apply the steps of a stage to gradients and slots, in place.
+    """Run the steps of a stage on gradients and state, in place.
 
     Args:
-        stage: transforms that can act together.
+        stage: transforms that can run in one loop.
         grads: leaves ``(P, ...)``, contiguous, none of them in the memory of another.
-        params: leaves like them.
-        slots: by slot and parameter, leaves like them.
-        numbers: for each transform its numbers ``(P,)`` by name.
-        moves: add the parameters to what the steps have made of the gradients.
+        params: leaves like them, read-only.
+        leaf_state: leaves like them, by name of the state and of the parameter.
+        scalars: for each transform its numbers ``(P,)`` by name.
+        add: add the parameters to the resulting updates.
 
     Returns:
-        with ``moves`` the largest magnitude in each leaf of these sums, ``(L, P)``, where NaN is largest.
+        With ``add`` the largest magnitude in each leaf of the sums, ``(L, P)``, where NaN counts as largest.
     """
-    vectors = [vector for part in numbers for vector in part.values()]
+    columns = [values for part in scalars for values in part.values()]
     like = next(iter(grads.values()))
-    table = torch.stack(vectors) if vectors else torch.empty(0, len(like), device=like.device)
+    table = torch.stack(columns) if columns else torch.empty(0, len(like), device=like.device)
     blocks: list[tuple[Params, Tensor]] = []
     for dtype in dict.fromkeys(leaf.dtype for leaf in grads.values()):
-        own, columns = {name: leaf for name, leaf in grads.items() if leaf.dtype == dtype}, table.to(dtype)
+        leaves = {name: leaf for name, leaf in grads.items() if leaf.dtype == dtype}
         compiled = all(part.elementwise for part in stage) and use_compiled(dtype, like.device)
         run = _in_one_loop if compiled else _on_tensors
-        largest = run(stage, own, params, slots, numbers, columns, moves)
+        largest = run(stage, leaves, params, leaf_state, scalars, table.to(dtype), add)
         if largest is not None:
-            blocks.append((own, largest))
-    return _in_order(blocks, grads) if moves else None
+            blocks.append((leaves, largest))
+    return _in_order(blocks, grads) if add else None
 
 
 def _in_order(blocks: Sequence[tuple[Params, Tensor]], names: Iterable[str]) -> Tensor:
-    """One row ``(P,)`` for each of these leaves, from blocks of rows of some leaves each."""
+    """Join blocks ``(l, P)`` of some leaves each to ``(L, P)`` in the order of ``names``."""
     if len(blocks) == 1:
         return blocks[0][1]
-    rows = {name: row for own, block in blocks for name, row in zip(own, block.double(), strict=True)}
+    rows = {name: row for leaves, block in blocks for name, row in zip(leaves, block.double(), strict=True)}
     return torch.stack([rows[name] for name in names])
 
 
@@ -80,22 +80,24 @@ def _in_one_loop(
     stage: Sequence[Transform],
     grads: Params,
     params: Params,
-    slots: Mapping[str, Params],
-    numbers: Sequence[Vectors],
+    leaf_state: Mapping[str, Params],
+    scalars: Sequence[MemberValues],
     table: Tensor,
-    moves: bool,
+    add: bool,
 ) -> Tensor | None:
-    """The same, for leaves of one dtype."""
-    names = tuple(map(tuple, numbers))
-    kernel = _kernel(tuple(part.step for part in stage), names, tuple(slots), table.dtype, moves)
+    """Run a stage as one compiled loop, for leaves of one dtype."""
+    names = tuple(map(tuple, scalars))
+    kernel = _kernel(tuple(part.step for part in stage), names, tuple(leaf_state), table.dtype, add)
     members = table.shape[1]
-    largest = table.new_empty(len(grads), members) if moves else None
-    fields = [_fields(name, grad, params, slots) for name, grad in grads.items()]  # held until the loop is over
-    places = [[field.data_ptr() for field in own] for own in fields]
+    largest = table.new_empty(len(grads), members) if add else None
+    # Held until the loop is over: the kernel sees addresses only, and contiguous copies have no other owner.
+    fields = [_fields(name, grad, params, leaf_state) for name, grad in grads.items()]
+    addresses = [[field.data_ptr() for field in fields_of_leaf] for fields_of_leaf in fields]
     if largest is not None:
-        begin, size = largest.data_ptr(), members * largest.element_size()
-        places = [[*own, begin + size * leaf] for leaf, own in enumerate(places)]
-    launch(kernel, list(grads.values()), [place for own in places for place in own], table)
+        begin = largest.data_ptr()
+        row_bytes = members * largest.element_size()
+        addresses = [[*places, begin + row_bytes * row] for row, places in enumerate(addresses)]
+    launch(kernel, list(grads.values()), [address for places in addresses for address in places], table)
     return largest
 
 
@@ -103,46 +105,45 @@ def _on_tensors(
     stage: Sequence[Transform],
     grads: Params,
     params: Params,
-    slots: Mapping[str, Params],
-    numbers: Sequence[Vectors],
+    leaf_state: Mapping[str, Params],
+    scalars: Sequence[MemberValues],
     table: Tensor,
-    moves: bool,
+    add: bool,
 ) -> Tensor | None:
-    """The same, one tensor operation after the other; what has changed is copied to where it was."""
+    """Run a stage as tensor operations, and copy changed tensors back into the memory of the old ones."""
     for name, grad in grads.items():
         rows = iter([per_leaf(row, grad) for row in table])
-        result, leaf = grad, Leaf(params[name], {slot: tensors[name] for slot, tensors in slots.items()})
-        old = [grad, *leaf.slots.values()]
-        for part, names in zip(stage, numbers, strict=True):
-            result = part.step(result, leaf, {number: next(rows) for number in names})
-        new = zip(old, (result, *leaf.slots.values()), strict=True)
-        moved = [
-            (before, after.clone() if any(after is other for other in old) else after)
-            for before, after in new
-            if after is not before
-        ]
-        for before, after in moved:
+        result = grad
+        leaf = Leaf(params[name], {key: tensors[name] for key, tensors in leaf_state.items()})
+        old = [grad, *leaf.state.values()]
+        for part, values in zip(stage, scalars, strict=True):
+            result = part.step(result, leaf, {key: next(rows) for key in values})
+        new = [result, *leaf.state.values()]
+        changed = [(before, after) for before, after in zip(old, new, strict=True) if after is not before]
+        # A step may exchange tensors: one that is overwritten below must be copied before another takes its values.
+        copies = [(before, after.clone() if any(after is x for x in old) else after) for before, after in changed]
+        for before, after in copies:
             before.copy_(after)
-    if not moves:
+    if not add:
         return None
     sums = [grad.add_(params[name]) for name, grad in grads.items()]
     return torch.stack([leaf.reshape(len(leaf), -1).abs().amax(1) for leaf in sums])
 
 
-def _fields(name: str, grad: Tensor, params: Params, slots: Mapping[str, Params]) -> list[Tensor]:
-    """What a kernel reads and writes of a leaf.
+def _fields(name: str, grad: Tensor, params: Params, leaf_state: Mapping[str, Params]) -> list[Tensor]:
+    """List the tensors of a leaf that a kernel reads and writes: gradient, parameter, states.
 
     Raises:
-        PgkitError: a slot is not like the gradient, or they are on different devices.
+        PgkitError: a state is not shaped like the gradient, or they are on different devices.
     """
     if not params[name].is_cpu:
         raise PgkitError(f"the gradient of {name} is on {grad.device}, the parameter on {params[name].device}")
     fields = [grad, params[name].contiguous()]
-    for slot, tensors in slots.items():
+    for key, tensors in leaf_state.items():
         tensor = tensors[name]
         if tensor.shape != grad.shape or tensor.dtype != grad.dtype or not tensor.is_cpu:
-            given, needed = (f"{leaf.dtype} {tuple(leaf.shape)} on {leaf.device}" for leaf in (tensor, grad))
-            raise PgkitError(f"the slot {slot!r} of {name} is {given}, the parameter {needed}")
+            actual, expected = (f"{leaf.dtype} {tuple(leaf.shape)} on {leaf.device}" for leaf in (tensor, grad))
+            raise PgkitError(f"the state {key!r} of {name} is {actual}, the parameter is {expected}")
         tensors[name] = tensor.contiguous()
         fields.append(tensors[name])
     return fields
@@ -151,11 +152,11 @@ def _fields(name: str, grad: Tensor, params: Params, slots: Mapping[str, Params]
 @lru_cache(maxsize=256)
 def _kernel(
     steps: tuple[Step, ...],
-    numbers: tuple[tuple[str, ...], ...],
-    slots: tuple[str, ...],
+    scalars: tuple[tuple[str, ...], ...],
+    leaf_state: tuple[str, ...],
     dtype: torch.dtype,
-    moves: bool,
+    add: bool,
 ) -> "Kernel":
     from pgkit.optim.codegen import compile_steps  # LLVM is loaded where something is compiled
 
-    return compile_steps(steps, numbers, slots, dtype, moves)
+    return compile_steps(steps, scalars, leaf_state, dtype, add)

@@ -1,12 +1,15 @@
-"""The named optimizers: each a short chain beside its formula.
+"""The named optimizers: each a short chain beside its formula and source.
 
-p parameters, g gradient, t the number of this step (from 1). Every number may be one per member, or a schedule.
-Defaults are PyTorch's where it has the recipe. ``weight_decay`` is added to the gradient as weight_decay p unless the
-formula says otherwise.
+p are the parameters, g the gradient, t the number of this step (from 1). Every hyperparameter is one number, one per
+member, or a schedule. Defaults are PyTorch's where it has the optimizer. ``weight_decay`` is added to the gradient as
+weight_decay p unless the formula says otherwise. In user code these are made by name::
+
+    from pgkit.optim import make
+
+    optimizer = make("adam", lr=[1e-3, 1e-2])
 """
 
-from pgkit.optim import scaling as d
-from pgkit.optim import transforms as t
+from pgkit.optim import scaling, transforms
 from pgkit.optim.base import Hyperparameter, Optimizer, Transform
 from pgkit.optim.chain import chain
 from pgkit.optim.validation import flag, is_zero
@@ -17,7 +20,7 @@ def sgd(lr: Hyperparameter = 1e-3, weight_decay: Hyperparameter = 0.0) -> Optimi
 
     Source: Robbins and Monro 1951; torch.optim.SGD.
     """
-    return chain(*l2(weight_decay), t.scale_by_rate(lr))
+    return chain(*l2(weight_decay), transforms.scale_by_rate(lr))
 
 
 def momentum(
@@ -30,7 +33,7 @@ def momentum(
 
     Source: Polyak 1964; torch.optim.SGD(momentum=0.9).
     """
-    return chain(*l2(weight_decay), d.trace(momentum, dampening), t.scale_by_rate(lr))
+    return chain(*l2(weight_decay), scaling.trace(momentum, dampening), transforms.scale_by_rate(lr))
 
 
 def nesterov(
@@ -40,7 +43,7 @@ def nesterov(
 
     Source: Nesterov 1983, as in Sutskever et al. 2013; torch.optim.SGD(momentum=0.9, nesterov=True).
     """
-    return chain(*l2(weight_decay), d.trace(momentum, nesterov=True), t.scale_by_rate(lr))
+    return chain(*l2(weight_decay), scaling.trace(momentum, nesterov=True), transforms.scale_by_rate(lr))
 
 
 def rmsprop(
@@ -58,9 +61,9 @@ def rmsprop(
 
     Source: Tieleman and Hinton 2012; torch.optim.RMSprop.
     """
-    scale = d.scale_by_rms(alpha, eps, flag("centered", centered))
-    heavy = [] if is_zero(momentum) else [d.trace(momentum)]
-    return chain(*l2(weight_decay), scale, *heavy, t.scale_by_rate(lr))
+    rms = scaling.scale_by_rms(alpha, eps, flag("centered", centered))
+    heavy_ball = [] if is_zero(momentum) else [scaling.trace(momentum)]
+    return chain(*l2(weight_decay), rms, *heavy_ball, transforms.scale_by_rate(lr))
 
 
 def rmsprop_tf(
@@ -73,14 +76,14 @@ def rmsprop_tf(
 ) -> Optimizer:
     """v = alpha v + (1 - alpha) g^2 from 1; b = momentum b + lr g / sqrt(v + eps); p = p - b.
 
-    The accumulator begins at 1, epsilon is inside the root, and momentum comes behind the learning rate. Centered:
-    v - a^2 in place of v, with a = alpha a + (1 - alpha) g.
+    The accumulator starts at 1, epsilon is inside the root, and momentum comes behind the learning rate.
+    Centered: v - a^2 in place of v, with a = alpha a + (1 - alpha) g.
 
     Source: tf.compat.v1.train.RMSPropOptimizer; used by A3C-style agents and the DQN family.
     """
-    scale = d.scale_by_rms(alpha, eps, flag("centered", centered), tensorflow=True)
-    heavy = [] if is_zero(momentum) else [d.trace(momentum)]
-    return chain(*l2(weight_decay), scale, t.scale_by_rate(lr), *heavy)
+    rms = scaling.scale_by_rms(alpha, eps, flag("centered", centered), tensorflow=True)
+    heavy_ball = [] if is_zero(momentum) else [scaling.trace(momentum)]
+    return chain(*l2(weight_decay), rms, transforms.scale_by_rate(lr), *heavy_ball)
 
 
 def adagrad(
@@ -94,7 +97,7 @@ def adagrad(
 
     Source: Duchi, Hazan and Singer 2011; torch.optim.Adagrad.
     """
-    return chain(*l2(weight_decay), d.adagrad_step(lr, lr_decay, initial_accumulator_value, eps))
+    return chain(*l2(weight_decay), scaling.adagrad_step(lr, lr_decay, initial_accumulator_value, eps))
 
 
 def adadelta(
@@ -104,7 +107,7 @@ def adadelta(
 
     Source: Zeiler 2012 (arXiv 1212.5701); torch.optim.Adadelta.
     """
-    return chain(*l2(weight_decay), d.scale_by_adadelta(rho, eps), t.scale_by_rate(lr))
+    return chain(*l2(weight_decay), scaling.scale_by_adadelta(rho, eps), transforms.scale_by_rate(lr))
 
 
 def adam(
@@ -119,7 +122,7 @@ def adam(
 
     Source: Kingma and Ba 2015 (arXiv 1412.6980); torch.optim.Adam.
     """
-    return chain(*l2(weight_decay), d.adam_step(lr, beta1, beta2, eps))
+    return chain(*l2(weight_decay), scaling.adam_step(lr, beta1, beta2, eps))
 
 
 def amsgrad(
@@ -133,7 +136,7 @@ def amsgrad(
 
     Source: Reddi, Kale and Kumar 2018 (arXiv 1904.09237); torch.optim.Adam(amsgrad=True).
     """
-    return chain(*l2(weight_decay), d.adam_step(lr, beta1, beta2, eps, amsgrad=True))
+    return chain(*l2(weight_decay), scaling.adam_step(lr, beta1, beta2, eps, amsgrad=True))
 
 
 def adamw(
@@ -147,7 +150,7 @@ def adamw(
 
     Source: Loshchilov and Hutter 2019 (arXiv 1711.05101); torch.optim.AdamW.
     """
-    return chain(d.adam_step(lr, beta1, beta2, eps), *decoupled(weight_decay))
+    return chain(scaling.adam_step(lr, beta1, beta2, eps), *decoupled(weight_decay))
 
 
 def nadam(
@@ -163,7 +166,9 @@ def nadam(
 
     Source: Dozat 2016; torch.optim.NAdam.
     """
-    return chain(*l2(weight_decay), d.scale_by_nadam(beta1, beta2, eps, momentum_decay), t.scale_by_rate(lr))
+    return chain(
+        *l2(weight_decay), scaling.scale_by_nadam(beta1, beta2, eps, momentum_decay), transforms.scale_by_rate(lr)
+    )
 
 
 def radam(
@@ -178,7 +183,7 @@ def radam(
 
     Source: Liu et al. 2020 (arXiv 1908.03265); torch.optim.RAdam.
     """
-    return chain(*l2(weight_decay), d.scale_by_radam(beta1, beta2, eps), t.scale_by_rate(lr))
+    return chain(*l2(weight_decay), scaling.scale_by_radam(beta1, beta2, eps), transforms.scale_by_rate(lr))
 
 
 def adamax(
@@ -192,7 +197,7 @@ def adamax(
 
     Source: Kingma and Ba 2015 (arXiv 1412.6980, section 7); torch.optim.Adamax.
     """
-    return chain(*l2(weight_decay), d.scale_by_adamax(beta1, beta2, eps), t.scale_by_rate(lr))
+    return chain(*l2(weight_decay), scaling.scale_by_adamax(beta1, beta2, eps), transforms.scale_by_rate(lr))
 
 
 def lion(
@@ -205,14 +210,14 @@ def lion(
 
     Source: Chen et al. 2023 (arXiv 2302.06675); optax.lion.
     """
-    return chain(d.scale_by_lion(beta1, beta2), t.scale_by_rate(lr), *decoupled(weight_decay))
+    return chain(scaling.scale_by_lion(beta1, beta2), transforms.scale_by_rate(lr), *decoupled(weight_decay))
 
 
 def l2(weight_decay: Hyperparameter) -> list[Transform]:
-    """Weight decay coupled to the gradient; nothing at all where every member has none."""
-    return [] if is_zero(weight_decay) else [t.add_weight_decay(weight_decay)]
+    """Weight decay added to the gradient; no transform at all where it is 0 for every member."""
+    return [] if is_zero(weight_decay) else [transforms.add_weight_decay(weight_decay)]
 
 
 def decoupled(weight_decay: Hyperparameter) -> list[Transform]:
-    """Weight decay beside the step; nothing at all where every member has none."""
-    return [] if is_zero(weight_decay) else [t.add_decoupled_weight_decay(weight_decay)]
+    """Weight decay beside the step; no transform at all where it is 0 for every member."""
+    return [] if is_zero(weight_decay) else [transforms.add_decoupled_weight_decay(weight_decay)]

@@ -8,177 +8,185 @@ import torch
 from torch import Tensor
 
 from pgkit.errors import PgkitError
-from pgkit.optim.base import Optimizer, Signals, State, own
-from pgkit.optim.update import move
+from pgkit.optim.base import ExtraArgs, Optimizer, State, StepResult, check_grads, checked_grads
 from pgkit.tree import take_tree
 from pgkit.types import Params
 
-One = Callable[..., tuple[Params, Any, State]]
-"""``one(optimizer, grads, state, params, **signals)``: what becomes of the gradients, something else, and the state."""
 
+def by_member(optimizers: Sequence[Optimizer], groups: Sequence[int]) -> Optimizer:
+    """Make an optimizer that updates member k with ``optimizers[groups[k]]``.
 
-def by_member(optimizers: Sequence[Optimizer], kinds: Sequence[int]) -> Optimizer:
-    """Member k is updated by ``optimizers[kinds[k]]``, which sees only its own members, in their order.
+    >>> import torch
+    >>> from pgkit.optim import by_member, make
+    >>> optimizer = by_member([make("sgd", lr=0.5), make("sgd", lr=[0.1, 0.2])], [1, 0, 1])
+    >>> params = {"w": torch.zeros(3, 1)}
+    >>> optimizer.update({"w": torch.ones(3, 1)}, optimizer.init(params), params)[0]["w"][:, 0]
+    tensor([-0.1000, -0.5000, -0.2000])
 
-    Hyperparameters of ``optimizers[j]`` that are one per member have one value for each member of kind j. Signals that
-    are no tensors ``(P,)`` have a method ``take(members)``.
+    Each optimizer sees only its members, in their order, so a hyperparameter of ``optimizers[j]`` that is one per
+    member has one value for each member of group j. State: ``{"group": int64 (P,), "states": [...]}``.
+
+    Args:
+        optimizers: one per group.
+        groups: the group of each member; every group has at least one.
+
+    Raises:
+        PgkitError: a group has no member, or ``init`` gets another number of members.
     """
-    if set(kinds) != set(range(len(optimizers))):
-        raise PgkitError(f"by_member: kinds must use each of 0 ... {len(optimizers) - 1}, got {sorted(set(kinds))}")
-
     count = len(optimizers)
+    if set(groups) != set(range(count)):
+        raise PgkitError(f"by_member: groups must use each of 0 ... {count - 1}, got {sorted(set(groups))}")
 
     def init(params: Params) -> State:
-        kind = torch.tensor(list(kinds))
+        group = torch.tensor(list(groups))
         members = {leaf.shape[0] for leaf in params.values()}
-        if members != {len(kinds)}:
-            raise PgkitError(f"by_member: {len(kinds)} kinds for {sorted(members)} members")
-        parts = zip(optimizers, _of_each_kind(kind, count), strict=True)
-        return {"kind": kind, "states": [part.init(take_tree(params, members)) for part, members in parts]}
+        if members != {len(groups)}:
+            raise PgkitError(f"by_member: groups of {len(groups)} members, parameters of {sorted(members)}")
+        pairs = zip(optimizers, _rows_by_group(group, count), strict=True)
+        return {"group": group, "states": [part.init(take_tree(params, rows)) for part, rows in pairs]}
 
-    def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
-        updates, _, after = _each_kind(optimizers, _update, grads, state, params, signals)
-        return updates, after
-
-    def move_all(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, Tensor, State]:
-        moved, blocks, after = _each_kind(optimizers, move, grads, state, params, signals)
-        largest = blocks[0].new_empty(len(moved), len(state["kind"]))
-        for members, block in zip(filter(len, _of_each_kind(state["kind"], count)), blocks, strict=True):
-            largest[:, members] = block
-        return moved, largest, after
+    def step(grads: Params, state: State, params: Params, extra_args: ExtraArgs, add: bool) -> StepResult:
+        leaves = checked_grads(grads, params)
+        rows_by_group = _rows_by_group(state["group"], count)
+        states = []
+        maxima = []
+        for part, part_state, rows in zip(optimizers, state["states"], rows_by_group, strict=True):
+            if not len(rows):
+                states.append(part_state)
+                continue
+            sub_args = {name: _take_arg(value, rows) for name, value in extra_args.items()}
+            result = part.step(take_tree(leaves, rows), part_state, take_tree(params, rows), sub_args, add)
+            for name, leaf in result.leaves.items():
+                leaves[name].index_copy_(0, rows.to(leaf.device), leaf)
+            states.append(result.state)
+            if result.largest is not None:
+                maxima.append((rows, result.largest))
+        largest = _join_largest(maxima, len(leaves), len(state["group"])) if add else None
+        return StepResult(leaves, largest, {"group": state["group"], "states": states})
 
     def take(state: State, members: Tensor) -> State:
-        kind, members = state["kind"], members.cpu()
-        place = torch.empty_like(kind)
-        for own_members in _of_each_kind(kind, count):
-            place[own_members] = torch.arange(len(own_members))
-        kept = [place[members[kind[members] == index]] for index in range(count)]
-        states = [part.take(own, rows) for part, own, rows in zip(optimizers, state["states"], kept, strict=True)]
-        return {"kind": kind[members], "states": states}
+        group = state["group"]
+        members = members.cpu()
+        row_in_group = torch.empty_like(group)
+        for rows in _rows_by_group(group, count):
+            row_in_group[rows] = torch.arange(len(rows))
+        staying = [row_in_group[members[group[members] == index]] for index in range(count)]
+        triples = zip(optimizers, state["states"], staying, strict=True)
+        return {"group": group[members], "states": [part.take(each, rows) for part, each, rows in triples]}
+
+    def dump(state: State) -> Any:
+        return state | {"states": [part.dump(each) for part, each in zip(optimizers, state["states"], strict=True)]}
 
     def load(data: Any, params: Params) -> State:
-        parts = zip(optimizers, data["states"], _of_each_kind(data["kind"], count), strict=True)
-        return data | {"states": [part.load(own, take_tree(params, members)) for part, own, members in parts]}
+        triples = zip(optimizers, data["states"], _rows_by_group(data["group"], count), strict=True)
+        return data | {"states": [part.load(each, take_tree(params, rows)) for part, each, rows in triples]}
 
-    return Optimizer(
-        init=init,
-        update=update,
-        take=take,
-        dump=lambda state: (
-            state | {"states": [part.dump(own) for part, own in zip(optimizers, state["states"], strict=True)]}
-        ),
-        load=load,
-        parts=tuple(optimizers),
-        needs=frozenset().union(*(part.needs for part in optimizers)),
-        move=move_all,
-    )
+    requires = frozenset().union(*(part.requires for part in optimizers))
+    return Optimizer(init, step, take, dump, load, parts=tuple(optimizers), requires=requires)
 
 
-def _update(optimizer: Optimizer, *arguments: Any, **signals: Any) -> tuple[Params, None, State]:
-    """The update alone, in the form of :func:`pgkit.optim.update.move`."""
-    updates, after = optimizer.update(*arguments, **signals)
-    return updates, None, after
+def single_member_state(data: Any) -> Any:
+    """Reduce the dumped state of a population of one to what an optimizer made for that member alone loads."""
+    return data["states"][int(data["group"])] if isinstance(data, dict) and "group" in data else data
 
 
-def _of_each_kind(kind: Tensor, count: int) -> list[Tensor]:
-    """The members of each of so many kinds."""
-    return [torch.nonzero(kind == index)[:, 0] for index in range(count)]
+def _rows_by_group(group: Tensor, count: int) -> list[Tensor]:
+    """List the members of each of ``count`` groups, int64 ``(M,)`` each."""
+    return [torch.nonzero(group == index)[:, 0] for index in range(count)]
 
 
-@torch.no_grad()
-def _each_kind(
-    optimizers: Sequence[Optimizer],
-    one: One,
-    grads: Params,
-    state: State,
-    params: Params,
-    signals: Signals,
-) -> tuple[Params, list[Any], State]:
-    """What ``one`` makes of the members of each kind that has any: first results in one, second ones, and the state."""
-    results, states, others = own(grads, params), [], []
-    kinds = _of_each_kind(state["kind"], len(optimizers))
-    for part, own_state, members in zip(optimizers, state["states"], kinds, strict=True):
-        if len(members):
-            sub_grads, sub_params = take_tree(results, members), take_tree(params, members)
-            sub_signals = {name: _of_members(value, members) for name, value in signals.items()}
-            sub, other, own_state = one(part, sub_grads, own_state, sub_params, **sub_signals)
-            for name, leaf in sub.items():
-                results[name].index_copy_(0, members.to(leaf.device), leaf)
-            others.append(other)
-        states.append(own_state)
-    return results, others, {"kind": state["kind"], "states": states}
+def _take_arg(value: Any, members: Tensor) -> Any:
+    """Take the rows of a tensor ``(P,)``; anything else has a method ``take(members)``."""
+    return value.index_select(0, members.to(value.device)) if isinstance(value, Tensor) else value.take(members)
 
 
-def of_one_member(data: Any) -> Any:
-    """The dumped state of a single member as an optimizer made for it alone loads it: without others' kinds."""
-    return data["states"][int(data["kind"])] if isinstance(data, dict) and "kind" in data else data
-
-
-def _of_members(signal: Any, members: Tensor) -> Any:
-    """A tensor ``(P,)`` gives its rows, anything else what its own ``take`` says."""
-    return signal.index_select(0, members.to(signal.device)) if isinstance(signal, Tensor) else signal.take(members)
+def _join_largest(maxima: Sequence[tuple[Tensor, Tensor]], leaves: int, members: int) -> Tensor:
+    """Join the largest magnitudes ``(L, M)`` of each group's members to ``(L, P)``."""
+    like = maxima[0][1] if maxima else torch.empty(0)
+    joined = like.new_empty(leaves, members)
+    for rows, largest in maxima:
+        joined[:, rows] = largest
+    return joined
 
 
 Groups = Mapping[str, tuple[Callable[[str], bool], Optimizer]]
-"""By label: which parameter names belong to it, and their optimizer."""
+"""By label: a predicate that says which parameter names belong to the group, and the group's optimizer."""
 
 
 def by_name(groups: Groups) -> Optimizer:
-    """Each parameter is updated by the first group that accepts its name; states by label under ``"groups"``."""
+    """Make an optimizer that updates each parameter with the first group that accepts its name.
+
+    >>> import torch
+    >>> from pgkit.optim import by_name, make, matches
+    >>> slow_biases = by_name({
+    ...     "bias": (matches("*.bias"), make("sgd", lr=0.1)),
+    ...     "rest": (matches("*"), make("sgd", lr=1.0)),
+    ... })
+    >>> params = {"actor.weight": torch.zeros(1, 1), "actor.bias": torch.zeros(1, 1)}
+    >>> grads = {"actor.weight": torch.ones(1, 1), "actor.bias": torch.ones(1, 1)}
+    >>> updates, _ = slow_biases.update(grads, slow_biases.init(params), params)
+    >>> {name: leaf.item() for name, leaf in updates.items()}
+    {'actor.weight': -1.0, 'actor.bias': -0.10000000149011612}
+
+    State: ``{"inner_states": {label: state}}``; groups without parameters have none.
+
+    Raises:
+        PgkitError: no group accepts a parameter (when it is first used).
+    """
 
     def split(params: Params) -> dict[str, Params]:
         parts: dict[str, Params] = {label: {} for label in groups}
         for name, leaf in params.items():
             label = next((label for label, (accepts, _) in groups.items() if accepts(name)), None)
             if label is None:
-                raise PgkitError(f"no group of the optimizer takes the parameter {name!r}")
+                raise PgkitError(f"no group of the optimizer accepts the parameter {name!r}")
             parts[label][name] = leaf
         return {label: part for label, part in parts.items() if part}
 
-    def init(params: Params) -> State:
-        return {"groups": {label: groups[label][1].init(part) for label, part in split(params).items()}}
+    def each_state(function: Callable[[str, Any], Any], states: Mapping[str, Any]) -> State:
+        return {"inner_states": {label: function(label, each) for label, each in states.items()}}
 
-    def each_group(
-        one: One, grads: Params, state: State, params: Params, signals: Signals
-    ) -> tuple[Params, list[Any], State]:
-        """What ``one`` makes of each group: first results in one, the second ones, and the state."""
-        results, states, others = {}, {}, []
+    def step(grads: Params, state: State, params: Params, extra_args: ExtraArgs, add: bool) -> StepResult:
+        check_grads(grads, params)
+        leaves: Params = {}
+        states = {}
+        maxima = []
         for label, part in split(params).items():
-            own_grads = {name: grads[name] for name in part}
-            sub, other, states[label] = one(groups[label][1], own_grads, state["groups"][label], part, **signals)
-            results.update(sub)
-            others.append(other)
-        return results, others, {"groups": states}
-
-    def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
-        updates, _, after = each_group(_update, grads, state, params, signals)
-        return {name: updates[name] for name in params}, after
-
-    def move_all(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, Tensor, State]:
-        moved, blocks, after = each_group(move, grads, state, params, signals)
-        names, largest = list(moved), torch.cat(blocks)
-        rows = dict(zip(names, largest, strict=True))
-        ordered = largest if names == list(params) else torch.stack([rows[name] for name in params])
-        return {name: moved[name] for name in params}, ordered, after
+            part_grads = {name: grads[name] for name in part}
+            inner_state = state["inner_states"][label]
+            result = groups[label][1].step(part_grads, inner_state, part, extra_args, add)
+            leaves.update(result.leaves)
+            states[label] = result.state
+            if result.largest is not None:
+                maxima.append(result.largest)
+        largest = _reorder(torch.cat(maxima), list(leaves), list(params)) if add else None
+        return StepResult({name: leaves[name] for name in params}, largest, {"inner_states": states})
 
     def load(data: Any, params: Params) -> State:
         parts = split(params)
-        return {"groups": {label: groups[label][1].load(own, parts[label]) for label, own in data["groups"].items()}}
+        return each_state(lambda label, each: groups[label][1].load(each, parts[label]), data["inner_states"])
 
     return Optimizer(
-        init=init,
-        update=update,
-        take=lambda state, members: {
-            "groups": {label: groups[label][1].take(own, members) for label, own in state["groups"].items()}
-        },
-        dump=lambda state: {"groups": {label: groups[label][1].dump(own) for label, own in state["groups"].items()}},
+        init=lambda params: each_state(lambda label, part: groups[label][1].init(part), split(params)),
+        step=step,
+        take=lambda state, members: each_state(
+            lambda label, each: groups[label][1].take(each, members), state["inner_states"]
+        ),
+        dump=lambda state: each_state(lambda label, each: groups[label][1].dump(each), state["inner_states"]),
         load=load,
         parts=tuple(optimizer for _, optimizer in groups.values()),
-        needs=frozenset().union(*(optimizer.needs for _, optimizer in groups.values())),
-        move=move_all,
+        requires=frozenset().union(*(optimizer.requires for _, optimizer in groups.values())),
     )
 
 
+def _reorder(rows: Tensor, names: Sequence[str], order: Sequence[str]) -> Tensor:
+    """Bring rows ``(L, P)`` of these names into another order."""
+    if list(names) == list(order):
+        return rows
+    by_name = dict(zip(names, rows, strict=True))
+    return torch.stack([by_name[name] for name in order])
+
+
 def matches(pattern: str) -> Callable[[str], bool]:
-    """Whether a parameter name matches a shell pattern such as ``"critic.*"`` or ``"*.bias"``."""
+    """Return a predicate: does a parameter name match a shell pattern such as ``"critic.*"`` or ``"*.bias"``?"""
     return lambda name: fnmatchcase(name, pattern)

@@ -1,4 +1,4 @@
-"""Recipes by name: what there is, how to make one, how to add one's own."""
+"""Optimizers by name: list them, make one, register one of your own."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgkit.errors import PgkitError
-from pgkit.optim import natural_gradient
-from pgkit.optim import optimizers as named
-from pgkit.optim import transforms as t
+from pgkit.optim import natural_gradient, optimizers, transforms
 from pgkit.optim.base import Optimizer, Schedule
 from pgkit.optim.chain import chain
 from pgkit.optim.schedules import schedule_of
-from pgkit.optim.torch_adapter import foreign_recipe
+from pgkit.optim.torch_adapter import torch_spec
 from pgkit.optim.validation import check_keys, flag, numbers_of, suggest
 
 
@@ -21,7 +19,7 @@ class OptimizerSpec:
     """An entry of the registry.
 
     Attributes:
-        name: what a config says.
+        name: as in a config.
         build: ``build(**hyperparameters) -> Optimizer``.
         formula: its docstring up to the source.
         source: where the formula comes from.
@@ -41,38 +39,56 @@ _REGISTRY: dict[str, OptimizerSpec] = {}
 def register(name: str, build: Callable[..., Optimizer]) -> None:
     """Make ``build(lr=..., ...) -> Optimizer`` known as ``name``.
 
-    Its keyword arguments, each with a default, are its hyperparameters; its docstring is its formula, up to a line that
-    begins with ``Source:``.
+    >>> from pgkit.optim import chain, list_optimizers, register
+    >>> from pgkit.optim.transforms import clip_by_value, scale_by_rate
+    >>> def clipped_sgd(lr=1e-3, limit=1.0):
+    ...     "p = p - lr clip(g, -limit, limit). Source: folklore."
+    ...     return chain(clip_by_value(limit), scale_by_rate(lr))
+    >>> register("clipped_sgd", clipped_sgd)  # doctest: +SKIP
+
+    Args:
+        name: as in a config; without a colon.
+        build: its arguments, each with a default, are the hyperparameters; its docstring is the formula, up to a line
+            that begins with ``Source:``.
 
     Raises:
-        PgkitError: the name is taken, or an argument has no default.
+        PgkitError: the name is taken or has a colon, or an argument has no default.
     """
     if name in _REGISTRY:
-        raise PgkitError(f"there is a recipe {name!r} already")
+        raise PgkitError(f"there is an optimizer {name!r} already")
     if ":" in name:
-        raise PgkitError(f"recipe {name!r}: a name with ':' is a class of another package")
+        raise PgkitError(f"optimizer {name!r}: a name with ':' means a class of another package")
     parameters = inspect.signature(build).parameters.values()
-    without = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
-    if without:
-        raise PgkitError(f"recipe {name!r}: every argument needs a default, {without[0]!r} has none")
+    without_default = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
+    if without_default:
+        raise PgkitError(f"optimizer {name!r}: every argument needs a default, {without_default[0]!r} has none")
     formula, _, source = inspect.cleandoc(build.__doc__ or "").partition("Source:")
     defaults = {parameter.name: parameter.default for parameter in parameters}
     _REGISTRY[name] = OptimizerSpec(name, build, formula.strip(), " ".join(source.split()), defaults)
 
 
-def recipes() -> dict[str, OptimizerSpec]:
-    """All recipes by name."""
-    return dict(_REGISTRY)
+def list_optimizers() -> list[str]:
+    """List the names of all registered optimizers.
+
+    >>> from pgkit.optim import list_optimizers
+    >>> list_optimizers()[:3]
+    ['sgd', 'momentum', 'nesterov']
+    """
+    return list(_REGISTRY)
 
 
-def find(name: str) -> OptimizerSpec:
-    """The recipe called ``name``; ``"package.module:Class"`` finds any ``torch.optim.Optimizer``.
+def spec(name: str) -> OptimizerSpec:
+    """Look up the optimizer ``name``; ``"package.module:Class"`` means any ``torch.optim.Optimizer``.
+
+    >>> from pgkit.optim import spec
+    >>> spec("sgd").formula
+    'p = p - lr g.'
 
     Raises:
-        PgkitError: there is none; lists them.
+        PgkitError: there is none; the message lists those that there are.
     """
     if isinstance(name, str) and ":" in name:
-        return OptimizerSpec(name, *foreign_recipe(name))
+        return OptimizerSpec(name, *torch_spec(name))
     if name not in _REGISTRY:
         others = f"one of {', '.join(_REGISTRY)}; or a class, such as 'torch.optim:Adam'"
         raise PgkitError(f"unknown optimizer {name!r}{suggest(name, _REGISTRY)}; {others}")
@@ -80,25 +96,29 @@ def find(name: str) -> OptimizerSpec:
 
 
 def make(name: str, *, schedule: Mapping[str, Any] | None = None, **hyperparameters: Any) -> Optimizer:
-    """The optimizer ``name``.
+    """Make the optimizer ``name``.
+
+    >>> from pgkit.optim import make
+    >>> make("adam", lr=[1e-3, 1e-2], max_grad_norm=0.5, schedule={"lr": "linear"}).requires
+    frozenset({'progress'})
 
     Args:
-        name: a recipe, or ``"package.module:Class"``.
+        name: a registered name, or ``"package.module:Class"``.
         schedule: schedules by hyperparameter: ``{"lr": "linear"}`` or ``{"lr": {"kind": "linear", "end": 1e-5}}``.
-        hyperparameters: of the recipe, and of :func:`around`; each a number, one per member (a sequence or a tensor
-            ``(P,)``), or a :class:`~pgkit.optim.base.Schedule`.
+        hyperparameters: of the optimizer, and of :func:`around`; each one number, one per member (a sequence or a
+            tensor ``(P,)``), or a :class:`~pgkit.optim.base.Schedule`.
 
     Raises:
         PgkitError: unknown name or key, or a value out of range.
     """
-    recipe = find(name)
-    check_keys(f"optimizer {name!r}", hyperparameters, [*recipe.defaults, *AROUND])
-    values = {**recipe.defaults, **AROUND, **hyperparameters}
+    entry = spec(name)
+    check_keys(f"optimizer {name!r}", hyperparameters, [*entry.defaults, *AROUND])
+    values = {**entry.defaults, **AROUND, **hyperparameters}
     for key, settings in (schedule or {}).items():
-        values[key] = schedule_of(key, _start(name, key, values), settings)
-    inside = {key: value for key, value in values.items() if key in recipe.defaults}
-    outside = {key: value for key, value in values.items() if key not in recipe.defaults}
-    return around(recipe.build(**inside), **outside)
+        values[key] = schedule_of(key, _schedule_start(name, key, values), settings)
+    inside = {key: value for key, value in values.items() if key in entry.defaults}
+    outside = {key: value for key, value in values.items() if key not in entry.defaults}
+    return around(entry.build(**inside), **outside)
 
 
 def around(
@@ -112,51 +132,54 @@ def around(
     lookahead_steps: Any = None,
     lookahead_alpha: Any = 0.5,
 ) -> Optimizer:
-    """``optimizer`` with what every recipe can have before and behind it; None for without.
+    """Put around ``optimizer`` what every optimizer can have before and behind it; None leaves a part out.
 
     Args:
         optimizer: any; resets are for chains only.
         max_grad_norm: clip the joint norm of a member's gradients.
-        max_layer_norm: clip the norm of each layer's weights and biases for itself.
+        max_layer_norm: clip the norm of each leaf of a member by itself.
         max_grad_value: clip every element.
-        centralize: take the mean over inputs from the gradients of weights.
-        reset_moments: forget everything after so many updates, or ``"rollout"``: at the first update of each.
+        centralize: subtract from the gradients of weights their mean over inputs.
+        reset_moments: forget all state after so many updates, or ``"rollout"``: at the first update of each rollout.
         reset_step: forget the number of steps in bias corrections, likewise.
-        lookahead_steps: meet with slow weights after so many updates.
-        lookahead_alpha: how far the slow weights go to the meeting.
+        lookahead_steps: pull the parameters to slow weights after so many updates.
+        lookahead_alpha: how far the slow weights move then, from 0 to 1.
+
+    Raises:
+        PgkitError: a value out of range, or ``lookahead_alpha`` without ``lookahead_steps``.
     """
     if reset_moments is not None:
-        optimizer = t.restart(optimizer, "moments", reset_moments)
+        optimizer = transforms.restart(optimizer, "moments", reset_moments)
     if reset_step is not None:
-        optimizer = t.restart(optimizer, "step", reset_step)
+        optimizer = transforms.restart(optimizer, "step", reset_step)
     front = [
         make_transform(value)
         for make_transform, value in (
-            (t.clip_by_value, max_grad_value),
-            (t.clip_by_layer_norm, max_layer_norm),
-            (t.clip_by_global_norm, max_grad_norm),
+            (transforms.clip_by_value, max_grad_value),
+            (transforms.clip_by_layer_norm, max_layer_norm),
+            (transforms.clip_by_global_norm, max_grad_norm),
         )
         if value is not None
     ]
-    front += [t.centralize()] if flag("centralize", centralize) else []
+    front += [transforms.centralize()] if flag("centralize", centralize) else []
     if lookahead_steps is None and not _is_default("lookahead_alpha", lookahead_alpha):
         raise PgkitError("lookahead_alpha is for lookahead, which lookahead_steps turns on")
-    behind = [] if lookahead_steps is None else [t.lookahead(lookahead_steps, lookahead_alpha)]
+    behind = [] if lookahead_steps is None else [transforms.lookahead(lookahead_steps, lookahead_alpha)]
     return chain(*front, optimizer, *behind) if front or behind else optimizer
 
 
 AROUND: Mapping[str, Any] = {
     key: parameter.default for key, parameter in inspect.signature(around).parameters.items() if key != "optimizer"
 }
-"""The keys of :func:`around` with their defaults."""
+"""The keyword arguments of :func:`around` with their defaults."""
 
 
 def _is_default(key: str, value: Any) -> bool:
     return not isinstance(value, Schedule) and set(numbers_of(key, value)) == {AROUND[key]}
 
 
-def _start(name: str, key: str, values: Mapping[str, Any]) -> Any:
-    """Where the schedule of ``key`` begins."""
+def _schedule_start(name: str, key: str, values: Mapping[str, Any]) -> Any:
+    """Return the value at which the schedule of ``key`` begins."""
     check_keys(f"schedule of optimizer {name!r}", [key], values)
     if isinstance(values[key], Schedule):
         raise PgkitError(f"optimizer {name!r}: {key} has two schedules")
@@ -165,21 +188,21 @@ def _start(name: str, key: str, values: Mapping[str, Any]) -> Any:
     return values[key]
 
 
-for _recipe in (
-    named.sgd,
-    named.momentum,
-    named.nesterov,
-    named.rmsprop,
-    named.rmsprop_tf,
-    named.adagrad,
-    named.adadelta,
-    named.adam,
-    named.amsgrad,
-    named.adamw,
-    named.nadam,
-    named.radam,
-    named.adamax,
-    named.lion,
+for _build in (
+    optimizers.sgd,
+    optimizers.momentum,
+    optimizers.nesterov,
+    optimizers.rmsprop,
+    optimizers.rmsprop_tf,
+    optimizers.adagrad,
+    optimizers.adadelta,
+    optimizers.adam,
+    optimizers.amsgrad,
+    optimizers.adamw,
+    optimizers.nadam,
+    optimizers.radam,
+    optimizers.adamax,
+    optimizers.lion,
     natural_gradient.npg,
 ):
-    register(_recipe.__name__, _recipe)
+    register(_build.__name__, _build)

@@ -1,8 +1,8 @@
-"""Anyone's optimizer: adapts ``torch.optim.Optimizer`` classes, element-wise or not, one instance for each member.
+"""Adapt any ``torch.optim.Optimizer`` class, element-wise or not, with one instance for each member.
 
-An instance sees its member's parameters as ``torch.nn`` would hold them, since some optimizers care: weights
-``(out, in)``, biases ``(out,)``. They are views of stacked working copies, so that the parameters themselves are never
-written into.
+An instance sees its member's parameters as ``torch.nn`` would hold them, since some optimizers treat matrices and
+vectors differently: weights ``(out, in)``, biases ``(out,)``. They are views of stacked working copies, so that the
+parameters themselves are never written into.
 """
 
 import copy
@@ -17,8 +17,14 @@ import torch
 from torch import Tensor
 
 from pgkit.errors import PgkitError
-from pgkit.optim.base import Hyperparameter, Optimizer, Schedule, State, own
-from pgkit.optim.chain import first_hyper, needs_of, next_hyper, population
+from pgkit.optim.base import ExtraArgs, Hyperparameter, Optimizer, Schedule, State, StepResult, checked_grads
+from pgkit.optim.hyperparameters import (
+    init_hyperparameters,
+    members_and_device,
+    next_hyperparameters,
+    required_by,
+)
+from pgkit.optim.update import finish
 from pgkit.optim.validation import PerMember, check_keys, numbers_of, suggest
 from pgkit.tree import take_tree
 from pgkit.types import Params
@@ -27,148 +33,170 @@ OptimizerClass = Callable[..., torch.optim.Optimizer]
 
 
 def from_torch(name: str | type[torch.optim.Optimizer], **options: Any) -> Optimizer:
-    """Adapt a ``torch.optim.Optimizer``.
+    """Adapt a ``torch.optim.Optimizer`` class.
+
+    >>> import torch
+    >>> from pgkit.optim import from_torch
+    >>> optimizer = from_torch("torch.optim:SGD", lr=torch.tensor([0.5, 0.25]))
+    >>> params = {"w": torch.zeros(2, 3)}
+    >>> optimizer.update({"w": torch.ones(2, 3)}, optimizer.init(params), params)[0]["w"][:, 0]
+    tensor([-0.5000, -0.2500])
 
     Args:
         name: ``"package.module:Class"``, or the class.
-        options: its keyword arguments; a tensor ``(P,)`` gives each member its own number, and a number may be a
-            schedule.
+        options: its keyword arguments; a tensor ``(P,)`` has one number per member, and a number may be a schedule.
 
     Raises:
         PgkitError: no such class, an unknown or missing option, or an optimizer that needs a closure.
     """
-    found = find_class(name) if isinstance(name, str) else _checked(name.__name__, name)
-    defaults = _defaults(found)
-    check_keys(f"optimizer {_label(name)!r}", options, defaults)
-    return _adapted(_label(name), found, {**defaults, **options})
+    optimizer_class = find_class(name) if isinstance(name, str) else _checked(name.__name__, name)
+    defaults = _defaults(optimizer_class)
+    label = name if isinstance(name, str) else name.__name__
+    check_keys(f"optimizer {label!r}", options, defaults)
+    return _adapted(label, optimizer_class, {**defaults, **options})
 
 
-def foreign_recipe(name: str) -> tuple[Callable[..., Optimizer], str, str, dict[str, Any]]:
-    """What the registry wants to know of ``"package.module:Class"``: build, formula, source and defaults."""
-    found = find_class(name)
-    summary = (inspect.getdoc(found) or "").strip().partition("\n\n")[0]
-    defaults = _defaults(found)
-    needed = {key for key, value in defaults.items() if value is inspect.Parameter.empty}
-    plain = {key: None if key in needed else value for key, value in defaults.items() if _is_plain(value)}
+def torch_spec(name: str) -> tuple[Callable[..., Optimizer], str, str, dict[str, Any]]:
+    """Describe ``"package.module:Class"`` for the registry: build, formula, source and defaults."""
+    optimizer_class = find_class(name)
+    summary = (inspect.getdoc(optimizer_class) or "").strip().partition("\n\n")[0]
+    defaults = _defaults(optimizer_class)
+    mandatory = {key for key, value in defaults.items() if value is inspect.Parameter.empty}
+    plain = {key: None if key in mandatory else value for key, value in defaults.items() if _is_plain(value)}
 
     def build(**options: Any) -> Optimizer:
-        return from_torch(
-            name, **{key: value for key, value in options.items() if key not in needed or value is not None}
-        )
+        stated = {key: value for key, value in options.items() if key not in mandatory or value is not None}
+        return from_torch(name, **stated)
 
     return build, " ".join(summary.split()), name.replace(":", "."), plain
 
 
 def find_class(name: str) -> type[torch.optim.Optimizer]:
-    """The class ``"package.module:Class"``; modules in the working directory count."""
+    """Import the class ``"package.module:Class"``, also from modules in the working directory.
+
+    Raises:
+        PgkitError: there is no such class, it is no optimizer, or it needs a closure.
+    """
     module_name, _, class_name = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
         raise PgkitError(f"optimizer {name!r}: expected 'package.module:Class'")
-    here = os.getcwd()
-    sys.path.append(here)
+    working_directory = os.getcwd()
+    sys.path.append(working_directory)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the module does
+    except Exception as error:  # importing runs the module's code, which may raise anything
         raise PgkitError(f"optimizer {name!r}: cannot import {module_name!r} ({error})") from None
     finally:
-        sys.path.remove(here)
+        sys.path.remove(working_directory)
     if not hasattr(module, class_name):
         hint = suggest(class_name, [key for key in vars(module) if key[:1].isupper()])
         raise PgkitError(f"optimizer {name!r}: {module_name} has no {class_name!r}{hint}")
     return _checked(name, getattr(module, class_name))
 
 
-def _checked(name: str, found: Any) -> type[torch.optim.Optimizer]:
-    if not (inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)):
+def _checked(name: str, value: Any) -> type[torch.optim.Optimizer]:
+    """Return ``value`` if it is an optimizer class that can step without a closure."""
+    if not (inspect.isclass(value) and issubclass(value, torch.optim.Optimizer)):
         raise PgkitError(f"optimizer {name!r} is no subclass of torch.optim.Optimizer")
-    closure = inspect.signature(found.step).parameters.get("closure")
+    closure = inspect.signature(value.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
-        raise PgkitError(f"optimizer {name!r} needs a closure that evaluates the loss again; pgkit cannot offer one")
-    return found
+        raise PgkitError(f"optimizer {name!r} needs a closure that evaluates the loss again, which pgkit cannot offer")
+    return value
 
 
-def _adapted(name: str, found: OptimizerClass, options: Mapping[str, Any]) -> Optimizer:
-    """State: ``"hyper"`` and ``"schedules"`` as in a chain, ``"options"`` and ``"instances"`` by member, ``"work"``."""
+def _adapted(name: str, optimizer_class: OptimizerClass, options: Mapping[str, Any]) -> Optimizer:
+    """Make the optimizer.
+
+    State: ``"hyperparameters"`` and ``"schedules"`` as in a chain, ``"options"`` and ``"instances"``, one per member,
+    and ``"work"``, the copies of the parameters that the instances write into.
+    """
     missing = [key for key, value in options.items() if value is inspect.Parameter.empty]
     if missing:
         raise PgkitError(f"optimizer {name!r} needs the key {missing[0]!r}")
-    hyper: dict[str, Hyperparameter] = {key: value for key, value in options.items() if _is_hyper(value)}
-    schedules = [key for key, value in hyper.items() if isinstance(value, Schedule)]
+    hyperparameters: dict[str, Hyperparameter] = {
+        key: value for key, value in options.items() if _is_hyperparameter(value)
+    }
+    scheduled = [key for key, value in hyperparameters.items() if isinstance(value, Schedule)]
 
     def init(params: Params) -> State:
-        members, device = population(params)
-        state = first_hyper(hyper, members, device)
-        own_options = [
-            {key: _of_member(key, value, k, members) for key, value in options.items()} for k in range(members)
+        members, device = members_and_device(params)
+        options_by_member = [
+            {key: _option_of(key, value, k, members) for key, value in options.items()} for k in range(members)
         ]
-        _try(name, found, own_options[0], take_tree(params, torch.zeros(1, dtype=torch.int64)), schedules)
-        return _furnish({**state, "vectors": {}, "slots": {}, "options": own_options}, _as_torch(params))
+        single = take_tree(params, torch.zeros(1, dtype=torch.int64))
+        _try(name, optimizer_class, options_by_member[0], single, scheduled)
+        state = init_hyperparameters(hyperparameters, members, device)
+        state |= {"member_state": {}, "metrics": {}, "leaf_state": {}, "options": options_by_member}
+        return with_instances(state, _as_torch(params))
 
-    def _furnish(state: State, work: Params) -> State:
-        instances = [_instance(name, found, kw, work, k) for k, kw in enumerate(state["options"])]
+    def with_instances(state: State, work: Params) -> State:
+        instances = [
+            _instance(name, optimizer_class, member_options, work, k)
+            for k, member_options in enumerate(state["options"])
+        ]
         return {**state, "work": work, "instances": instances}
 
-    @torch.no_grad()
-    def update(grads: Params, state: State, params: Params, **signals: Any) -> tuple[Params, State]:
-        updates, work = own(grads, params), state["work"]
-        slopes = _as_torch(updates)
+    def step(grads: Params, state: State, params: Params, extra_args: ExtraArgs, add: bool) -> StepResult:
+        updates = checked_grads(grads, params)
+        torch_grads = _as_torch(updates)
+        work = state["work"]
         for leaf, start in zip(work.values(), _as_torch(params).values(), strict=True):
             leaf.copy_(start)
-        now = next_hyper(hyper, state, signals)
-        moved = {key: now[key].tolist() for key in schedules}
+        hyper = next_hyperparameters(hyperparameters, state, extra_args)
+        scheduled_values = {key: hyper[key].tolist() for key in scheduled}
         for k, instance in enumerate(state["instances"]):
             for group in instance.param_groups:
-                group.update({key: values[k] for key, values in moved.items()})
-                for leaf, slope in zip(group["params"], slopes.values(), strict=True):
-                    leaf.grad = slope[k]
+                group.update({key: values[k] for key, values in scheduled_values.items()})
+                for leaf, grad in zip(group["params"], torch_grads.values(), strict=True):
+                    leaf.grad = grad[k]
             with torch.enable_grad():
                 instance.step()
         for key, leaf in _from_torch(work, params).items():
             torch.sub(leaf, params[key], out=updates[key])
-        return updates, {**state, "hyper": now}
+        return finish(updates, {**state, "hyperparameters": hyper}, params, add)
 
     def dump(state: State) -> Any:
-        kept = {key: value for key, value in state.items() if key not in ("instances", "work")}
-        return {**kept, "instances": [copy.deepcopy(instance.state_dict()) for instance in state["instances"]]}
+        plain = {key: value for key, value in state.items() if key not in ("instances", "work")}
+        return {**plain, "instances": [copy.deepcopy(instance.state_dict()) for instance in state["instances"]]}
 
     def load(data: Any, params: Params) -> State:
-        return _filled(_furnish(data, _as_torch(params)), data["instances"])
+        return _load_instances(with_instances(data, _as_torch(params)), data["instances"])
 
     def take(state: State, members: Tensor) -> State:
         rows = members.tolist()
-        data = dump({**state, "instances": [state["instances"][k] for k in rows]})
-        data = {key: take_tree(data[key], members) for key in ("hyper", "schedules", "vectors", "slots")} | {
-            "options": [state["options"][k] for k in rows],
-            "instances": data["instances"],
-        }
-        return _filled(_furnish(data, take_tree(state["work"], members)), data["instances"])
+        stacked = {key: value for key, value in state.items() if key not in ("instances", "work", "options")}
+        taken = {**take_tree(stacked, members), "options": [state["options"][k] for k in rows]}
+        saved = [state["instances"][k].state_dict() for k in rows]
+        return _load_instances(with_instances(taken, take_tree(state["work"], members)), saved)
 
-    return Optimizer(init, update, take, dump, load, needs=needs_of(hyper))
+    return Optimizer(init, step, take, dump, load, requires=required_by(hyperparameters))
 
 
-def _filled(state: State, saved: Sequence[Mapping[str, Any]]) -> State:
-    for instance, own_state in zip(state["instances"], saved, strict=True):
-        instance.load_state_dict(copy.deepcopy(dict(own_state)))
+def _load_instances(state: State, saved: Sequence[Mapping[str, Any]]) -> State:
+    """Load copies of state dicts into the instances of a state."""
+    for instance, state_dict in zip(state["instances"], saved, strict=True):
+        instance.load_state_dict(copy.deepcopy(dict(state_dict)))
     return state
 
 
-def _instance(name: str, found: OptimizerClass, options: Mapping[str, Any], work: Params, k: int) -> Any:
+def _instance(name: str, optimizer_class: OptimizerClass, options: Mapping[str, Any], work: Params, k: int) -> Any:
+    """Make the instance of member k over views of the working copies."""
     try:
-        return found([torch.nn.Parameter(leaf[k]) for leaf in work.values()], **options)
+        return optimizer_class([torch.nn.Parameter(leaf[k]) for leaf in work.values()], **options)
     except Exception as error:
         raise PgkitError(f"optimizer {name!r}: {error}") from error
 
 
 def _try(
-    name: str, found: OptimizerClass, options: Mapping[str, Any], params: Params, schedules: Sequence[str]
+    name: str, optimizer_class: OptimizerClass, options: Mapping[str, Any], params: Params, scheduled: Sequence[str]
 ) -> None:
-    """One step of a throw-away instance, so that what cannot work is told before training."""
+    """Make one step of a throw-away instance, so that what cannot work fails before training."""
     work = _as_torch(params)
-    instance = _instance(name, found, options, work, 0)
-    missing = [key for key in schedules if key not in instance.param_groups[0]]
+    instance = _instance(name, optimizer_class, options, work, 0)
+    missing = [key for key in scheduled if key not in instance.param_groups[0]]
     if missing:
         raise PgkitError(
-            f"optimizer {name!r}: {missing[0]} is no option of its parameter groups, it can have no schedule"
+            f"optimizer {name!r}: {missing[0]} cannot have a schedule, because it is no option of its parameter groups"
         )
     for leaf in instance.param_groups[0]["params"]:
         leaf.grad = torch.ones_like(leaf)
@@ -176,11 +204,11 @@ def _try(
         try:
             instance.step()
         except Exception as error:
-            raise PgkitError(f"optimizer {name!r} cannot make a step here: {error or type(error).__name__}") from error
+            raise PgkitError(f"optimizer {name!r} cannot make a step: {error or type(error).__name__}") from error
 
 
 def _as_torch(params: Params) -> Params:
-    """Copies, weights ``(P, out, in)`` and biases ``(P, out)``."""
+    """Copy leaves as ``torch.nn`` would shape them: weights ``(P, out, in)``, biases ``(P, out)``."""
     copies = {}
     for name, leaf in params.items():
         if leaf.dim() == 3:
@@ -190,33 +218,34 @@ def _as_torch(params: Params) -> Params:
 
 
 def _from_torch(work: Params, params: Params) -> Params:
-    """Views of the copies in the shape of the parameters."""
+    """View such copies in the shape of the parameters."""
     return {
         name: leaf if params[name].dim() != 3 else leaf.unsqueeze(1) if leaf.dim() == 2 else leaf.mT
         for name, leaf in work.items()
     }
 
 
-def _defaults(found: OptimizerClass) -> dict[str, Any]:
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = list(inspect.signature(found).parameters.values())[1:]
-    return {parameter.name: parameter.default for parameter in parameters if parameter.kind in kinds}
+def _defaults(optimizer_class: OptimizerClass) -> dict[str, Any]:
+    """List the keyword arguments of a class with their defaults."""
+    parameters = list(inspect.signature(optimizer_class).parameters.values())[1:]
+    return {p.name: p.default for p in parameters if not str(p).startswith("*")}  # neither *args nor **kwargs
 
 
 def _is_plain(value: Any) -> bool:
+    """Whether a default can be written into a config."""
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     return value is None or value is inspect.Parameter.empty or isinstance(value, str | bool | int | float)
 
 
-def _is_hyper(value: Any) -> bool:
-    """Whether this is a number per member, as against a flag or a list such as betas."""
+def _is_hyperparameter(value: Any) -> bool:
+    """Whether this is one number, or one per member, as against a flag or a list such as betas."""
     numbers = value if isinstance(value, PerMember) else [value]
     return all(isinstance(n, Schedule | Tensor | int | float) and not isinstance(n, bool) for n in numbers)
 
 
-def _of_member(key: str, value: Any, k: int, members: int) -> Any:
-    """The option of member k; a list may be one value, such as betas."""
+def _option_of(key: str, value: Any, k: int, members: int) -> Any:
+    """Return the option of member k; a plain list is one value, such as betas."""
     if isinstance(value, Schedule):
         value = value.start
     if not isinstance(value, PerMember | Tensor):
@@ -225,7 +254,3 @@ def _of_member(key: str, value: Any, k: int, members: int) -> Any:
     if len(values) not in (1, members):
         raise PgkitError(f"{key} has {len(values)} values for {members} members; give one, or one per member")
     return values[k % len(values)]
-
-
-def _label(name: str | type) -> str:
-    return name if isinstance(name, str) else name.__name__

@@ -1,4 +1,4 @@
-"""Transforms that any recipe may use; each states its formula with g for what comes in and u for what goes out."""
+"""Transforms for any optimizer, each with its formula: g is the incoming gradient, u the result."""
 
 from typing import Any
 
@@ -7,7 +7,17 @@ from torch import Tensor
 
 from pgkit.errors import PgkitError
 from pgkit.kernels.pointwise import deterministic_map
-from pgkit.optim.base import Columns, Hyperparameter, Leaf, Optimizer, Signals, Transform, Vectors, per_leaf, signal
+from pgkit.optim.base import (
+    ExtraArgs,
+    Hyperparameter,
+    Leaf,
+    MemberValues,
+    Optimizer,
+    Scalars,
+    Transform,
+    extra_arg,
+    per_leaf,
+)
 from pgkit.optim.chain import chain
 from pgkit.optim.reductions import inner, row_sum
 from pgkit.optim.validation import check
@@ -15,87 +25,94 @@ from pgkit.types import Params
 
 
 def scale_by_rate(lr: Hyperparameter) -> Transform:
-    """u = -lr g: turns what points uphill into an update to be added."""
+    """u = -lr g: turn a direction that points uphill into an update to be added."""
     return Transform(
-        step=lambda grad, leaf, c: c["rate"] * grad,
-        numbers=lambda h, v, signals: {"rate": -h["lr"]},
-        hyper={"lr": check("lr", lr, above=0.0)},
+        step=lambda grad, leaf, scalars: scalars["rate"] * grad,
+        precompute=lambda hyper, member, extra_args: {"rate": -hyper["lr"]},
+        hyperparameters={"lr": check("lr", lr, above=0.0)},
     )
 
 
 def add_weight_decay(weight_decay: Hyperparameter) -> Transform:
-    """u = g + weight_decay p: L2 regularisation, before the moments see the gradient."""
+    """u = g + weight_decay p: L2 regularisation, which passes through the moments behind it."""
     return Transform(
-        step=lambda grad, leaf, c: torch.addcmul(grad, c["weight_decay"], leaf.param),
-        numbers=lambda h, v, signals: {"weight_decay": h["weight_decay"]},
-        hyper={"weight_decay": check("weight_decay", weight_decay, least=0.0)},
+        step=lambda grad, leaf, scalars: torch.addcmul(grad, scalars["weight_decay"], leaf.param),
+        precompute=lambda hyper, member, extra_args: {"weight_decay": hyper["weight_decay"]},
+        hyperparameters={"weight_decay": check("weight_decay", weight_decay, least=0.0)},
     )
 
 
 def add_decoupled_weight_decay(weight_decay: Hyperparameter) -> Transform:
-    """u = g - lr weight_decay p, behind the learning rate (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
+    """u = g - lr weight_decay p, behind the learning rate.
+
+    Source: Loshchilov and Hutter 2019 (arXiv 1711.05101).
+    """
     return Transform(
-        step=lambda grad, leaf, c: torch.addcmul(grad, c["shrink"], leaf.param),
-        numbers=lambda h, v, signals: {"shrink": -h["lr"] * h["weight_decay"]},
-        hyper={"weight_decay": check("weight_decay", weight_decay, least=0.0)},
+        step=lambda grad, leaf, scalars: torch.addcmul(grad, scalars["shrink"], leaf.param),
+        precompute=lambda hyper, member, extra_args: {"shrink": -hyper["lr"] * hyper["weight_decay"]},
+        hyperparameters={"weight_decay": check("weight_decay", weight_decay, least=0.0)},
     )
 
 
 def clip_by_global_norm(max_grad_norm: Hyperparameter) -> Transform:
     """u = g min(1, max_grad_norm / (|g| + 1e-6)) with the norm over all parameters of a member, as in PyTorch.
 
-    Reports ``grad_norm``, ``grad_norm_clipped`` and ``clip_fraction`` (1 where the norm was cut, else 0).
+    Metrics: ``grad_norm``, ``grad_norm_clipped`` and ``clip_fraction`` (1 where the norm was clipped, else 0).
+
+    Source: Pascanu, Mikolov and Bengio 2013 (arXiv 1211.5063); torch.nn.utils.clip_grad_norm_.
     """
 
-    def survey(grads: Params) -> Vectors:
+    def reduce(grads: Params) -> MemberValues:
         return {"grad_norm": deterministic_map(torch.sqrt, inner(grads, grads))}
 
-    def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
-        norm = signals["grad_norm"].double()
-        share = (h["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0)
-        v["grad_norm"], v["grad_norm_clipped"], v["clip_fraction"] = norm, norm * share, (share < 1.0).double()
+    def precompute(hyper: MemberValues, member: MemberValues, extra_args: ExtraArgs) -> MemberValues:
+        norm = extra_args["grad_norm"].double()
+        share = (hyper["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0)
+        member["grad_norm"] = norm
+        member["grad_norm_clipped"] = norm * share
+        member["clip_fraction"] = (share < 1.0).double()
         return {"share": share}
 
     return Transform(
-        step=lambda grad, leaf, c: c["share"] * grad,
-        numbers=numbers,
-        survey=survey,
-        hyper={"max_grad_norm": check("max_grad_norm", max_grad_norm, above=0.0)},
-        vectors={"grad_norm": 0.0, "grad_norm_clipped": 0.0, "clip_fraction": 0.0},
+        step=lambda grad, leaf, scalars: scalars["share"] * grad,
+        precompute=precompute,
+        reduce=reduce,
+        hyperparameters={"max_grad_norm": check("max_grad_norm", max_grad_norm, above=0.0)},
+        metrics={"grad_norm": 0.0, "grad_norm_clipped": 0.0, "clip_fraction": 0.0},
     )
 
 
 def clip_by_layer_norm(max_layer_norm: Hyperparameter) -> Transform:
-    """The same with the norm of each leaf for itself."""
+    """u = g min(1, max_layer_norm / (|g| + 1e-6)) with the norm of each leaf of a member by itself."""
 
-    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
+    def step(grad: Tensor, leaf: Leaf, scalars: Scalars) -> Tensor:
         norm = per_leaf(row_sum(grad.square()).sqrt(), grad)
-        return grad * (c["max_layer_norm"] / (norm + 1e-6)).clamp(max=1.0)
+        return grad * (scalars["max_layer_norm"] / (norm + 1e-6)).clamp(max=1.0)
 
     return Transform(
         step=step,
-        numbers=lambda h, v, signals: {"max_layer_norm": h["max_layer_norm"]},
-        hyper={"max_layer_norm": check("max_layer_norm", max_layer_norm, above=0.0)},
+        precompute=lambda hyper, member, extra_args: {"max_layer_norm": hyper["max_layer_norm"]},
+        hyperparameters={"max_layer_norm": check("max_layer_norm", max_layer_norm, above=0.0)},
         elementwise=False,
     )
 
 
 def clip_by_value(max_grad_value: Hyperparameter) -> Transform:
-    """u = g cut to [-max_grad_value, max_grad_value], element by element."""
+    """u = g clipped to [-max_grad_value, max_grad_value], element by element."""
     return Transform(
-        step=lambda grad, leaf, c: torch.clamp(grad, -c["max_grad_value"], c["max_grad_value"]),
-        numbers=lambda h, v, signals: {"max_grad_value": h["max_grad_value"]},
-        hyper={"max_grad_value": check("max_grad_value", max_grad_value, above=0.0)},
+        step=lambda grad, leaf, scalars: torch.clamp(grad, -scalars["max_grad_value"], scalars["max_grad_value"]),
+        precompute=lambda hyper, member, extra_args: {"max_grad_value": hyper["max_grad_value"]},
+        hyperparameters={"max_grad_value": check("max_grad_value", max_grad_value, above=0.0)},
     )
 
 
 def centralize() -> Transform:
-    """u = g minus its mean over the inputs of each output, for weights ``(P, in, out)``; others pass.
+    """u = g minus its mean over the inputs of each output, for weights ``(P, in, out)``; other leaves pass unchanged.
 
-    Yong et al. 2020 (arXiv 2004.01461).
+    Source: Yong et al. 2020 (arXiv 2004.01461).
     """
 
-    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
+    def step(grad: Tensor, leaf: Leaf, scalars: Scalars) -> Tensor:
         return grad - grad.sum(1, keepdim=True) / grad.shape[1] if grad.dim() == 3 and grad.shape[1] > 1 else grad
 
     return Transform(step=step, elementwise=False)
@@ -104,74 +121,90 @@ def centralize() -> Transform:
 def lookahead(steps: Hyperparameter, alpha: Hyperparameter = 0.5) -> Transform:
     """Every ``steps`` updates slow = slow + alpha (p + g - slow) and u = slow - p; else u = g. Last in a chain.
 
-    Zhang et al. 2019 (arXiv 1907.08610).
+    Source: Zhang et al. 2019 (arXiv 1907.08610).
     """
 
-    def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
-        v["_lookahead"] = v["_lookahead"] + 1
-        meet = v["_lookahead"] >= h["lookahead_steps"]
-        v["_lookahead"] = torch.where(meet, 0.0, v["_lookahead"])
-        return {"meet": meet.double(), "alpha": h["lookahead_alpha"]}
+    def precompute(hyper: MemberValues, member: MemberValues, extra_args: ExtraArgs) -> MemberValues:
+        steps_since_sync = member["steps_since_sync"] + 1
+        sync = steps_since_sync >= hyper["lookahead_steps"]
+        member["steps_since_sync"] = torch.where(sync, 0.0, steps_since_sync)
+        return {"sync": sync.double(), "alpha": hyper["lookahead_alpha"]}
 
-    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        slow, meet = leaf.slots["slow"], c["meet"] != 0
-        target = leaf.slots["slow"] = torch.where(meet, slow + c["alpha"] * (leaf.param + grad - slow), slow)
-        return torch.where(meet, target - leaf.param, grad)
+    def step(grad: Tensor, leaf: Leaf, scalars: Scalars) -> Tensor:
+        slow = leaf.state["slow"]
+        sync = scalars["sync"] != 0
+        target = torch.where(sync, slow + scalars["alpha"] * (leaf.param + grad - slow), slow)
+        leaf.state["slow"] = target
+        return torch.where(sync, target - leaf.param, grad)
 
     return Transform(
         step=step,
-        numbers=numbers,
-        hyper={
+        precompute=precompute,
+        hyperparameters={
             "lookahead_steps": check("lookahead_steps", steps, least=1.0),
             "lookahead_alpha": check("lookahead_alpha", alpha, above=0.0, most=1.0),
         },
-        slots={"slow": "param"},
-        vectors={"_lookahead": 0.0},
+        leaf_state={"slow": "param"},
+        member_state={"steps_since_sync": 0.0},
     )
 
 
 def restart(optimizer: Optimizer, what: str, every: Hyperparameter | str) -> Optimizer:
-    """A chain that forgets at chosen times: before an update, as if it were the first.
+    """Make a chain forget its state at chosen times, before an update, as if that were the first.
 
     Args:
         optimizer: a chain.
-        what: ``"moments"``: all that it keeps (Asadi et al. 2023, arXiv 2306.17833); ``"step"``: only how many steps
-            there were, so that bias corrections begin anew (Adam-Rel, Ellis et al. 2024, arXiv 2412.17113).
-        every: after that many updates, 0 for never; or ``"rollout"``, wherever the signal ``rollout_start`` is true:
-            at the first update of each rollout.
+        what: ``"moments"`` forgets all state (Asadi et al. 2023, arXiv 2306.17833); ``"step"`` forgets only the number
+            of steps, so that bias corrections begin anew (Adam-Rel, Ellis et al. 2024, arXiv 2412.17113).
+        every: forget after that many updates, 0 for never; or ``"rollout"``: wherever the extra argument
+            ``rollout_start`` is true, which is the first update of each rollout.
+
+    Raises:
+        PgkitError: the optimizer is not a chain of transforms, or ``every`` is another text.
     """
     if not optimizer.transforms:
-        raise PgkitError(f"reset_{what} is for recipes made of transforms; this optimizer is none")
-    vectors = {name: value for part in optimizer.transforms for name, value in part.vectors.items()}
-    slots = {name: value for part in optimizer.transforms for name, value in part.slots.items()}
-    if what == "step":
-        vectors, slots = {name: value for name, value in vectors.items() if name.startswith("_step")}, {}
-    count, key = f"_since_{what}_reset", f"reset_{what}"
+        raise PgkitError(f"reset_{what} needs an optimizer made of transforms; this one is not")
+    key = f"reset_{what}"
+    if isinstance(every, str) and every != "rollout":
+        raise PgkitError(f"{key} is {every!r}; it must be a number of updates, or 'rollout'")
+    member_state, leaf_state = _state_to_reset(optimizer, what)
+    counter = f"steps_since_{key}"
 
-    def due(h: Vectors, v: Vectors, signals: Signals) -> Tensor:
+    def is_due(hyper: MemberValues, member: MemberValues, extra_args: ExtraArgs) -> Tensor:
         if every == "rollout":
-            return signal("rollout_start", signals, next(iter(h.values()))) != 0
-        now = (v[count] >= h[key]) & (h[key] > 0)
-        v[count] = torch.where(now, 0.0, v[count]) + 1
+            return extra_arg("rollout_start", extra_args, next(iter(hyper.values()))) != 0
+        now = (member[counter] >= hyper[key]) & (hyper[key] > 0)
+        member[counter] = torch.where(now, 0.0, member[counter]) + 1
         return now
 
-    def numbers(h: Vectors, v: Vectors, signals: Signals) -> Vectors:
-        now = due(h, v, signals)
-        for name, value in vectors.items():
-            v[name] = torch.where(now, value, v[name])
-        first = {f"first {name}": h[value] for name, value in slots.items() if value in h}
-        return {"now": now.double(), **first}
+    def precompute(hyper: MemberValues, member: MemberValues, extra_args: ExtraArgs) -> MemberValues:
+        now = is_due(hyper, member, extra_args)
+        for name, value in member_state.items():
+            member[name] = torch.where(now, value, member[name])
+        initial = {f"initial {name}": hyper[value] for name, value in leaf_state.items() if value in hyper}
+        return {"now": now.double(), **initial}
 
-    def step(grad: Tensor, leaf: Leaf, c: Columns) -> Tensor:
-        now = c["now"] != 0
-        for name, value in slots.items():
-            first: Any = leaf.param if value == "param" else c.get(f"first {name}", value)
-            leaf.slots[name] = torch.where(now, first, leaf.slots[name])
+    def step(grad: Tensor, leaf: Leaf, scalars: Scalars) -> Tensor:
+        now = scalars["now"] != 0
+        for name, value in leaf_state.items():
+            initial: Any = leaf.param if value == "param" else scalars.get(f"initial {name}", value)
+            leaf.state[name] = torch.where(now, initial, leaf.state[name])
         return grad
 
     if every == "rollout":
-        return chain(Transform(step, numbers, needs=frozenset({"rollout_start"})), optimizer)
-    if isinstance(every, str):
-        raise PgkitError(f"{key} is {every!r}; it must be a number of updates, or 'rollout'")
-    hyper = {key: check(key, every, least=0.0)}
-    return chain(Transform(step, numbers, hyper=hyper, vectors={count: 0.0}), optimizer)
+        return chain(Transform(step, precompute, requires=frozenset({"rollout_start"})), optimizer)
+    hyperparameters = {key: check(key, every, least=0.0)}
+    return chain(Transform(step, precompute, hyperparameters=hyperparameters, member_state={counter: 0.0}), optimizer)
+
+
+def _state_to_reset(optimizer: Optimizer, what: str) -> tuple[dict[str, float], dict[str, float | str]]:
+    """Collect the initial values of the state that a restart puts back: per member, and shaped like leaves."""
+    if what == "step":
+        counters = {name: part.member_state[name] for part in optimizer.transforms for name in part.step_counters}
+        return counters, {}
+    member_state: dict[str, float] = {}
+    leaf_state: dict[str, float | str] = {}
+    for part in optimizer.transforms:
+        member_state |= {**part.member_state, **part.metrics}
+        leaf_state |= part.leaf_state
+    return member_state, leaf_state

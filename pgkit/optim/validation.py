@@ -1,4 +1,4 @@
-"""Checks of hyperparameters, element by element, with one clear line for what is wrong."""
+"""Check hyperparameters number by number; an error is one line that names the value, its member and the range."""
 
 import difflib
 import math
@@ -14,7 +14,7 @@ H = TypeVar("H", bound=Hyperparameter)
 
 
 class PerMember(list[Any]):
-    """One value for each member, where a plain list may be one value (``betas``)."""
+    """A list with one value per member; a plain list may be one value (``betas``)."""
 
 
 def check(
@@ -26,15 +26,15 @@ def check(
     below: float | None = None,
     most: float | None = None,
 ) -> H:
-    """``value`` as it is, if each of its numbers is finite and in range.
+    """Return ``value`` unchanged if each of its numbers is finite and in range.
 
     Args:
-        name: told in the error.
-        value: a number, one per member, or a schedule: its start is checked, and its end, which may lie on a bound.
-        above: lower bound that is not allowed itself.
-        least: lower bound that is.
-        below: upper bound that is not allowed itself.
-        most: upper bound that is.
+        name: for the message.
+        value: a number, one per member, or a schedule, whose start is checked, and whose end, which may lie on a bound.
+        above: exclusive lower bound.
+        least: inclusive lower bound.
+        below: exclusive upper bound.
+        most: inclusive upper bound.
 
     Raises:
         PgkitError: names the first wrong number, and its member if there are several.
@@ -62,7 +62,11 @@ def check(
 
 
 def numbers_of(name: str, value: Any) -> list[float]:
-    """The numbers in ``value``; anything that is none is an error."""
+    """List the numbers in a number, a sequence or a tensor ``(P,)``.
+
+    Raises:
+        PgkitError: something in it is not a number.
+    """
     if isinstance(value, Tensor):
         if value.dim() > 1:
             raise PgkitError(f"{name} has shape {tuple(value.shape)}; it must be a number, or one per member (P,)")
@@ -75,28 +79,28 @@ def numbers_of(name: str, value: Any) -> list[float]:
 
 
 def is_zero(value: Hyperparameter) -> bool:
-    """Whether a hyperparameter is 0 for all members and stays so."""
+    """Whether a hyperparameter is 0 for all members, and has no schedule."""
     return not isinstance(value, Schedule) and not any(numbers_of("value", value))
 
 
 def flag(name: str, value: Any) -> bool:
-    """``value`` if it is a bool."""
+    """Return ``value`` if it is a bool, else raise a PgkitError."""
     if not isinstance(value, bool):
         raise PgkitError(f"{name} is {value!r}; it must be true or false")
     return value
 
 
-def check_keys(where: str, given: Iterable[str], allowed: Iterable[str]) -> None:
-    """Refuse the first key in ``given`` that is not allowed, naming those that are."""
+def check_keys(where: str, keys: Iterable[str], allowed: Iterable[str]) -> None:
+    """Raise a PgkitError for the first key that is not allowed, naming those that are."""
     allowed = list(allowed)
-    for key in given:
+    for key in keys:
         if key not in allowed:
             names = ", ".join(allowed) or "none"
             raise PgkitError(f"{where}: unknown key {key!r}{suggest(key, allowed)}; allowed: {names}")
 
 
 def suggest(word: Any, words: Iterable[str]) -> str:
-    """``" (did you mean 'lr'?)"``, or nothing when no word is close."""
+    """Return ``" (did you mean 'lr'?)"``, or an empty text when no word is close."""
     close = difflib.get_close_matches(str(word), list(words), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

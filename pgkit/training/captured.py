@@ -229,9 +229,9 @@ class _Outputs:
             collector.obs, collector.counters, collector.counts = self.changing[1:]
             for column, new in zip(self.envs.state, self.env_state, strict=True):
                 column.copy_(new)
-        if "kind" in old:
+        if "group" in old:
             states = [self.opt_states.get(number, state) for number, state in enumerate(old["states"])]
-            population.opt_state = {"kind": old["kind"], "states": states}
+            population.opt_state = {"group": old["group"], "states": states}
         else:
             population.opt_state = self.opt_states[0]
         population.updates += times

@@ -33,7 +33,7 @@ def gather(population: Population, env_steps: Tensor, batches: Batches) -> dict[
         "rollout_start": lambda: torch.ones_like(population.alive),
         "fisher_vector_product": lambda: Fisher(population.policy, population.params, batches),
     }
-    return {name: signals[name]() for name in signals if name in population.optimizer.needs}
+    return {name: signals[name]() for name in signals if name in population.optimizer.requires}
 
 
 def take_batches(batches: Batches, members: Tensor) -> Batches:

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pgkit import optim
-from pgkit.optim.base import freeze
-from pgkit.optim.update import add_updates, move
+from pgkit.optim.base import copy_leaves
+from pgkit.optim.update import add_updates, freeze
 from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.training import diagnostics, extra_args, failures
 from pgkit.training.captured import CapturedUpdates, UpdateOutput
@@ -63,7 +62,7 @@ def update(
     population.params = freeze(made.params, before, population.alive)
     population.evidence = UpdateTrace(made.pieces, made.batches, before, obs_stats, made.largest)
     population.updates += 1
-    if "kl" in population.optimizer.needs:
+    if "kl" in population.optimizer.requires:
         population.kl = extra_args.kl_of_update(population.policy, made.batches, before, population.params)
     for _, batch in made.batches:
         batch.tapes.clear()  # large, and of no use any more
@@ -122,12 +121,12 @@ def optimize(
     """
     optimizer, state, before = population.optimizer, population.opt_state, population.params
     if not diagnose:
-        moved, largest, population.opt_state = move(optimizer, grads, state, before, **sent)
+        moved, largest, population.opt_state = optimizer.apply(grads, state, before, donate=True, **sent)
         return moved, largest, {}
-    raw = optim.snapshot(grads)  # the optimizer may write into the gradients
-    updates, population.opt_state = optimizer.update(grads, state, before, **sent)
-    measured = diagnostics.of_optimizer(raw, updates, before, population.opt_state)
-    return *add_updates(before, updates), measured
+    # Gradients are measured below, so a copy is donated; the state is not looked at again.
+    updates, population.opt_state = optimizer.update(copy_leaves(grads), state, before, donate=True, **sent)
+    measured = diagnostics.of_optimizer(grads, updates, before, population.opt_state)
+    return *add_updates(before, updates, donate=True), measured
 
 
 @torch.no_grad()

@@ -35,13 +35,13 @@ def group_by_optimizer(population: Population, acts: bool) -> list[OptimizerGrou
     """The kinds that have members; none if it is clear that nothing can be captured."""
     optimizer, state, collector = population.optimizer, population.opt_state, population.collector
     on_cpu = use_compiled(torch.float32, population.members.device)
-    if not on_cpu or "kl" in optimizer.needs or not _is_pure(optimizer):
+    if not on_cpu or "kl" in optimizer.requires or not _is_pure(optimizer):
         return []
     if population.rollout_steps is None and not (acts and _are_episodes_captured(collector, population.policy)):
         return []
-    if "kind" not in state:
+    if "group" not in state:
         return [OptimizerGroup(0, optimizer, torch.arange(population.size), state)]
-    rows = [(state["kind"] == index).nonzero().squeeze(1) for index in range(len(optimizer.parts))]
+    rows = [(state["group"] == index).nonzero().squeeze(1) for index in range(len(optimizer.parts))]
     kinds = zip(range(len(rows)), optimizer.parts, rows, state["states"], strict=True)
     return [OptimizerGroup(*kind) for kind in kinds if len(kind[2])]
 

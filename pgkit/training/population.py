@@ -156,7 +156,7 @@ def build(configs: Sequence[TrainConfig], restart_count: int = 0) -> Population:
         PgkitError: the configurations do not fit together, or cannot run here.
     """
     agent_config = stack_agent_config(configs)
-    optimizer = optim.from_settings([config.optimizer for config in configs])
+    optimizer = optim.from_config([config.optimizer for config in configs])
     first, seeds = configs[0], [config.seed for config in configs]
     device = resolve_device(first.device)
     if device.type == "cpu":

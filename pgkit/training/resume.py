@@ -21,7 +21,7 @@ from pgkit.config.schema import TrainConfig
 from pgkit.envs.replay import NotReproduced
 from pgkit.errors import PgkitError, format_value, unknown_name
 from pgkit.logging.parquet import write_metrics
-from pgkit.optim.partition import of_one_member
+from pgkit.optim.partition import single_member_state
 from pgkit.runs import checkpoint, provenance
 from pgkit.runs.directory import hold, is_finished, new_run
 from pgkit.runs.reader import read_settings, rows_until, sizes_of, steps_of
@@ -201,14 +201,14 @@ def _taken(jobs: Sequence[WorkerTask], member: int) -> dict[str, Any]:
 
 def _alone(configs: Sequence[TrainConfig], state: Mapping[str, Any], member: int) -> dict[str, Any]:
     """The state of a population's part without the other members."""
-    optimizer = optim.from_settings([config.optimizer for config in configs])
+    optimizer = optim.from_config([config.optimizer for config in configs])
     row = (state["members"] == member).nonzero().squeeze(1)
     taken: dict[str, Any] = take_tree({k: v for k, v in state.items() if k not in ("opt_state", "envs")}, row)
     opt_state = optimizer.take(optimizer.load(state["opt_state"], state["params"]), row)
     envs, count = state["envs"], state["obs"].shape[1]
     if envs is not None:
         envs = take_tree(envs, row * count + torch.arange(count, device=row.device))
-    own = {"members": torch.zeros_like(row), "opt_state": of_one_member(optimizer.dump(opt_state)), "envs": envs}
+    own = {"members": torch.zeros_like(row), "opt_state": single_member_state(optimizer.dump(opt_state)), "envs": envs}
     return taken | own
 
 

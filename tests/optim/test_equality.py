@@ -39,7 +39,7 @@ class Case(NamedTuple):
     members: list[Options]
     to_torch: Callable[[Options], Options] = dict
     flags: Options = MappingProxyType({})
-    guided_slots: Options = MappingProxyType({})  # what begins a guided step as torch's does, and its name there
+    guided_leaf_state: Options = MappingProxyType({})  # what begins a guided step as torch's does, and its name there
 
 
 ADAM = {"lr": RATES, "beta1": (0.0, 0.9), "beta2": (0.9, 0.999), "eps": EPSILONS}
@@ -84,7 +84,7 @@ CASES = {
         torch.optim.Adadelta,
         grid(lr=RATES, rho=(0.5, 0.9), eps=(1e-6, 1e-3), weight_decay=(0.0, 0.1)),
         # It multiplies d by its own steps, so an error in a last bit stays; torch's float32 roots have one, often.
-        guided_slots={"d": "acc_delta"},
+        guided_leaf_state={"d": "acc_delta"},
     ),
     "adam": Case("adam", torch.optim.Adam, grid(**ADAM, weight_decay=(0.0, 0.1)), betas),
     "amsgrad": Case("amsgrad", torch.optim.Adam, grid(**ADAM), lambda o: {**betas(o), "amsgrad": True}),
@@ -161,11 +161,11 @@ def differences(case: Case, dtype: torch.dtype, guided: bool) -> dict[bool, floa
             worst = torch.maximum(worst, error)
             assert error.isfinite().all()
             params[name] = torch.where((decays | guided)[:, None, None], expected, params[name])
-            for slot, theirs in case.guided_slots.items() if guided else ():
+            for slot, theirs in case.guided_leaf_state.items() if guided else ():
                 kept = [
                     reference.state[own[place]][theirs] for reference, own in zip(references, torch_params, strict=True)
                 ]
-                state["slots"][slot][name] = torch.stack(kept)
+                state["leaf_state"][slot][name] = torch.stack(kept)
     return {decay: worst[decays == decay].max().item() for decay in decays.unique().tolist()}
 
 

@@ -132,7 +132,7 @@ def test_conjugate_gradients_stop_where_they_are_told() -> None:
     def product(vector: Params) -> Params:
         return {"x": (matrix @ vector["x"].unsqueeze(-1)).squeeze(-1)}
 
-    solution = conjugate_gradients(product, target, torch.tensor([6, 1]), most=6)
+    solution = conjugate_gradients(product, target, torch.tensor([6, 1]), max_iterations=6)
     exact = torch.linalg.solve(matrix, target["x"])
     torch.testing.assert_close(solution["x"][0], exact[0], rtol=1e-6, atol=1e-8)
     first = inner(target, target) / inner(target, product(target))
@@ -153,5 +153,5 @@ def test_what_npg_cannot_do_is_told() -> None:
     ):
         make("npg").init({"actor.0.weight": torch.ones(1, 3), "critic.0.weight": torch.ones(1, 3)})
     params = {"actor.0.weight": torch.ones(1, 3)}
-    with pytest.raises(PgkitError, match="npg needs the signal 'fisher_vector_product'"):
+    with pytest.raises(PgkitError, match="npg requires 'fisher_vector_product'"):
         make("npg").update(params, make("npg").init(params), params)

@@ -64,7 +64,7 @@ def test_only_what_is_needed_is_sent(optimizer: Mapping[str, Any]) -> None:
     population = build([config("actor-critic", optimizer)])
     batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
     sent = extra_args.gather(population, population.env_steps, batches)
-    assert sent.keys() == population.optimizer.needs
+    assert sent.keys() == population.optimizer.requires
     assert len(sent) == 1
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from pgkit.errors import PgkitError
 from pgkit.kernels.pointwise import deterministic_map
-from pgkit.optim import Optimizer, apply_updates, from_settings, put_tree, recipes, take_tree
-from pgkit.optim.base import own
+from pgkit.optim import Optimizer, apply_updates, from_config, list_optimizers, put_tree, spec, take_tree
+from pgkit.optim.base import checked_grads
 from pgkit.optim.reductions import inner, row_sum
-from pgkit.optim.update import add_updates, move
+from pgkit.optim.update import add_updates
 from pgkit.tree import map_tree
 from pgkit.types import Params
 
@@ -27,7 +27,7 @@ SHAPES = {
     "actor.log_std": (5,),
 }
 STEPS = 12
-CHAINS = [name for name in recipes() if name != "npg"]
+CHAINS = [name for name in list_optimizers() if name != "npg"]
 
 
 MOVED: list[Table] = [
@@ -92,7 +92,7 @@ def test_a_move_is_an_update_and_its_addition(table: Table, compiled: bool, monk
     if not compiled:
         monkeypatch.setenv("PGKIT_COMPILE", "off")
     kinds: list[Table] = [{"name": "sgd"}, {"name": "adam"}]
-    optimizer, members = from_settings([table, *kinds, table]), torch.arange(4)
+    optimizer, members = from_config([table, *kinds, table]), torch.arange(4)
     params = others = random_params(4, 0)
     state, other_state = optimizer.init(params), optimizer.init(others)
     for step, grads in enumerate(gradients(4)):
@@ -102,7 +102,7 @@ def test_a_move_is_an_update_and_its_addition(table: Table, compiled: bool, monk
         sent = signals(step, members)
         updates, other_state = optimizer.update(take_tree(grads, members), other_state, others, **sent)
         others, expected = add_updates(others, updates)
-        params, largest, state = move(optimizer, grads, state, params, **sent)
+        params, largest, state = optimizer.apply(grads, state, params, **sent)
         assert torch.equal(largest.nan_to_num(-1.0), expected.nan_to_num(-1.0))
     for name, leaf in params.items():
         assert torch.equal(leaf.nan_to_num(-1.0), others[name].nan_to_num(-1.0))
@@ -115,10 +115,10 @@ def test_a_move_is_an_update_and_its_addition(table: Table, compiled: bool, monk
 
 def assert_alone_is_together(tables: Sequence[Table]) -> None:
     size = len(tables)
-    together = train(from_settings(tables), torch.arange(size), size)
+    together = train(from_config(tables), torch.arange(size), size)
     start = random_params(size, 0)
     for k, table in enumerate(tables):
-        alone = train(from_settings([table]), torch.tensor([k]), size)
+        alone = train(from_config([table]), torch.tensor([k]), size)
         for name, leaf in alone.items():
             assert torch.equal(leaf[0], together[name][k]), (k, name, table)
             assert leaf.isfinite().all()
@@ -129,7 +129,7 @@ def varied(recipe: str, size: int) -> list[Table]:
     """Tables of one recipe in which every number differs between members."""
     numbers = {
         key: value
-        for key, value in recipes()[recipe].defaults.items()
+        for key, value in spec(recipe).defaults.items()
         if isinstance(value, float) and not isinstance(value, bool)
     }
     low = {"momentum": 0.3, "weight_decay": 1e-3, "dampening": 0.1, "initial_accumulator_value": 0.1, "lr_decay": 0.1}
@@ -224,7 +224,7 @@ MIXED: list[Table] = [
 def test_members_taken_in_the_middle_go_on_as_if_nothing_had_happened(members: list[int]) -> None:
     """Also through a checkpoint in between."""
     size, half, rows = len(MIXED), STEPS // 2, torch.tensor(members)
-    optimizer = from_settings(MIXED)
+    optimizer = from_config(MIXED)
     whole = train(optimizer, torch.arange(size), size)
     params = random_params(size, 0)
     state = optimizer.init(params)
@@ -243,7 +243,7 @@ def test_members_taken_in_the_middle_go_on_as_if_nothing_had_happened(members: l
 
 
 def test_a_checkpoint_holds_plain_data(tmp_path: Any) -> None:
-    optimizer, params = from_settings(MIXED), random_params(len(MIXED), 0)
+    optimizer, params = from_config(MIXED), random_params(len(MIXED), 0)
     grads = gradients(len(MIXED))
     _, state = optimizer.update(grads[0], optimizer.init(params), params)
     torch.save(optimizer.dump(state), tmp_path / "state.pt")
@@ -254,7 +254,7 @@ def test_a_checkpoint_holds_plain_data(tmp_path: Any) -> None:
 
 
 def test_nobody_left() -> None:
-    optimizer, params, nobody = from_settings(MIXED), random_params(len(MIXED), 0), torch.zeros(0, dtype=torch.int64)
+    optimizer, params, nobody = from_config(MIXED), random_params(len(MIXED), 0), torch.zeros(0, dtype=torch.int64)
     state = optimizer.take(optimizer.init(params), nobody)
     none = take_tree(params, nobody)
     updates, _ = optimizer.update(none, state, none)
@@ -263,8 +263,8 @@ def test_nobody_left() -> None:
 
 def test_a_broken_member_leaves_the_others_alone() -> None:
     tables = [{"name": "adam", "max_grad_norm": 1.0}] * 3
-    healthy = train(from_settings(tables), torch.arange(3), 3)
-    optimizer, params = from_settings(tables), random_params(3, 0)
+    healthy = train(from_config(tables), torch.arange(3), 3)
+    optimizer, params = from_config(tables), random_params(3, 0)
     state, alive = optimizer.init(params), torch.tensor([True, False, True])
     before = take_tree(params, torch.tensor([1]))
     for grads in gradients(3):
@@ -278,7 +278,7 @@ def test_a_broken_member_leaves_the_others_alone() -> None:
 
 def test_parameters_are_never_written_into() -> None:
     for table in [*MIXED, {"name": "adamw"}, {"name": "npg", "critic": {"name": "lion"}}]:
-        optimizer, params = from_settings([table]), random_params(1, 0)
+        optimizer, params = from_config([table]), random_params(1, 0)
         before = {name: leaf.clone() for name, leaf in params.items()}
         updates, _ = optimizer.update(
             random_params(1, 1), optimizer.init(params), params, **signals(0, torch.arange(1))
@@ -291,9 +291,9 @@ def test_gradients_that_share_memory_are_copied() -> None:
     params = {"a": torch.ones(2, 3), "b": torch.ones(2, 3), "c": torch.ones(2, 3), "d": torch.ones(2, 3)}
     shared = torch.full((2, 3), 2.0)
     grads = {"a": shared, "b": shared, "c": torch.tensor(2.0).expand(2, 3), "d": params["d"] * 2}
-    owned = own({**grads, "d": params["d"]}, params)
+    owned = checked_grads({**grads, "d": params["d"]}, params)
     assert len({leaf.data_ptr() for leaf in (*owned.values(), params["d"])}) == 5
-    optimizer = from_settings([{"name": "sgd", "lr": 1.0}] * 2)
+    optimizer = from_config([{"name": "sgd", "lr": 1.0}] * 2)
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
     assert all(torch.equal(leaf, torch.full((2, 3), -2.0)) for leaf in updates.values())
 
@@ -308,14 +308,14 @@ def test_updates_keep_what_autograd_needs() -> None:
 @pytest.mark.parametrize(
     ("grads", "message"),
     [
-        ({"a": torch.ones(2, 3)}, "gradients are of ['a'], parameters are ['a', 'b']"),
+        ({"a": torch.ones(2, 3)}, "gradients are named ['a'], parameters ['a', 'b']"),
         ({"a": torch.ones(2, 3), "b": torch.ones(2)}, "the gradient of b is torch.float32 (2,), the parameter"),
         ({"a": torch.ones(2, 3), "b": torch.ones(2, 3).double()}, "the gradient of b is torch.float64 (2, 3)"),
     ],
 )
 def test_gradients_that_do_not_fit_are_refused(grads: Params, message: str) -> None:
     params = {"a": torch.ones(2, 3), "b": torch.ones(2, 3)}
-    optimizer = from_settings([{"name": "sgd"}] * 2)
+    optimizer = from_config([{"name": "sgd"}] * 2)
     with pytest.raises(PgkitError) as error:
         optimizer.update(grads, optimizer.init(params), params)
     assert message in str(error.value)
@@ -323,7 +323,7 @@ def test_gradients_that_do_not_fit_are_refused(grads: Params, message: str) -> N
 
 def test_parameters_of_different_populations_are_refused() -> None:
     with pytest.raises(PgkitError, match="same leading axis"):
-        from_settings([{"name": "sgd"}]).init({"a": torch.ones(2, 3), "b": torch.ones(3, 3)})
+        from_config([{"name": "sgd"}]).init({"a": torch.ones(2, 3), "b": torch.ones(3, 3)})
 
 
 def test_put_tree_is_the_inverse_of_take_tree() -> None:

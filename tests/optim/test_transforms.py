@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pgkit.errors import PgkitError
-from pgkit.optim import Optimizer, apply_updates, diagnostics, from_settings, make, measure
+from pgkit.optim import Optimizer, apply_updates, diagnostics, from_config, make, measure
 from pgkit.types import Params
 
 MEMBERS = 3
@@ -49,7 +49,7 @@ def assert_same(first: Params, second: Params) -> None:
 
 def lr_at(schedule: Any, progress: float, lr: float = 0.8) -> float:
     optimizer, params = (
-        from_settings([{"name": "sgd", "lr": lr, "schedule": {"lr": schedule}}]),
+        from_config([{"name": "sgd", "lr": lr, "schedule": {"lr": schedule}}]),
         {"w": torch.zeros(1, 1)},
     )
     signal = torch.tensor([progress], dtype=torch.float64)
@@ -83,7 +83,7 @@ def test_any_hyperparameter_may_have_a_schedule_of_each_members_own() -> None:
         {"name": "adam", "schedule": {"beta1": {"kind": "linear", "end": end}, "eps": "cosine"}}
         for end in (0.1, 0.5, 0.7)
     ]
-    optimizer, params = from_settings(tables), tree(0)
+    optimizer, params = from_config(tables), tree(0)
     progress = torch.tensor([0.5, 0.5, 1.0], dtype=torch.float64)
     _, state = optimizer.update(tree(1), optimizer.init(params), params, progress=progress)
     found = diagnostics(state)
@@ -95,7 +95,7 @@ def test_any_hyperparameter_may_have_a_schedule_of_each_members_own() -> None:
 def test_the_kl_schedule_goes_up_and_down_within_its_bounds() -> None:
     table = {"kind": "kl", "target": 0.01, "factor": 2.0, "least": 0.05, "most": 0.4}
     optimizer, params = (
-        from_settings([{"name": "sgd", "lr": 0.2, "schedule": {"lr": table}}] * 5),
+        from_config([{"name": "sgd", "lr": 0.2, "schedule": {"lr": table}}] * 5),
         {"w": torch.ones(5, 1)},
     )
     state = optimizer.init(params)
@@ -109,8 +109,8 @@ def test_the_kl_schedule_goes_up_and_down_within_its_bounds() -> None:
 
 def test_a_signal_that_is_missing_or_misshapen_is_told() -> None:
     optimizer, params = make("sgd", schedule={"lr": "linear"}), {"w": torch.ones(2, 1)}
-    assert optimizer.needs == {"progress"}
-    with pytest.raises(PgkitError, match="needs the signal 'progress'"):
+    assert optimizer.requires == {"progress"}
+    with pytest.raises(PgkitError, match="the optimizer requires 'progress'"):
         optimizer.update({"w": torch.ones(2, 1)}, optimizer.init(params), params)
     with pytest.raises(PgkitError, match=r"'progress' must be a tensor of shape \(2,\)"):
         optimizer.update({"w": torch.ones(2, 1)}, optimizer.init(params), params, progress=0.5)
@@ -264,7 +264,7 @@ def test_the_norms_of_the_moments_are_those_of_the_formula() -> None:
 )  # fmt: skip
 def test_mistakes_are_one_clear_line(table: dict[str, Any], message: str) -> None:
     with pytest.raises(PgkitError, match=re.escape(message)) as error:
-        from_settings([table])
+        from_config([table])
     assert "\n" not in str(error.value)
 
 

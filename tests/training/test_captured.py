@@ -480,9 +480,9 @@ def test_a_number_that_python_has_read_is_not_captured() -> None:
 def test_an_own_transform_with_torch_outside_the_captured_functions_trains_on() -> None:
     """A step that is compiled, numbers that are not: no stretch, the same training."""
     part = optim.Transform(
-        step=lambda grad, leaf, c: c["rate"] * grad,
-        numbers=lambda h, v, s: {"rate": -h["lr"].exp()},
-        hyper={"lr": -5.0},
+        step=lambda grad, leaf, scalars: scalars["rate"] * grad,
+        precompute=lambda hyper, member, extra_args: {"rate": -hyper["lr"].exp()},
+        hyperparameters={"lr": -5.0},
     )
     population = build(expand_seeds(config()))
     population.optimizer = optim.chain(part)

@@ -48,7 +48,7 @@ def check(trained: population.Population) -> None:
     assert devices == {META}
 
 
-@pytest.mark.parametrize("recipe", list(optim.recipes()))
+@pytest.mark.parametrize("recipe", optim.list_optimizers())
 def test_every_recipe_stays_on_its_device(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     others = [] if recipe != "npg" else ["optimizer.critic.name=adam"]
     check(build(monkeypatch, f"optimizer.name={recipe}", "optimizer.lr=1e-3", *others))

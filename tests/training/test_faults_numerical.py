@@ -17,7 +17,7 @@ from pgkit.cli import app
 from pgkit.config.load import parse_config, to_toml
 from pgkit.config.schema import TrainConfig
 from pgkit.logging import read_metrics
-from pgkit.optim.base import Optimizer
+from pgkit.optim.update import finish
 from pgkit.runs.checkpoint import load_latest
 from pgkit.seeding import stream_seed
 from pgkit.training import failures
@@ -200,12 +200,12 @@ def test_an_update_that_overflows_is_named_with_its_leaf() -> None:
     def overflow(population: Any) -> None:
         inner = population.optimizer
 
-        def too_far(grads: Any, state: Any, params: Any, **sent: Any) -> Any:
-            updates, state = inner.update(grads, state, params, **sent)
-            updates["actor.1.bias"][1] = 2e38
-            return updates, state
+        def too_far(grads: Any, state: Any, params: Any, extra_args: Any, add: bool) -> Any:
+            result = inner.step(grads, state, params, extra_args, False)
+            result.leaves["actor.1.bias"][1] = 2e38
+            return finish(result.leaves, result.state, params, add)
 
-        population.optimizer = Optimizer(inner.init, too_far, inner.take, inner.dump, inner.load, needs=inner.needs)
+        population.optimizer = replace(inner, step=too_far, transforms=())
         population.params["actor.1.bias"][1] = 2e38
 
     assert broken_update(overflow) == "update of actor.1.bias = inf"

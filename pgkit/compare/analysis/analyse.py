@@ -351,5 +351,5 @@ def _deviations(plan: Plan, missing: int, stage: str) -> list[str]:
 
 
 def _formula(name: str) -> str:
-    recipe = optim.registry.find(name)
-    return f"{recipe.formula}\n\nSource: {recipe.source}"
+    spec = optim.spec(name)
+    return f"{spec.formula}\n\nSource: {spec.source}"

@@ -333,7 +333,7 @@ def _spaces(
     spaces = {}
     for entry, (label, arm) in zip(config.optimizers, arms.items(), strict=True):
         stated = set() if isinstance(entry, str) else set(entry)
-        defaults = optim.registry.find(str(arm["name"])).defaults
+        defaults = optim.spec(str(arm["name"])).defaults
         spaces[label] = space_of(label, defaults, stated, config.spaces.get(label, {}), rates)
     return spaces
 
