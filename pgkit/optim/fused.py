@@ -1,20 +1,18 @@
 """Run the steps of a chain on every leaf: as one compiled loop on CPU, as tensor operations elsewhere."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from pgkit.compiler.lazy import lazy_kernel
 from pgkit.errors import PgkitError
-from pgkit.optim.base import Leaf, MemberValues, Step, Transform, per_leaf
+from pgkit.optim.base import Leaf, MemberValues, Transform, per_leaf
 from pgkit.optim.reductions import launch
 from pgkit.system.cpu import use_compiled
 from pgkit.types import Params
 
-if TYPE_CHECKING:
-    from pgkit.optim.codegen import Kernel
+_compile_steps = lazy_kernel("pgkit.optim.codegen:compile_steps")
 
 
 def split_stages(transforms: Sequence[Transform]) -> list[list[Transform]]:
@@ -87,7 +85,7 @@ def _in_one_loop(
 ) -> Tensor | None:
     """Run a stage as one compiled loop, for leaves of one dtype."""
     names = tuple(map(tuple, scalars))
-    kernel = _kernel(tuple(part.step for part in stage), names, tuple(leaf_state), table.dtype, add)
+    kernel = _compile_steps(tuple(part.step for part in stage), names, tuple(leaf_state), table.dtype, add)
     members = table.shape[1]
     largest = table.new_empty(len(grads), members) if add else None
     # Held until the loop is over: the kernel sees addresses only, and contiguous copies have no other owner.
@@ -147,16 +145,3 @@ def _fields(name: str, grad: Tensor, params: Params, leaf_state: Mapping[str, Pa
         tensors[name] = tensor.contiguous()
         fields.append(tensors[name])
     return fields
-
-
-@lru_cache(maxsize=256)
-def _kernel(
-    steps: tuple[Step, ...],
-    scalars: tuple[tuple[str, ...], ...],
-    leaf_state: tuple[str, ...],
-    dtype: torch.dtype,
-    add: bool,
-) -> "Kernel":
-    from pgkit.optim.codegen import compile_steps  # LLVM is loaded where something is compiled
-
-    return compile_steps(steps, scalars, leaf_state, dtype, add)

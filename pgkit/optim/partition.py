@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,51 +39,65 @@ def by_member(optimizers: Sequence[Optimizer], groups: Sequence[int]) -> Optimiz
         raise PgkitError(f"by_member: groups must use each of 0 ... {count - 1}, got {sorted(set(groups))}")
 
     def init(params: Params) -> State:
-        group = torch.tensor(list(groups))
         members = {leaf.shape[0] for leaf in params.values()}
         if members != {len(groups)}:
             raise PgkitError(f"by_member: groups of {len(groups)} members, parameters of {sorted(members)}")
+        group = torch.tensor(list(groups))
         pairs = zip(optimizers, _rows_by_group(group, count), strict=True)
         return {"group": group, "states": [part.init(take_tree(params, rows)) for part, rows in pairs]}
 
-    def step(grads: Params, state: State, params: Params, extra_args: ExtraArgs, add: bool) -> StepResult:
-        leaves = checked_grads(grads, params)
-        rows_by_group = _rows_by_group(state["group"], count)
-        states = []
-        maxima = []
-        for part, part_state, rows in zip(optimizers, state["states"], rows_by_group, strict=True):
-            if not len(rows):
-                states.append(part_state)
-                continue
-            sub_args = {name: _take_arg(value, rows) for name, value in extra_args.items()}
-            result = part.step(take_tree(leaves, rows), part_state, take_tree(params, rows), sub_args, add)
-            for name, leaf in result.leaves.items():
-                leaves[name].index_copy_(0, rows.to(leaf.device), leaf)
-            states.append(result.state)
-            if result.largest is not None:
-                maxima.append((rows, result.largest))
-        largest = _join_largest(maxima, len(leaves), len(state["group"])) if add else None
-        return StepResult(leaves, largest, {"group": state["group"], "states": states})
+    return Optimizer(
+        init=init,
+        step=partial(_step_groups, optimizers),
+        take=partial(_take_groups, optimizers),
+        dump=partial(_dump_groups, optimizers),
+        load=partial(_load_groups, optimizers),
+        parts=tuple(optimizers),
+        requires=frozenset().union(*(part.requires for part in optimizers)),
+    )
 
-    def take(state: State, members: Tensor) -> State:
-        group = state["group"]
-        members = members.cpu()
-        row_in_group = torch.empty_like(group)
-        for rows in _rows_by_group(group, count):
-            row_in_group[rows] = torch.arange(len(rows))
-        staying = [row_in_group[members[group[members] == index]] for index in range(count)]
-        triples = zip(optimizers, state["states"], staying, strict=True)
-        return {"group": group[members], "states": [part.take(each, rows) for part, each, rows in triples]}
 
-    def dump(state: State) -> Any:
-        return state | {"states": [part.dump(each) for part, each in zip(optimizers, state["states"], strict=True)]}
+def _step_groups(
+    optimizers: Sequence[Optimizer], grads: Params, state: State, params: Params, extra_args: ExtraArgs, add: bool
+) -> StepResult:
+    """Run each group's optimizer on the rows of its members, and put the results together."""
+    leaves = checked_grads(grads, params)
+    rows_by_group = _rows_by_group(state["group"], len(optimizers))
+    states = []
+    maxima = []
+    for part, part_state, rows in zip(optimizers, state["states"], rows_by_group, strict=True):
+        if not len(rows):
+            states.append(part_state)
+            continue
+        sub_args = {name: _take_arg(value, rows) for name, value in extra_args.items()}
+        result = part.step(take_tree(leaves, rows), part_state, take_tree(params, rows), sub_args, add)
+        for name, leaf in result.leaves.items():
+            leaves[name].index_copy_(0, rows.to(leaf.device), leaf)
+        states.append(result.state)
+        if result.largest is not None:
+            maxima.append((rows, result.largest))
+    largest = _join_largest(maxima, len(leaves), len(state["group"])) if add else None
+    return StepResult(leaves, largest, {"group": state["group"], "states": states})
 
-    def load(data: Any, params: Params) -> State:
-        triples = zip(optimizers, data["states"], _rows_by_group(data["group"], count), strict=True)
-        return data | {"states": [part.load(each, take_tree(params, rows)) for part, each, rows in triples]}
 
-    requires = frozenset().union(*(part.requires for part in optimizers))
-    return Optimizer(init, step, take, dump, load, parts=tuple(optimizers), requires=requires)
+def _take_groups(optimizers: Sequence[Optimizer], state: State, members: Tensor) -> State:
+    group = state["group"]
+    members = members.cpu()
+    row_in_group = torch.empty_like(group)
+    for rows in _rows_by_group(group, len(optimizers)):
+        row_in_group[rows] = torch.arange(len(rows))
+    rows_to_take = [row_in_group[members[group[members] == index]] for index in range(len(optimizers))]
+    triples = zip(optimizers, state["states"], rows_to_take, strict=True)
+    return {"group": group[members], "states": [part.take(each, rows) for part, each, rows in triples]}
+
+
+def _dump_groups(optimizers: Sequence[Optimizer], state: State) -> Any:
+    return state | {"states": [part.dump(each) for part, each in zip(optimizers, state["states"], strict=True)]}
+
+
+def _load_groups(optimizers: Sequence[Optimizer], data: Any, params: Params) -> State:
+    triples = zip(optimizers, data["states"], _rows_by_group(data["group"], len(optimizers)), strict=True)
+    return data | {"states": [part.load(each, take_tree(params, rows)) for part, each, rows in triples]}
 
 
 def single_member_state(data: Any) -> Any:
@@ -134,41 +149,16 @@ def by_name(groups: Groups) -> Optimizer:
         PgkitError: no group accepts a parameter (when it is first used).
     """
 
-    def split(params: Params) -> dict[str, Params]:
-        parts: dict[str, Params] = {label: {} for label in groups}
-        for name, leaf in params.items():
-            label = next((label for label, (accepts, _) in groups.items() if accepts(name)), None)
-            if label is None:
-                raise PgkitError(f"no group of the optimizer accepts the parameter {name!r}")
-            parts[label][name] = leaf
-        return {label: part for label, part in parts.items() if part}
-
     def each_state(function: Callable[[str, Any], Any], states: Mapping[str, Any]) -> State:
         return {"inner_states": {label: function(label, each) for label, each in states.items()}}
 
-    def step(grads: Params, state: State, params: Params, extra_args: ExtraArgs, add: bool) -> StepResult:
-        check_grads(grads, params)
-        leaves: Params = {}
-        states = {}
-        maxima = []
-        for label, part in split(params).items():
-            part_grads = {name: grads[name] for name in part}
-            inner_state = state["inner_states"][label]
-            result = groups[label][1].step(part_grads, inner_state, part, extra_args, add)
-            leaves.update(result.leaves)
-            states[label] = result.state
-            if result.largest is not None:
-                maxima.append(result.largest)
-        largest = _reorder(torch.cat(maxima), list(leaves), list(params)) if add else None
-        return StepResult({name: leaves[name] for name in params}, largest, {"inner_states": states})
-
     def load(data: Any, params: Params) -> State:
-        parts = split(params)
+        parts = _split(groups, params)
         return each_state(lambda label, each: groups[label][1].load(each, parts[label]), data["inner_states"])
 
     return Optimizer(
-        init=lambda params: each_state(lambda label, part: groups[label][1].init(part), split(params)),
-        step=step,
+        init=lambda params: each_state(lambda label, part: groups[label][1].init(part), _split(groups, params)),
+        step=partial(_step_names, groups),
         take=lambda state, members: each_state(
             lambda label, each: groups[label][1].take(each, members), state["inner_states"]
         ),
@@ -179,12 +169,42 @@ def by_name(groups: Groups) -> Optimizer:
     )
 
 
+def _split(groups: Groups, params: Params) -> dict[str, Params]:
+    """Part parameters by the label of the first group that accepts them; groups without parameters are left out."""
+    parts: dict[str, Params] = {label: {} for label in groups}
+    for name, leaf in params.items():
+        label = next((label for label, (accepts, _) in groups.items() if accepts(name)), None)
+        if label is None:
+            raise PgkitError(f"no group of the optimizer accepts the parameter {name!r}")
+        parts[label][name] = leaf
+    return {label: part for label, part in parts.items() if part}
+
+
+def _step_names(
+    groups: Groups, grads: Params, state: State, params: Params, extra_args: ExtraArgs, add: bool
+) -> StepResult:
+    """Run each group's optimizer on its parameters, and put the results together in the order of ``params``."""
+    check_grads(grads, params)
+    leaves: Params = {}
+    states = {}
+    maxima = []
+    for label, part in _split(groups, params).items():
+        part_grads = {name: grads[name] for name in part}
+        result = groups[label][1].step(part_grads, state["inner_states"][label], part, extra_args, add)
+        leaves.update(result.leaves)
+        states[label] = result.state
+        if result.largest is not None:
+            maxima.append(result.largest)
+    largest = _reorder(torch.cat(maxima), list(leaves), list(params)) if add else None
+    return StepResult({name: leaves[name] for name in params}, largest, {"inner_states": states})
+
+
 def _reorder(rows: Tensor, names: Sequence[str], order: Sequence[str]) -> Tensor:
     """Bring rows ``(L, P)`` of these names into another order."""
-    if list(names) == list(order):
+    if names == order:
         return rows
-    by_name = dict(zip(names, rows, strict=True))
-    return torch.stack([by_name[name] for name in order])
+    row_by_name = dict(zip(names, rows, strict=True))
+    return torch.stack([row_by_name[name] for name in order])
 
 
 def matches(pattern: str) -> Callable[[str], bool]:

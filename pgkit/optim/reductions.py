@@ -2,21 +2,19 @@
 
 import ctypes
 import math
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import torch
 from torch import Tensor
 
+from pgkit.compiler.lazy import lazy_kernel
 from pgkit.system.cpu import use_compiled
 from pgkit.types import Params
 
-if TYPE_CHECKING:
-    from pgkit.optim.codegen import Fold, Kernel
+_compile_fold = lazy_kernel("pgkit.optim.codegen:compile_fold")
 
 
-def launch(kernel: "Kernel", leaves: Sequence[Tensor], addresses: Sequence[int], table: Tensor) -> None:
+def launch(kernel: Callable[..., None], leaves: Sequence[Tensor], addresses: Sequence[int], table: Tensor) -> None:
     """Run a compiled kernel over all leaves of all members.
 
     Args:
@@ -58,17 +56,10 @@ def inner(first: Params, second: Params) -> Tensor:
     sides = [[leaf.contiguous() for leaf in side] for side in sides]
     addresses = [leaf.data_ptr() for pair in zip(*sides, strict=True) for leaf in pair]
     total = like.new_zeros(like.shape[0])
-    launch(_fold_kernel(_add_product, len(sides), like.dtype), sides[0], addresses, total)
+    launch(_compile_fold(_add_product, len(sides), like.dtype), sides[0], addresses, total)
     return total
 
 
 def _add_product(total: Any, *factors: Any) -> Any:
     """Add the product of two numbers, or the square of one."""
     return total + factors[0] * factors[-1]
-
-
-@lru_cache
-def _fold_kernel(fold: "Fold", fields: int, dtype: torch.dtype) -> "Kernel":
-    from pgkit.optim.codegen import compile_fold  # LLVM is loaded where something is compiled
-
-    return compile_fold(fold, fields, dtype)

@@ -11,6 +11,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -105,11 +106,6 @@ def _checked(name: str, value: Any) -> type[torch.optim.Optimizer]:
 
 
 def _adapted(name: str, optimizer_class: OptimizerClass, options: Mapping[str, Any]) -> Optimizer:
-    """Make the optimizer.
-
-    State: ``"hyperparameters"`` and ``"schedules"`` as in a chain, ``"options"`` and ``"instances"``, one per member,
-    and ``"work"``, the copies of the parameters that the instances write into.
-    """
     missing = [key for key, value in options.items() if value is inspect.Parameter.empty]
     if missing:
         raise PgkitError(f"optimizer {name!r} needs the key {missing[0]!r}")
@@ -117,33 +113,43 @@ def _adapted(name: str, optimizer_class: OptimizerClass, options: Mapping[str, A
         key: value for key, value in options.items() if _is_hyperparameter(value)
     }
     scheduled = [key for key, value in hyperparameters.items() if isinstance(value, Schedule)]
+    adapter = _Adapter(name, optimizer_class, options, hyperparameters, scheduled)
+    requires = required_by(hyperparameters)
+    return Optimizer(adapter.init, adapter.step, adapter.take, _dump, adapter.load, requires=requires)
 
-    def init(params: Params) -> State:
+
+@dataclass(frozen=True)
+class _Adapter:
+    """The functions of an adapted optimizer.
+
+    State: ``"hyperparameters"`` and ``"schedules"`` as in a chain; ``"options"`` and ``"instances"``, one per member;
+    ``"work"``, the copies of the parameters that the instances write into.
+    """
+
+    name: str
+    optimizer_class: OptimizerClass
+    options: Mapping[str, Any]
+    hyperparameters: Mapping[str, Hyperparameter]
+    scheduled: Sequence[str]
+
+    def init(self, params: Params) -> State:
         members, device = members_and_device(params)
         options_by_member = [
-            {key: _option_of(key, value, k, members) for key, value in options.items()} for k in range(members)
+            {key: _option_of(key, value, k, members) for key, value in self.options.items()} for k in range(members)
         ]
-        single = take_tree(params, torch.zeros(1, dtype=torch.int64))
-        _try(name, optimizer_class, options_by_member[0], single, scheduled)
-        state = init_hyperparameters(hyperparameters, members, device)
+        self._try(options_by_member[0], take_tree(params, torch.zeros(1, dtype=torch.int64)))
+        state = init_hyperparameters(self.hyperparameters, members, device)
         state |= {"member_state": {}, "metrics": {}, "leaf_state": {}, "options": options_by_member}
-        return with_instances(state, _as_torch(params))
+        return self._with_instances(state, _as_torch(params))
 
-    def with_instances(state: State, work: Params) -> State:
-        instances = [
-            _instance(name, optimizer_class, member_options, work, k)
-            for k, member_options in enumerate(state["options"])
-        ]
-        return {**state, "work": work, "instances": instances}
-
-    def step(grads: Params, state: State, params: Params, extra_args: ExtraArgs, add: bool) -> StepResult:
+    def step(self, grads: Params, state: State, params: Params, extra_args: ExtraArgs, add: bool) -> StepResult:
         updates = checked_grads(grads, params)
         torch_grads = _as_torch(updates)
         work = state["work"]
         for leaf, start in zip(work.values(), _as_torch(params).values(), strict=True):
             leaf.copy_(start)
-        hyper = next_hyperparameters(hyperparameters, state, extra_args)
-        scheduled_values = {key: hyper[key].tolist() for key in scheduled}
+        hyper = next_hyperparameters(self.hyperparameters, state, extra_args)
+        scheduled_values = {key: hyper[key].tolist() for key in self.scheduled}
         for k, instance in enumerate(state["instances"]):
             for group in instance.param_groups:
                 group.update({key: values[k] for key, values in scheduled_values.items()})
@@ -155,21 +161,50 @@ def _adapted(name: str, optimizer_class: OptimizerClass, options: Mapping[str, A
             torch.sub(leaf, params[key], out=updates[key])
         return finish(updates, {**state, "hyperparameters": hyper}, params, add)
 
-    def dump(state: State) -> Any:
-        plain = {key: value for key, value in state.items() if key not in ("instances", "work")}
-        return {**plain, "instances": [copy.deepcopy(instance.state_dict()) for instance in state["instances"]]}
-
-    def load(data: Any, params: Params) -> State:
-        return _load_instances(with_instances(data, _as_torch(params)), data["instances"])
-
-    def take(state: State, members: Tensor) -> State:
+    def take(self, state: State, members: Tensor) -> State:
         rows = members.tolist()
         stacked = {key: value for key, value in state.items() if key not in ("instances", "work", "options")}
         taken = {**take_tree(stacked, members), "options": [state["options"][k] for k in rows]}
         saved = [state["instances"][k].state_dict() for k in rows]
-        return _load_instances(with_instances(taken, take_tree(state["work"], members)), saved)
+        return _load_instances(self._with_instances(taken, take_tree(state["work"], members)), saved)
 
-    return Optimizer(init, step, take, dump, load, requires=required_by(hyperparameters))
+    def load(self, data: Any, params: Params) -> State:
+        return _load_instances(self._with_instances(data, _as_torch(params)), data["instances"])
+
+    def _with_instances(self, state: State, work: Params) -> State:
+        """Add to a state the working copies, and an instance for each member."""
+        instances = [self._instance(options, work, k) for k, options in enumerate(state["options"])]
+        return {**state, "work": work, "instances": instances}
+
+    def _instance(self, options: Mapping[str, Any], work: Params, k: int) -> Any:
+        """Make the instance of member k over views of the working copies."""
+        try:
+            return self.optimizer_class([torch.nn.Parameter(leaf[k]) for leaf in work.values()], **options)
+        except Exception as error:
+            raise PgkitError(f"optimizer {self.name!r}: {error}") from error
+
+    def _try(self, options: Mapping[str, Any], params: Params) -> None:
+        """Make one step of a throw-away instance, so that what cannot work fails before training."""
+        instance = self._instance(options, _as_torch(params), 0)
+        missing = [key for key in self.scheduled if key not in instance.param_groups[0]]
+        if missing:
+            raise PgkitError(
+                f"optimizer {self.name!r}: {missing[0]} cannot have a schedule, "
+                "because it is no option of its parameter groups"
+            )
+        for leaf in instance.param_groups[0]["params"]:
+            leaf.grad = torch.ones_like(leaf)
+        with torch.random.fork_rng(devices=[]):
+            try:
+                instance.step()
+            except Exception as error:
+                reason = error or type(error).__name__
+                raise PgkitError(f"optimizer {self.name!r} cannot make a step: {reason}") from error
+
+
+def _dump(state: State) -> Any:
+    plain = {key: value for key, value in state.items() if key not in ("instances", "work")}
+    return {**plain, "instances": [copy.deepcopy(instance.state_dict()) for instance in state["instances"]]}
 
 
 def _load_instances(state: State, saved: Sequence[Mapping[str, Any]]) -> State:
@@ -177,34 +212,6 @@ def _load_instances(state: State, saved: Sequence[Mapping[str, Any]]) -> State:
     for instance, state_dict in zip(state["instances"], saved, strict=True):
         instance.load_state_dict(copy.deepcopy(dict(state_dict)))
     return state
-
-
-def _instance(name: str, optimizer_class: OptimizerClass, options: Mapping[str, Any], work: Params, k: int) -> Any:
-    """Make the instance of member k over views of the working copies."""
-    try:
-        return optimizer_class([torch.nn.Parameter(leaf[k]) for leaf in work.values()], **options)
-    except Exception as error:
-        raise PgkitError(f"optimizer {name!r}: {error}") from error
-
-
-def _try(
-    name: str, optimizer_class: OptimizerClass, options: Mapping[str, Any], params: Params, scheduled: Sequence[str]
-) -> None:
-    """Make one step of a throw-away instance, so that what cannot work fails before training."""
-    work = _as_torch(params)
-    instance = _instance(name, optimizer_class, options, work, 0)
-    missing = [key for key in scheduled if key not in instance.param_groups[0]]
-    if missing:
-        raise PgkitError(
-            f"optimizer {name!r}: {missing[0]} cannot have a schedule, because it is no option of its parameter groups"
-        )
-    for leaf in instance.param_groups[0]["params"]:
-        leaf.grad = torch.ones_like(leaf)
-    with torch.random.fork_rng(devices=[]):
-        try:
-            instance.step()
-        except Exception as error:
-            raise PgkitError(f"optimizer {name!r} cannot make a step: {error or type(error).__name__}") from error
 
 
 def _as_torch(params: Params) -> Params:

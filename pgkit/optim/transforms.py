@@ -170,15 +170,12 @@ def restart(optimizer: Optimizer, what: str, every: Hyperparameter | str) -> Opt
     member_state, leaf_state = _state_to_reset(optimizer, what)
     counter = f"steps_since_{key}"
 
-    def is_due(hyper: MemberValues, member: MemberValues, extra_args: ExtraArgs) -> Tensor:
-        if every == "rollout":
-            return extra_arg("rollout_start", extra_args, next(iter(hyper.values()))) != 0
-        now = (member[counter] >= hyper[key]) & (hyper[key] > 0)
-        member[counter] = torch.where(now, 0.0, member[counter]) + 1
-        return now
-
     def precompute(hyper: MemberValues, member: MemberValues, extra_args: ExtraArgs) -> MemberValues:
-        now = is_due(hyper, member, extra_args)
+        if every == "rollout":
+            now = extra_arg("rollout_start", extra_args, next(iter(hyper.values()))) != 0
+        else:
+            now = (member[counter] >= hyper[key]) & (hyper[key] > 0)
+            member[counter] = torch.where(now, 0.0, member[counter]) + 1
         for name, value in member_state.items():
             member[name] = torch.where(now, value, member[name])
         initial = {f"initial {name}": hyper[value] for name, value in leaf_state.items() if value in hyper}
