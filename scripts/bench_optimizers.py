@@ -1,10 +1,10 @@
-"""What one optimizer step costs: pgkit's Adam against torch.optim.Adam, and against the memory traffic it cannot avoid.
+"""Measure one optimizer step: pgkit's Adam against torch.optim.Adam, and against the memory traffic it cannot avoid.
 
     python scripts/bench_optimizers.py            # prints a table; exit code 1 where a target is missed
 
 Parameters are those of two MLPs 4-64-64-2 and 4-64-64-1. All contenders of a comparison take turns within every
-repetition, so that the mood of the machine hits them alike; ratios are those of one repetition, and their median and
-range are shown. One thread. Peak memory is that of a process of its own for each contender, see ``memory``.
+repetition, so that changes in the machine's speed affect them alike; ratios are within one repetition, and their median
+and range are shown. One thread. Peak memory is measured in a separate process for each contender, see ``memory``.
 """
 
 import argparse
@@ -30,7 +30,7 @@ PEAK = 8192  # members for the peak memory, so that the process itself does not 
 
 
 class Target(NamedTuple):
-    """A measured ratio in every repetition, and what it shall be at most."""
+    """A ratio measured in every repetition, and its upper bound."""
 
     name: str
     ratios: list[float]
@@ -38,7 +38,7 @@ class Target(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether the median is good enough."""
+        """Whether the median is within the bound."""
         return median(self.ratios) <= self.most
 
 
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def parameters(members: int) -> Params:
-    """Of an actor and a critic, each an MLP with two hidden layers of 64."""
+    """Parameters of an actor and a critic, each an MLP with two hidden layers of 64."""
     return Policy(obs_dim=4, head=categorical(2), hidden=(64, 64)).init(range(members))
 
 
@@ -68,21 +68,24 @@ def random_like(params: Params) -> Params:
 
 
 def pgkit_step(members: int) -> Callable[[], None]:
-    """A step of a population, a rate for each member."""
-    params, optimizer = parameters(members), make("adam", lr=torch.logspace(-5, -2, members))
-    grads, state = random_like(params), optimizer.init(params)
+    """Make a step of a population with one rate per member, as the training loop makes it."""
+    params = parameters(members)
+    optimizer = make("adam", lr=torch.logspace(-5, -2, members))
+    grads = random_like(params)
+    state = optimizer.init(params)
     buffers = {name: leaf.clone() for name, leaf in grads.items()}
 
     def step() -> None:
         nonlocal params, state, buffers
-        updates, state = optimizer.update(buffers, state, params)
-        params, buffers = apply_updates(params, updates), params  # the old parameters' memory takes the next gradients
+        updates, state = optimizer.update(buffers, state, params, donate=True)
+        buffers = params  # the old parameters' memory takes the next gradients
+        params = apply_updates(params, updates, donate=True)
 
     return step
 
 
 def torch_step(members: int) -> Callable[[], None]:
-    """As many steps of ``torch.optim.Adam``, one for each member."""
+    """Make one step of ``torch.optim.Adam`` for each member."""
     optimizers = []
     for k in range(members):
         leaves = [torch.nn.Parameter(leaf[0]) for leaf in parameters(1).values()]
@@ -99,8 +102,8 @@ def torch_step(members: int) -> Callable[[], None]:
 
 def traffic(members: int) -> Callable[[], None]:
     """Read gradient, parameter and both moments, write parameter and both moments, in as few operations as possible."""
-    a, b, c, d = (random_like(parameters(members)) for _ in range(4))
-    flat: list[tuple[Tensor, ...]] = [(a[name], b[name], c[name], d[name]) for name in a]
+    trees = [random_like(parameters(members)) for _ in range(4)]
+    flat: list[tuple[Tensor, ...]] = [tuple(tree[name] for tree in trees) for name in trees[0]]
 
     def step() -> None:
         for grad, param, m, v in flat:
@@ -112,7 +115,7 @@ def traffic(members: int) -> Callable[[], None]:
 
 
 def time_targets(repetitions: int) -> list[Target]:
-    """The comparisons of time."""
+    """Compare times."""
     one = interleaved({"pgkit": pgkit_step(1), "torch": torch_step(1)}, repetitions, inner=100)
     many_steps = {"pgkit": pgkit_step(MEMBERS), "torch": torch_step(MEMBERS), "traffic": traffic(MEMBERS)}
     many = interleaved(many_steps, repetitions, inner=3)
@@ -124,7 +127,7 @@ def time_targets(repetitions: int) -> list[Target]:
 
 
 def interleaved(steps: dict[str, Callable[[], None]], repetitions: int, inner: int) -> dict[str, list[float]]:
-    """Seconds of a step in each repetition, by contender; the first repetitions warm up."""
+    """Measure the seconds of a step in each repetition, by contender; the first repetitions warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for repetition in range(repetitions + 3):
         for name, step in steps.items():
@@ -141,39 +144,40 @@ def ratio(seconds: dict[str, list[float]], first: str, second: str) -> list[floa
 
 
 def nothing() -> None:
-    """The process itself."""
+    """Hold nothing but what the process needs."""
     parameters(1)
 
 
 def contents() -> None:
-    """Parameters, gradients and both moments, all written to."""
-    kept = [{name: torch.ones(PEAK, *leaf.shape[1:]) for name, leaf in parameters(1).items()} for _ in range(4)]
-    assert len(kept) == 4
+    """Hold parameters, gradients and both moments, all written to."""
+    held = [{name: torch.ones(PEAK, *leaf.shape[1:]) for name, leaf in parameters(1).items()} for _ in range(4)]
+    assert len(held) == 4
 
 
 def steps() -> None:
-    """Three steps on parameters and gradients like those."""
+    """Make three steps on parameters and gradients like those."""
     params, grads = (
         {name: torch.ones(PEAK, *leaf.shape[1:]) for name, leaf in parameters(1).items()} for _ in range(2)
     )
     optimizer = make("adam")
     state = optimizer.init(params)
     for _ in range(3):
-        updates, state = optimizer.update(grads, state, params)
-        params, grads = apply_updates(params, updates), params
+        updates, state = optimizer.update(grads, state, params, donate=True)
+        grads = params
+        params = apply_updates(params, updates, donate=True)
 
 
 CONTENTS = {"nothing": nothing, "contents": contents, "steps": steps}
 
 
 def memory(name: str) -> int:
-    """Peak resident bytes of this process after doing that."""
+    """Return the peak resident bytes of this process after calling the function of that name."""
     CONTENTS[name]()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def memory_target() -> Target:
-    """Peak of three steps over that of what they need, the process itself taken off both."""
+    """Compare the peak of three steps with that of what they need, both without the process itself."""
     bytes_of = {
         name: int(subprocess.run([sys.executable, __file__, "--memory", name], capture_output=True, check=True).stdout)
         for name in CONTENTS

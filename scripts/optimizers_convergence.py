@@ -1,11 +1,11 @@
-"""How every recipe walks on three landscapes: a table, and a picture of the paths for each landscape.
+"""Show how every optimizer converges on three landscapes: a table, and a picture of the paths on each landscape.
 
     python scripts/optimizers_convergence.py      # prints the table, writes pgkit/optim/figures/*.png
 
-On the quadratic and in Rosenbrock's valley each recipe walks once for every rate of a grid, all rates as one
-population, and the rate that is the first to stay at the goal is shown. On the saddle, whose gradient is noisy, every
-recipe has the rate that makes its first step equally long. ``npg`` takes the Fisher matrix of a Gaussian policy with
-unit variance, whose mean is the point: it is 1.
+On the quadratic and on Rosenbrock's function each optimizer runs at every rate of a grid, all rates as one population,
+and the rate that first stays at the goal is shown. On the saddle, whose gradient is noisy, every optimizer has the rate
+that makes its first step equally long. ``npg`` gets the Fisher matrix of a Gaussian policy of unit variance whose mean
+is the point, which is the identity.
 """
 
 import math
@@ -25,14 +25,14 @@ FIRST_STEP = 0.05
 
 
 class Landscape(NamedTuple):
-    """Where to walk.
+    """A function of two variables to minimise.
 
     Attributes:
-        height: of points ``(..., 2)``.
+        height: ``height(points) -> (...)`` of points ``(..., 2)``.
         start: the first point.
-        steps: at most.
-        goal: whether points ``(..., 2)`` of these heights are at the goal.
-        noise: standard deviation of each number of the gradient.
+        steps: number of steps.
+        goal: ``goal(points, heights) -> bool (...)``: which points are at the goal.
+        noise: standard deviation of the noise on each component of the gradient.
         view: left, right, bottom, top of the picture.
     """
 
@@ -73,7 +73,7 @@ LANDSCAPES = {
 
 
 class Walk(NamedTuple):
-    """The path of a recipe at one rate, ``(steps + 1, 2)``, and after how many steps it is at the goal for good."""
+    """The path of an optimizer at one rate, ``(steps + 1, 2)``, and the step from which on it stays at the goal."""
 
     rate: float
     path: np.ndarray[Any, Any]
@@ -81,40 +81,44 @@ class Walk(NamedTuple):
 
 
 class Identity:
-    """The Fisher matrix of a mean, for ``npg``."""
+    """The Fisher matrix of a Gaussian mean, for ``npg``."""
 
     def __call__(self, vector: dict[str, Tensor]) -> dict[str, Tensor]:
         return vector
 
 
 def main() -> None:
-    walks = {name: {recipe: walk(name, recipe) for recipe in list_optimizers()} for name in LANDSCAPES}
+    walks = {
+        landscape: {optimizer: walk(landscape, optimizer) for optimizer in list_optimizers()}
+        for landscape in LANDSCAPES
+    }
     FIGURES.mkdir(exist_ok=True)
-    for name, by_recipe in walks.items():
-        draw(name, by_recipe)
+    for landscape, by_optimizer in walks.items():
+        draw(landscape, by_optimizer)
     print(table(walks))
 
 
-def walk(name: str, recipe: str) -> Walk:
-    """The walk to be shown."""
+def walk(name: str, optimizer: str) -> Walk:
+    """Return the walk of an optimizer on the landscape ``name`` at the rate that is shown."""
     landscape = LANDSCAPES[name]
-    rates = rate_of_first_step(landscape, recipe) if landscape.noise else RATES
-    paths = walk_all(landscape, recipe, rates)
-    there = landscape.goal(paths, landscape.height(paths))
-    to_come = there.flip(0).cummin(0).values.flip(0)  # there now, and at every later step
-    steps = to_come.int().argmax(0).double()
-    steps[~to_come[9 * landscape.steps // 10]] = math.inf  # there by the end, but perhaps only in passing
+    rates = rate_of_first_step(landscape, optimizer) if landscape.noise else RATES
+    paths = walk_all(landscape, optimizer, rates)
+    at_goal = landscape.goal(paths, landscape.height(paths))
+    stays = at_goal.flip(0).cummin(0).values.flip(0)  # at the goal now, and at every later step
+    steps = stays.int().argmax(0).double()
+    steps[~stays[9 * landscape.steps // 10]] = math.inf  # at the goal in the end, but perhaps only in passing
     final = landscape.height(paths[-1]).nan_to_num(math.inf, math.inf)
     best = int(steps.argmin() if steps.isfinite().any() else final.argmin())
-    here = None if steps[best].isinf() else int(steps[best])
-    return Walk(rates[best].item(), paths[:, best].numpy(), here)
+    arrived = None if steps[best].isinf() else int(steps[best])
+    return Walk(rates[best].item(), paths[:, best].numpy(), arrived)
 
 
-def walk_all(landscape: Landscape, recipe: str, rates: Tensor) -> Tensor:
-    """Paths ``(steps + 1, P, 2)``, a rate for each of P walkers; all feel the same noise."""
-    optimizer = make(recipe, lr=rates)
+def walk_all(landscape: Landscape, name: str, rates: Tensor) -> Tensor:
+    """Return the paths ``(steps + 1, P, 2)`` of P walkers, one rate each, all with the same noise."""
+    optimizer = make(name, lr=rates)
     params = {"point": torch.tensor(landscape.start, dtype=torch.float64).repeat(len(rates), 1)}
-    state, path = optimizer.init(params), [params["point"]]
+    state = optimizer.init(params)
+    path = [params["point"]]
     random = torch.Generator().manual_seed(0)
     for _ in range(landscape.steps):
         noise = landscape.noise * torch.randn(2, generator=random, dtype=torch.float64)
@@ -126,22 +130,23 @@ def walk_all(landscape: Landscape, recipe: str, rates: Tensor) -> Tensor:
 
 
 def slope(height: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
+    """Return the gradient of ``height`` at points ``(P, 2)``."""
     point = point.detach().requires_grad_()
     return torch.autograd.grad(height(point).sum(), point)[0]
 
 
-def rate_of_first_step(landscape: Landscape, recipe: str) -> Tensor:
-    """The rate ``(1,)`` with which the first step is as long as all others'."""
-    first = walk_all(landscape._replace(steps=1), recipe, torch.ones(1, dtype=torch.float64))
+def rate_of_first_step(landscape: Landscape, optimizer: str) -> Tensor:
+    """Return the rate ``(1,)`` that makes the first step ``FIRST_STEP`` long."""
+    first = walk_all(landscape._replace(steps=1), optimizer, torch.ones(1, dtype=torch.float64))
     return FIRST_STEP / (first[1] - first[0]).norm(dim=-1)
 
 
 def table(walks: dict[str, dict[str, Walk]]) -> str:
-    """Steps to the goal, and the rate, by recipe and landscape."""
-    lines = ["| recipe | quadratic | Rosenbrock | saddle |", "|---|---|---|---|"]
-    for recipe in next(iter(walks.values())):
-        cells = [cell(LANDSCAPES[name], by_recipe[recipe]) for name, by_recipe in walks.items()]
-        lines.append(f"| `{recipe}` | {' | '.join(cells)} |")
+    """Write the steps to the goal, and the rate, by optimizer and landscape."""
+    lines = ["| optimizer | quadratic | Rosenbrock | saddle |", "|---|---|---|---|"]
+    for optimizer in next(iter(walks.values())):
+        cells = [cell(LANDSCAPES[name], by_optimizer[optimizer]) for name, by_optimizer in walks.items()]
+        lines.append(f"| `{optimizer}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -151,26 +156,27 @@ def cell(landscape: Landscape, shown: Walk) -> str:
 
 
 def draw(name: str, walks: dict[str, Walk]) -> None:
-    """A panel for each recipe: contours, the path until the goal, its start and end."""
+    """Draw a panel for each optimizer: contours, the path until the goal, its start and end."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    landscape, (left, right, bottom, top) = LANDSCAPES[name], LANDSCAPES[name].view
+    landscape = LANDSCAPES[name]
+    left, right, bottom, top = landscape.view
     x, y = torch.meshgrid(torch.linspace(left, right, 200), torch.linspace(bottom, top, 200), indexing="xy")
     height = landscape.height(torch.stack([x, y], -1))
     levels = torch.quantile(height.flatten(), torch.linspace(0, 1, 11)).unique()
     figure, panels = plt.subplots(3, 5, figsize=(13, 8.2), dpi=80, sharex=True, sharey=True, layout="constrained")
-    for axes, (recipe, shown) in zip(panels.flat, walks.items(), strict=True):
+    for axes, (optimizer, shown) in zip(panels.flat, walks.items(), strict=True):
         axes.contourf(x, y, height, levels, cmap="Blues_r", alpha=0.55)
         axes.contour(x, y, height, levels, colors="white", linewidths=0.5)
         path = shown.path[: None if shown.arrived is None else shown.arrived + 1]
         axes.plot(*path.T, color="#c1121f", linewidth=1.2, marker=".", markersize=2.5, markeredgewidth=0)
         axes.plot(*path[0], "o", color="white", markeredgecolor="#333333", markersize=5)
         axes.plot(*path[-1], "*", color="#ffb703", markeredgecolor="#333333", markeredgewidth=0.6, markersize=11)
-        axes.set_title(f"{recipe}: {cell(landscape, shown)}", fontsize=10)
+        axes.set_title(f"{optimizer}: {cell(landscape, shown)}", fontsize=10)
         axes.set(xlim=(left, right), ylim=(bottom, top))
         axes.locator_params(nbins=4)
         axes.tick_params(labelsize=7, length=2, color="#999999", labelcolor="#666666")

@@ -28,17 +28,17 @@ def block(name: str) -> str:
 
 
 def test_recipes_and_their_steps_are_what_the_code_says(script: ModuleType) -> None:
-    assert block("recipes") == script.recipe_table()
+    assert block("optimizers") == script.optimizer_table()
     assert block("steps") == script.step_table()
 
 
 def test_first_steps_and_steady_states(script: ModuleType) -> None:
     """By hand: what the tables must say, whatever the code."""
-    momentum, rmsprop = (script.effective_steps(name, 1.0, 1000) for name in ("momentum", "rmsprop"))
+    momentum, rmsprop = (script.step_lengths(name, 1.0, 1000) for name in ("momentum", "rmsprop"))
     assert (momentum[0], momentum[-1]) == pytest.approx((1.0, 1 / (1 - 0.9)))
     assert (rmsprop[0], rmsprop[-1]) == pytest.approx((1 / 0.01**0.5, 1.0), rel=1e-4)
-    assert script.effective_steps("adam", 0.01, 1)[0] == pytest.approx(1.0, rel=1e-5)
-    assert script.effective_steps("sgd", 0.01, 1)[0] == 0.01
+    assert script.step_lengths("adam", 0.01, 1)[0] == pytest.approx(1.0, rel=1e-5)
+    assert script.step_lengths("sgd", 0.01, 1)[0] == 0.01
 
 
 @pytest.mark.parametrize("landscape", ["quadratic", "saddle"])
