@@ -132,15 +132,9 @@ def swap(grad: Tensor, leaf: Leaf, scalars: Scalars) -> Tensor:
     return last
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("mode", ["kernels", "off"])
 def test_a_step_may_exchange_what_it_is_given(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGKIT_COMPILE", mode)
-=======
-@pytest.mark.parametrize("use_compiled", [True, False])
-def test_a_step_may_exchange_what_it_is_given(use_compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgkit.optim.fused.use_compiled", lambda dtype, device: use_compiled)
->>>>>>> bebf450 (Give optimizers one step; let update overwrite nothing unless donate=True)
     params = {"p": torch.zeros(2, 3)}
     optimizer = chain(Transform(swap, leaf_state={"last": 0.0}), scale_by_rate(1.0))
     state, grads = optimizer.init(params), torch.zeros(2, 3)
