@@ -156,7 +156,7 @@ def test_leaves_of_two_dtypes_and_any_strides() -> None:
 
 UNWRITTEN: dict[str, Function] = {
     "erf(|is not among)": lambda a, b, c: torch.erf(a),
-    "'Value' object has no attribute 'mul_'": lambda a, b, c: a.mul_(c),
+    "'TracedScalar' object has no attribute 'mul_'": lambda a, b, c: a.mul_(c),
     "use torch.where": lambda a, b, c: a if a > b else b,
     "unsupported operand type": lambda a, b, c: a**2,
 }
