@@ -11,8 +11,9 @@ Modules, lowest first:
 
     signature       parameters of compiled functions: one NamedTuple for caller and code generator
     lazy            code generators, imported when something is compiled
+    recorder        who hears of calls of compiled functions
     ir              functions, loops, integers with operators and memory, in terms of LLVM
-    jit             machine code from LLVM modules, its cache on disk, and recorders of calls
+    jit             machine code from LLVM modules, and its cache on disk
     tracer          TracedScalar, one element of a tensor while a function is compiled
     functions       exp, log, tanh and so on of traced scalars
     elementwise     columns, loops over rows, compile_elementwise
@@ -26,5 +27,5 @@ can be traced and captured, why bits do not depend on the processor, and what th
 
 Touch: a new function of torch is an ``@implements`` in ``functions``; a new captured operation is an entry of
 ``graph_ops.OPERATIONS``. Both have to be correctly rounded, or built from operations that are. Importing this package
-must not import LLVM: only ``signature`` and ``lazy`` may be imported by modules that are loaded at start-up.
+must not import LLVM: modules that are loaded at start-up import only ``signature``, ``lazy`` and ``graph``.
 """

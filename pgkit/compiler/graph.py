@@ -1,7 +1,7 @@
 """Capture on CPU: what Python does with tensors once becomes a graph that repeats it without Python.
 
 Like a CUDA graph, it repeats the same work in the same memory. It consists of calls of compiled functions, which
-announce themselves (:func:`pgkit.compiler.jit.record_calls`), and of element-wise operations of PyTorch that are
+announce themselves (:func:`pgkit.compiler.recorder.record_calls`), and of element-wise operations of PyTorch that are
 correctly rounded, which loops of pgkit's own repeat with the same bits. Everything else is refused.
 
 Numbers that Python reads without PyTorch's knowledge (``tolist``, ``numpy``) are not noticed: they become constants of
@@ -31,8 +31,8 @@ from pgkit.compiler.graph_ops import (
     NotCaptured,
     TensorType,
 )
-from pgkit.compiler.jit import record_calls
 from pgkit.compiler.lazy import lazy_kernel
+from pgkit.compiler.recorder import record_calls
 
 _compile_graph = lazy_kernel("pgkit.compiler.graph_codegen:compile_graph")
 

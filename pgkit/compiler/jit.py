@@ -1,11 +1,10 @@
-"""Compile LLVM modules, cache their machine code on disk, and record calls of compiled functions."""
+"""Compile LLVM modules, and cache their machine code on disk."""
 
 import ctypes
 import hashlib
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,14 @@ import llvmlite
 from llvmlite import binding, ir
 
 from pgkit.compiler.ir import INT
+from pgkit.compiler.recorder import active_recorders
 from pgkit.system.files import WriteError, replace_file
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
-Recorder = Callable[[Any, Sequence[Any]], None]
-"""``recorder(function, arguments)``, called before each call of a compiled function."""
-
 
 def compile_function(function: ir.Function, vectorize: bool = False) -> Callable[..., None]:
-    """Compile a function whose code is complete; calls of it are recorded, see :func:`record_calls`.
+    """Compile a function whose code is complete; calls of it are recorded, see :mod:`pgkit.compiler.recorder`.
 
     Args:
         function: its module is compiled with it.
@@ -35,7 +32,7 @@ def compile_function(function: ir.Function, vectorize: bool = False) -> Callable
     compiled = _compile(function, vectorize)
 
     def call(*arguments: Any) -> None:
-        for recorder in _recorders.active:
+        for recorder in active_recorders():
             recorder(compiled, arguments)
         compiled(*arguments)
 
@@ -108,23 +105,3 @@ def _write(file: Path | None, code: bytes) -> None:
     if file is not None:
         with suppress(WriteError):
             replace_file(file, lambda out: out.write(hashlib.sha256(code).digest() + code))
-
-
-class _Recorders(threading.local):
-    """The recorders of this thread: other threads may compute meanwhile."""
-
-    def __init__(self) -> None:
-        self.active: list[Recorder] = []
-
-
-_recorders = _Recorders()
-
-
-@contextmanager
-def record_calls(recorder: Recorder) -> Iterator[None]:
-    """A context in which ``recorder(function, arguments)`` sees each call of a compiled function by this thread."""
-    _recorders.active.append(recorder)
-    try:
-        yield
-    finally:
-        _recorders.active.remove(recorder)

@@ -31,4 +31,4 @@ def deterministic_map(function: Callable[..., Tensor], *vectors: Tensor) -> Tens
 def _kernel(function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., None]:
     from pgkit.compiler.elementwise import compile_elementwise  # LLVM is loaded where something is compiled
 
-    return compile_elementwise(lambda x: [function(x)], [(dtype, 1)], [(dtype, 1)])  # type: ignore[list-item] # of one element
+    return compile_elementwise(lambda x: [function(x)], [(dtype, 1)], [(dtype, 1)])
