@@ -265,13 +265,13 @@ def _print_plan(plan: Any, cost: Sequence[Mapping[str, Any]], workers: int) -> N
 def _check_available(config: "TrainConfig") -> str:
     """Check that this machine has the device and the environment; return the backend that runs it."""
     from pgkit.config.device import resolve_device
-    from pgkit.envs.make import create, find_spec, resolve_backend
+    from pgkit.envs.make import find_spec, make_env, resolve_backend
 
     resolve_device(config.device)
     env = config.env
     backend = resolve_backend(env.id, env.kwargs, env.backend, env.vectorization)
     if backend == "gymnasium":
-        create(find_spec(env.id), env.kwargs, env.max_episode_steps).close()
+        make_env(find_spec(env.id), env.kwargs, env.max_episode_steps).close()
     return backend
 
 

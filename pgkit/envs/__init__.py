@@ -1,7 +1,51 @@
-"""Environments: Gymnasium's, EnvPool's, and pgkit's own CartPole, all behind one protocol."""
+"""Environments: K sub-environments that step together, each with a random stream of its own.
 
-from pgkit.envs.base import EnvInfo, Environments, Transition
+>>> import torch
+>>> from pgkit.envs import make_envs
+>>> envs = make_envs("CartPole-v1", 2)
+>>> obs = envs.reset(seeds=[0, 1])
+>>> envs.step(torch.tensor([0, 1])).reward
+tensor([1., 1.])
+
+In: the id of an environment and options (``make_envs``), or a vector environment of Gymnasium's (``wrap_vector_env``).
+Out: an object with the interface ``Environments``, whose steps return ``Transition``.
+
+Where to start: ``base`` (the interface), then ``sync_envs`` (Gymnasium environments in a loop).
+
+=============  ========================================================================================
+base           the interface: ``Environments``, ``EnvInfo``, ``Transition``, ``Elementwise``
+make           from an id to environments
+sync_envs      backend "gymnasium": a loop in this process
+async_envs     the same in worker processes (``env_worker`` is what runs in them)
+vector_env     any ``gymnasium.vector.VectorEnv``
+cartpole       backend "pgkit": CartPole-v1 on tensors
+envpool        backend "envpool": C++ environments
+replay         exact resumption of Gymnasium environments
+normalize      running statistics of observations and returns
+spaces         Gymnasium's spaces to tensors and back
+errors         one line for environments that fail
+=============  ========================================================================================
+
+To add a backend: write a class with the methods of ``Environments`` and return it from ``make.make_envs``; then add it
+to ``tests/helpers/env_streams.py``, whose tests show that environment k of many is the same environment alone. If its
+step can be written for one environment (see ``Elementwise``), rollouts of it are compiled.
+"""
+
+from pgkit.envs.base import Elementwise, EnvInfo, Environments, Transition
+from pgkit.envs.cartpole import CartPole
+from pgkit.envs.errors import EnvError
 from pgkit.envs.make import list_envs, make_envs, resolve_backend
 from pgkit.envs.vector_env import wrap_vector_env
 
-__all__ = ["EnvInfo", "Environments", "Transition", "list_envs", "make_envs", "resolve_backend", "wrap_vector_env"]
+__all__ = [
+    "CartPole",
+    "Elementwise",
+    "EnvError",
+    "EnvInfo",
+    "Environments",
+    "Transition",
+    "list_envs",
+    "make_envs",
+    "resolve_backend",
+    "wrap_vector_env",
+]

@@ -1,6 +1,7 @@
-"""What pgkit asks of environments: K sub-environments in a row, each with its own random stream.
+"""The interface of environments: K sub-environments behind one object, each with its own random stream.
 
-Sub-environments of a population are member-major, ``index = member * N + n``. All tensors live on ``info.device``.
+In a population of P members with N environments each, sub-environments are member-major:
+``index = member * N + n``, K = P * N. All tensors live on ``info.device``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,24 +17,31 @@ if TYPE_CHECKING:
     from gymnasium import Space
 
 Autoreset = Literal["next_step", "same_step", "disabled"]
+"""What follows the last step of an episode, in Gymnasium's words (``gymnasium.vector.AutoresetMode``)."""
 
 
 @dataclass(frozen=True)
 class EnvInfo:
-    """What is known of the sub-environments before the first step; they are all alike.
+    """Static description of the sub-environments, which are all alike.
 
     Attributes:
-        name: the environment id.
-        num_envs: K, how many sub-environments there are.
-        obs_dim: D, features of a flattened observation.
-        action_space: of one sub-environment, as Gymnasium declares it.
-        autoreset: what happens after the last step of an episode, see :class:`Transition`.
-        max_episode_steps: the time limit, None where there is none or nobody tells.
-        backend: what runs it: "gymnasium", "pgkit" or "envpool".
-        vectorization: "sync", "async" or "native".
-        device: of all tensors that go in and come out.
-        can_step_subset: ``step(action, index)`` leaves the other sub-environments untouched. Where this is False,
-            all of them step (the others repeat their last action) and only the results are selected.
+        name: the environment's id.
+        num_envs: K, the number of sub-environments.
+        obs_dim: D, the number of features of a flattened observation.
+        action_space: Gymnasium's space of one sub-environment's actions.
+        autoreset: what follows the last step of an episode, see :class:`Transition`.
+        max_episode_steps: time limit in steps; None if there is none, or if it is unknown.
+        backend: the implementation: "gymnasium", "pgkit" or "envpool".
+        vectorization: "sync" (a loop in this process), "async" (worker processes) or "native" (vectorized code).
+        device: device of all tensors that go in and come out.
+        can_step_subset: whether ``step(action, index)`` leaves the other sub-environments untouched. If False, all
+            sub-environments step (the others repeat their last action) and only the results are selected.
+
+    Example:
+        >>> from pgkit.envs import make_envs
+        >>> info = make_envs("CartPole-v1", 3).info
+        >>> info.num_envs, info.obs_dim, info.max_episode_steps, info.backend
+        (3, 4, 500, 'pgkit')
     """
 
     name: str
@@ -52,14 +60,22 @@ class Transition(NamedTuple):
     """One step of k sub-environments. The tensors are new at every step and belong to the caller.
 
     Attributes:
-        obs: ``(k, D)`` float32, what the next action is chosen from.
+        obs: ``(k, D)`` float32, the observation that the next action is chosen from.
         reward: ``(k,)`` float32.
-        terminated: ``(k,)`` bool, the task ended.
-        truncated: ``(k,)`` bool, a time limit cut the episode. Both may be True at once: then it terminated.
-        valid: ``(k,)`` bool, False where this was no step of an episode but the reset after one ("next_step"):
-            ``obs`` is the first of the new episode, the action was ignored, the reward is 0.
-        final_obs: None with "next_step", where ``obs`` of a last step is the true final observation. Otherwise
-            ``(k, D)``: the true next observation of this step, which differs from ``obs`` where an episode ended.
+        terminated: ``(k,)`` bool, True where the task ended.
+        truncated: ``(k,)`` bool, True where a time limit cut the episode. If both are True, the episode terminated.
+        valid: ``(k,)`` bool. False marks the reset step that follows an episode with "next_step" autoreset: the
+            action was ignored, the reward is 0, and ``obs`` is the first observation of the new episode.
+        final_obs: ``(k, D)`` float32, the true next observation of this step; it differs from ``obs`` where an
+            episode ended. None with "next_step", where ``obs`` itself is the true next observation.
+
+    Example:
+        >>> import torch
+        >>> from pgkit.envs import make_envs
+        >>> envs = make_envs("CartPole-v1", 2, max_episode_steps=1)
+        >>> obs = envs.reset([0, 1])
+        >>> [envs.step(torch.tensor([0, 1])).valid.tolist() for _ in range(3)]  # step, reset step, step
+        [[True, True], [False, False], [True, True]]
     """
 
     obs: Tensor
@@ -71,16 +87,16 @@ class Transition(NamedTuple):
 
 
 class Elementwise(NamedTuple):
-    """A step that can be written down for one environment (:mod:`pgkit.compiler.tracer`), so that rollouts are
-    compiled.
+    """The step of one environment as a function of scalars, so that pgkit compiles whole rollouts of it.
 
-    Environments with NEXT_STEP autoreset that have it say so by an attribute ``elementwise``.
+    An environment with "next_step" autoreset offers it as an attribute ``elementwise``. The function is traced by
+    :mod:`pgkit.compiler.tracer`: it may use arithmetic, comparisons and the functions of torch that the tracer knows.
 
     Attributes:
         step: ``step(action, *state, *constants) -> [*state, *obs, reward, terminated, truncated, valid]`` of one
-            environment; the observation's D numbers and the reward are float32.
-        state: what a step changes, tensors ``(K,)`` whose memory stays where it is.
-        constants: what it only reads, likewise.
+            environment. The D features of the observation and the reward are float32.
+        state: tensors ``(K,)`` that a step changes in place: they are never reallocated.
+        constants: tensors ``(K,)`` that a step only reads; they are never reallocated either.
     """
 
     step: Callable[..., list[Any]]
@@ -88,66 +104,91 @@ class Elementwise(NamedTuple):
     constants: Sequence[Tensor]
 
 
-def check_seeds(seeds: Sequence[int], index: Tensor | None, count: int) -> list[int]:
-    """The seeds as Python integers.
-
-    Raises:
-        PgkitError: not as many as there are sub-environments to reset, or a negative one.
-    """
-    expected = count if index is None else len(index)
-    if len(seeds) != expected:
-        raise PgkitError(f"reset: expected {expected} seeds, got {len(seeds)}")
-    numbers = [int(seed) for seed in seeds]
-    if any(not 0 <= number < 2**64 for number in numbers):
-        raise PgkitError(f"reset: expected seeds from 0 to 2**64 - 1, got {numbers}")
-    return numbers
-
-
 class Environments(Protocol):
-    """K sub-environments. :meth:`reset` must seed each of them once before it is stepped."""
+    """K sub-environments with the interface of Gymnasium's vector environments, on tensors.
+
+    :meth:`reset` must seed every sub-environment once before its first step. Each sub-environment is a function of
+    its seed and its actions alone: it behaves the same whatever else is in the batch.
+    """
 
     @property
-    def info(self) -> EnvInfo: ...
+    def info(self) -> EnvInfo:
+        """Static description: sizes, action space, backend."""
+        ...
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
-        """Seed sub-environments and start an episode in each: the first observations ``(k, D)``, float32.
+        """Seed sub-environments and start an episode in each.
 
         Args:
-            seeds: k non-negative integers of up to 64 bits, one for each sub-environment; all that follows in it
-                is a function of its seed and its actions.
-            index: ``(k,)`` int64, which ones; None for all, in order. The others are untouched.
+            seeds: one integer from 0 to 2**64 - 1 for each of the k sub-environments.
+            index: ``(k,)`` int64, the sub-environments to reset; None for all, in order. Others are untouched.
+
+        Returns:
+            ``(k, D)`` float32, the first observations.
+
+        Raises:
+            PgkitError: the number of seeds does not match, or a seed is out of range.
+            EnvError: the environment fails.
         """
         ...
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
-        """One step of the sub-environments ``index (k,)``, or of all of them.
+        """Step sub-environments once.
 
         Args:
-            action: ``(k,)`` int64 counted from 0 (Discrete), ``(k, A)`` int64 (MultiDiscrete, MultiBinary), or
-                ``(k, A)`` float (Box), clipped into the bounds.
-            index: ``(k,)`` int64, without repetition.
+            action: ``(k,)`` int64 from 0 on (Discrete), ``(k, A)`` int64 (MultiDiscrete, MultiBinary), or ``(k, A)``
+                float (Box), which is clipped to the space's bounds.
+            index: ``(k,)`` int64 without repetition, the sub-environments to step; None for all, in order.
+
+        Raises:
+            PgkitError: the action has the wrong shape, or a sub-environment has not been reset yet.
+            EnvError: the environment fails.
         """
         ...
 
     def resume_problem(self) -> str | None:
-        """None where :meth:`state` and :meth:`restore` bring all back to the last bit; else, in one line, why not.
+        """Why :meth:`state` and :meth:`restore` cannot bring the environments back exactly, in one line; else None.
 
-        May make and step instances of its own to find out.
+        It may create and step separate instances of the environment to find out.
         """
         ...
 
     def state(self, index: Tensor | None = None) -> dict[str, Tensor] | None:
-        """What it takes to go on in another process: tensors of leading axis k; None where that is impossible."""
+        """All that is needed to continue in another process: tensors of leading axis k; None if that is impossible."""
         ...
 
     def restore(self, state: Mapping[str, Tensor], index: Tensor | None = None) -> None:
-        """Go on where :meth:`state` was taken, with sub-environments ``index (k,)`` of an instance made alike.
+        """Continue from what :meth:`state` returned.
+
+        Args:
+            state: the state of k sub-environments of the same environment, perhaps from another process.
+            index: ``(k,)`` int64, the sub-environments to restore; None for all, in order.
 
         Raises:
-            PgkitError: they do not come back as they were.
+            PgkitError: the environments cannot be restored, or do not come back as they were.
         """
         ...
 
     def close(self) -> None:
-        """Free what the environments hold (processes, windows)."""
+        """Release what the environments hold, such as processes and windows."""
         ...
+
+
+def check_seeds(seeds: Sequence[int], index: Tensor | None, num_envs: int) -> list[int]:
+    """Convert seeds to Python integers.
+
+    Args:
+        seeds: as of :meth:`Environments.reset`.
+        index: as of :meth:`Environments.reset`.
+        num_envs: K.
+
+    Raises:
+        PgkitError: the number of seeds is not the number of sub-environments to reset, or a seed is out of range.
+    """
+    expected = num_envs if index is None else len(index)
+    if len(seeds) != expected:
+        raise PgkitError(f"reset: expected {expected} seeds, got {len(seeds)}")
+    integers = [int(seed) for seed in seeds]
+    if any(not 0 <= seed < 2**64 for seed in integers):
+        raise PgkitError(f"reset: expected seeds from 0 to 2**64 - 1, got {integers}")
+    return integers

@@ -1,9 +1,12 @@
 """CartPole-v1 for any number of environments at once, on CPU or GPU.
 
-The same task as Gymnasium's ``CartPole-v1`` (Barto, Sutton and Anderson 1983): the same float64 arithmetic in the
-same order, so that from the same state both give the same next positions and flags to the last bit, and velocities
-that differ by rounding of sine and cosine only. Unlike Gymnasium's ``CartPoleVectorEnv``, which draws every reset
-from one generator, each environment has its own stream, a function of its seed alone.
+The task is that of Barto, Sutton and Anderson (1983), "Neuronlike adaptive elements that can solve difficult learning
+control problems", with the constants and the arithmetic of Gymnasium's ``CartPole-v1``: float64, in the same order of
+operations. From the same state, both give the same next positions and flags to the last bit, and velocities that
+differ only by the rounding of sine and cosine.
+
+Gymnasium's ``CartPoleVectorEnv`` draws all resets from one generator. Here each environment has its own stream, which
+is a function of its seed alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,36 +27,54 @@ from pgkit.system.cpu import use_compiled
 if TYPE_CHECKING:
     from gymnasium import Space
 
-GRAVITY = 9.8
-POLE_MASS = 0.1
-TOTAL_MASS = POLE_MASS + 1.0
-HALF_LENGTH = 0.5
-POLE_MASS_LENGTH = POLE_MASS * HALF_LENGTH
-FORCE = 10.0
-TIME_STEP = 0.02
-POSITION_LIMIT = 2.4
-ANGLE_LIMIT = 12 * 2 * np.pi / 360
-START = 0.05  # an episode starts with all four numbers in (-START, START)
+GRAVITY = 9.8  # m / s^2
+POLE_MASS = 0.1  # kg
+TOTAL_MASS = POLE_MASS + 1.0  # kg, of pole and cart
+HALF_LENGTH = 0.5  # m, from the pivot to the pole's centre of mass
+POLE_MASS_LENGTH = POLE_MASS * HALF_LENGTH  # kg m
+FORCE = 10.0  # N, to the left or to the right
+TIME_STEP = 0.02  # s
+POSITION_LIMIT = 2.4  # m
+ANGLE_LIMIT = 12 * 2 * np.pi / 360  # rad
+START_LIMIT = 0.05  # an episode starts with all four state variables uniform in (-START_LIMIT, START_LIMIT)
 
 RESETS, STEPS, X, X_VELOCITY, ANGLE, ANGLE_VELOCITY = range(6)
-"""Rows of the table, one column for each environment; the last four in Gymnasium's order."""
+"""Rows of the state table: resets so far, steps of the episode, and the observation in Gymnasium's order."""
 
 _STATE_COLUMNS = ((torch.float64, 1),) * 6 + ((torch.bool, 1),)
 _STEP_INPUTS = ((torch.int64, 1), *_STATE_COLUMNS, (torch.int64, 1))
 _STEP_OUTPUTS = (*_STATE_COLUMNS, *((torch.float32, 4),) * 4, (torch.float32, 1), *((torch.bool, 1),) * 3)
-"""The columns of a compiled step: action, state, key -> state, obs, reward, terminated, truncated, valid."""
+"""Type and stride of the columns of a compiled step: action, state, key -> state, obs, reward, terminated, truncated,
+valid."""
 
 _compile = lazy_kernel("pgkit.compiler.elementwise:compile_elementwise")
 
 
 class CartPole:
-    """K environments; NEXT_STEP autoreset. A step waits for nothing: no value travels from the device to Python."""
+    """K CartPole environments on tensors, with "next_step" autoreset; see :class:`pgkit.envs.Environments`.
 
-    def __init__(self, count: int, max_episode_steps: int = 500, device: torch.device | str = "cpu") -> None:
+    No step reads a value from the device, so steps on a GPU are queued without waiting.
+
+    Args:
+        num_envs: K.
+        max_episode_steps: time limit in steps, after which an episode is truncated.
+        device: device of the state and of all tensors.
+
+    Example:
+        >>> import torch
+        >>> from pgkit.envs import CartPole
+        >>> envs = CartPole(3)
+        >>> envs.reset([0, 1, 2]).shape
+        torch.Size([3, 4])
+        >>> envs.step(torch.tensor([0, 1, 1])).reward
+        tensor([1., 1., 1.])
+    """
+
+    def __init__(self, num_envs: int, max_episode_steps: int = 500, device: torch.device | str = "cpu") -> None:
         device = torch.device(device)
         self.info = EnvInfo(
             name="CartPole-v1",
-            num_envs=count,
+            num_envs=num_envs,
             obs_dim=4,
             action_space=_action_space(),
             autoreset="next_step",
@@ -63,30 +84,37 @@ class CartPole:
             device=device,
             can_step_subset=True,
         )
-        self._keys = torch.zeros(count, dtype=torch.int64, device=device)
-        self._table = torch.zeros(6, count, dtype=torch.float64, device=device)
-        self._over = torch.zeros(count, dtype=torch.bool, device=device)
-        self._is_reset, self._limit = False, max_episode_steps
-        self.elementwise = Elementwise(_element(max_episode_steps), [*self._table, self._over], [self._keys])
+        self._keys = torch.zeros(num_envs, dtype=torch.int64, device=device)  # of the random streams
+        self._table = torch.zeros(6, num_envs, dtype=torch.float64, device=device)  # one column per environment
+        self._over = torch.zeros(num_envs, dtype=torch.bool, device=device)  # episode over: the next step resets
+        self._max_episode_steps = max_episode_steps
+        self._was_reset = False
+        self.elementwise = Elementwise(
+            _elementwise_step(max_episode_steps), state=[*self._table, self._over], constants=[self._keys]
+        )
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
         keys = np.array(check_seeds(seeds, index, self.info.num_envs), dtype=np.uint64).view(np.int64)
-        where = slice(None) if index is None else index
-        self._keys[where] = torch.from_numpy(keys).to(self.info.device)
-        self._table[:, where] = _starts(self._keys[where], torch.zeros_like(self._table[RESETS, where]))
-        self._over[where] = False
-        self._is_reset = True
-        return self._table[X:, where].T.float().contiguous()
+        columns = slice(None) if index is None else index
+        self._keys[columns] = torch.from_numpy(keys).to(self.info.device)
+        self._table[:, columns] = _start_table(self._keys[columns], torch.zeros_like(self._table[RESETS, columns]))
+        self._over[columns] = False
+        self._was_reset = True
+        return self._table[X:, columns].T.float().contiguous()
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
         check_action(action, self.info.num_envs if index is None else len(index), ())
-        if not self._is_reset:
-            raise PgkitError("environment 'CartPole-v1': reset(seeds) must come before the first step")
-        table, over, keys = self._table, self._over, self._keys
+        if not self._was_reset:
+            raise PgkitError("environment 'CartPole-v1': call reset(seeds) before the first step")
+        table = self._table
+        over = self._over
+        keys = self._keys
         if index is not None:
-            table, over, keys = table.index_select(1, index), over[index], keys[index]
+            table = table.index_select(1, index)
+            over = over[index]
+            keys = keys[index]
         step = _compiled_step if use_compiled(torch.float64, table.device) else _tensor_step
-        transition = step(self._limit, action, table, over, keys)
+        transition = step(self._max_episode_steps, action, table, over, keys)
         if index is not None:
             self._table.index_copy_(1, index, table)
             self._over[index] = over
@@ -96,25 +124,32 @@ class CartPole:
         return None
 
     def state(self, index: Tensor | None = None) -> dict[str, Tensor]:
-        where = slice(None) if index is None else index
-        return {"keys": self._keys[where], "table": self._table[:, where].T.contiguous(), "over": self._over[where]}
+        columns = slice(None) if index is None else index
+        table = self._table[:, columns].T.contiguous()
+        return {"keys": self._keys[columns], "table": table, "over": self._over[columns]}
 
     def restore(self, state: Mapping[str, Tensor], index: Tensor | None = None) -> None:
-        where = slice(None) if index is None else index
-        self._keys[where], self._over[where] = state["keys"], state["over"]
-        self._table[:, where] = state["table"].T
-        self._is_reset = True
+        columns = slice(None) if index is None else index
+        self._keys[columns] = state["keys"]
+        self._table[:, columns] = state["table"].T
+        self._over[columns] = state["over"]
+        self._was_reset = True
 
     def close(self) -> None:
         pass
 
 
-def _moved(action: Any, x: Any, x_velocity: Any, angle: Any, angle_velocity: Any) -> tuple[Any, ...]:
-    """The four numbers after one step of the dynamics. The order of operations is Gymnasium's.
+# The functions below work on tensors and on the compiler's traced scalars alike.
 
-    Half the angular acceleration stands for the whole: halving is exact.
+
+def _integrate(action: Any, x: Any, x_velocity: Any, angle: Any, angle_velocity: Any) -> tuple[Any, ...]:
+    """The four state variables after one Euler step of the dynamics, in Gymnasium's order of operations.
+
+    Gymnasium's angular acceleration has ``HALF_LENGTH = 0.5`` as a factor of its denominator. Here that factor is left
+    out, so that ``half`` is half of the acceleration: halving and doubling are exact, so no result changes.
     """
-    cos, sin = torch.cos(angle), torch.sin(angle)
+    cos = torch.cos(angle)
+    sin = torch.sin(angle)
     force = (action * 2 - 1).to(torch.float64) * FORCE
     push = (angle_velocity * angle_velocity * POLE_MASS_LENGTH * sin + force) / TOTAL_MASS
     inertia = 4.0 / 3.0 - cos * cos * POLE_MASS / TOTAL_MASS
@@ -128,36 +163,40 @@ def _moved(action: Any, x: Any, x_velocity: Any, angle: Any, angle_velocity: Any
     )
 
 
-def _stepped(limit: int, action: Any, table: Sequence[Any], starts: Sequence[Any], over: Any) -> tuple[Any, ...]:
-    """The table after one step or, where an episode is over, the next start; and whether it terminated, or was cut."""
+def _step_table(limit: int, action: Any, table: Sequence[Any], starts: Sequence[Any], over: Any) -> tuple[Any, ...]:
+    """The six rows of the table after a step (a reset where ``over``), then the flags terminated and truncated."""
     resets, steps, *state = table
-    moved = [resets, steps + 1.0, *_moved(action, *state)]
-    after = [torch.where(over, start, own) for start, own in zip(starts, moved, strict=True)]
+    stepped = [resets, steps + 1.0, *_integrate(action, *state)]
+    after = [torch.where(over, start, value) for start, value in zip(starts, stepped, strict=True)]
     terminated = (torch.abs(after[X]) > POSITION_LIMIT) | (torch.abs(after[ANGLE]) > ANGLE_LIMIT)
     return *after, terminated, after[STEPS] >= limit
 
 
-def _start(key: Any, resets: Any, component: Any) -> Any:
-    """One of the four numbers after ``resets`` resets, uniform in (-START, START)."""
-    return (uniform(key, resets.to(torch.int64) * 4 + component).to(torch.float64) - 0.5) * (2 * START)
+def _start_value(key: Any, resets: Any, component: Any) -> Any:
+    """State variable ``component`` (0 to 3) after ``resets`` resets, uniform in (-START_LIMIT, START_LIMIT)."""
+    return (uniform(key, resets.to(torch.int64) * 4 + component).to(torch.float64) - 0.5) * (2 * START_LIMIT)
 
 
-def _starts(keys: Tensor, resets: Tensor) -> Tensor:
-    """Columns of the table after so many resets."""
-    numbers = _start(keys, resets, torch.arange(4, device=keys.device)[:, None])
-    return torch.cat([(resets + 1)[None], torch.zeros_like(resets)[None], numbers])
+def _start_table(keys: Tensor, resets: Tensor) -> Tensor:
+    """The table ``(6, K)`` right after one more reset than ``resets (K,)``."""
+    state = _start_value(keys, resets, torch.arange(4, device=keys.device)[:, None])
+    return torch.cat([(resets + 1)[None], torch.zeros_like(resets)[None], state])
 
 
 @lru_cache
-def _element(limit: int) -> Callable[..., list[Any]]:
-    """The step of one environment, for :class:`pgkit.envs.base.Elementwise`."""
+def _elementwise_step(limit: int) -> Callable[..., list[Any]]:
+    """The step of one environment, see :class:`pgkit.envs.base.Elementwise`.
+
+    Cached, because compiled code is cached by the identity of the function that it was traced from.
+    """
 
     def step(action: Any, *state: Any) -> list[Any]:
         *table, over, key = state
-        resets, nothing = table[RESETS], table[STEPS] * 0.0
-        starts = [resets + 1.0, nothing, *(_start(key, resets, component) for component in range(4))]
-        *after, terminated, truncated = _stepped(limit, action, table, starts, over)
-        obs = [number.to(torch.float32) for number in after[X:]]
+        resets = table[RESETS]
+        zero = table[STEPS] * 0.0
+        starts = [resets + 1.0, zero, *(_start_value(key, resets, component) for component in range(4))]
+        *after, terminated, truncated = _step_table(limit, action, table, starts, over)
+        obs = [value.to(torch.float32) for value in after[X:]]
         valid = ~over
         return [*after, terminated | truncated, *obs, valid.to(torch.float32), terminated, truncated, valid]
 
@@ -165,10 +204,9 @@ def _element(limit: int) -> Callable[..., list[Any]]:
 
 
 def _tensor_step(limit: int, action: Tensor, table: Tensor, over: Tensor, keys: Tensor) -> Transition:
-    """A step of all columns of the table; table and ``over`` are changed."""
-    *after, terminated, truncated = _stepped(
-        limit, action, table.unbind(0), _starts(keys, table[RESETS]).unbind(0), over
-    )
+    """Step all columns of the table with tensor operations; ``table`` and ``over`` change in place."""
+    starts = _start_table(keys, table[RESETS]).unbind(0)
+    *after, terminated, truncated = _step_table(limit, action, table.unbind(0), starts, over)
     valid = ~over
     torch.stack(after, out=table)
     torch.logical_or(terminated, truncated, out=over)
@@ -176,23 +214,26 @@ def _tensor_step(limit: int, action: Tensor, table: Tensor, over: Tensor, keys: 
 
 
 def _compiled_step(limit: int, action: Tensor, table: Tensor, over: Tensor, keys: Tensor) -> Transition:
-    """The same in one loop."""
-    count, action = len(keys), action.to(table.device, torch.int64).contiguous()
+    """The same as :func:`_tensor_step` in one compiled loop over the columns."""
+    num_envs = len(keys)
+    action = action.to(table.device, torch.int64).contiguous()
     if ((action != 0) & (action != 1)).any():
         raise PgkitError(f"action: expected 0 or 1, got {sorted(set(action.tolist()) - {0, 1})}")
-    obs, reward, flags = (
-        table.new_empty(count, 4, dtype=torch.float32),
-        table.new_empty(count, dtype=torch.float32),
-        over.new_empty(3, count),
-    )
-    row = 8 * count
-    state = [*range(table.data_ptr(), table.data_ptr() + 6 * row, row), over.data_ptr()] if count else [0] * 7
-    first, flag = obs.data_ptr(), flags.data_ptr()
-    _compile(_element(limit), _STEP_INPUTS, _STEP_OUTPUTS)(
-        *(count, action.data_ptr(), *state, keys.data_ptr(), *state, *range(first, first + 16, 4)),
-        *(reward.data_ptr(), flag, flag + count, flag + 2 * count),
-    )
+    obs = table.new_empty(num_envs, 4, dtype=torch.float32)
+    reward = table.new_empty(num_envs, dtype=torch.float32)
+    flags = over.new_empty(3, num_envs)
+    state = [*_addresses(table, axis=0), over.data_ptr()]
+    outputs = [*state, *_addresses(obs, axis=1), reward.data_ptr(), *_addresses(flags, axis=0)]
+    loop = _compile(_elementwise_step(limit), _STEP_INPUTS, _STEP_OUTPUTS)
+    loop(num_envs, action.data_ptr(), *state, keys.data_ptr(), *outputs)
     return Transition(obs, reward, *flags.unbind(0))
+
+
+def _addresses(tensor: Tensor, axis: int) -> list[int]:
+    """Addresses of the slices of a tensor along an axis. Making a view of each would take longer than the step."""
+    first = tensor.data_ptr()
+    stride = tensor.stride(axis) * tensor.element_size()
+    return [first + stride * i for i in range(tensor.shape[axis])]
 
 
 def _action_space() -> "Space[Any]":

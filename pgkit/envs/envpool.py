@@ -1,4 +1,4 @@
-"""EnvPool: many environments in C++ threads (an optional dependency)."""
+"""EnvPool: environments in C++ threads. The package ``envpool`` is an optional dependency."""
 
 import importlib.util
 import warnings
@@ -11,14 +11,21 @@ import torch
 from torch import Tensor
 
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
-from pgkit.envs.spaces import Flatten, action_shape, actions_for, check_action, flatten_batch, observation_size
+from pgkit.envs.spaces import (
+    ObsFlattener,
+    action_converter,
+    action_shape,
+    batch_flattener,
+    check_action,
+    observation_size,
+)
 from pgkit.errors import PgkitError
 
 if TYPE_CHECKING:
     from gymnasium import Space
 
-AUTOMATIC = ("LunarLander-v3",)
-"""Ids whose EnvPool version is the same task as Gymnasium's; backend "auto" takes it for these."""
+SAME_AS_GYMNASIUM = ("LunarLander-v3",)
+"""Environments that are the same task in EnvPool as in Gymnasium; backend "auto" takes EnvPool for these."""
 
 
 def installed() -> bool:
@@ -27,64 +34,78 @@ def installed() -> bool:
 
 
 class EnvPoolEnvs:
-    """K environments of EnvPool, NEXT_STEP autoreset.
+    """K environments of EnvPool, with "next_step" autoreset; see :class:`pgkit.envs.Environments`.
 
-    EnvPool takes seeds only when a pool is made, so every :meth:`reset` makes a new pool (about a millisecond)
-    for the environments that it names; ``_slots`` says where each environment now lives.
+    EnvPool takes seeds only when a pool is created. So every :meth:`reset` creates a new pool (in about a millisecond)
+    for the environments that it resets, and ``_slots`` says in which pool, and where in it, each environment is.
+
+    Args:
+        env_id: EnvPool's id.
+        num_envs: K.
+        kwargs: options of ``envpool.make``.
+        max_episode_steps: time limit in steps; None for EnvPool's own.
+        device: device of the tensors; the environments run on the CPU.
+
+    Raises:
+        PgkitError: envpool is not installed, or has no such environment, or does not take these options.
     """
 
     def __init__(
-        self, env_id: str, count: int, kwargs: Mapping[str, Any], max_episode_steps: int | None, device: torch.device
+        self, env_id: str, num_envs: int, kwargs: Mapping[str, Any], max_episode_steps: int | None, device: torch.device
     ) -> None:
-        self._options = dict(kwargs) | ({} if max_episode_steps is None else {"max_episode_steps": max_episode_steps})
         self._id = env_id
-        probe = self._make([0])
+        self._options = dict(kwargs)
+        if max_episode_steps is not None:
+            self._options["max_episode_steps"] = max_episode_steps
+        pool = self._create_pool([0])
         self.info = EnvInfo(
             name=env_id,
-            num_envs=count,
-            obs_dim=observation_size(probe.single_observation_space, env_id),
-            action_space=probe.single_action_space,
+            num_envs=num_envs,
+            obs_dim=observation_size(pool.single_observation_space, env_id),
+            action_space=pool.single_action_space,
             autoreset="next_step",
-            max_episode_steps=int(probe.config["max_episode_steps"]),
+            max_episode_steps=int(pool.config["max_episode_steps"]),
             backend="envpool",
             vectorization="native",
             device=device,
             can_step_subset=True,
         )
         self._action_shape = action_shape(self.info.action_space, env_id)
-        self._actions = actions_for(self.info.action_space)
-        self._flat = _flattener(probe.single_observation_space)
+        self._convert_actions = action_converter(self.info.action_space)
+        self._flattener = _cached_flattener(pool.single_observation_space)
         self._pools: dict[int, Any] = {}
-        self._slots = np.full((count, 2), -1, dtype=np.int64)  # pool, and place in it
-        self._over = np.zeros(count, dtype=np.bool_)
+        self._slots = np.full((num_envs, 2), -1, dtype=np.int64)  # columns: key in _pools, position in that pool
+        self._over = np.zeros(num_envs, dtype=np.bool_)
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
-        chosen = np.arange(self.info.num_envs) if index is None else index.cpu().numpy()
-        pool = self._make([_fold(seed) for seed in check_seeds(seeds, index, self.info.num_envs)])
-        number = max(self._pools, default=-1) + 1
-        self._pools[number] = pool
-        self._slots[chosen, 0], self._slots[chosen, 1] = number, np.arange(len(chosen))
+        chosen = self._chosen(index)
+        pool = self._create_pool([_fold_seed(seed) for seed in check_seeds(seeds, index, self.info.num_envs)])
+        key = max(self._pools, default=-1) + 1
+        self._pools[key] = pool
+        self._slots[chosen, 0] = key
+        self._slots[chosen, 1] = np.arange(len(chosen))
         self._over[chosen] = False
-        self._pools = {key: self._pools[key] for key in np.unique(self._slots[:, 0]).tolist() if key >= 0}
-        return self._tensor(self._flat(len(chosen))(pool.reset()[0]))
+        used = np.unique(self._slots[:, 0]).tolist()
+        self._pools = {key: self._pools[key] for key in used if key >= 0}
+        return self._tensor(self._flattener(len(chosen))(pool.reset()[0]))
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
-        chosen = np.arange(self.info.num_envs) if index is None else index.cpu().numpy()
+        chosen = self._chosen(index)
         check_action(action, len(chosen), self._action_shape)
-        actions = np.asarray(self._actions(action), dtype=self.info.action_space.dtype)
-        obs = np.empty((len(chosen), self.info.obs_dim), dtype=np.float32)
-        reward = np.empty(len(chosen), dtype=np.float32)
-        flags = np.empty((3, len(chosen)), dtype=np.bool_)
         slots = self._slots[chosen]
         if (slots < 0).any():
-            raise PgkitError(f"environment {self._id!r}: reset(seeds) must come before the first step")
-        for number, pool in self._pools.items():
-            own = slots[:, 0] == number
-            rows = slice(None) if own.all() else np.flatnonzero(own)
-            places = slots[rows, 1].astype(np.int32)
-            if len(places):
-                seen, reward[rows], flags[0, rows], flags[1, rows], _ = pool.step(actions[rows], places)
-                obs[rows] = self._flat(len(places))(seen)
+            raise PgkitError(f"environment {self._id!r}: call reset(seeds) before the first step")
+        actions = np.asarray(self._convert_actions(action), dtype=self.info.action_space.dtype)
+        obs = np.empty((len(chosen), self.info.obs_dim), dtype=np.float32)
+        reward = np.empty(len(chosen), dtype=np.float32)
+        flags = np.empty((3, len(chosen)), dtype=np.bool_)  # terminated, truncated, valid
+        for key, pool in self._pools.items():
+            in_pool = slots[:, 0] == key
+            rows = slice(None) if in_pool.all() else np.flatnonzero(in_pool)
+            positions = slots[rows, 1].astype(np.int32)
+            if len(positions):
+                pool_obs, reward[rows], flags[0, rows], flags[1, rows], _ = pool.step(actions[rows], positions)
+                obs[rows] = self._flattener(len(positions))(pool_obs)
         flags[2] = ~self._over[chosen]
         self._over[chosen] = flags[0] | flags[1]
         return Transition(self._tensor(obs), self._tensor(reward), *self._tensor(flags).unbind(0))
@@ -103,32 +124,35 @@ class EnvPoolEnvs:
             pool.close()
         self._pools = {}
 
-    def _make(self, seeds: list[int]) -> Any:
+    def _chosen(self, index: Tensor | None) -> np.ndarray:
+        return np.arange(self.info.num_envs) if index is None else index.cpu().numpy()
+
+    def _create_pool(self, seeds: list[int]) -> Any:
         if not installed():
             raise PgkitError("env.backend 'envpool' needs the package envpool: pip install 'pgkit-rl[envpool]'")
         import envpool
 
         try:
-            with warnings.catch_warnings():  # EnvPool declares spaces in float64, Gymnasium warns of the cast
+            with warnings.catch_warnings():  # EnvPool declares spaces in float64, and Gymnasium warns of the cast
                 warnings.simplefilter("ignore")
                 pool = envpool.make(self._id, env_type="gymnasium", num_envs=len(seeds), seed=seeds, **self._options)
-                _ = pool.single_observation_space
+                _ = pool.single_observation_space  # made when it is first used, with that warning
         except (AssertionError, TypeError, ValueError) as error:
             message = " ".join(str(error).split())
-            raise PgkitError(f"EnvPool cannot make {self._id!r} with {self._options}: {message}") from error
+            raise PgkitError(f"EnvPool cannot create {self._id!r} with {self._options}: {message}") from error
         return pool
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.info.device)
 
 
-def _flattener(space: "Space[Any]") -> Callable[[int], Flatten]:
-    """By the number of environments, the function that flattens their observations."""
+def _cached_flattener(space: "Space[Any]") -> Callable[[int], ObsFlattener]:
+    """A function from the size of a batch to the function that flattens its observations."""
     from gymnasium.vector.utils import batch_space
 
-    return lru_cache(lambda count: flatten_batch(space, partial(batch_space, space, count), count))
+    return lru_cache(lambda count: batch_flattener(space, partial(batch_space, space, count), count))
 
 
-def _fold(seed: int) -> int:
-    """64 bits to the 31 of EnvPool's seeds; small seeds stay what they are."""
+def _fold_seed(seed: int) -> int:
+    """Fold 64 bits into the 31 of EnvPool's seeds; seeds below 2**31 stay as they are."""
     return (seed ^ seed >> 31 ^ seed >> 62) & 0x7FFFFFFF

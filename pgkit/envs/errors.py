@@ -1,4 +1,4 @@
-"""Environments that break: one line that says which, where and how, and the traceback for whoever wrote it."""
+"""Errors of environments: one line that says which environment failed, where and how, with the author's traceback."""
 
 import traceback
 from pathlib import Path
@@ -7,19 +7,22 @@ from pgkit.errors import PgkitError
 
 
 class StepTimeout(BaseException):
-    """Raised inside an environment that takes too long; no ``except Exception`` of its author's stops it."""
+    """Raised inside an environment that exceeds its time limit (``env.timeout``).
+
+    It is no ``Exception``, so that an ``except Exception`` in the environment's code does not swallow it.
+    """
 
 
 ENV_EXCEPTIONS = (Exception, SystemExit, StepTimeout)
-"""What counts as a fault of an environment that raises it; Ctrl-C does not."""
+"""What is caught around every call of an environment. Ctrl-C (``KeyboardInterrupt``) passes and ends the run."""
 
 
 class EnvError(PgkitError):
-    """An environment raised, returned something of the wrong shape, took too long, or died with its process.
+    """An environment raised, returned malformed data, exceeded its time limit, or died with its worker process.
 
     Attributes:
-        seed: the one that the sub-environment was last seeded with; None where it is not known.
-        details: the traceback, in the process where it happened; empty where there is none.
+        seed: the seed that the sub-environment was last reset with; None if it is unknown.
+        details: traceback from the process where the error occurred; empty if there is none.
     """
 
     exit_code = 1
@@ -28,26 +31,38 @@ class EnvError(PgkitError):
 
 
 def env_error(name: str, where: str, error: BaseException, seed: int | None = None) -> EnvError:
-    """The fault of an environment that has just raised ``error``, or returned what raised it in pgkit's hands.
+    """Describe, in one line, an exception that was caught around a call of an environment.
 
     Args:
-        name: of the environment.
-        where: such as ``"step() of sub-environment 3"``.
-        error: being handled: its traceback is kept.
-        seed: of the sub-environment.
+        name: name of the environment.
+        where: the call, such as ``"step() of sub-environment 3"``.
+        error: the exception, with its traceback.
+        seed: seed of the sub-environment's last reset.
+
+    Example:
+        >>> try:
+        ...     1 / 0
+        ... except ZeroDivisionError as error:
+        ...     print(env_error("Maze-v0", "step() of sub-environment 3", error, seed=7))
+        environment 'Maze-v0': step() of sub-environment 3 (seed 7) raised ZeroDivisionError: division by zero
     """
-    seeded = "" if seed is None else f" (seeded with {seed})"
-    what = "returned something else than it may" if _is_ours(error) else "failed"
-    how = str(error) if isinstance(error, StepTimeout) else f"{what}: {type(error).__name__}: {error}"
-    text = f"environment {name!r}: {where}{seeded} {how}"
-    fault = EnvError(" ".join(text.split()))
-    fault.seed, fault.details = seed, "".join(traceback.format_exception(error))
-    return fault
+    if isinstance(error, StepTimeout):
+        problem = f"exceeded its time limit {error}".rstrip()
+    elif _raised_by_pgkit(error):
+        problem = f"returned malformed data: {type(error).__name__}: {error}"
+    else:
+        problem = f"raised {type(error).__name__}: {error}"
+    seed_note = "" if seed is None else f" (seed {seed})"
+    message = f"environment {name!r}: {where}{seed_note} {problem}"
+    described = EnvError(" ".join(message.split()))
+    described.seed = seed
+    described.details = "".join(traceback.format_exception(error))
+    return described
 
 
-def _is_ours(error: BaseException) -> bool:
-    """Whether it was raised in this package, not by anything that it called."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and Path(trace.tb_frame.f_code.co_filename).parent == Path(__file__).parent
+def _raised_by_pgkit(error: BaseException) -> bool:
+    """Whether code of this package raised it, which means that it could not use what the environment returned."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and Path(frame.tb_frame.f_code.co_filename).parent == Path(__file__).parent

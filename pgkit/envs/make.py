@@ -1,4 +1,4 @@
-"""From the name of an environment to K running sub-environments."""
+"""From the id of an environment to K running sub-environments."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -28,7 +28,7 @@ Vectorization = Literal["sync", "async", "native"]
 
 def make_envs(
     env_id: str,
-    count: int,
+    num_envs: int,
     *,
     kwargs: Mapping[str, Any] | None = None,
     max_episode_steps: int | None = None,
@@ -37,54 +37,89 @@ def make_envs(
     timeout: float | None = None,
     device: torch.device | str = "cpu",
 ) -> Environments:
-    """``count`` sub-environments of one kind; seed and start them with ``reset(seeds)``.
+    """Create ``num_envs`` sub-environments of an environment. Seed and start them with ``reset(seeds)``.
 
     Args:
-        env_id: an id registered with Gymnasium, or ``package.module:Id`` where importing the module registers it.
-        count: K, at least 1.
+        env_id: id registered with Gymnasium, or ``package.module:Id`` if importing the module registers it.
+        num_envs: K, at least 1.
         kwargs: arguments of the environment's constructor.
-        max_episode_steps: time limit instead of the registered one.
+        max_episode_steps: time limit in steps, in place of the registered one.
         backend: "pgkit" (CartPole-v1 on tensors), "envpool", "gymnasium", or "auto": the first of these, in this
-            order, that has the same task; ``info.backend`` tells which.
-        vectorization: of the gymnasium backend: "sync" in this process, "async" in worker processes, "native" the
-            vector environment that its registration names (``vector_entry_point``), which cannot step a subset.
-        timeout: seconds that a worker process ("async") has for a step of all its environments; None for 300.
-        device: where observations and rewards go.
+            order, that has the same task. ``info.backend`` says which one it is.
+        vectorization: for backend "gymnasium": "sync" steps in this process, "async" in worker processes, "native"
+            uses the vector environment of the registration (``vector_entry_point``), which cannot step a subset.
+        timeout: seconds that a worker process ("async") has to step or reset all its environments; None for 300.
+        device: device of observations, rewards and flags.
 
     Raises:
-        PgkitError: unknown id, arguments that the environment does not take, unsupported spaces, missing packages.
+        PgkitError: unknown id, wrong arguments of the constructor, unsupported spaces, or a missing package.
+        EnvError: an environment in a worker process cannot be created.
+
+    Example:
+        >>> import torch
+        >>> from pgkit.envs import make_envs
+        >>> envs = make_envs("CartPole-v1", 3)
+        >>> envs.reset(seeds=[0, 1, 2]).shape
+        torch.Size([3, 4])
+        >>> transition = envs.step(torch.tensor([0, 1, 1]))
+        >>> transition.obs.shape, transition.reward
+        (torch.Size([3, 4]), tensor([1., 1., 1.]))
+        >>> envs.close()
     """
     kwargs = dict(kwargs or {})
     device = torch.device(device)
-    if count < 1:
-        raise PgkitError(f"count of environments: expected at least 1, got {count}")
-    if max_episode_steps is not None and max_episode_steps < 1:
-        raise PgkitError(f"max_episode_steps: expected at least 1, got {max_episode_steps}")
-    chosen = resolve_backend(env_id, kwargs, backend, vectorization)
-    if chosen == "pgkit":
-        return CartPole(count, max_episode_steps or 500, device)
-    if chosen == "envpool":
-        return EnvPoolEnvs(env_id, count, kwargs, max_episode_steps, device)
+    _check_at_least_one("num_envs", num_envs)
+    if max_episode_steps is not None:
+        _check_at_least_one("max_episode_steps", max_episode_steps)
+    resolved = resolve_backend(env_id, kwargs, backend, vectorization)
+    if resolved == "pgkit":
+        return CartPole(num_envs, max_episode_steps or 500, device)
+    if resolved == "envpool":
+        return EnvPoolEnvs(env_id, num_envs, kwargs, max_episode_steps, device)
+    return _make_gymnasium_envs(env_id, num_envs, kwargs, max_episode_steps, vectorization, timeout, device)
 
+
+def _check_at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise PgkitError(f"{name}: expected at least 1, got {value}")
+
+
+def _make_gymnasium_envs(
+    env_id: str,
+    num_envs: int,
+    kwargs: Mapping[str, Any],
+    max_episode_steps: int | None,
+    vectorization: Vectorization,
+    timeout: float | None,
+    device: torch.device,
+) -> Environments:
     spec = find_spec(env_id)
     if vectorization == "native":
-        return wrap_vector_env(create_vector(spec, count, kwargs, max_episode_steps), name=env_id, device=device)
+        vector_env = make_vector_env(spec, num_envs, kwargs, max_episode_steps)
+        return wrap_vector_env(vector_env, name=env_id, device=device)
 
-    def create_one() -> "Env":
-        return create(spec, kwargs, max_episode_steps)
+    def create() -> "Env":
+        return make_env(spec, kwargs, max_episode_steps)
 
     if vectorization == "async":
-        return AsyncEnvs(create_one, count, env_id, device, timeout)
-    return SyncEnvs(create_one, count, env_id, device)
+        return AsyncEnvs(create, num_envs, env_id, device, timeout)
+    return SyncEnvs(create, num_envs, env_id, device)
 
 
 def resolve_backend(
     env_id: str, kwargs: Mapping[str, Any], backend: Backend, vectorization: Vectorization = "sync"
 ) -> Literal["gymnasium", "pgkit", "envpool"]:
-    """What "auto" stands for here; other backends are checked and returned.
+    """The backend that :func:`make_envs` uses for these arguments.
 
     Raises:
-        PgkitError: a backend that does not have this environment.
+        PgkitError: the backend does not have this environment, or does not run it in this way.
+
+    Example:
+        >>> from pgkit.envs import resolve_backend
+        >>> resolve_backend("CartPole-v1", {}, "auto")
+        'pgkit'
+        >>> resolve_backend("CartPole-v1", {"sutton_barto_reward": True}, "auto")
+        'gymnasium'
     """
     if backend == "pgkit" and (env_id != "CartPole-v1" or kwargs):
         raise PgkitError(f"env.backend 'pgkit' has CartPole-v1 without kwargs only, not {env_id!r} with {dict(kwargs)}")
@@ -96,11 +131,17 @@ def resolve_backend(
         return "gymnasium"
     if env_id == "CartPole-v1":
         return "pgkit"
-    return "envpool" if env_id in envpool.AUTOMATIC and envpool.installed() else "gymnasium"
+    return "envpool" if env_id in envpool.SAME_AS_GYMNASIUM and envpool.installed() else "gymnasium"
 
 
 def list_envs() -> list[str]:
-    """The ids that Gymnasium knows, sorted; ``package.module:Id`` may add others."""
+    """The ids that are registered with Gymnasium, sorted. Importing other packages may register more.
+
+    Example:
+        >>> from pgkit.envs import list_envs
+        >>> "CartPole-v1" in list_envs()
+        True
+    """
     import gymnasium
 
     return sorted(gymnasium.registry)
@@ -110,7 +151,7 @@ def find_spec(env_id: str) -> "EnvSpec":
     """Gymnasium's registration of an id.
 
     Raises:
-        PgkitError: there is none, with the closest ids there are.
+        PgkitError: the id is unknown (the message names similar ones), or its module cannot be imported.
     """
     import importlib
 
@@ -120,7 +161,7 @@ def find_spec(env_id: str) -> "EnvSpec":
     if module:
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever the module does
+        except Exception as error:  # a user's module may raise anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise PgkitError(f"environment {env_id!r}: cannot import module {module!r} ({reason})") from error
     if name in gymnasium.registry:
@@ -130,36 +171,42 @@ def find_spec(env_id: str) -> "EnvSpec":
     raise PgkitError(f"unknown environment {env_id!r}: {hint}(all: pgkit list envs; others: package.module:Id)")
 
 
-def create(spec: "EnvSpec", kwargs: Mapping[str, Any], max_episode_steps: int | None) -> "Env":
-    """One instance.
+def make_env(spec: "EnvSpec", kwargs: Mapping[str, Any], max_episode_steps: int | None) -> "Env":
+    """Create one instance of a registered environment.
 
     Raises:
-        PgkitError: the environment does not take these arguments, or a package that it needs is missing.
+        PgkitError: the constructor does not take these arguments, or a package that it needs is missing.
     """
     import gymnasium
 
-    with _one_line(spec, kwargs):
+    with _constructor_errors(spec, kwargs):
         return gymnasium.make(spec, max_episode_steps=max_episode_steps, disable_env_checker=True, **kwargs)
 
 
-def create_vector(spec: "EnvSpec", count: int, kwargs: Mapping[str, Any], max_episode_steps: int | None) -> "VectorEnv":
-    """The vector environment that the registration names; raises as :func:`create`."""
+def make_vector_env(
+    spec: "EnvSpec", num_envs: int, kwargs: Mapping[str, Any], max_episode_steps: int | None
+) -> "VectorEnv":
+    """Create the vector environment that a registration names; raises as :func:`make_env`."""
     import gymnasium
 
-    arguments = dict(kwargs) | ({} if max_episode_steps is None else {"max_episode_steps": max_episode_steps})
-    with _one_line(spec, kwargs):
-        return gymnasium.make_vec(spec, count, "vector_entry_point", **arguments)
+    arguments = dict(kwargs)
+    if max_episode_steps is not None:
+        arguments["max_episode_steps"] = max_episode_steps
+    with _constructor_errors(spec, kwargs):
+        return gymnasium.make_vec(spec, num_envs, "vector_entry_point", **arguments)
 
 
 @contextmanager
-def _one_line(spec: "EnvSpec", kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """Turn what constructors raise for wrong arguments or missing packages into one line."""
+def _constructor_errors(spec: "EnvSpec", kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Turn whatever an environment's constructor raises into a :class:`PgkitError` of one line."""
     try:
         with warnings.catch_warnings():
             # Box2D's SWIG module warns while it is imported; where warnings are errors, Python then crashes.
             warnings.filterwarnings("ignore", "builtin type .* has no __module__", DeprecationWarning)
             yield
-    except Exception as error:  # whatever the constructor does
+    except Exception as error:
         message = " ".join(str(error).split())
-        given = f" with {dict(kwargs)}" if kwargs else ""
-        raise PgkitError(f"environment {spec.id!r} cannot be made{given}: {type(error).__name__}: {message}") from error
+        arguments = f" with {dict(kwargs)}" if kwargs else ""
+        raise PgkitError(
+            f"environment {spec.id!r} cannot be created{arguments}: {type(error).__name__}: {message}"
+        ) from error

@@ -1,9 +1,11 @@
-"""How Gymnasium environments go on after their process has ended: their last reset again, and the actions since.
+"""Exact resumption of Gymnasium environments: repeat the last reset and the actions since.
 
-Copying or pickling an environment loses state that lives in other libraries (a Box2D world) and silently gives another
-episode. A reset that draws from the same generator state, followed by the same actions, gives the same numbers in every
-environment whose episode is a function of these;
-:func:`replay_problem` tries that beforehand, :func:`bring_back` checks it.
+Copying or pickling an environment loses state that lives in other libraries (Box2D's world, for one) and silently gives
+another episode. What works for every environment whose episode is a function of its random generator and its actions:
+set the generator to its state before the last reset, reset, and repeat the actions.
+
+:func:`replay_problem` tries beforehand whether an environment can be resumed so, :func:`replay` does it and checks that
+the last observation and the sum of rewards are the same to the last bit.
 """
 
 import json
@@ -15,147 +17,180 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pgkit.envs.spaces import ObsFlattener
 from pgkit.errors import PgkitError
 
 if TYPE_CHECKING:
     from gymnasium import Env
 
-Generator = Mapping[str, Any]
-"""``np_random.bit_generator.state``; empty for an environment that has none."""
+GeneratorState = Mapping[str, Any]
+"""``np_random.bit_generator.state`` of an environment; empty if it has no ``np_random``."""
+
+_TRIAL_STEPS = 40
+_EARLIER_STEPS = 8
 
 
 class NotReproduced(PgkitError):
-    """A replay that did not end where the environment had been."""
+    """A replay ended in another observation, reward or flag than the original episode."""
 
 
 @dataclass
 class EnvHistory:
-    """One environment since its last reset.
+    """What one environment has done since its last reset.
 
     Attributes:
-        seed: that it was last seeded with, at a reset.
-        generator: state of its generator right before a last reset without seed; None if the last reset had one.
-        actions: those since, as the environment got them.
+        seed: the seed that it was last reset with, perhaps several resets ago.
+        generator: state of its generator right before its last reset; None if that reset had the seed.
+        actions: the actions since, as the environment received them.
         obs: ``(D,)`` float32, the last observation.
         total: sum of the rewards since, each rounded to float32.
-        over: the episode has ended: the next step is a reset.
+        over: whether the episode has ended, so that the next step is a reset.
     """
 
     seed: int
-    generator: Generator | None
+    generator: GeneratorState | None
     actions: list[Any]
     obs: np.ndarray
     total: float
     over: bool
 
 
-def generator_of(env: "Env[Any, Any]") -> Generator:
-    """The state of an environment's generator now."""
+def generator_state(env: "Env[Any, Any]") -> GeneratorState:
+    """The present state of an environment's random generator."""
     generator = getattr(env.unwrapped, "np_random", None)
     return {} if generator is None else generator.bit_generator.state
 
 
-def bring_back(env: "Env[Any, Any]", life: EnvHistory, flatten: Callable[[Any], np.ndarray], name: str) -> None:
-    """Lead a new instance through a life.
+def replay(env: "Env[Any, Any]", history: EnvHistory, flatten: ObsFlattener, name: str) -> None:
+    """Bring a new instance of an environment to where a history ends.
 
     Raises:
-        NotReproduced: it ends in another observation, reward or flag.
+        NotReproduced: it ends in another observation, sum of rewards, or flag.
     """
-    seen = env.reset(seed=life.seed)[0]
-    if life.generator is not None:
-        if life.generator:
-            cast(Any, env.unwrapped.np_random.bit_generator).state = life.generator
-        seen = env.reset()[0]
-    total, over = 0.0, False
-    for action in life.actions:
-        seen, reward, terminated, truncated, _ = env.step(action)
-        total, over = total + float(np.float32(reward)), terminated or truncated
-    obs = np.asarray(flatten(seen), dtype=np.float32)
-    same = (obs.tobytes(), np.float64(total).tobytes(), bool(over))
-    if same != (life.obs.tobytes(), np.float64(life.total).tobytes(), life.over):
+    obs = env.reset(seed=history.seed)[0]
+    if history.generator is not None:
+        if history.generator:
+            cast(Any, env.unwrapped.np_random.bit_generator).state = history.generator
+        obs = env.reset()[0]
+    total = 0.0
+    over = False
+    for action in history.actions:
+        obs, reward, terminated, truncated, _ = env.step(action)
+        total += float(np.float32(reward))
+        over = bool(terminated or truncated)
+    # Bytes are compared, because NaN is not equal to itself and -0.0 is equal to 0.0.
+    replayed = (_as_row(flatten, obs).tobytes(), np.float64(total).tobytes(), over)
+    if replayed != (history.obs.tobytes(), np.float64(history.total).tobytes(), history.over):
         raise NotReproduced(
-            f"environment {name!r} did not come back as it was: its last reset and the {len(life.actions)} actions "
-            "since, repeated, end elsewhere, so it is no function of its generator and its actions"
+            f"environment {name!r} did not come back as it was: repeating its last reset and the "
+            f"{len(history.actions)} actions since gave another result, so its episodes depend on more than its "
+            "generator np_random and its actions"
         )
 
 
-def replay_problem(
-    create: Callable[[], "Env[Any, Any]"], flatten: Callable[[Any], np.ndarray], name: str
-) -> str | None:
-    """None if a life is brought back and goes on alike in two new instances, else what went wrong, in one line."""
-    first, second = create(), create()
+def replay_problem(create: Callable[[], "Env[Any, Any]"], flatten: ObsFlattener, name: str) -> str | None:
+    """Try whether an environment can be replayed exactly.
+
+    Args:
+        create: makes an instance.
+        flatten: flattens an observation to ``(D,)``.
+        name: name of the environment, for the message.
+
+    Returns:
+        None if a trial episode of one instance is reproduced by another one, and both continue alike. Otherwise one
+        line that says what went wrong.
+    """
+    first = create()
+    second = create()
     try:
-        first.action_space.seed(0)
-        actions = [first.action_space.sample() for _ in range(48)]
-        first.reset(seed=1)
-        for action in actions[:8]:
-            if any(first.step(action)[2:4]):
-                break
-        first.reset()  # an environment that remembers its earlier episodes has more of them than its replay
-        life = EnvHistory(1, generator_of(first), [], np.empty(0), 0.0, False)
-        seen, _ = first.reset()
-        for action in actions[8:]:
-            seen, reward, terminated, truncated, _ = first.step(action)
-            life.actions.append(action)
-            life.total, life.over = life.total + float(np.float32(reward)), bool(terminated or truncated)
-            if life.over:
-                break
-        life.obs = np.asarray(flatten(seen), dtype=np.float32)
-        bring_back(second, life, flatten, name)
-        if not life.generator:
+        history = _trial_history(first, flatten)
+        replay(second, history, flatten, name)
+        if not history.generator:
             return f"environment {name!r} has no generator np_random, so its resets cannot be repeated"
-        again = [np.asarray(flatten(env.reset()[0]), dtype=np.float32).tobytes() for env in (first, second)]
-        return None if again[0] == again[1] else f"environment {name!r} goes on differently after a repeated episode"
+        next_obs = [_as_row(flatten, env.reset()[0]).tobytes() for env in (first, second)]
+        if next_obs[0] != next_obs[1]:
+            return f"environment {name!r} continues differently after a repeated episode"
+        return None
     except NotReproduced as error:
         return str(error)
     except Exception as error:  # whatever the environment raises, training itself will meet it
-        return f"environment {name!r} could not be tried: {type(error).__name__}: {' '.join(str(error).split())}"
+        return f"environment {name!r} failed in a trial: {type(error).__name__}: {' '.join(str(error).split())}"
     finally:
         first.close()
         second.close()
 
 
-def pack(lives: Sequence[EnvHistory]) -> dict[str, Tensor]:
-    """Lives as tensors of leading axis k: plain data whose rows can be taken like those of parameters.
+def _trial_history(env: "Env[Any, Any]", flatten: ObsFlattener) -> EnvHistory:
+    """Act at random for two episodes and a part of a third; the history of the last one.
 
-    Generators are JSON texts, padded with blanks; actions are padded with zeros, ``steps`` counts those that are none.
+    An environment that remembers its earlier episodes has more of them than its replay, and so is caught.
     """
-    count = len(lives)
-    texts = [json.dumps(life.generator, default=np.ndarray.tolist).encode() for life in lives]
+    env.action_space.seed(0)
+    actions = [env.action_space.sample() for _ in range(_EARLIER_STEPS + _TRIAL_STEPS)]
+    env.reset(seed=1)
+    for action in actions[:_EARLIER_STEPS]:
+        if any(env.step(action)[2:4]):
+            break
+    env.reset()
+    history = EnvHistory(1, generator_state(env), [], np.empty(0), 0.0, False)
+    obs = env.reset()[0]
+    for action in actions[_EARLIER_STEPS:]:
+        obs, reward, terminated, truncated, _ = env.step(action)
+        history.actions.append(action)
+        history.total += float(np.float32(reward))
+        history.over = bool(terminated or truncated)
+        if history.over:
+            break
+    history.obs = _as_row(flatten, obs)
+    return history
+
+
+def _as_row(flatten: ObsFlattener, obs: Any) -> np.ndarray:
+    return np.asarray(flatten(obs), dtype=np.float32)
+
+
+def pack_histories(histories: Sequence[EnvHistory]) -> dict[str, Tensor]:
+    """Histories of k environments as tensors of leading axis k, so that rows can be taken as of parameters.
+
+    Generator states are JSON texts padded with blanks. Actions are padded with zeros to the longest episode, and
+    ``steps`` says how many of them are real.
+    """
+    count = len(histories)
+    texts = [json.dumps(history.generator, default=np.ndarray.tolist).encode() for history in histories]
     generators = np.full((count, max(map(len, texts), default=0)), ord(" "), dtype=np.uint8)
     for row, text in zip(generators, texts, strict=True):
         row[: len(text)] = np.frombuffer(text, dtype=np.uint8)
-    sequences = [np.asarray(life.actions) for life in lives]
-    longest = max(sequences, key=len, default=np.zeros(0, dtype=np.int64))
+    episodes = [np.asarray(history.actions) for history in histories]
+    longest = max(episodes, key=len, default=np.zeros(0, dtype=np.int64))
     actions = np.zeros((count, *longest.shape), dtype=longest.dtype if len(longest) else np.int64)
-    for k, sequence in enumerate(sequences):
-        if len(sequence):
-            actions[k, : len(sequence)] = sequence
+    for row, episode in zip(actions, episodes, strict=True):
+        if len(episode):  # an empty list has no action shape
+            row[: len(episode)] = episode
+    seeds = np.array([history.seed for history in histories], dtype=np.uint64)
     return {
-        "seed": torch.from_numpy(np.array([life.seed for life in lives], dtype=np.uint64).view(np.int64)),
+        "seed": torch.from_numpy(seeds.view(np.int64)),
         "generator": torch.from_numpy(generators),
-        "steps": torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64),
+        "steps": torch.tensor([len(episode) for episode in episodes], dtype=torch.int64),
         "actions": torch.from_numpy(actions),
-        "obs": torch.from_numpy(np.array([life.obs for life in lives], dtype=np.float32)),
-        "total": torch.tensor([life.total for life in lives], dtype=torch.float64),
-        "over": torch.tensor([life.over for life in lives], dtype=torch.bool),
+        "obs": torch.from_numpy(np.array([history.obs for history in histories], dtype=np.float32)),
+        "total": torch.tensor([history.total for history in histories], dtype=torch.float64),
+        "over": torch.tensor([history.over for history in histories], dtype=torch.bool),
     }
 
 
-def unpack(state: Mapping[str, Tensor]) -> list[EnvHistory]:
-    """The inverse of :func:`pack`."""
+def unpack_histories(state: Mapping[str, Tensor]) -> list[EnvHistory]:
+    """The inverse of :func:`pack_histories`."""
     columns = {name: column.cpu().numpy() for name, column in state.items()}
-    lives = []
+    histories = []
     for k, seed in enumerate(columns["seed"].view(np.uint64).tolist()):
         actions = columns["actions"][k, : columns["steps"][k]]
-        lives.append(
-            EnvHistory(
-                seed=seed,
-                generator=json.loads(columns["generator"][k].tobytes()),
-                actions=actions.tolist() if actions.ndim == 1 else list(actions),
-                obs=columns["obs"][k],
-                total=float(columns["total"][k]),
-                over=bool(columns["over"][k]),
-            )
+        history = EnvHistory(
+            seed=seed,
+            generator=json.loads(columns["generator"][k].tobytes()),
+            actions=actions.tolist() if actions.ndim == 1 else list(actions),
+            obs=columns["obs"][k],
+            total=float(columns["total"][k]),
+            over=bool(columns["over"][k]),
         )
-    return lives
+        histories.append(history)
+    return histories

@@ -1,4 +1,4 @@
-"""Between Gymnasium's spaces and the plain tensors of the learner."""
+"""Conversions between Gymnasium's spaces and the plain tensors of the learner."""
 
 import math
 from collections.abc import Callable
@@ -12,15 +12,22 @@ from pgkit.errors import PgkitError
 if TYPE_CHECKING:
     from gymnasium import Space
 
-Flatten = Callable[[Any], np.ndarray]
-ToEnv = Callable[[Tensor], Any]
+ObsFlattener = Callable[[Any], np.ndarray]
+"""A function from an observation of the space to an array: ``(D,)`` for one, ``(K, D)`` for a batch."""
+
+ActionConverter = Callable[[Tensor], Any]
+"""A function from the learner's actions ``(k, ...)`` to a sequence of k actions of the space."""
 
 
 def observation_size(space: "Space[Any]", name: str) -> int:
-    """D, the features of a flattened observation (one-hot for Discrete and MultiDiscrete).
+    """D, the number of features of a flattened observation (one-hot for Discrete and MultiDiscrete).
+
+    Args:
+        space: observation space of one environment.
+        name: name of the environment, for the message.
 
     Raises:
-        PgkitError: the space, or a part of it, has no fixed-size flattening that makes sense to a network.
+        PgkitError: the space, or a part of it, cannot be flattened to a fixed size that a network can use.
     """
     from gymnasium import spaces
 
@@ -40,14 +47,14 @@ def observation_size(space: "Space[Any]", name: str) -> int:
 
 
 def is_flat(space: "Space[Any]") -> bool:
-    """Whether observations are arrays ``(D,)`` already."""
+    """Whether observations are already arrays ``(D,)``."""
     from gymnasium import spaces
 
     return isinstance(space, spaces.Box) and len(space.shape) == 1
 
 
-def flatten_one(space: "Space[Any]") -> Flatten:
-    """A function from one observation of the space to ``(D,)``."""
+def obs_flattener(space: "Space[Any]") -> ObsFlattener:
+    """A function that flattens one observation of the space to ``(D,)``."""
     from gymnasium import spaces
 
     if isinstance(space, (spaces.Box, spaces.MultiBinary)):
@@ -55,25 +62,33 @@ def flatten_one(space: "Space[Any]") -> Flatten:
     return lambda obs: np.asarray(spaces.flatten(space, obs))
 
 
-def flatten_batch(space: "Space[Any]", batched: Callable[[], "Space[Any]"], count: int) -> Flatten:
-    """A function from a batched observation of ``count`` sub-environments to ``(count, D)`` float32, always a copy.
+def batch_flattener(space: "Space[Any]", make_batched_space: Callable[[], "Space[Any]"], count: int) -> ObsFlattener:
+    """A function that flattens a batch of observations to ``(count, D)`` float32, always in new memory.
 
-    The batched space is asked for only if it is needed: making one takes longer than a step.
+    Args:
+        space: observation space of one environment.
+        make_batched_space: makes the space of the whole batch. It is called only if it is needed, because making a
+            batched space takes longer than a step.
+        count: number of sub-environments.
     """
     from gymnasium import spaces
     from gymnasium.vector.utils import iterate
 
     if isinstance(space, (spaces.Box, spaces.MultiBinary)):
         return lambda obs: np.array(obs, dtype=np.float32).reshape(count, -1)
-    whole = batched()
-    return lambda obs: np.array([spaces.flatten(space, one) for one in iterate(whole, obs)], np.float32)
+    batched_space = make_batched_space()
+    return lambda obs: np.array([spaces.flatten(space, one) for one in iterate(batched_space, obs)], np.float32)
 
 
 def action_shape(space: "Space[Any]", name: str) -> tuple[int, ...]:
-    """Shape of one action of the learner: ``()`` for Discrete, ``(A,)`` otherwise.
+    """Shape of one action of the learner: ``()`` for Discrete, ``(A,)`` for the other spaces.
+
+    Args:
+        space: action space of one environment.
+        name: name of the environment, for the message.
 
     Raises:
-        PgkitError: the space is none of Discrete, Box, MultiDiscrete and MultiBinary.
+        PgkitError: the space is neither Discrete, MultiDiscrete, MultiBinary, nor a Box of floats.
     """
     from gymnasium import spaces
 
@@ -89,39 +104,44 @@ def action_shape(space: "Space[Any]", name: str) -> tuple[int, ...]:
     )
 
 
-def actions_for(space: "Space[Any]") -> ToEnv:
-    """A function from the learner's actions ``(k, ...)`` to a sequence of k actions of the space.
+def action_converter(space: "Space[Any]") -> ActionConverter:
+    """A function that converts the learner's actions ``(k, ...)`` to k actions of the space.
 
-    Box actions are clipped into the bounds; what is not finite even then, the action of a policy that has diverged,
-    becomes 0 or the bound closest to it, for simulators may crash of NaN. Discrete and
-    MultiDiscrete actions are shifted to the space's start.
+    Discrete and MultiDiscrete actions, which the learner counts from 0, are shifted to the space's start. Box actions
+    are clipped to the bounds.
     """
     from gymnasium import spaces
 
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
         return (lambda action: (action + start).tolist()) if start else (lambda action: action.tolist())
-    shape, dtype = space.shape, space.dtype
+    if isinstance(space, spaces.Box):
+        return _box_converter(space)
+    shape = space.shape
+    dtype = space.dtype
     assert shape is not None
     assert dtype is not None
-    if isinstance(space, spaces.Box):
-        low, high = space.low, space.high
-        harmless = np.zeros(shape, dtype).clip(low, high)
-
-        def clipped(action: Tensor) -> np.ndarray:
-            inside = _array(action, shape).astype(dtype).clip(low, high)
-            return np.where(np.isfinite(inside), inside, harmless)
-
-        return clipped
-    first = space.start if isinstance(space, spaces.MultiDiscrete) else 0
-    return lambda action: (_array(action, shape) + first).astype(dtype)
+    starts = space.start if isinstance(space, spaces.MultiDiscrete) else 0
+    return lambda action: (_as_array(action, shape) + starts).astype(dtype)
 
 
-def _array(action: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+def _box_converter(space: Any) -> ActionConverter:
+    # A policy that has diverged chooses NaN, which survives clipping, and simulators such as Box2D crash the whole
+    # process on NaN. Such entries become 0, or the bound that is closest to 0.
+    neutral = np.zeros(space.shape, space.dtype).clip(space.low, space.high)
+
+    def clip(action: Tensor) -> np.ndarray:
+        clipped = _as_array(action, space.shape).astype(space.dtype).clip(space.low, space.high)
+        return np.where(np.isfinite(clipped), clipped, neutral)
+
+    return clip
+
+
+def _as_array(action: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     return action.cpu().numpy().reshape(len(action), *shape)
 
 
 def check_action(action: Tensor, count: int, shape: tuple[int, ...]) -> None:
-    """Raise PgkitError unless ``action`` is ``(count, *shape)``."""
+    """Raise :class:`PgkitError` unless ``action`` has shape ``(count, *shape)``."""
     if action.shape != (count, *shape):
         raise PgkitError(f"action: expected shape {(count, *shape)}, got {tuple(action.shape)}")

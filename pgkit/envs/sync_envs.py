@@ -1,8 +1,8 @@
-"""Gymnasium environments in a plain loop of this process, NEXT_STEP autoreset, any subset at a time."""
+"""Gymnasium environments, stepped one after the other in this process, with "next_step" autoreset."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,8 +10,16 @@ from torch import Tensor
 
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
 from pgkit.envs.errors import ENV_EXCEPTIONS, EnvError, env_error
-from pgkit.envs.replay import EnvHistory, Generator, bring_back, generator_of, pack, replay_problem, unpack
-from pgkit.envs.spaces import action_shape, actions_for, check_action, flatten_one, is_flat, observation_size
+from pgkit.envs.replay import (
+    EnvHistory,
+    GeneratorState,
+    generator_state,
+    pack_histories,
+    replay,
+    replay_problem,
+    unpack_histories,
+)
+from pgkit.envs.spaces import action_converter, action_shape, check_action, is_flat, obs_flattener, observation_size
 from pgkit.errors import PgkitError
 
 if TYPE_CHECKING:
@@ -19,160 +27,196 @@ if TYPE_CHECKING:
 
 
 class SyncEnvs:
-    """K instances of a Gymnasium environment. Beside the instances' own work it costs about a microsecond a step.
+    """K instances of a Gymnasium environment; see :class:`pgkit.envs.Environments`.
 
-    It remembers the last reset of each and the actions since, see :mod:`pgkit.envs.replay`.
+    It costs about a microsecond per step beside the environment's own work. Any subset of the environments can step.
+    The last reset of each environment and the actions since are remembered, so that it can be resumed exactly (see
+    :mod:`pgkit.envs.replay`).
 
     Args:
-        create: makes one.
-        count: K.
-        name: for messages and records.
-        device: of the tensors.
-        first: what errors call the first of them, where this is a slice of more.
+        create: makes one instance.
+        num_envs: K.
+        name: name of the environment, for messages and records.
+        device: device of the tensors.
+        first: number that messages give to the first environment; a worker process has a slice of a larger K.
+
+    Raises:
+        PgkitError: unsupported observation or action space.
     """
 
     def __init__(
-        self, create: Callable[[], "Env"], count: int, name: str, device: torch.device, first: int = 0
+        self, create: Callable[[], "Env"], num_envs: int, name: str, device: torch.device, first: int = 0
     ) -> None:
         self._create = create
-        self._envs = [create() for _ in range(count)]
-        one = self._envs[0]
-        obs_space, action_space = one.observation_space, one.action_space
+        self._envs = [create() for _ in range(num_envs)]
+        self._first = first
+        env = self._envs[0]
+        obs_space = env.observation_space
         self.info = EnvInfo(
             name=name,
-            num_envs=count,
+            num_envs=num_envs,
             obs_dim=observation_size(obs_space, name),
-            action_space=action_space,
+            action_space=env.action_space,
             autoreset="next_step",
-            max_episode_steps=one.spec.max_episode_steps if one.spec else None,
+            max_episode_steps=env.spec.max_episode_steps if env.spec else None,
             backend="gymnasium",
             vectorization="sync",
             device=device,
             can_step_subset=True,
         )
-        self._action_shape = action_shape(action_space, name)
-        self._actions = actions_for(action_space)
-        self._flatten = flatten_one(obs_space)
-        self._is_flat, self._shape = is_flat(obs_space), obs_space.shape
-        self._over = [False] * count  # the episode is over: the next step is a reset
-        self._first, self._seeds = first, [0] * count
-        self._generators: list[Generator | None] = [None] * count
-        self._done: list[list[Any]] = [[] for _ in range(count)]  # actions since the last reset
-        self._last = np.zeros((count, self.info.obs_dim), dtype=np.float32)
-        self._totals = np.zeros(count)
+        self._action_shape = action_shape(env.action_space, name)
+        self._convert_actions = action_converter(env.action_space)
+        self._flatten = obs_flattener(obs_space)
+        self._is_flat = is_flat(obs_space)
+        self._obs_shape = obs_space.shape
+        # What EnvHistory describes, one entry per environment:
+        self._seeds = [0] * num_envs
+        self._generators: list[GeneratorState | None] = [None] * num_envs
+        self._actions: list[list[Any]] = [[] for _ in range(num_envs)]
+        self._last_obs = np.zeros((num_envs, self.info.obs_dim), dtype=np.float32)
+        self._totals = np.zeros(num_envs)
+        self._over = [False] * num_envs
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
-        chosen = range(self.info.num_envs) if index is None else index.tolist()
-        numbers = check_seeds(seeds, index, self.info.num_envs)
+        chosen = self._chosen(index)
         obs = np.empty((len(chosen), self.info.obs_dim), dtype=np.float32)
-        for i, (k, seed) in enumerate(zip(chosen, numbers, strict=True)):
-            self._over[k], self._seeds[k], self._generators[k], self._done[k] = True, seed, None, []
+        for row, (k, seed) in enumerate(zip(chosen, check_seeds(seeds, index, self.info.num_envs), strict=True)):
+            self._seeds[k] = seed
+            self._generators[k] = None
+            self._actions[k] = []
+            self._over[k] = True  # until the reset has succeeded
             try:
-                obs[i] = self._row(self._envs[k].reset(seed=seed)[0])
+                obs[row] = self._flat(self._envs[k].reset(seed=seed)[0])
             except ENV_EXCEPTIONS as error:
-                raise self._fault(k, error) from error
+                raise self._error(k, error) from error
             self._over[k] = False
-        self._last[chosen], self._totals[chosen] = obs, 0.0
+        self._last_obs[chosen] = obs
+        self._totals[chosen] = 0.0
         return self._tensor(obs)
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
-        chosen = range(self.info.num_envs) if index is None else index.tolist()
-        count, width = len(chosen), self.info.obs_dim
-        check_action(action, count, self._action_shape)
-        envs, over, flatten, flat, done = self._envs, self._over, self._flatten, self._is_flat, self._done
-        obs = np.empty((count, width), dtype=np.float32)
-        reward, valid = np.zeros(count), np.ones(count, dtype=np.bool_)
-        terminated, truncated = np.zeros(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
-        actions = self._actions(action)
-        kept = actions.copy()  # an environment may write into what it is given
+        chosen = self._chosen(index)
+        check_action(action, len(chosen), self._action_shape)
+        batch = _Batch.allocate(len(chosen), self.info.obs_dim)
+        actions = self._convert_actions(action)
+        remembered = actions.copy()  # an environment may modify the action that it receives
         k = 0
         try:
-            for i, (k, act) in enumerate(zip(chosen, actions, strict=True)):
-                if over[k]:
-                    self._generators[k], self._totals[k], done[k] = generator_of(envs[k]), 0.0, []
-                    obs[i] = self._row(envs[k].reset()[0])
-                    valid[i] = over[k] = False
+            for row, (k, env_action) in enumerate(zip(chosen, actions, strict=True)):
+                if self._over[k]:
+                    batch.obs[row] = self._autoreset(k)
+                    batch.valid[row] = False
+                    self._over[k] = False
                     continue
-                done[k].append(kept[i])
-                seen, reward[i], ended, cut, _ = envs[k].step(act)
-                row = seen if flat else flatten(seen)
-                if len(row) != width:  # a single number would be stretched to all
-                    raise ValueError(f"an observation of shape {np.shape(seen)}, expected {self._shape}")
-                obs[i] = row
-                if ended or cut:
-                    terminated[i], truncated[i], over[k] = ended, cut, True
+                self._actions[k].append(remembered[row])
+                obs, batch.reward[row], terminated, truncated, _ = self._envs[k].step(env_action)
+                batch.obs[row] = self._flat(obs)
+                if terminated or truncated:
+                    batch.terminated[row] = terminated
+                    batch.truncated[row] = truncated
+                    self._over[k] = True
         except ENV_EXCEPTIONS as error:
-            raise self._fault(k, error) from error
-        with np.errstate(over="ignore"):  # a reward beyond float32 is an infinite one
-            rewards = reward.astype(np.float32)
-        where = slice(None) if index is None else chosen
-        self._last[where] = obs
-        self._totals[where] += rewards
-        return Transition(
-            self._tensor(obs),
-            self._tensor(rewards),
-            self._tensor(terminated),
-            self._tensor(truncated),
-            self._tensor(valid),
-        )
+            raise self._error(k, error) from error
+        with np.errstate(over="ignore"):  # a reward beyond float32 becomes infinite
+            reward = batch.reward.astype(np.float32)
+        columns = slice(None) if index is None else chosen
+        self._last_obs[columns] = batch.obs
+        self._totals[columns] += reward
+        arrays = (batch.obs, reward, batch.terminated, batch.truncated, batch.valid)
+        return Transition(*(self._tensor(array) for array in arrays))
 
     def resume_problem(self) -> str | None:
         try:
             return replay_problem(self._create, self._flatten, self.info.name)
         except ENV_EXCEPTIONS as error:
-            return f"environment {self.info.name!r} could not be tried: {error!r}"
+            return f"environment {self.info.name!r} failed in a trial: {error!r}"
 
     def state(self, index: Tensor | None = None) -> dict[str, Tensor]:
-        return pack(self.lives(range(self.info.num_envs) if index is None else index.tolist()))
+        return pack_histories(self.histories(self._chosen(index)))
 
     def restore(self, state: Mapping[str, Tensor], index: Tensor | None = None) -> None:
-        self.live_again(unpack(state), range(self.info.num_envs) if index is None else index.tolist())
+        self.restore_histories(unpack_histories(state), self._chosen(index))
 
-    def lives(self, chosen: Sequence[int]) -> list[EnvHistory]:
-        """Those of these sub-environments."""
+    def histories(self, chosen: Sequence[int]) -> list[EnvHistory]:
+        """Histories of the environments with these numbers."""
         return [
             EnvHistory(
-                self._seeds[k],
-                self._generators[k],
-                list(self._done[k]),
-                self._last[k].copy(),
-                float(self._totals[k]),
-                self._over[k],
+                seed=self._seeds[k],
+                generator=self._generators[k],
+                actions=list(self._actions[k]),
+                obs=self._last_obs[k].copy(),
+                total=float(self._totals[k]),
+                over=self._over[k],
             )
             for k in chosen
         ]
 
-    def live_again(self, lives: Sequence[EnvHistory], chosen: Sequence[int]) -> None:
-        """Lead these sub-environments through lives; raises as :meth:`restore`."""
-        for k, life in zip(chosen, lives, strict=True):
+    def restore_histories(self, histories: Sequence[EnvHistory], chosen: Sequence[int]) -> None:
+        """Replay histories in the environments with these numbers; raises as :meth:`restore`."""
+        for k, history in zip(chosen, histories, strict=True):
             try:
-                bring_back(self._envs[k], life, self._flatten, self.info.name)
+                replay(self._envs[k], history, self._flatten, self.info.name)
             except PgkitError:
                 raise
             except ENV_EXCEPTIONS as error:
-                raise env_error(self.info.name, f"sub-environment {self._first + k}", error, life.seed) from error
-            self._over[k], self._seeds[k], self._generators[k] = life.over, life.seed, life.generator
-            self._done[k], self._last[k], self._totals[k] = list(life.actions), life.obs, life.total
+                where = f"replay of sub-environment {self._first + k}"
+                raise env_error(self.info.name, where, error, history.seed) from error
+            self._seeds[k] = history.seed
+            self._generators[k] = history.generator
+            self._actions[k] = list(history.actions)
+            self._last_obs[k] = history.obs
+            self._totals[k] = history.total
+            self._over[k] = history.over
 
     def close(self) -> None:
         for env in self._envs:
             try:
                 env.close()
-            except ENV_EXCEPTIONS as error:  # all there was to lose is the environment's own
+            except ENV_EXCEPTIONS as error:  # nothing is lost that pgkit needs: not worth ending a run for
                 warnings.warn(f"environment {self.info.name!r}: close() raised {error!r}", stacklevel=2)
 
-    def _row(self, seen: Any) -> np.ndarray:
-        """The observation of a reset, flat."""
-        row = seen if self._is_flat else self._flatten(seen)
+    def _chosen(self, index: Tensor | None) -> Sequence[int]:
+        return range(self.info.num_envs) if index is None else index.tolist()
+
+    def _autoreset(self, k: int) -> np.ndarray:
+        """Begin the next episode of environment k; its first observation ``(D,)``."""
+        self._generators[k] = generator_state(self._envs[k])
+        self._totals[k] = 0.0
+        self._actions[k] = []
+        return self._flat(self._envs[k].reset()[0])
+
+    def _flat(self, obs: Any) -> np.ndarray:
+        """An observation as ``(D,)``. The length is checked, because NumPy would broadcast a single number to D."""
+        row = obs if self._is_flat else self._flatten(obs)
         if len(row) != self.info.obs_dim:
-            raise ValueError(f"an observation of shape {np.shape(seen)}, expected {self._shape}")
+            raise ValueError(f"an observation of shape {np.shape(obs)}, expected {self._obs_shape}")
         return row
 
-    def _fault(self, k: int, error: BaseException) -> EnvError:
-        """That sub-environment k has just raised this, or returned what raised it here."""
-        where = f"{'reset' if self._over[k] else 'step'}() of sub-environment {self._first + k}"
-        return env_error(self.info.name, where, error, self._seeds[k])
+    def _error(self, k: int, error: BaseException) -> EnvError:
+        """What a call of environment k has just raised, or what raised when its result was used."""
+        call = "reset" if self._over[k] else "step"
+        return env_error(self.info.name, f"{call}() of sub-environment {self._first + k}", error, self._seeds[k])
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(array)
         return tensor if self.info.device.type == "cpu" else tensor.to(self.info.device)
+
+
+class _Batch(NamedTuple):
+    """The arrays of a :class:`Transition` while they are filled, row by row; rewards in float64."""
+
+    obs: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    valid: np.ndarray
+
+    @classmethod
+    def allocate(cls, count: int, obs_dim: int) -> "_Batch":
+        return cls(
+            obs=np.empty((count, obs_dim), dtype=np.float32),
+            reward=np.zeros(count),
+            terminated=np.zeros(count, dtype=np.bool_),
+            truncated=np.zeros(count, dtype=np.bool_),
+            valid=np.ones(count, dtype=np.bool_),
+        )

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from pgkit.envs.base import Autoreset, EnvInfo, Transition, check_seeds
 from pgkit.envs.errors import ENV_EXCEPTIONS, env_error
-from pgkit.envs.spaces import action_shape, actions_for, check_action, flatten_batch, flatten_one, observation_size
+from pgkit.envs.spaces import (
+    action_converter,
+    action_shape,
+    batch_flattener,
+    check_action,
+    obs_flattener,
+    observation_size,
+)
 from pgkit.errors import PgkitError
 
 if TYPE_CHECKING:
@@ -17,61 +24,72 @@ if TYPE_CHECKING:
 
 
 def wrap_vector_env(
-    vector: "VectorEnv", *, name: str | None = None, device: torch.device | str = "cpu"
+    vector_env: "VectorEnv", *, name: str | None = None, device: torch.device | str = "cpu"
 ) -> "VectorEnvs":
-    """pgkit's view of a vector environment made elsewhere; it is closed with the result.
+    """Give a vector environment of Gymnasium's the interface of :class:`pgkit.envs.Environments`.
+
+    All sub-environments step together. If ``reset`` of the vector environment takes a list of seeds (as those of
+    ``SyncVectorEnv`` and ``AsyncVectorEnv`` do), each sub-environment is a function of its own seed. If it takes a
+    single seed, that seed is derived from all of them, and only the whole is reproducible.
 
     Args:
-        vector: it must declare its autoreset mode in ``metadata["autoreset_mode"]``, as Gymnasium 1.1 and later ask.
-        name: for messages and records; None for the id of its registration, or its class.
-        device: where observations and rewards go.
+        vector_env: a vector environment that declares its autoreset mode in ``metadata["autoreset_mode"]``, as
+            Gymnasium asks since 1.1. Closing the result closes it.
+        name: name for messages and records; default: the id of its registration, or the name of its class.
+        device: device of observations, rewards and flags.
 
     Raises:
-        PgkitError: unsupported spaces, or no declared autoreset mode.
+        PgkitError: unsupported observation or action space, or no declared autoreset mode.
+
+    Example:
+        >>> import gymnasium
+        >>> from pgkit.envs import wrap_vector_env
+        >>> vector_env = gymnasium.make_vec("Acrobot-v1", num_envs=2, vectorization_mode="sync")
+        >>> envs = wrap_vector_env(vector_env)
+        >>> envs.reset([0, 1]).shape
+        torch.Size([2, 6])
+        >>> envs.close()
     """
-    return VectorEnvs(vector, name or _name(vector), torch.device(device))
+    return VectorEnvs(vector_env, name or _default_name(vector_env), torch.device(device))
 
 
 class VectorEnvs:
-    """The K sub-environments of a vector environment, which steps them all at once or not at all.
+    """The K sub-environments of a vector environment, see :func:`wrap_vector_env`."""
 
-    Its sub-environments have a stream each if its ``reset`` takes a list of seeds (``SyncVectorEnv`` and
-    ``AsyncVectorEnv`` do). One that takes a single seed gets one made of all: it is reproducible as a whole only.
-    """
-
-    def __init__(self, vector: "VectorEnv", name: str, device: torch.device) -> None:
-        self._vector = vector
-        obs_space, action_space = vector.single_observation_space, vector.single_action_space
-        count = vector.num_envs
+    def __init__(self, vector_env: "VectorEnv", name: str, device: torch.device) -> None:
+        obs_space = vector_env.single_observation_space
+        action_space = vector_env.single_action_space
+        num_envs = vector_env.num_envs
+        self._vector_env = vector_env
         self.info = EnvInfo(
             name=name,
-            num_envs=count,
+            num_envs=num_envs,
             obs_dim=observation_size(obs_space, name),
             action_space=action_space,
-            autoreset=_autoreset(vector, name),
-            max_episode_steps=vector.spec.max_episode_steps if vector.spec else None,
+            autoreset=_autoreset(vector_env, name),
+            max_episode_steps=vector_env.spec.max_episode_steps if vector_env.spec else None,
             backend="gymnasium",
-            vectorization=_vectorization(vector),
+            vectorization=_vectorization(vector_env),
             device=device,
             can_step_subset=False,
         )
         self._action_shape = action_shape(action_space, name)
-        self._actions = actions_for(action_space)
-        self._flatten_one = flatten_one(obs_space)
-        self._flatten = flatten_batch(obs_space, lambda: vector.observation_space, count)
+        self._convert_actions = action_converter(action_space)
+        self._flatten_one = obs_flattener(obs_space)
+        self._flatten = batch_flattener(obs_space, lambda: vector_env.observation_space, num_envs)
         dtype = torch.float32 if np.issubdtype(action_space.dtype, np.floating) else torch.int64
-        self._last_action = torch.zeros(count, *self._action_shape, dtype=dtype)
-        self._over = np.zeros(count, dtype=np.bool_)
+        self._last_action = torch.zeros(num_envs, *self._action_shape, dtype=dtype)
+        self._over = np.zeros(num_envs, dtype=np.bool_)  # with "next_step": the next step is a reset
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
         if index is not None and not torch.equal(index.cpu(), torch.arange(self.info.num_envs)):
             raise PgkitError(
-                f"environment {self.info.name!r}: a wrapped vector environment resets as a whole (no index)"
+                f"environment {self.info.name!r}: a wrapped vector environment resets as a whole: leave out index"
             )
-        numbers = check_seeds(seeds, None, self.info.num_envs)
+        integers = check_seeds(seeds, None, self.info.num_envs)
         self._over[:] = False
         try:
-            obs = self._flatten(self._reset(numbers))
+            obs = self._flatten(self._reset(integers))
             self._check_shapes(obs)
         except ENV_EXCEPTIONS as error:
             raise env_error(self.info.name, "reset() of the vector environment", error) from error
@@ -84,21 +102,18 @@ class VectorEnvs:
             return _select(self.step(self._last_action), index)
         check_action(action, self.info.num_envs, self._action_shape)
         self._last_action = action.cpu().clone()
-        actions = np.asarray(self._actions(action), dtype=self._vector.action_space.dtype)
-        try:
-            obs, reward, terminated, truncated, infos = self._vector.step(actions)
-            obs, reward = self._flatten(obs), np.array(reward, dtype=np.float32)
-            terminated, truncated = np.array(terminated, dtype=np.bool_), np.array(truncated, dtype=np.bool_)
-            self._check_shapes(obs, reward, terminated, truncated)
-        except ENV_EXCEPTIONS as error:
-            raise env_error(self.info.name, "step() of the vector environment", error) from error
-        valid, final_obs = np.ones_like(terminated), None
+        obs, reward, terminated, truncated, infos = self._step(action)
+        valid = np.ones_like(terminated)
+        final_obs = None
         if self.info.autoreset == "next_step":
+            # Some vector environments report rewards and flags of their reset steps, which are steps of no episode.
             valid = ~self._over
-            reward, terminated, truncated = reward * valid, terminated & valid, truncated & valid
+            reward = reward * valid
+            terminated = terminated & valid
+            truncated = truncated & valid
             self._over = terminated | truncated
         else:
-            obs, final_obs = self._begin_next(obs, terminated | truncated, infos)
+            obs, final_obs = self._split_final_obs(obs, terminated | truncated, infos)
         return Transition(
             obs=self._tensor(obs),
             reward=self._tensor(reward),
@@ -109,7 +124,7 @@ class VectorEnvs:
         )
 
     def resume_problem(self) -> str:
-        return f"the vector environment {self.info.name!r} was made elsewhere and cannot be saved"
+        return f"the vector environment {self.info.name!r} was created elsewhere and cannot be saved"
 
     def state(self, index: Tensor | None = None) -> None:
         return None
@@ -118,49 +133,74 @@ class VectorEnvs:
         raise PgkitError(self.resume_problem())
 
     def close(self) -> None:
-        self._vector.close()
-
-    def _check_shapes(self, obs: np.ndarray, *others: np.ndarray) -> None:
-        count, width = self.info.num_envs, self.info.obs_dim
-        if obs.shape != (count, width) or any(other.shape != (count,) for other in others):
-            given = ", ".join(str(array.shape) for array in (obs, *others))
-            raise ValueError(f"arrays of shape {given}, expected ({count}, {width}){f', ({count},)' * len(others)}")
-
-    def _begin_next(self, obs: np.ndarray, over: np.ndarray, infos: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """The first observations of new episodes where one is over, and the true next observations everywhere."""
-        if not over.any():
-            return obs, obs.copy()
-        if self.info.autoreset == "disabled":
-            return self._flatten(self._vector.reset(options={"reset_mask": over})[0]), obs
-        if "final_obs" not in infos:
-            raise PgkitError(f"environment {self.info.name!r}: autoreset is SAME_STEP, but info has no 'final_obs'")
-        final, true = infos["final_obs"], obs.copy()
-        if isinstance(final, np.ndarray) and final.dtype == np.object_:  # one observation each, None where none ended
-            for k in np.flatnonzero(over):
-                true[k] = self._flatten_one(final[k])
-        else:
-            true[over] = self._flatten(final)[over]
-        return obs, true
+        self._vector_env.close()
 
     def _reset(self, seeds: list[int]) -> Any:
         from gymnasium.error import Error
 
         try:
-            return self._vector.reset(seed=cast(Any, seeds))[0]
+            return self._vector_env.reset(seed=cast(Any, seeds))[0]
         except (Error, TypeError, ValueError):  # it takes a single seed
-            return self._vector.reset(seed=int(np.random.SeedSequence(seeds).generate_state(1)[0]))[0]
+            seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
+            return self._vector_env.reset(seed=seed)[0]
+
+    def _step(self, action: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step the vector environment; its results as new arrays ``(K, D)`` and ``(K,)``, and its infos."""
+        actions = np.asarray(self._convert_actions(action), dtype=self._vector_env.action_space.dtype)
+        try:
+            raw_obs, raw_reward, raw_terminated, raw_truncated, infos = self._vector_env.step(actions)
+            obs = self._flatten(raw_obs)
+            reward = np.array(raw_reward, dtype=np.float32)
+            terminated = np.array(raw_terminated, dtype=np.bool_)
+            truncated = np.array(raw_truncated, dtype=np.bool_)
+            self._check_shapes(obs, reward, terminated, truncated)
+        except ENV_EXCEPTIONS as error:
+            raise env_error(self.info.name, "step() of the vector environment", error) from error
+        return obs, reward, terminated, truncated, infos
+
+    def _check_shapes(self, obs: np.ndarray, *others: np.ndarray) -> None:
+        num_envs = self.info.num_envs
+        obs_dim = self.info.obs_dim
+        if obs.shape != (num_envs, obs_dim) or any(other.shape != (num_envs,) for other in others):
+            shapes = ", ".join(str(array.shape) for array in (obs, *others))
+            expected = f"({num_envs}, {obs_dim}){f', ({num_envs},)' * len(others)}"
+            raise ValueError(f"arrays of shape {shapes}, expected {expected}")
+
+    def _split_final_obs(
+        self, obs: np.ndarray, over: np.ndarray, infos: dict[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Observations to act on (of new episodes where one is over) and the true next observations, both ``(K, D)``.
+
+        With SAME_STEP, ``obs`` holds the former and ``infos["final_obs"]`` the latter. With DISABLED, ``obs`` holds
+        the latter, and the environments that are over have to be reset.
+        """
+        if not over.any():
+            return obs, obs.copy()
+        if self.info.autoreset == "disabled":
+            return self._flatten(self._vector_env.reset(options={"reset_mask": over})[0]), obs
+        if "final_obs" not in infos:
+            raise PgkitError(f"environment {self.info.name!r}: autoreset is SAME_STEP, but info has no 'final_obs'")
+        final = infos["final_obs"]
+        final_obs = obs.copy()
+        if isinstance(final, np.ndarray) and final.dtype == np.object_:  # one observation each, None where none ended
+            for k in np.flatnonzero(over):
+                final_obs[k] = self._flatten_one(final[k])
+        else:
+            final_obs[over] = self._flatten(final)[over]
+        return obs, final_obs
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.info.device)
 
 
-def _select(result: Transition, index: Tensor) -> Transition:
-    obs, reward, terminated, truncated, valid = (field[index] for field in result[:5])
-    final_obs = None if result.final_obs is None else result.final_obs[index]
+def _select(transition: Transition, index: Tensor) -> Transition:
+    """The rows ``index`` of a transition."""
+    obs, reward, terminated, truncated, valid = (field[index] for field in transition[:5])
+    final_obs = None if transition.final_obs is None else transition.final_obs[index]
     return Transition(obs, reward, terminated, truncated, valid, final_obs)
 
 
-def _autoreset(vector: "VectorEnv", name: str) -> Autoreset:
+def _autoreset(vector_env: "VectorEnv", name: str) -> Autoreset:
     from gymnasium.vector import AutoresetMode
 
     modes: dict[AutoresetMode, Autoreset] = {
@@ -168,7 +208,7 @@ def _autoreset(vector: "VectorEnv", name: str) -> Autoreset:
         AutoresetMode.SAME_STEP: "same_step",
         AutoresetMode.DISABLED: "disabled",
     }
-    declared = vector.metadata.get("autoreset_mode")
+    declared = vector_env.metadata.get("autoreset_mode")
     try:
         return modes[AutoresetMode(declared)]
     except ValueError:
@@ -178,13 +218,13 @@ def _autoreset(vector: "VectorEnv", name: str) -> Autoreset:
         ) from None
 
 
-def _vectorization(vector: "VectorEnv") -> Literal["sync", "async", "native"]:
+def _vectorization(vector_env: "VectorEnv") -> Literal["sync", "async", "native"]:
     from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
-    if isinstance(vector.unwrapped, SyncVectorEnv):
+    if isinstance(vector_env.unwrapped, SyncVectorEnv):
         return "sync"
-    return "async" if isinstance(vector.unwrapped, AsyncVectorEnv) else "native"
+    return "async" if isinstance(vector_env.unwrapped, AsyncVectorEnv) else "native"
 
 
-def _name(vector: "VectorEnv") -> str:
-    return vector.spec.id if vector.spec else type(vector.unwrapped).__name__
+def _default_name(vector_env: "VectorEnv") -> str:
+    return vector_env.spec.id if vector_env.spec else type(vector_env.unwrapped).__name__

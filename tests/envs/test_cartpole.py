@@ -108,7 +108,7 @@ def test_reset_steps():
     assert not third.valid.any()
     assert third.reward.tolist() == [0, 0, 0]
     assert not (third.truncated | third.terminated).any()
-    assert (third.obs.abs() < cartpole.START).all()
+    assert (third.obs.abs() < cartpole.START_LIMIT).all()
     assert fourth.valid.all()
     assert fourth.reward.tolist() == [1, 1, 1]
     assert not fourth.truncated.any()
@@ -125,36 +125,36 @@ def test_starts_are_all_different_and_uniform(limit):
     numbers = torch.cat(starts).flatten().double()
     assert len(numbers) > 4 * 1000
     assert len(numbers.unique()) > 0.99 * len(numbers)
-    assert numbers.abs().max() < cartpole.START
-    assert abs(numbers.mean()) < 4 * cartpole.START / (3 * len(numbers)) ** 0.5
-    assert numbers.var().sqrt().item() == pytest.approx(cartpole.START / 3**0.5, rel=0.05)
+    assert numbers.abs().max() < cartpole.START_LIMIT
+    assert abs(numbers.mean()) < 4 * cartpole.START_LIMIT / (3 * len(numbers)) ** 0.5
+    assert numbers.var().sqrt().item() == pytest.approx(cartpole.START_LIMIT / 3**0.5, rel=0.05)
     assert len(torch.cat(starts).unique(dim=0)) == len(torch.cat(starts))
 
 
-def play(seeds, actions, chosen=None):
-    """Observations, rewards and flags of some columns; all steps of each environment are made with ``actions``."""
+def run(seeds, actions):
+    """Observations ``(T + 1, K, 4)``; rewards and flags ``(T, K)``, for ``actions (T, K)``."""
     envs = CartPole(len(seeds), 30)
     seen = [envs.reset(seeds)]
     results = [envs.step(action) for action in actions]
     fields = [torch.stack([getattr(r, name).float() for r in results]) for name in ("reward", "terminated", "valid")]
     obs = torch.stack([*seen, *[r.obs for r in results]])
-    return obs if chosen is None else obs[:, chosen], fields
+    return obs, fields
 
 
 def test_alone_is_together():
     """Environment k of a population = the same environment alone, bit for bit, at any size and position."""
     seeds = [2**64 - 1 - 12345678901 * k for k in range(37)]
     actions = torch.randint(2, (300, 37), generator=torch.Generator().manual_seed(3))
-    together, _ = play(seeds, actions)
+    together, _ = run(seeds, actions)
     for members in ([0], [36], [5, 4], [7, 20, 30], list(range(11, 28))):
-        part, _ = play([seeds[k] for k in members], actions[:, members])
+        part, _ = run([seeds[k] for k in members], actions[:, members])
         assert torch.equal(part, together[:, members])
 
 
 def test_subset_steps_leave_the_others_alone():
     seeds = list(range(9))
     actions = torch.randint(2, (200, 9), generator=torch.Generator().manual_seed(4))
-    together, _ = play(seeds, actions)
+    together, _ = run(seeds, actions)
     envs = CartPole(9, 30)
     envs.reset(seeds)
     made = [0] * 9
@@ -224,11 +224,11 @@ def test_all_tensors_are_on_the_device():
 def test_tensor_operations_give_the_same_numbers(monkeypatch):
     """Those that run on GPUs; velocities to rounding of sines and cosines, all else exactly."""
     actions = torch.randint(2, (60, 21), generator=torch.Generator().manual_seed(6))
-    compiled, fields = play(list(range(21)), actions)
+    compiled, fields = run(list(range(21)), actions)
     monkeypatch.setenv("PGKIT_COMPILE", "off")
-    on_tensors, other_fields = play(list(range(21)), actions)
+    on_tensors, other_fields = run(list(range(21)), actions)
     torch.testing.assert_close(compiled, on_tensors, rtol=1e-6, atol=1e-7)
-    assert all(torch.equal(own, other) for own, other in zip(fields, other_fields, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(fields, other_fields, strict=True))
 
 
 def test_float64_inside():

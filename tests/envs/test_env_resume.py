@@ -106,7 +106,7 @@ def test_what_is_remembered_ends_with_the_episode():
     longest = 0
     for _ in range(100):
         envs.step(torch.zeros(1, dtype=torch.int64))
-        longest = max(longest, len(envs.lives([0])[0].actions))
+        longest = max(longest, len(envs.histories([0])[0].actions))
     assert 5 <= longest <= 9
 
 
@@ -138,7 +138,9 @@ def test_a_replay_that_ends_elsewhere_is_an_error():
         state[name] = (
             ~state[name] if name == "over" else torch.nextafter(state[name], torch.tensor(1e3).to(state[name]))
         )
-        with pytest.raises(NotReproduced, match="'Walk' did not come back as it was: its last reset and the 3 actions"):
+        with pytest.raises(
+            NotReproduced, match="'Walk' did not come back as it was: repeating its last reset and the 3 actions"
+        ):
             second.restore(state)
     second.restore(first.state())
 

@@ -34,7 +34,10 @@ def message_of(*args, **kwargs):
         ("", "unknown environment ''"),
         ("no_such_module:Env-v0", "cannot import module 'no_such_module'"),
         ("helpers.probe_envs:Missing-v0", "did you mean 'ProbeMissing-v0'"),
-        ("helpers.probe_envs:ProbeMissing-v0", "cannot be made: ModuleNotFoundError: No module named 'no_such_module'"),
+        (
+            "helpers.probe_envs:ProbeMissing-v0",
+            "cannot be created: ModuleNotFoundError: No module named 'no_such_module'",
+        ),
     ],
 )
 def test_unknown_ids(env_id, expected):
@@ -45,7 +48,7 @@ def test_unknown_ids(env_id, expected):
 
 def test_wrong_arguments():
     assert "unexpected keyword argument 'speed'" in message_of("CartPole-v1", 1, kwargs={"speed": 3})
-    assert "'ProbeCounting-v0' cannot be made with {'form': 'x'}: KeyError: 'x'" in message_of(
+    assert "'ProbeCounting-v0' cannot be created with {'form': 'x'}: KeyError: 'x'" in message_of(
         "helpers.probe_envs:ProbeCounting-v0", 1, kwargs={"form": "x"}
     )
     assert "gravity" in message_of("LunarLander-v3", 1, backend="gymnasium", kwargs={"gravity": 3.0})
@@ -76,8 +79,8 @@ def test_envpool_missing(monkeypatch):
 
 def test_envpool_mistakes():
     pytest.importorskip("envpool")
-    assert "EnvPool cannot make 'Nope-v1'" in message_of("Nope-v1", 1, backend="envpool")
-    assert "EnvPool cannot make 'CartPole-v1' with {'speed': 3}" in message_of(
+    assert "EnvPool cannot create 'Nope-v1'" in message_of("Nope-v1", 1, backend="envpool")
+    assert "EnvPool cannot create 'CartPole-v1' with {'speed': 3}" in message_of(
         "CartPole-v1", 1, backend="envpool", kwargs={"speed": 3}
     )
 
@@ -98,7 +101,7 @@ def test_auto(arguments, expected):
     assert resolve_backend(*arguments) == expected
 
 
-def test_backend_is_told():
+def test_info_says_which_backend_it_is():
     for backend in ("pgkit", "gymnasium"):
         envs = make_envs("CartPole-v1", 3, backend=backend)
         info = envs.info
@@ -139,7 +142,7 @@ def test_native_vector_environment():
     assert [r.valid.tolist() for r in results] == [[True] * 3, [True] * 3, [False] * 3, [True] * 3]
     assert results[1].truncated.all()
     message = message_of("helpers.probe_envs:ProbeNoise-v0", 1, vectorization="native")
-    assert "'ProbeNoise-v0' cannot be made" in message
+    assert "'ProbeNoise-v0' cannot be created" in message
 
 
 def test_single_seed_vector_environment():

@@ -34,8 +34,8 @@ from pgkit.training.loop import update
 from pgkit.training.population import build
 from pgkit.training.train import train
 
-FAILED = f"environment 'helpers.faulty_envs:Faulty-v0': step() of sub-environment 6 (seeded with {SEED}) failed: "
-RETURNED = f"step() of sub-environment 6 (seeded with {SEED}) returned something else than it may: "
+FAILED = f"environment 'helpers.faulty_envs:Faulty-v0': step() of sub-environment 6 (seed {SEED}) raised "
+RETURNED = f"step() of sub-environment 6 (seed {SEED}) returned malformed data: "
 WHOSE = "; it is environment 2 of seed 1"
 
 ANYWHERE = {
@@ -55,11 +55,11 @@ IN_WORKERS = {
     "step dies": DIED + "(exit code 7)",
     "step killed": DIED + "(signal 9)",
     "reset dies": DIED + "(exit code 7)",
-    "step sleeps": FAILED.replace("failed: ", "") + "has taken too long (env.timeout)" + WHOSE,
-    "reset sleeps": FAILED.replace("step", "reset").replace("failed: ", "")
-    + "has taken too long (env.timeout)"
+    "step sleeps": FAILED.replace("raised ", "") + "exceeded its time limit (env.timeout)" + WHOSE,
+    "reset sleeps": FAILED.replace("step", "reset").replace("raised ", "")
+    + "exceeded its time limit (env.timeout)"
     + WHOSE,
-    "step blocks": "environment 'helpers.faulty_envs:Faulty-v0': sub-environments 6 to 11 gave no answer within 1.5 s",
+    "step blocks": "environment 'helpers.faulty_envs:Faulty-v0': sub-environments 6 to 11 did not answer within 1.5 s (env.timeout)",
 }
 
 
@@ -127,7 +127,7 @@ def test_an_environment_that_breaks_in_its_first_reset_leaves_no_directory(tmp_p
     env = settings.env.model_copy(update={"kwargs": settings.env.kwargs | {"at": 0}})
     result = CliRunner().invoke(app, command(settings.model_copy(update={"env": env}), tmp_path))
     assert result.exit_code == 1
-    assert f"reset() of sub-environment 6 (seeded with {SEED}) failed: ZeroDivisionError" in result.stderr
+    assert f"reset() of sub-environment 6 (seed {SEED}) raised ZeroDivisionError" in result.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -144,7 +144,7 @@ def test_a_fault_while_evaluating_is_told(tmp_path: Path) -> None:
     env = settings.env.model_copy(update={"kwargs": kwargs})
     result = CliRunner().invoke(app, command(settings.model_copy(update={"env": env}), tmp_path))
     assert result.exit_code == 1
-    assert "step() of sub-environment 1 (seeded with " in result.stderr
+    assert "step() of sub-environment 1 (seed " in result.stderr
     assert "it is environment" not in result.stderr  # those are the numbers of training
     saved = load_latest(tmp_path / "run" / "checkpoints")
     parts = [part for part in saved["slices"][0]["parts"] if len(part["members"])]
