@@ -36,7 +36,7 @@ def message_of(*args, **kwargs):
         ("helpers.probe_envs:Missing-v0", "did you mean 'ProbeMissing-v0'"),
         (
             "helpers.probe_envs:ProbeMissing-v0",
-            "cannot be created: ModuleNotFoundError: No module named 'no_such_module'",
+            "cannot be created: ModuleNotFoundError: No module named",
         ),
     ],
 )

@@ -59,7 +59,7 @@ IN_WORKERS = {
     "reset sleeps": FAILED.replace("step", "reset").replace("raised ", "")
     + "exceeded its time limit (env.timeout)"
     + WHOSE,
-    "step blocks": "environment 'helpers.faulty_envs:Faulty-v0': sub-environments 6 to 11 did not answer within 1.5 s (env.timeout)",
+    "step blocks": "sub-environments 6 to 11 did not answer within 1.5 s (env.timeout)",
 }
 
 
