@@ -1,7 +1,6 @@
-"""Playing a policy without learning: evaluation episodes on streams of their own."""
+"""Evaluation of policies: whole episodes without learning, on random streams that training does not use."""
 
 from collections.abc import Sequence
-from itertools import count
 from typing import NamedTuple
 
 import torch
@@ -11,25 +10,40 @@ from pgkit.envs import normalize
 from pgkit.envs.base import Elementwise, Environments
 from pgkit.nn.policy import Policy
 from pgkit.rollouts.compiled import ActingState, compiled_rollout, elementwise
-from pgkit.rollouts.statistics import Statistics, init_env_stats
+from pgkit.rollouts.statistics import init_env_stats, per_env_statistics
 from pgkit.seeding import stream_keys, stream_seed, uniform
 from pgkit.tree import take_tree
 from pgkit.types import Params
 
-_POINT_STRIDE = 1 << 40  # counters of action noise: one evaluation never reaches into the next
-_BLOCK = 32  # steps; after so many, players whose episodes are all over leave
-_COMPILED_BLOCK = 128  # the same where they cost nothing until then
+_EVALUATION_STRIDE = 1 << 40
+"""Distance of the counters of action noise of two evaluations, more than one evaluation can use."""
+
+_BLOCK_STEPS = 32
+"""After so many steps, rows whose episodes are all over are dropped."""
+
+_COMPILED_BLOCK_STEPS = 128
+"""The same for compiled rollouts, in which such rows cost nothing until then."""
 
 
 class EvalKey(NamedTuple):
-    """Who plays: a member's seed, and which of its evaluations this is (counted from 0)."""
+    """What the randomness of an evaluation depends on.
+
+    Attributes:
+        seed: seed of the member.
+        evaluation: which of the member's evaluations it is, from 0 on.
+    """
 
     seed: int
     evaluation: int
 
 
 class Episodes(NamedTuple):
-    """Undiscounted returns ``(P, E)`` and lengths in steps ``(P, E)`` of E episodes of each player."""
+    """E finished episodes of each of P evaluations.
+
+    Attributes:
+        returns: ``(P, E)`` float64, undiscounted returns.
+        lengths: ``(P, E)`` int64, lengths in steps.
+    """
 
     returns: Tensor
     lengths: Tensor
@@ -39,105 +53,174 @@ def evaluate_policy(
     policy: Policy,
     params: Params,
     envs: Environments,
-    players: Sequence[EvalKey],
+    eval_keys: Sequence[EvalKey],
     episodes: int,
     *,
     stream: str = "evaluation",
     deterministic: bool = False,
     obs_stats: normalize.Stats | None = None,
 ) -> Episodes:
-    """Play E whole episodes for each player; episode e is a function of seed, point and parameters alone.
+    """Run E whole episodes of each evaluation.
+
+    Episode e depends on its key and its parameters alone, not on how many evaluations run together.
 
     Args:
-        policy: what the parameters belong to.
-        params: leaves ``(P, ...)``, one row for each player.
-        envs: at least E sub-environments that can be seeded one by one; more let more players play at once.
-        players: P of them.
+        policy: the policy that the parameters belong to.
+        params: leaves ``(P, ...)``, one row per evaluation.
+        envs: at least E sub-environments that can be reset one by one; with a multiple of E, several evaluations run
+            at the same time.
+        eval_keys: P keys.
         episodes: E.
-        stream: "evaluation" (while training) or "report" (final results): where the random numbers come from.
-        deterministic: take the most likely action instead of sampling.
-        obs_stats: running statistics of the players' observation normaliser, if they train with one.
+        stream: source of the random numbers: "evaluation" (during training) or "report" (final results).
+        deterministic: take the most likely action instead of a sample.
+        obs_stats: running statistics of each row's observations, if the policy acts on normalized ones.
+
+    Example:
+        >>> from pgkit.envs import make_envs
+        >>> from pgkit.nn.distributions import head_for
+        >>> from pgkit.nn.policy import Policy
+        >>> from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
+        >>> envs = make_envs("CartPole-v1", 10)
+        >>> policy = Policy(envs.info.obs_dim, head_for(envs.info.action_space))
+        >>> params = policy.init(seeds=[0, 1])
+        >>> result = evaluate_policy(policy, params, envs, [EvalKey(0, 0), EvalKey(1, 0)], episodes=5)
+        >>> result.returns.shape, bool((result.returns == result.lengths).all())  # CartPole pays 1 per step
+        (torch.Size([2, 5]), True)
     """
     at_once = max(1, envs.info.num_envs // episodes)
     parts = []
-    for start in range(0, len(players), at_once):
-        rows = torch.arange(start, min(start + at_once, len(players)), device=envs.info.device)
-        group = take_tree({"params": params, "obs_stats": obs_stats}, rows)
-        chosen = players[start : start + at_once]
-        parts.append(_play(policy, envs, chosen, episodes, stream, deterministic, **group))
+    for start in range(0, len(eval_keys), at_once):
+        group = eval_keys[start : start + at_once]
+        rows = torch.arange(start, start + len(group), device=envs.info.device)
+        row_inputs = take_tree({"params": params, "obs_stats": obs_stats}, rows)
+        parts.append(_evaluate_group(policy, envs, group, episodes, stream, deterministic, **row_inputs))
     return Episodes(torch.cat([part.returns for part in parts]), torch.cat([part.lengths for part in parts]))
 
 
 @torch.no_grad()
-def _play(
+def _evaluate_group(
     policy: Policy,
     envs: Environments,
-    players: Sequence[EvalKey],
+    eval_keys: Sequence[EvalKey],
     episodes: int,
     stream: str,
     deterministic: bool,
     params: Params,
     obs_stats: normalize.Stats | None,
 ) -> Episodes:
-    shape, device = (len(players), episodes), envs.info.device
-    running = torch.arange(len(players) * episodes, device=device)  # of all players' episodes
+    """The episodes of as many evaluations as the environments hold; environment ``row * E + e`` runs episode e."""
+    device = envs.info.device
     env_seeds = [
-        stream_seed(p.seed, f"{stream}_env", p.evaluation * episodes + e) for p in players for e in range(episodes)
+        stream_seed(key.seed, f"{stream}_env", key.evaluation * episodes + e)
+        for key in eval_keys
+        for e in range(episodes)
     ]
-    obs = envs.reset(env_seeds, running).view(*shape, -1)
-    keys = stream_keys([player.seed for player in players], f"{stream}_action").to(device)[:, None, None]
-    counters = torch.tensor([player.evaluation * _POINT_STRIDE for player in players], device=device)[:, None, None]
-    counters = counters + torch.arange(episodes * policy.head.noise, device=device).view(episodes, -1)
-    returns = torch.zeros(shape, dtype=torch.float64, device=device).flatten()
-    lengths = torch.zeros(shape, dtype=torch.int64, device=device).flatten()
-    so_far = returns.clone()  # of the episodes that are running
-    compiled = None if obs_stats is not None else elementwise(envs, policy, params)
-    if compiled is not None:
-        start = obs, keys.flatten(), counters[:, 0, 0]
-        return _compiled_play(policy, params, compiled, *start, deterministic)
-    state, index = (params, obs_stats, obs, keys, counters), running  # of the players that still play
-    for block in count():
-        if not len(running):
-            break
-        params, obs_stats, obs, keys, counters = state
-        steps = torch.arange(_BLOCK, device=device).view(-1, 1, 1, 1) + block * _BLOCK
-        noise = uniform(keys, counters + steps * (episodes * policy.head.noise))
-        for step, own_noise in enumerate(noise, block * _BLOCK + 1):
-            if not len(running):
-                break
-            outputs = policy.outputs(params, obs if obs_stats is None else normalize.apply(obs_stats, obs))
-            action = policy.head.mode(outputs) if deterministic else policy.head.sample(outputs, own_noise)
-            result = envs.step(action.flatten(0, 1)[index], running)
-            obs.view(-1, obs.shape[2])[index] = result.obs
-            so_far += result.reward
-            over = result.terminated | result.truncated
-            if over.any():
-                returns[running[over]], lengths[running[over]] = so_far[over], step
-                running, index, so_far = running[~over], index[~over], so_far[~over]
-        left, place = torch.unique(index // episodes, return_inverse=True)
-        if len(left) < len(obs):
-            state, index = take_tree(state, left), place * episodes + index % episodes
-    return Episodes(returns.view(shape), lengths.view(shape))
+    obs = envs.reset(env_seeds, torch.arange(len(env_seeds), device=device)).view(len(eval_keys), episodes, -1)
+    noise_keys = stream_keys([key.seed for key in eval_keys], f"{stream}_action").to(device)
+    counters = torch.tensor([key.evaluation * _EVALUATION_STRIDE for key in eval_keys], device=device)
+    env_step = None if obs_stats is not None else elementwise(envs, policy, params)
+    if env_step is not None:
+        return _run_compiled(policy, params, env_step, obs, noise_keys, counters, deterministic)
+    return _run_stepwise(policy, params, obs_stats, envs, obs, noise_keys, counters, deterministic)
 
 
-def _compiled_play(
-    policy: Policy, params: Params, envs: Elementwise, obs: Tensor, keys: Tensor, counters: Tensor, deterministic: bool
+def _run_stepwise(
+    policy: Policy,
+    params: Params,
+    obs_stats: normalize.Stats | None,
+    envs: Environments,
+    obs: Tensor,
+    noise_keys: Tensor,
+    counters: Tensor,
+    deterministic: bool,
 ) -> Episodes:
-    """The same, a block of steps at a time."""
-    size, episodes = obs.shape[:2]
-    players, running = torch.arange(size), torch.ones(size, episodes, dtype=torch.bool)
-    counts = init_env_stats(size, episodes, obs.device)
-    results = counts.clone()
-    while len(players):
-        place = ActingState(obs, players, keys, counters, counts, running)
+    """Step the environments whose episodes are running, until none is.
+
+    Args:
+        policy: the policy.
+        params: leaves ``(P, ...)``.
+        obs_stats: statistics ``(P, ...)`` of observations, or None.
+        envs: the environments, just reset.
+        obs: ``(P, E, D)``, their observations.
+        noise_keys: int64 ``(P,)``, streams of action noise.
+        counters: int64 ``(P,)``, the first number that is used of each stream.
+        deterministic: take the most likely action.
+    """
+    shape = obs.shape[:2]
+    episodes = shape[1]
+    noise_per_step = episodes * policy.head.noise
+    noise_index = torch.arange(noise_per_step, device=obs.device).view(episodes, -1)
+    rows = (params, obs_stats, obs, noise_keys[:, None, None], counters[:, None, None] + noise_index)
+    returns = torch.zeros(shape.numel(), dtype=torch.float64, device=obs.device)
+    lengths = torch.zeros(shape.numel(), dtype=torch.int64, device=obs.device)
+    running = torch.arange(shape.numel(), device=obs.device)  # environments whose episodes are running
+    places = running  # where these are among the environments of all rows that are left
+    return_so_far = returns.clone()  # of the running episodes
+    start = 0
+    while True:
+        params, obs_stats, obs, row_noise_keys, row_counters = rows
+        steps = torch.arange(_BLOCK_STEPS, device=obs.device).view(-1, 1, 1, 1) + start
+        block_noise = uniform(row_noise_keys, row_counters + steps * noise_per_step)
+        for length, noise in enumerate(block_noise, start + 1):
+            action = _choose(policy, params, obs_stats, obs, noise, deterministic)
+            transition = envs.step(action.flatten(0, 1)[places], running)
+            obs.view(-1, obs.shape[2])[places] = transition.obs
+            return_so_far += transition.reward
+            over = transition.terminated | transition.truncated
+            if over.any():
+                returns[running[over]] = return_so_far[over]
+                lengths[running[over]] = length
+                running = running[~over]
+                places = places[~over]
+                return_so_far = return_so_far[~over]
+            if not len(running):
+                return Episodes(returns.view(shape), lengths.view(shape))
+        left, new_rows = torch.unique(places // episodes, return_inverse=True)
+        if len(left) < len(obs):
+            rows = take_tree(rows, left)
+            places = new_rows * episodes + places % episodes
+        start += _BLOCK_STEPS
+
+
+def _choose(
+    policy: Policy,
+    params: Params,
+    obs_stats: normalize.Stats | None,
+    obs: Tensor,
+    noise: Tensor,
+    deterministic: bool,
+) -> Tensor:
+    """Actions ``(P, E, ...)`` for observations ``(P, E, D)``."""
+    outputs = policy.outputs(params, obs if obs_stats is None else normalize.apply(obs_stats, obs))
+    return policy.head.mode(outputs) if deterministic else policy.head.sample(outputs, noise)
+
+
+def _run_compiled(
+    policy: Policy,
+    params: Params,
+    env_step: Elementwise,
+    obs: Tensor,
+    noise_keys: Tensor,
+    counters: Tensor,
+    deterministic: bool,
+) -> Episodes:
+    """The same as :func:`_run_stepwise`, in compiled rollouts of a block of steps."""
+    num_rows, episodes = obs.shape[:2]
+    members = torch.arange(num_rows)
+    running = torch.ones(num_rows, episodes, dtype=torch.bool)
+    env_stats = init_env_stats(num_rows, episodes, obs.device)
+    final_env_stats = env_stats.clone()
+    while len(members):
+        state = ActingState(obs, members, noise_keys, counters, env_stats, running)
         rollout = compiled_rollout(
-            policy, params, envs, place, _COMPILED_BLOCK, taped=False, deterministic=deterministic
+            policy, params, env_step, state, _COMPILED_BLOCK_STEPS, taped=False, deterministic=deterministic
         )
-        results[players] = counts
-        state = params, rollout.obs[-1], keys, counters + _COMPILED_BLOCK * episodes, players, counts, running
-        rows = running.any(1).nonzero().squeeze(1)
-        if len(rows) < len(players):
-            state = take_tree(state, rows)
-        params, obs, keys, counters, players, counts, running = state
-    episodes_of = Statistics(*results.unbind(1)[2:])
-    return Episodes(episodes_of.returns, episodes_of.lengths.long())
+        final_env_stats[members] = env_stats  # changed in place by the rollout, as is ``running``
+        counters = counters + _COMPILED_BLOCK_STEPS * episodes
+        rows = (params, rollout.obs[-1], noise_keys, counters, members, env_stats, running)
+        left = running.any(1).nonzero().squeeze(1)
+        if len(left) < len(members):
+            rows = take_tree(rows, left)
+        params, obs, noise_keys, counters, members, env_stats, running = rows
+    statistics = per_env_statistics(final_env_stats)
+    return Episodes(statistics.returns, statistics.lengths.long())

@@ -1,4 +1,8 @@
-"""Counting what happens in environments."""
+"""Statistics of episodes, as the environments report them: before any normalization.
+
+For each environment a rollout carries six numbers, "env stats" ``(P, 6, N)`` float64: return and length of the running
+episode, then the four fields of :class:`Statistics`, summed since the start of the run.
+"""
 
 from typing import Any, NamedTuple
 
@@ -9,15 +13,15 @@ from pgkit.kernels.scan import scan, total
 from pgkit.types import Rollout
 
 NUM_ENV_STATS = 6
-"""Of an environment: return and length of the episode under way, then the fields of :class:`Statistics`."""
+"""Numbers per environment."""
 
 
 class Statistics(NamedTuple):
-    """What the environments reported since the start of the run, unscaled; every field float64 ``(P,)``.
+    """Totals since the start of the run: float64 ``(P,)`` of members, or ``(P, N)`` of single environments.
 
     Attributes:
-        env_steps: real environment steps; reset steps of autoreset and idle environments do not count.
-        episodes: episodes that ended.
+        env_steps: environment steps; reset steps and steps of idle environments do not count.
+        episodes: finished episodes.
         returns: sum of their undiscounted returns.
         lengths: sum of their lengths in steps.
     """
@@ -28,35 +32,55 @@ class Statistics(NamedTuple):
     lengths: Tensor
 
 
-def init_env_stats(members: int, count: int, device: torch.device) -> Tensor:
-    """Counts ``(P, 6, N)``, float64, of environments that have just been reset."""
-    return torch.zeros(members, NUM_ENV_STATS, count, dtype=torch.float64, device=device)
+def init_env_stats(members: int, num_envs: int, device: torch.device) -> Tensor:
+    """Env stats ``(P, 6, N)`` of environments that have just been reset for the first time."""
+    return torch.zeros(members, NUM_ENV_STATS, num_envs, dtype=torch.float64, device=device)
 
 
-def update_env_stats(counts: Tensor, rollout: Rollout) -> Tensor:
-    """Counts ``(P, 6, N)`` after one more rollout."""
-    carried = [column.contiguous() for column in counts.unbind(1)]
-    scan(step_env_stats, carried, [rollout.reward, rollout.terminated, rollout.truncated, rollout.valid])
-    return torch.stack(carried, 1)
+def update_env_stats(env_stats: Tensor, rollout: Rollout) -> Tensor:
+    """Env stats ``(P, 6, N)`` after one more rollout."""
+    columns = [column.contiguous() for column in env_stats.unbind(1)]
+    scan(step_env_stats, columns, [rollout.reward, rollout.terminated, rollout.truncated, rollout.valid])
+    return torch.stack(columns, 1)
 
 
-def member_statistics(counts: Tensor) -> Statistics:
-    """What counts ``(P, 6, N)`` are of all environments of a member together."""
-    return Statistics(*(total(column) for column in counts.unbind(1)[2:]))
+def member_statistics(env_stats: Tensor) -> Statistics:
+    """Totals over all environments of each member, fields ``(P,)``."""
+    return Statistics(*(total(column) for column in env_stats.unbind(1)[2:]))
 
 
-def env_steps(counts: Tensor) -> Tensor:
-    """The same, of environment steps alone."""
-    return total(counts[:, 2])
+def per_env_statistics(env_stats: Tensor) -> Statistics:
+    """Totals of each environment, fields ``(P, N)``."""
+    return Statistics(*env_stats.unbind(1)[2:])
+
+
+def env_steps(env_stats: Tensor) -> Tensor:
+    """Environment steps of each member, float64 ``(P,)``."""
+    return total(env_stats[:, 2])
 
 
 def step_env_stats(
-    so_far: Any, length: Any, steps: Any, episodes: Any, returns: Any, lengths: Any, *now: Any
+    episode_return: Any,
+    episode_length: Any,
+    steps: Any,
+    episodes: Any,
+    returns: Any,
+    lengths: Any,
+    reward: Any,
+    terminated: Any,
+    truncated: Any,
+    valid: Any,
 ) -> list[Any]:
-    """The counts of an environment after one more step: reward, terminated, truncated, valid."""
-    reward, terminated, truncated, valid = now
-    real, done = valid.to(torch.float64), terminated | truncated
-    so_far, length = so_far + reward.to(torch.float64), length + real
-    returns, lengths = (x + torch.where(done, y, 0.0) for x, y in ((returns, so_far), (lengths, length)))
-    so_far, length = (torch.where(done, 0.0, x) for x in (so_far, length))
-    return [so_far, length, steps + real, episodes + done.to(torch.float64), returns, lengths]
+    """The six numbers of one environment after a step; works on tensors and on traced scalars."""
+    real = valid.to(torch.float64)
+    over = terminated | truncated
+    episode_return = episode_return + reward.to(torch.float64)
+    episode_length = episode_length + real
+    return [
+        torch.where(over, 0.0, episode_return),
+        torch.where(over, 0.0, episode_length),
+        steps + real,
+        episodes + over.to(torch.float64),
+        returns + torch.where(over, episode_return, 0.0),
+        lengths + torch.where(over, episode_length, 0.0),
+    ]

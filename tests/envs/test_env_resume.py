@@ -138,7 +138,7 @@ def test_a_replay_that_ends_elsewhere_is_an_error():
         state[name] = (
             ~state[name] if name == "over" else torch.nextafter(state[name], torch.tensor(1e3).to(state[name]))
         )
-        with pytest.raises(NotReproduced, match="'Walk' did not come back as it was: .* the 3 actions"):
+        with pytest.raises(NotReproduced, match=r"'Walk' did not come back as it was: .* the 3 actions"):
             second.restore(state)
     second.restore(first.state())
 

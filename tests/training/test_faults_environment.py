@@ -190,7 +190,7 @@ threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
 envs.step(torch.zeros(3, dtype=torch.int64))
 """
     with open(tmp_path / "pids", "w") as file:  # a pipe would stay open as long as the worker that hangs
-        done = subprocess.run([sys.executable, "-c", code], stdout=file, check=False, cwd=Path(__file__).parent)
+        done = subprocess.run([sys.executable, "-c", code], stdout=file, check=False, cwd=Path(__file__).parents[1])
     assert done.returncode == -9
     pids = [int(word) for word in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 3
