@@ -98,17 +98,21 @@ def resume(
         str | None, typer.Option(help="Continue only this member, such as seed-3, as a run in --out.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run of --member.")] = None,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Go on even where that cannot be exact.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Continue even if not exactly as before.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", hidden=True)] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print neither header nor progress bar.")] = False,
 ) -> None:
     """Continue a stopped run exactly where its last checkpoint left it."""
     with _one_line_errors():
+        from pgkit.errors import PgkitError
         from pgkit.runs.directory import find_run
 
+        if anyway:
+            raise PgkitError("--anyway is now called --force")
         directory = find_run(run)
         from pgkit.training import resume
 
-        result = resume.resume(directory, member=member, out=out, anyway=anyway, progress=not quiet)
+        result = resume.resume(directory, member=member, out=out, force=force, progress=not quiet)
         if result is None:
             typer.echo(f"{directory} is finished, there is nothing to resume")
         else:

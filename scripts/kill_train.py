@@ -1,12 +1,12 @@
-"""Kill trainings again and again, resume each, and compare what they leave with untouched runs, byte by byte.
+"""Kill trainings at random moments, resume them, and compare what they leave with untouched runs, byte by byte.
 
-python scripts/kill_train.py --kills 50                          # all cases, below kill-test/ in the working directory
+python scripts/kill_train.py --kills 50                          # all cases, in kill-test/ in the working directory
 python scripts/kill_train.py cartpole-reinforce-adam --kills 3   # some of them
 
-Every kill is ``kill -9`` of the whole process group at a random moment, most of them after the process has begun to
-train; a checkpoint follows each update, so that some fall into their writing. Compared are the last checkpoint
-(parameters, optimizer states and all else), the best members, metrics, TensorBoard's curves and the result: everything
-but what clocks say. Exits with 1 if anything differs.
+Each kill is ``kill -9`` of the whole process group, most of them after training has begun. A checkpoint follows each
+update, so that some kills fall into the writing of one. The script compares the last checkpoint (parameters, optimizer
+states and everything else), the best members, metrics, TensorBoard curves and the result, without what clocks say. It
+exits with 1 if anything differs.
 """
 
 import argparse
@@ -50,41 +50,45 @@ SHARED += " evaluation.final_episodes=5 checkpoint_points=10000"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", help="such as lander-async-reinforce-adam; all unless given")
-    parser.add_argument("--kills", type=int, default=50, help="of all cases together")
-    parser.add_argument("--steps", type=int, default=12_000, help="of each of the 8 members")
-    parser.add_argument("--workers", type=int, default=1, help="processes of each training")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("cases", nargs="*", help="such as lander-async-reinforce-adam; by default all")
+    parser.add_argument("--kills", type=int, default=50, help="number of kills, of all cases together")
+    parser.add_argument("--steps", type=int, default=12_000, help="environment steps of each of the 8 members")
+    parser.add_argument("--workers", type=int, default=1, help="worker processes of each training")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments")
     arguments = parser.parse_args()
     cases = arguments.cases or CASES
     shutil.rmtree(PLACE, ignore_errors=True)
-    moments, different, dead, half_written = random.Random(arguments.seed), [], 0, 0
+    moments = random.Random(arguments.seed)
+    differing = []
+    total_kills = 0
+    half_written = 0
     for index, case in enumerate(cases):
         kills = arguments.kills * (index + 1) // len(cases) - arguments.kills * index // len(cases)
-        untouched, killed = PLACE / case / "untouched", PLACE / case / "killed"
+        untouched = PLACE / case / "untouched"
+        killed = PLACE / case / "killed"
         started = time.monotonic()
         subprocess.run(command(case, arguments, untouched), stdout=subprocess.DEVNULL, check=True)
         longest = (time.monotonic() - started) / (kills + 1)
-        died = 0
+        case_kills = 0
         for _ in range(kills):
-            scrap = set(killed.rglob(".*.tmp"))
-            died += kill_after(moments, longest, command(case, arguments, killed), killed)
-            half_written += bool(set(killed.rglob(".*.tmp")) - scrap)
-        dead += died
+            temporary = set(killed.rglob(".*.tmp"))
+            case_kills += kill_after(moments, longest, command(case, arguments, killed), killed)
+            half_written += bool(set(killed.rglob(".*.tmp")) - temporary)
+        total_kills += case_kills
         subprocess.run(command(case, arguments, killed), stdout=subprocess.DEVNULL, check=True)
-        found = [what for what, first, second in contents(untouched, killed) if first != second]
-        different += [f"{case}: {what}" for what in found]
+        names = [name for name, first, second in contents(untouched, killed) if first != second]
+        differing += [f"{case}: {name}" for name in names]
         resumed = len(json.loads((killed / "provenance.json").read_text()).get("resumed", []))
         print(
-            f"{case}: {died} kills, {resumed} resumptions recorded, differs: {', '.join(found) or 'nothing'}",
+            f"{case}: {case_kills} kills, {resumed} resumptions recorded, differs: {', '.join(names) or 'nothing'}",
             flush=True,
         )
-    print(f"{dead} kills, {half_written} of them in the middle of a write; {len(different)} differences")
-    sys.exit(bool(different))
+    print(f"{total_kills} kills, {half_written} of them in the middle of a write; {len(differing)} differences")
+    sys.exit(bool(differing))
 
 
 def command(case: str, arguments: argparse.Namespace, directory: Path) -> list[str]:
-    """``pgkit train``, or ``pgkit resume`` if there is something to resume."""
+    """``pgkit resume`` if there is a checkpoint, else ``pgkit train``."""
     python = [sys.executable, "-m", "pgkit"]
     if any((directory / "checkpoints").glob("step-*.pt")):
         return [*python, "resume", str(directory), "--quiet"]
@@ -93,12 +97,12 @@ def command(case: str, arguments: argparse.Namespace, directory: Path) -> list[s
     words = f"{ENVS[env].format(steps=arguments.steps)} {OPTIMIZERS[optimizer]} {SHARED}".split()
     words += ["rollout_steps=16"] if agent == "actor-critic" else []
     words += ["--workers", str(arguments.workers)]
-    again = ["--overwrite"] if (directory / "config.toml").exists() else []
-    return [*python, "train", name, *words, "--out", str(directory), "--quiet", *again]
+    overwrite = ["--overwrite"] if (directory / "config.toml").exists() else []
+    return [*python, "train", name, *words, "--out", str(directory), "--quiet", *overwrite]
 
 
 def kill_after(moments: random.Random, longest: float, words: list[str], directory: Path) -> bool:
-    """Run a command in a process group of its own, and kill that: one in five at any moment, others while it trains."""
+    """Run a command in a new process group and kill it: one in five at any moment, the others during training."""
     latest = directory / "checkpoints" / "latest"
     before = stamp(latest)
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
@@ -111,7 +115,7 @@ def kill_after(moments: random.Random, longest: float, words: list[str], directo
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         return True
-    return False  # it had ended before
+    return False  # it ended before
 
 
 def stamp(path: Path) -> int | None:
@@ -119,7 +123,7 @@ def stamp(path: Path) -> int | None:
 
 
 def contents(first: Path, second: Path) -> Iterator[tuple[str, Any, Any]]:
-    """What is compared: its name, and what each of two run directories holds of it."""
+    """What is compared: a name, and the content of each of two run directories."""
     for name, read in {"checkpoint": last, "best": best, "metrics": metrics, "result": result}.items():
         yield name, read(first), read(second)
     places = sorted({path.parent.relative_to(root) for root in (first, second) for path in root.rglob("events.*")})
@@ -130,8 +134,8 @@ def contents(first: Path, second: Path) -> Iterator[tuple[str, Any, Any]]:
 
 
 def workers_of(run: Path) -> int:
-    """Processes that trained; the order of rows, and with it the summary, depends on which of several was faster."""
-    return len(checkpoint.load_latest(run / "checkpoints")["slices"])
+    """How many workers trained; with several, the order of rows and the summary depend on which of them was faster."""
+    return len(checkpoint.load_latest(run / "checkpoints")["workers"])
 
 
 def last(run: Path) -> dict[str, str]:
@@ -157,7 +161,7 @@ def result(run: Path) -> dict[str, Any]:
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    logging.disable()  # TensorBoard remarks on curves that carry a definition and name no plugin
+    logging.disable()  # TensorBoard warns of curves with a description and without a plugin
     read = EventAccumulator(str(run), size_guidance={"scalars": 0})
     read.Reload()
     tags = [tag for tag in read.Tags()["scalars"] if "per_second" not in tag]
@@ -165,7 +169,7 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def digests(tree: Any, place: str = "") -> dict[str, str]:
-    """Of each leaf of a tree, by its place; tensors by their bytes."""
+    """A digest of each leaf of a tree, by its place in it."""
     if isinstance(tree, torch.Tensor):
         content = str((tree.dtype, tuple(tree.shape))).encode() + tree.contiguous().numpy().tobytes()
         return {place: hashlib.sha256(content).hexdigest()}

@@ -1,13 +1,13 @@
-"""Train a population for some minutes, with everything that a run records, and see whether memory and speed stay flat.
+"""Train a recorded population for some minutes, and check that memory, speed and file sizes do not drift.
 
-``python scripts/soak.py --minutes 60`` prints a verdict and writes ``soak.json``; it exits with 1 if something grows
-that should not. What follows the name of a configuration are overrides, as of ``pgkit train``.
+``python scripts/soak.py --minutes 60`` prints a verdict and writes ``soak.json``; it exits with 1 if something drifts.
+The name of a configuration may be followed by overrides, as for ``pgkit train``.
 
-Speed is counted in CPU seconds, so that other work on the machine does not count (wall time is recorded beside it).
-Memory and speed are samples in time; their slopes are least-squares fits over the samples after the first tenth, when
-caches and buffers are full. A slope fails if the growth that it makes over the whole time is larger than allowed *and*
-statistically clear (its 95 % interval excludes 0). Files grow with log rows, of which a run has a fixed number
-(``steps_per_log``), so their size is compared with what the rows logged so far explain.
+Speed is measured per CPU second, so that other work on the machine does not count; wall time is recorded, too. Memory
+and speed are sampled; their slopes are least-squares fits over the samples after the first tenth, when caches and
+buffers are full. A slope fails if the change over the whole time is larger than allowed *and* its 95 % interval leaves
+out 0. Files grow with log rows, of which a run has a fixed number (``steps_per_log``), so their sizes must lie on a
+straight line in the steps.
 """
 
 import argparse
@@ -24,18 +24,17 @@ import numpy as np
 from scipy.stats import linregress
 
 import pgkit
-from pgkit.config.members import expand_seeds
 
 Sample = dict[str, float]
 
 
-class Over(Exception):
+class TimeOver(Exception):
     """The time is up."""
 
 
 @dataclass
 class Probe:
-    """Takes a sample every few seconds, called after each update; raises :class:`Over` at the end."""
+    """Takes a sample every few seconds, called after each update; raises :class:`TimeOver` at the end."""
 
     directory: Path
     seconds: float
@@ -57,17 +56,17 @@ class Probe:
             self.samples.append(sample | sizes(self.directory))
             self.cpu = cpu
         if now > self.seconds:
-            raise Over
+            raise TimeOver
 
 
 def main() -> None:
-    """Train, fit, judge."""
+    """Train, then print the verdict."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", nargs="?", default="cartpole-actor-critic")
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--interval", type=float, default=0.0, help="seconds between samples; a 120th of the time")
-    parser.add_argument("--steps", type=int, default=120_000_000, help="per member: sets how often is logged")
+    parser.add_argument("--interval", type=float, default=0.0, help="seconds between samples; 0: 120 samples")
+    parser.add_argument("--steps", type=int, default=120_000_000, help="of each member; sets how often rows are logged")
     parser.add_argument("--out", type=Path, default=Path("runs/soak"))
     arguments = parser.parse_args()
     seconds = 60 * arguments.minutes
@@ -75,9 +74,9 @@ def main() -> None:
     config = pgkit.load_config(arguments.config, overrides)
     shutil.rmtree(arguments.out, ignore_errors=True)
     probe = Probe(arguments.out, seconds, arguments.interval or seconds / 120)
-    with suppress(Over):  # raised by the probe when the time is up
-        pgkit.train(expand_seeds(config), arguments.out, on_steps=probe)
-        print("the budget of steps ended before the time did: give more --steps", file=sys.stderr)
+    with suppress(TimeOver):  # raised by the probe when the time is up
+        pgkit.train(config, arguments.out, on_steps=probe)
+        print("the steps ended before the time did: use more --steps", file=sys.stderr)
     verdict = judge(probe.samples)
     record = {"config": arguments.config, "overrides": overrides, "verdict": verdict, "samples": probe.samples}
     Path("soak.json").write_text(json.dumps(record, indent=2))
@@ -112,7 +111,7 @@ def judge(samples: list[Sample]) -> dict[str, dict[str, Any]]:
 
 
 def growth(hours: np.ndarray, values: np.ndarray, unit: str, allowed: float) -> dict[str, Any]:
-    """Whether values grow (or, ``allowed`` being negative, shrink) by no more than this share over the whole time."""
+    """Check that values grow by at most this share over the whole time; a negative share limits how they shrink."""
     fit = linregress(hours, values)
     change = fit.slope * (hours[-1] - hours[0]) / values.mean()
     clear = abs(fit.slope) > 1.96 * fit.stderr
@@ -123,7 +122,7 @@ def growth(hours: np.ndarray, values: np.ndarray, unit: str, allowed: float) -> 
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds now."""
+    """Resident memory of this process, in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
 
@@ -132,13 +131,13 @@ def sizes(directory: Path) -> Sample:
     """MiB of the run's event files, metrics and checkpoints."""
 
     def total(pattern: str) -> float:
-        found = 0
+        size = 0
         for path in directory.rglob(pattern):
             try:
-                found += path.stat().st_size
-            except FileNotFoundError:  # a checkpoint that has just been replaced
+                size += path.stat().st_size
+            except FileNotFoundError:  # a checkpoint that was just replaced
                 continue
-        return found / 2**20
+        return size / 2**20
 
     return {
         "events_mib": total("events.out.tfevents.*"),

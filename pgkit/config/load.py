@@ -82,6 +82,17 @@ def to_table(config: TrainConfig) -> dict[str, Any]:
     return config.model_dump(exclude_none=True)
 
 
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten a table of tables: ``{"env": {"id": 1}}`` becomes ``{"env.id": 1}``."""
+    entries: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            entries |= flatten(value, f"{prefix}{key}.")
+        else:
+            entries[prefix + key] = value
+    return entries
+
+
 def to_toml(config: TrainConfig) -> str:
     """Return the complete configuration as TOML; loading it gives an equal configuration."""
     return tomli_w.dumps(to_table(config))

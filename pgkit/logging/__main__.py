@@ -1,4 +1,4 @@
-"""``python -m pgkit.logging``: the table of metrics as Markdown, for the README."""
+"""``python -m pgkit.logging`` prints the table of metrics as Markdown, for this package's README."""
 
 from pgkit.logging.metrics import markdown
 

@@ -1,4 +1,4 @@
-"""The table of metrics: whatever a run logs is listed here, once.
+"""The table of metrics: every tag that a run may log, with definition and unit.
 
 ``python -m pgkit.logging`` prints it as Markdown.
 """
@@ -11,12 +11,12 @@ from pgkit.errors import PgkitError
 
 
 class Metric(NamedTuple):
-    """A logged number.
+    """One row of the table.
 
     Attributes:
-        tag: its name in TensorBoard and metrics.parquet; ``<...>`` stands for any one word.
-        definition: how it is computed.
-        unit: what it is measured in.
+        tag: the name in TensorBoard and ``metrics.parquet``; ``<...>`` stands for any word without a slash.
+        definition: how the number is computed.
+        unit: its unit; "-" for none.
     """
 
     tag: str
@@ -27,28 +27,28 @@ class Metric(NamedTuple):
 METRICS: tuple[Metric, ...] = (
     Metric(
         "train/episode_return",
-        "mean undiscounted return, before any scaling, of the training episodes that ended since the last row",
+        "mean undiscounted return, before any scaling, of the training episodes that ended since the last log row",
         "reward",
     ),
     Metric("train/episode_length", "mean length of the same episodes", "env steps"),
     Metric(
         "time/env_steps_per_second",
-        "environment steps of all members since the start over wall time, evaluations included",
+        "environment steps of all members so far, divided by the wall time so far, evaluations included",
         "1/s",
     ),
     Metric(
         "eval/return_mean",
-        "mean undiscounted return over evaluation episodes on streams of their own; the last row is the final result",
+        "mean undiscounted return of evaluation episodes, on separate random streams; the last row is the final result",
         "reward",
     ),
-    Metric("eval/return_std", "sample standard deviation of those returns", "reward"),
+    Metric("eval/return_std", "sample standard deviation of the same returns", "reward"),
     Metric("eval/length_mean", "mean length of the evaluation episodes", "env steps"),
     Metric(
         "eval/greedy_return_mean",
-        "mean undiscounted return of as many episodes with the most likely actions; only with evaluation.greedy",
+        "mean undiscounted return of as many episodes with the most likely actions; with evaluation.greedy only",
         "reward",
     ),
-    Metric("loss/policy", "policy-gradient loss, entropy bonus excluded, on the batch before the update", "-"),
+    Metric("loss/policy", "policy-gradient loss without the entropy bonus, on the batch before the update", "-"),
     Metric("loss/value", "squared error of the critic on the same batch, as defined by the agent", "reward^2"),
     Metric("policy/entropy", "mean entropy of the policy in the batch's states, before the update", "nat"),
     Metric("policy/approx_kl", "mean KL(old || new) of the policy in the batch's states over one update", "nat"),
@@ -58,35 +58,39 @@ METRICS: tuple[Metric, ...] = (
         "-",
     ),
     Metric("optimizer/grad_norm", "Euclidean norm of the gradient before clipping", "-"),
-    Metric("optimizer/grad_norm_clipped", "the same after clipping; only with max_grad_norm", "-"),
+    Metric("optimizer/grad_norm_clipped", "the same after clipping; with max_grad_norm only", "-"),
     Metric(
-        "optimizer/clip_fraction", "1 where this update's gradient was clipped, else 0; only with max_grad_norm", "-"
+        "optimizer/clip_fraction", "1 if the gradient of this update was clipped, else 0; with max_grad_norm only", "-"
     ),
-    Metric("optimizer/update_norm", "Euclidean norm of the parameters' change by one update", "-"),
+    Metric("optimizer/update_norm", "Euclidean norm of the change of the parameters in one update", "-"),
     Metric("optimizer/param_norm", "Euclidean norm of the parameters before the update", "-"),
     Metric("optimizer/update_ratio", "update_norm / param_norm", "-"),
-    Metric("optimizer/update_cosine", "cosine between the update and the negative gradient; 1 for plain SGD", "-"),
-    Metric("optimizer/lr", "learning rate of this update, after its schedule", "-"),
     Metric(
-        "optimizer/<slot>_norm",
-        "Euclidean norm of a slot of the optimizer's state, such as m (first moment) and v (second moment)",
+        "optimizer/update_cosine",
+        "cosine between the update and the negative gradient; 1 for plain SGD",
         "-",
     ),
-    Metric("optimizer/<hyperparameter>", "present value of any other hyperparameter, after its schedule", "-"),
+    Metric("optimizer/lr", "learning rate of this update, schedule applied", "-"),
+    Metric(
+        "optimizer/<state>_norm",
+        "Euclidean norm of one part of the optimizer's state, such as m (first moment) or v (second moment)",
+        "-",
+    ),
+    Metric("optimizer/<hyperparameter>", "current value of any other hyperparameter, schedule applied", "-"),
     Metric(
         "optimizer/<part>/<name>",
-        "any of the optimizer/ metrics for one network (actor, critic, trunk) or one group of parameters",
+        "any metric of optimizer/ for one network (actor, critic, trunk) or one group of parameters",
         "-",
     ),
     Metric(
         "compare/score",
-        "mean over a setting's runs of the normalised area under their learning curves; comparisons",
+        "in comparisons: normalised area under the learning curve, mean over the runs of a setting",
         "-",
     ),
-    Metric("compare/failure_rate", "share of a setting's runs that failed; comparisons", "-"),
+    Metric("compare/failure_rate", "in comparisons: share of the runs of a setting that failed", "-"),
     Metric(
         "compare/steps_to_threshold",
-        "median over a setting's runs of the steps to the threshold; missing where half never got there; comparisons",
+        "in comparisons: steps to the threshold, median over the runs of a setting; missing if half never reach it",
         "env steps",
     ),
 )
@@ -100,11 +104,11 @@ def markdown() -> str:
 
 
 @lru_cache(maxsize=4096)
-def find(tag: str) -> Metric:
-    """The row of the table that a tag belongs to; a row without ``<...>`` goes before one with.
+def lookup(tag: str) -> Metric:
+    """The row of the table that describes a tag; a row without ``<...>`` comes before one with.
 
     Raises:
-        PgkitError: there is none.
+        PgkitError: no row describes it.
     """
     for metric in METRICS:
         if re.fullmatch(_pattern(metric.tag), tag):
@@ -113,5 +117,5 @@ def find(tag: str) -> Metric:
 
 
 def _pattern(tag: str) -> str:
-    """A regular expression for a tag; a word may hold anything but a slash."""
+    """A regular expression for a tag of the table."""
     return re.sub(r"<\w+>", "[^/]+", re.escape(tag))

@@ -1,4 +1,4 @@
-"""``metrics.parquet``: every logged scalar, one row each."""
+"""``metrics.parquet``: every logged number, one row each."""
 
 import io
 from collections.abc import Sequence
@@ -14,44 +14,43 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+Array = np.ndarray[Any, Any]
+
 COLUMNS = ("member", "label", "step", "tag", "value", "wall_time")
 """member: position in the population; label: its name; step: its environment steps; wall_time: seconds since 1970."""
 
 
-class Rows:
-    """Rows in memory, column by column; labels and tags as numbers until they are written.
+class ParquetWriter:
+    """Collects rows in memory, column by column, and writes them; labels and tags are numbers until then.
 
     Args:
         path: the Parquet file.
         labels: the members' names.
+
+    Attributes:
+        count: how many rows there are so far.
     """
 
     def __init__(self, path: Path, labels: Sequence[str]) -> None:
-        self._path, self._labels = path, list(labels)
+        self._path = path
+        self._labels = list(labels)
         self._tags: dict[str, int] = {}
-        self._blocks: list[tuple[np.ndarray[Any, Any], ...]] = []
+        self._blocks: list[tuple[Array, ...]] = []
         self._changed = True
         self.count = 0
 
-    def add(
-        self,
-        tag: str,
-        member: np.ndarray[Any, Any],
-        step: np.ndarray[Any, Any],
-        value: np.ndarray[Any, Any],
-        now: float,
-    ) -> None:
-        """One number of each of these members."""
+    def add(self, tag: str, members: Array, steps: Array, values: Array, now: float) -> None:
+        """Add one row for each of M members; the arrays are ``(M,)``."""
         code = self._tags.setdefault(tag, len(self._tags))
-        self._blocks.append((member, step, np.full(len(member), code), value, np.full(len(member), now)))
+        self._blocks.append((members, steps, np.full(len(members), code), values, np.full(len(members), now)))
         self._changed = True
-        self.count += len(member)
+        self.count += len(members)
 
     def write(self) -> None:
-        """Replace the file, if there is anything new.
+        """Replace the file, if there are new rows.
 
         Raises:
-            PgkitError: the system refuses to write.
+            WriteError: the system refuses to write.
         """
         if not self._changed:
             return
@@ -63,22 +62,28 @@ class Rows:
 
         empty = tuple(np.empty(0, dtype) for dtype in (np.int32, np.int64, np.int64, np.float64, np.float64))
         columns = [np.concatenate(parts) for parts in zip(empty, *self._blocks, strict=True)]
-        member, step, tag, value, wall_time = columns
         self._blocks = [tuple(columns)]
-        labels, tags = _texts(self._labels).take(_numbers(member)), _texts(list(self._tags)).take(_numbers(tag))
-        own, steps, values, times = map(_numbers, (member.astype(np.int32), step, value, wall_time))
-        return pa.table(dict(zip(COLUMNS, (own, labels, steps, tags, values, times), strict=True)))
+        member, step, tag, value, wall_time = columns
+        arrays = {
+            "member": _number_array(member.astype(np.int32)),
+            "label": _text_array(self._labels).take(_number_array(member)),
+            "step": _number_array(step),
+            "tag": _text_array(list(self._tags)).take(_number_array(tag)),
+            "value": _number_array(value),
+            "wall_time": _number_array(wall_time),
+        }
+        return pa.table(arrays)
 
 
-def _numbers(column: np.ndarray[Any, Any]) -> "pa.Array":
-    """An Arrow column, without ``pa.array``, which imports pandas."""
+def _number_array(column: Array) -> "pa.Array":
+    """An Arrow array of numbers. ``pa.array`` would import pandas, which takes most of a second."""
     import pyarrow as pa
 
     return pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)])
 
 
-def _texts(texts: Sequence[str]) -> "pa.Array":
-    """The same of texts."""
+def _text_array(texts: Sequence[str]) -> "pa.Array":
+    """An Arrow array of texts, without pandas, too."""
     import pyarrow as pa
 
     data = [text.encode() for text in texts]
@@ -88,10 +93,10 @@ def _texts(texts: Sequence[str]) -> "pa.Array":
 
 
 def write_metrics(path: Path, rows: "pd.DataFrame") -> None:
-    """Replace a ``metrics.parquet``.
+    """Replace a ``metrics.parquet`` by these rows.
 
     Raises:
-        PgkitError: the system refuses to write.
+        WriteError: the system refuses to write.
     """
     import pyarrow as pa
 
@@ -107,7 +112,12 @@ def _write(path: Path, table: "pa.Table") -> None:
 
 
 def read_metrics(path: Path) -> "pd.DataFrame":
-    """The rows of a ``metrics.parquet``, in the order in which they were logged; columns as in ``COLUMNS``.
+    """Read a ``metrics.parquet``: rows in the order in which they were logged, columns as in :data:`COLUMNS`.
+
+    >>> from pathlib import Path
+    >>> from pgkit.logging import read_metrics
+    >>> metrics = read_metrics(Path("runs/cartpole-actor-critic/metrics.parquet"))  # doctest: +SKIP
+    >>> metrics[metrics["tag"] == "eval/return_mean"].groupby("step")["value"].mean()  # doctest: +SKIP
 
     Raises:
         PgkitError: there is no such file, or it cannot be read.

@@ -1,7 +1,7 @@
-"""Checkpoints: plain data and tensors, written at once, verified when read.
+"""Checkpoints: plain data and tensors, written in one step, verified when read.
 
-A checkpoint is what ``torch.save`` writes, followed by one line: format version and SHA-256 of everything before it.
-``torch.load(path, weights_only=True)`` alone reads it too, but notices neither a flipped bit nor a newer format.
+A checkpoint is what ``torch.save`` writes, followed by one line: the format version, and the SHA-256 of everything
+before it. ``torch.load(path, weights_only=True)`` reads it, too, but notices neither a flipped bit nor a newer format.
 """
 
 import hashlib
@@ -15,19 +15,17 @@ import torch
 from torch import Tensor
 
 from pgkit.errors import PgkitError
-from pgkit.system.files import replace_file
-from pgkit.system.files import write_text as write_text
+from pgkit.system.files import replace_file, write_text
 
-FORMAT = 2
-"""Version of the format; it grows when an older pgkit could not read what is written. 2: a run can be resumed."""
-
+FORMAT = 3
+"""Version of the format. It grows when other keys are written: runs of 1 and 2 can be evaluated, but not resumed."""
 
 BEST = "best.pt"
-"""Beside the checkpoints: each member's parameters at its best evaluation while training."""
+"""Beside the checkpoints: the parameters of each member at its best evaluation during training."""
 
 
 class CorruptCheckpoint(PgkitError):
-    """A checkpoint that is not what was written."""
+    """A checkpoint differs from what was written: it is cut off, or bits have changed."""
 
 
 _TRAILER = re.compile(rb"\npgkit-checkpoint (\d{4}) ([0-9a-f]{64})\n")
@@ -36,25 +34,30 @@ _NAME = re.compile(r"step-(\d+)\.pt")
 
 
 def save(path: Path, tree: Any) -> None:
-    """Write a tree of dicts, lists, tuples, tensors, numbers, strings and None; the old file stays until it is done.
+    """Write a tree of dicts, lists, tuples, tensors, numbers, strings and None, in place of an older file.
 
     Raises:
-        TypeError: something else is in the tree, which ``weights_only=True`` would refuse to load.
-        PgkitError: the system refuses to write.
+        TypeError: the tree holds something else, which ``weights_only=True`` would refuse to load.
+        WriteError: the system refuses to write; the older file stays.
     """
     buffer = io.BytesIO()
-    torch.save(plain(tree, "tree"), buffer)
+    torch.save(to_plain(tree, "tree"), buffer)
     payload = buffer.getvalue()
     trailer = f"\npgkit-checkpoint {FORMAT:04d} {hashlib.sha256(payload).hexdigest()}\n"
     replace_file(path, lambda file: (file.write(payload), file.write(trailer.encode())))
 
 
 def load(path: Path, device: torch.device | str | None = "cpu") -> Any:
-    """Read a tree back, its tensors on ``device``, or where they were (None); no code from the file is run.
+    """Read a tree. No code from the file is run.
+
+    Args:
+        path: of the checkpoint.
+        device: where to put its tensors; None puts them where they were.
 
     Raises:
-        PgkitError: there is no such file, it is :class:`CorruptCheckpoint`, a newer pgkit wrote it, it holds more
-            than plain data, or tensors of a device that is not here.
+        CorruptCheckpoint: the file is damaged.
+        PgkitError: there is no such file, a newer pgkit wrote it, it holds more than plain data, or its tensors belong
+            on a device that this machine does not have.
     """
     try:
         content = Path(path).read_bytes()
@@ -62,7 +65,7 @@ def load(path: Path, device: torch.device | str | None = "cpu") -> Any:
         raise PgkitError(f"cannot read checkpoint {path}: {error.strerror}") from None
     trailer = _TRAILER.fullmatch(content[-_TRAILER_SIZE:])
     if trailer is None:
-        raise CorruptCheckpoint(f"{path} is not a whole pgkit checkpoint: its last line is missing")
+        raise CorruptCheckpoint(f"{path} is not a complete pgkit checkpoint: its last line is missing")
     version, digest = int(trailer[1]), trailer[2].decode()
     if not 1 <= version <= FORMAT:
         newer = ": it needs a newer pgkit" if version > FORMAT else ""
@@ -73,17 +76,17 @@ def load(path: Path, device: torch.device | str | None = "cpu") -> Any:
     try:
         return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
     except pickle.UnpicklingError:
-        raise PgkitError(f"checkpoint {path} holds more than plain data and tensors, and is not loaded") from None
+        raise PgkitError(f"checkpoint {path} holds more than plain data and tensors, so it is not loaded") from None
     except RuntimeError as error:
         reason = str(error).partition(". ")[0]
-        raise PgkitError(f"checkpoint {path} cannot be read here: {reason}") from None
+        raise PgkitError(f"checkpoint {path} cannot be read on this machine: {reason}") from None
 
 
 def save_step(directory: Path, step: int, tree: Any, keep: int = 2) -> Path:
-    """Write ``step-<step>.pt`` and its name into ``latest``; of the others, the ``keep - 1`` furthest ones stay.
+    """Write ``step-<step>.pt``, and its name into ``latest``; delete all others but the last ``keep - 1``.
 
     Raises:
-        TypeError, PgkitError: as :func:`save`; then nothing older is deleted.
+        TypeError, WriteError: as :func:`save`; nothing is deleted then.
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
@@ -97,27 +100,28 @@ def save_step(directory: Path, step: int, tree: Any, keep: int = 2) -> Path:
 
 
 def latest(directory: Path) -> Path:
-    """The checkpoint that was written last, or the furthest one if nothing says which that was.
+    """Path of the checkpoint that was written last; without the file ``latest``, of the one with most steps.
 
     Raises:
-        PgkitError: there is none.
+        PgkitError: there is no checkpoint.
     """
     pointer = directory / "latest"
     if pointer.is_file():
         path = directory / pointer.read_text(encoding="utf-8").strip()
         if _NAME.fullmatch(path.name) and path.is_file():
             return path
-    found = _checkpoints(directory)
-    if not found:
+    paths = _checkpoints(directory)
+    if not paths:
         raise PgkitError(f"no checkpoint in {directory}")
-    return found[-1]
+    return paths[-1]
 
 
 def load_latest_valid(directory: Path, device: torch.device | str | None = "cpu") -> tuple[Path, Any]:
-    """The last whole checkpoint, and its tree: where the latest is damaged, the furthest one before it.
+    """Path and tree of the latest checkpoint; if it is damaged, of the last one before it that is not.
 
     Raises:
-        PgkitError: as :func:`latest` and :func:`load`; Damaged if none is whole.
+        CorruptCheckpoint: all are damaged.
+        PgkitError: as :func:`latest` and :func:`load`.
     """
     path = latest(directory)
     earlier = [other for other in _checkpoints(directory) if _step(other) < _step(path)]
@@ -130,8 +134,26 @@ def load_latest_valid(directory: Path, device: torch.device | str | None = "cpu"
             path = earlier.pop()
 
 
-def forget_after(path: Path) -> None:
-    """Make a checkpoint the latest of its directory: those of later steps go."""
+def load_resumable(run: Path) -> tuple[Path, dict[str, Any]]:
+    """Path and tree of the checkpoint from which a run is resumed, its tensors on their devices.
+
+    Args:
+        run: the run directory.
+
+    Raises:
+        PgkitError: there is none, or an earlier pgkit wrote it.
+    """
+    directory = run / "checkpoints"
+    if not any(directory.glob("step-*.pt")):
+        raise PgkitError(f"{run} was stopped before its first checkpoint: pgkit train --overwrite starts it again")
+    path, saved = load_latest_valid(directory, device=None)
+    if "workers" not in saved:
+        raise PgkitError(f"checkpoint {path} was written by an earlier pgkit: it can be evaluated, but not resumed")
+    return path, saved
+
+
+def delete_later(path: Path) -> None:
+    """Make a checkpoint the latest of its directory, and delete those of later steps."""
     write_text(path.parent / "latest", f"{path.name}\n")
     for other in _checkpoints(path.parent):
         if _step(other) > _step(path):
@@ -139,12 +161,12 @@ def forget_after(path: Path) -> None:
 
 
 def load_latest(directory: Path, device: torch.device | str = "cpu") -> Any:
-    """The tree of the checkpoint that was written last; errors as :func:`latest` and :func:`load`."""
+    """The tree of the checkpoint that was written last; errors as of :func:`latest` and :func:`load`."""
     return load(latest(directory), device)
 
 
 def _checkpoints(directory: Path) -> list[Path]:
-    """By step: file times follow a clock, which may be set."""
+    """Paths sorted by step, because file times follow a clock that may be set back."""
     return sorted((path for path in directory.glob("step-*.pt") if _NAME.fullmatch(path.name)), key=_step)
 
 
@@ -152,8 +174,16 @@ def _step(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def plain(node: Any, place: str) -> Any:
-    """The tree with tensors detached, and cut out of larger storages (``torch.save`` would write those whole)."""
+def to_plain(node: Any, place: str) -> Any:
+    """The tree with tensors that own their memory; ``torch.save`` would write all memory that a view looks into.
+
+    Args:
+        node: the tree.
+        place: its name in error messages.
+
+    Raises:
+        TypeError: it holds something else than plain data and tensors.
+    """
     if isinstance(node, Tensor):
         tensor = node.detach()
         return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
@@ -161,9 +191,9 @@ def plain(node: Any, place: str) -> Any:
         for key in node:
             if type(key) not in (str, int):
                 raise TypeError(f"{place} has the key {key!r}; a checkpoint's keys are strings or integers")
-        return {key: plain(value, f"{place}[{key!r}]") for key, value in node.items()}
+        return {key: to_plain(value, f"{place}[{key!r}]") for key, value in node.items()}
     if type(node) in (list, tuple):
-        return type(node)(plain(value, f"{place}[{index}]") for index, value in enumerate(node))
+        return type(node)(to_plain(value, f"{place}[{index}]") for index, value in enumerate(node))
     if node is None or type(node) in (bool, int, float, str):
         return node
     raise TypeError(f"{place} is a {type(node).__name__}; a checkpoint holds plain data and tensors")

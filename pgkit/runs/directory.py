@@ -1,4 +1,4 @@
-"""The directory of a run: never overwritten unasked, found again by path or name."""
+"""Run directories: created without overwriting anything, locked while a process writes, and found by path or name."""
 
 import os
 import shutil
@@ -7,32 +7,43 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from pgkit.errors import PgkitError, unknown_name
-from pgkit.system.files import is_scrap, lock, writing
+from pgkit.system.files import as_write_error, is_temporary, lock
 
 RUNS = Path("runs")
-"""Where runs go below the working directory."""
+"""Where runs are recorded, below the working directory."""
 
 LOCK = ".lock"
-"""The file in a run directory that the process which writes there holds."""
+"""The file in a run directory that the process that writes there holds locked."""
+
+
+def as_directory(value: str | Path) -> Path:
+    """A directory given as a text or path.
+
+    Raises:
+        PgkitError: something else was given.
+    """
+    if not isinstance(value, str | Path):
+        raise PgkitError(f"directory must be a str or a pathlib.Path, got {type(value).__name__}")
+    return Path(value)
 
 
 def check_run_directory(directory: Path, overwrite: bool = False) -> None:
-    """Checks that :func:`new_run` will succeed; touches nothing.
+    """Check that :func:`new_run` will succeed, without touching anything.
 
     Raises:
-        PgkitError: something is there that may not be replaced, or the place is not writable.
+        PgkitError: something exists there that must not be replaced, or the place is not writable.
     """
     try:
-        taken = directory.is_dir() and any(_is_content(entry) for entry in directory.iterdir())
+        occupied = directory.is_dir() and any(_is_content(entry) for entry in directory.iterdir())
     except OSError as error:
         raise PgkitError(f"cannot read {directory}: {error.strerror}") from None
-    if taken:
+    if occupied:
         is_run = (directory / "config.toml").is_file()
         if overwrite and not is_run:
             raise PgkitError(f"{directory} holds no run (no config.toml), so --overwrite does not delete it")
         if not overwrite:
-            goes_on = "" if is_finished(directory) else f"pgkit resume {directory} continues it, "
-            remedy = f"{goes_on}--overwrite replaces it, " if is_run else ""
+            resume = "" if is_finished(directory) else f"pgkit resume {directory} continues it, "
+            remedy = f"{resume}--overwrite replaces it, " if is_run else ""
             raise PgkitError(f"{directory} already exists: {remedy}name=... or --out chooses another place")
     place = directory
     while not place.exists() and place != place.parent:
@@ -45,47 +56,47 @@ def check_run_directory(directory: Path, overwrite: bool = False) -> None:
 
 @contextmanager
 def new_run(directory: Path, overwrite: bool = False) -> Iterator[None]:
-    """Creates ``directory`` and its parents, and holds it; with ``overwrite`` an older run there is deleted.
+    """Create a run directory and its parents, and lock it; with ``overwrite`` an older run in it is deleted.
 
     Raises:
-        PgkitError: as :func:`check_run_directory`, or another process works there.
+        PgkitError: as :func:`check_run_directory`, or another process is writing there.
     """
     check_run_directory(directory, overwrite)
-    with writing(directory, "create"):
+    with as_write_error(directory, "create"):
         directory.mkdir(parents=True, exist_ok=True)
-    with hold(directory):
+    with lock_run(directory):
         check_run_directory(directory, overwrite)
-        with writing(directory, "create"):
+        with as_write_error(directory, "create"):
             for entry in directory.iterdir():
                 if entry.name != LOCK:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         yield
 
 
-def hold(directory: Path) -> AbstractContextManager[None]:
-    """Be the only process that works in a run directory.
+def lock_run(directory: Path) -> AbstractContextManager[None]:
+    """A context in which no other process writes to a run directory.
 
     Raises:
-        PgkitError: there is another.
+        PgkitError: another process is writing there.
     """
-    return lock(directory / LOCK, f"another process is at work in {directory}")
+    return lock(directory / LOCK, f"another process is writing to {directory}")
 
 
 def is_finished(directory: Path) -> bool:
-    """Whether the run there has its result, the last thing that is written."""
+    """Whether the run has its ``result.json``, which is written last."""
     return (directory / "result.json").is_file()
 
 
 def _is_content(entry: Path) -> bool:
-    """What a killed start may have left behind is none."""
-    return entry.name != LOCK and not is_scrap(entry)
+    """Whether an entry counts as content; what a start that was killed leaves behind does not."""
+    return entry.name != LOCK and not is_temporary(entry)
 
 
 def find_run(path_or_name: str) -> Path:
-    """The run directory of that path, or of that name below ``runs/``.
+    """Find a run directory by its path, or by its name below ``runs/``.
 
     Raises:
-        PgkitError: there is none.
+        PgkitError: there is no such run.
     """
     for directory in (Path(path_or_name), RUNS / path_or_name):
         if (directory / "config.toml").is_file():

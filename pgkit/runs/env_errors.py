@@ -1,4 +1,4 @@
-"""What is told of a run whose environment broke: whose environment it was, and the traceback, in its directory."""
+"""Report an environment that failed: which member it belongs to, and its traceback, in the run directory."""
 
 import contextlib
 from collections.abc import Sequence
@@ -12,20 +12,23 @@ from pgkit.system.files import write_text
 
 
 def report(error: BaseException | None, configs: Sequence[TrainConfig], directory: Path | None) -> None:
-    """Adds to a fault of an environment what only the run knows, and writes ``error.txt``; other errors pass."""
+    """Add the member that an environment belongs to as a note to its error, and write ``error.txt``.
+
+    Other errors are ignored.
+    """
     if not isinstance(error, EnvError):
         return
-    owner = _owner(error.seed, configs)
-    if owner is not None:
-        error.add_note(f"it is environment {owner[1]} of seed {owner[0]}")
+    member = _member_of(error.seed, configs)
+    if member is not None:
+        error.add_note(f"it is environment {member[1]} of seed {member[0]}")
     if directory is not None and error.details:
-        with contextlib.suppress(PgkitError):  # the fault is what must be told, not that the disk is full too
+        with contextlib.suppress(PgkitError):  # the user needs to see the environment's error, even if the disk is full
             write_text(directory / "error.txt", f"{error}\n\n{error.details}")
             error.add_note(f"traceback in {directory / 'error.txt'}")
 
 
-def _owner(env_seed: int | None, configs: Sequence[TrainConfig]) -> tuple[int, int] | None:
-    """The seed of the member, and its own number there, of the training environment with this seed."""
+def _member_of(env_seed: int | None, configs: Sequence[TrainConfig]) -> tuple[int, int] | None:
+    """For the training environment with this seed: the seed of its member, and its number there."""
     for config in configs:
         for n in range(config.envs_per_member):
             if stream_seed(config.seed, "env", n) == env_seed:

@@ -1,4 +1,4 @@
-"""Where a run came from: ``provenance.json``."""
+"""Where a run comes from: ``provenance.json``."""
 
 import hashlib
 import importlib
@@ -17,18 +17,23 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pgkit.errors import PgkitError
 from pgkit.system.cpu import available_cpus, compile_mode
-from pgkit.system.files import write_text
+from pgkit.system.files import read_json, write_text
 
 PACKAGES = ("pgkit-rl", "torch", "numpy", "llvmlite", "gymnasium", "box2d", "envpool", "pydantic", "scipy")
-"""What numbers may depend on."""
+"""Packages whose versions numbers may depend on."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_CBWR")
 
 
 class Stopwatch(NamedTuple):
-    """A run that goes on: its file, and the clocks at its start."""
+    """Measures a run.
+
+    Attributes:
+        path: of its ``provenance.json``.
+        wall: ``time.perf_counter()`` at its start.
+        cpu: :func:`cpu_seconds` at its start.
+    """
 
     path: Path
     wall: float
@@ -36,34 +41,38 @@ class Stopwatch(NamedTuple):
 
     @property
     def times(self) -> dict[str, float]:
-        """Wall time, and CPU time of this process and of its children that have ended."""
+        """Wall time so far, and CPU time of this process and of its children that have ended, in seconds."""
         return {"wall_seconds": time.perf_counter() - self.wall, "cpu_seconds": cpu_seconds() - self.cpu}
 
 
 def write(path: Path, seeds: Sequence[int], **more: Any) -> Stopwatch:
-    """Write down versions, commit, hardware, threads, seeds and command line; :func:`finish` adds the times.
+    """Write versions, commit, hardware, threads, seeds and command line; :func:`finish` adds the times.
 
     Args:
-        path: the file.
+        path: of the file.
         seeds: of the members.
-        more: what else there is to say.
+        more: further entries.
 
     Raises:
-        PgkitError: the system refuses to write.
+        WriteError: the system refuses to write.
     """
     _replace(path, collect(seeds) | more | {"wall_seconds": None, "cpu_seconds": None})
     return Stopwatch(path, time.perf_counter(), cpu_seconds())
 
 
-def go_on(path: Path, entry: Mapping[str, Any], times: Mapping[str, float]) -> Stopwatch:
-    """Add an entry to the list ``resumed``, and count on from the times of what is continued.
+def append_resumed(path: Path, entry: Mapping[str, Any], times: Mapping[str, float]) -> Stopwatch:
+    """Add an entry to the list ``resumed``; the stopwatch continues from the times of the run so far.
 
-    Those of its last state, or of the process's end where that has been written down: it may have taken longer.
+    Args:
+        path: of the file.
+        entry: its content; time and command line are added.
+        times: of the checkpoint. If the process that was stopped could still write its own times, these count: they
+            are larger.
 
     Raises:
         PgkitError: the file cannot be read or written.
     """
-    record = _read(path)
+    record = read_json(path)
     now = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "command_line": list(sys.argv)}
     _replace(path, record | {"resumed": [*record.get("resumed", []), now | dict(entry)]})
     wall, cpu = (max(times[name], record.get(name) or 0.0) for name in ("wall_seconds", "cpu_seconds"))
@@ -77,11 +86,11 @@ def finish(stopwatch: Stopwatch) -> None:
         PgkitError: the file cannot be read or written.
     """
     times = {name: round(seconds, 3) for name, seconds in stopwatch.times.items()}
-    _replace(stopwatch.path, _read(stopwatch.path) | times)
+    _replace(stopwatch.path, read_json(stopwatch.path) | times)
 
 
 def origin() -> dict[str, Any]:
-    """What the numbers of a run on CPU depend on beside its configuration, flat."""
+    """Everything but its configuration that the numbers of a run on CPU depend on, without nesting."""
     hardware = _hardware()
     versions = {f"version of {name}": _version(name) for name in PACKAGES if name != "pgkit-rl"}
     python = {"version of python": platform.python_version()}
@@ -91,7 +100,7 @@ def origin() -> dict[str, Any]:
 
 
 def collect(seeds: Sequence[int]) -> dict[str, Any]:
-    """Everything that is known at the start, as plain data."""
+    """Everything that is known when a run starts, as plain data."""
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "code_digest": code_digest(),
@@ -105,7 +114,7 @@ def collect(seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def git_state(root: Path) -> dict[str, Any] | None:
-    """Commit of the source tree at ``root``, and whether tracked files differ from it; None if it is no such tree."""
+    """Commit of the source tree at ``root``, and whether tracked files have changed; None outside git."""
     if not (root / ".git").exists():
         return None
     commit = _git(root, "rev-parse", "HEAD")
@@ -114,7 +123,7 @@ def git_state(root: Path) -> dict[str, Any] | None:
 
 
 def code_digest() -> str:
-    """SHA-256 (16 digits) of the code that decides numbers: all of pgkit but the command line and comparisons."""
+    """SHA-256 (16 digits) of the code that numbers depend on: pgkit without the command line and comparisons."""
     root = Path(__file__).resolve().parents[1]
     agents = Path(str(importlib.import_module("pgkit.agents").__file__)).parent
     files = {f"pgkit/{path.relative_to(root)}": path for path in root.rglob("*.py")}
@@ -127,7 +136,7 @@ def code_digest() -> str:
 
 
 def cpu_seconds() -> float:
-    """User and system time of this process, and of its children that have ended."""
+    """User and system time of this process and of its children that have ended, in seconds."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
@@ -165,7 +174,7 @@ def _hardware() -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    """The processor as the system calls it."""
+    """The name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -175,19 +184,8 @@ def _cpu_name() -> str:
 
 
 def _threads() -> dict[str, Any]:
-    environment = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    own = {"torch": torch.get_num_threads(), "torch_interop": torch.get_num_interop_threads()}
-    return own | environment
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PgkitError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise PgkitError(f"{path} is no JSON: {error}") from None
-    return dict(record)
+    variables = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    return {"torch": torch.get_num_threads(), "torch_interop": torch.get_num_interop_threads()} | variables
 
 
 def _replace(path: Path, record: dict[str, Any]) -> None:

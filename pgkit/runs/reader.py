@@ -1,4 +1,4 @@
-"""Read run directories."""
+"""Read run directories, and the content of their checkpoints."""
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 
 
 def read_settings(directory: Path, names: Sequence[str]) -> list[TrainConfig]:
-    """The configurations of a run's members, which have these labels.
+    """The configurations of a run's members.
+
+    Args:
+        directory: of the run.
+        names: the labels of its members.
 
     Raises:
-        PgkitError: they cannot be read, or are not as many.
+        PgkitError: the configurations cannot be read, or are not one for each member.
     """
-    own = [directory / name / "config.toml" for name in names]
-    if len(own) > 1 and own[0].exists():
-        return [load_config(path) for path in own]
+    paths = [directory / name / "config.toml" for name in names]
+    if len(paths) > 1 and paths[0].exists():
+        return [load_config(path) for path in paths]
     configs = expand_seeds(load_config(directory / "config.toml"))
     if len(configs) != len(names):
         raise PgkitError(f"{directory / 'config.toml'} has {len(configs)} seeds, the checkpoint {len(names)} members")
@@ -38,48 +42,54 @@ def read_settings(directory: Path, names: Sequence[str]) -> list[TrainConfig]:
 
 
 def rows_until(directory: Path, saved: Mapping[str, Any]) -> "pd.DataFrame":
-    """The rows of a run's metrics that a checkpoint knows of: the first ones of each of its slices.
+    """The rows of a run's metrics that were logged before a checkpoint.
+
+    Args:
+        directory: of the run.
+        saved: the content of the checkpoint, which says how many rows each worker had logged.
 
     Raises:
-        PgkitError: they cannot be read, or there are fewer.
+        PgkitError: the metrics cannot be read, or are fewer.
     """
     path = directory / "metrics.parquet"
     rows = read_metrics(path)
-    known = np.array([own["rows"] for own in saved["slices"]])
-    owner = np.searchsorted(np.cumsum(sizes_of(saved)), rows["member"], side="right")
-    kept = rows[rows.groupby(owner).cumcount() < known[owner]]
-    if len(kept) < known.sum():
-        raise PgkitError(f"{path} has {len(rows)} rows, but the checkpoint was written after {known.sum()}")
+    counts = np.array([worker["rows"] for worker in saved["workers"]])
+    worker_of_row = np.searchsorted(np.cumsum(sizes_of(saved)), rows["member"], side="right")
+    kept = rows[rows.groupby(worker_of_row).cumcount() < counts[worker_of_row]]
+    if len(kept) < counts.sum():
+        raise PgkitError(f"{path} has {len(rows)} rows, but the checkpoint was written after {counts.sum()}")
     return kept.reset_index(drop=True)
 
 
 def sizes_of(saved: Mapping[str, Any]) -> list[int]:
-    """Members of each slice in a checkpoint."""
-    return [sum(len(part["members"]) for part in own["parts"]) for own in _slices_of(saved)]
+    """How many members each worker in a checkpoint has."""
+    return [sum(len(part["members"]) for part in worker["parts"]) for worker in _workers_of(saved)]
 
 
 def parts_of(saved: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The parts of the population in a checkpoint, of all slices; their ``"members"`` counted through."""
+    """The states of all populations in a checkpoint; their ``"members"`` are positions in the whole run."""
     offsets = accumulate(sizes_of(saved), initial=0)
-    slices = zip(_slices_of(saved), offsets, strict=False)
-    return [{**part, "members": part["members"] + offset} for own, offset in slices for part in own["parts"]]
+    workers = zip(_workers_of(saved), offsets, strict=False)
+    return [{**part, "members": part["members"] + offset} for worker, offset in workers for part in worker["parts"]]
 
 
-def _slices_of(saved: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    return [saved] if "parts" in saved else saved["slices"]  # the first format had one, and no name for it
+def _workers_of(saved: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The workers in a checkpoint; format 2 calls them slices, and format 1 has only one, whose state it is."""
+    workers: Sequence[Mapping[str, Any]] = saved.get("workers") or saved.get("slices") or [saved]
+    return workers
 
 
 def steps_of(saved: Mapping[str, Any]) -> int:
-    """Mean environment steps of the members in a checkpoint: it grows as long as one of them trains."""
+    """Mean environment steps of all members in a checkpoint; it grows while any of them trains."""
     return int(torch.cat([part["statistics"]["env_steps"] for part in parts_of(saved)]).mean())
 
 
 def saved_members(directory: Path, best: bool = False) -> tuple[list[TrainConfig], Params, dict[str, Tensor]]:
-    """Configurations, parameters ``(P, ...)`` and observation statistics of a run's members.
+    """Configurations, parameters and observation statistics (leaves ``(P, ...)``) of a run's members.
 
     Args:
         directory: of the run.
-        best: of each member's best evaluation while training, instead of the latest checkpoint.
+        best: whether to take each member as it was at its best evaluation, instead of the latest checkpoint.
 
     Raises:
         PgkitError: there are none, or they cannot be read.
@@ -87,7 +97,7 @@ def saved_members(directory: Path, best: bool = False) -> tuple[list[TrainConfig
     place = directory / "checkpoints"
     if best and not (place / checkpoint.BEST).is_file():
         raise PgkitError(
-            f"{directory} has no {checkpoint.BEST}: it was not evaluated while training (evaluation.points)"
+            f"{directory} has no {checkpoint.BEST}: it was not evaluated during training (evaluation.points)"
         )
     saved = checkpoint.load(place / checkpoint.BEST) if best else checkpoint.load_latest(place)
     configs = read_settings(directory, saved["labels"])

@@ -1,13 +1,14 @@
-"""Files that are either old or new, never half written, and files that one process at a time holds."""
+"""Files that are never half written, files that one process at a time can lock, and JSON files."""
 
 import errno
 import fcntl
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pgkit.errors import PgkitError
 
@@ -15,12 +16,12 @@ _TEMPORARY = ".tmp"
 
 
 class WriteError(PgkitError):
-    """The system refuses to write: a full disk, missing rights, a directory that is gone."""
+    """The system refuses to write: the disk is full, rights are missing, the directory is gone."""
 
 
 @contextmanager
-def writing(path: Path, verb: str = "write") -> Iterator[None]:
-    """What the system refuses inside is an :class:`WriteError`: that it cannot be written (``verb``), and what."""
+def as_write_error(path: Path, verb: str = "write") -> Iterator[None]:
+    """Turn an ``OSError`` inside the block into a :class:`WriteError` that says "cannot <verb> <path>: <reason>"."""
     try:
         yield
     except OSError as error:
@@ -28,14 +29,16 @@ def writing(path: Path, verb: str = "write") -> Iterator[None]:
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it: a crash leaves the old file whole.
+    """Let ``write`` fill a temporary file in the same directory, then rename it: a crash leaves the old file whole.
+
+    Missing parent directories are created.
 
     Raises:
-        Unwritable: the system refuses.
+        WriteError: the system refuses to write.
     """
     temporary: str | None = None
     try:
-        with writing(path):
+        with as_write_error(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
             with os.fdopen(handle, "wb") as file:
@@ -52,29 +55,50 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file (UTF-8) at once; errors as :func:`replace_file`."""
+    """Replace a text file (UTF-8); errors as :func:`replace_file`."""
     replace_file(path, lambda file: file.write(text.encode()))
 
 
-def sweep(directory: Path) -> None:
-    """Remove the temporary files that a killed process has left here; nobody may be writing."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file whose content is an object.
+
+    Raises:
+        PgkitError: the file is missing or unreadable, or is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PgkitError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise PgkitError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise PgkitError(f"{path} is damaged: it holds no JSON object")
+    return content
+
+
+def remove_temporary_files(directory: Path) -> None:
+    """Remove what a killed process left of :func:`replace_file`; no other process may be writing there."""
     for path in directory.glob(f".*{_TEMPORARY}"):
         path.unlink(missing_ok=True)
 
 
-def is_scrap(path: Path) -> bool:
+def is_temporary(path: Path) -> bool:
     """Whether this is a temporary file of :func:`replace_file`."""
     return path.name.startswith(".") and path.name.endswith(_TEMPORARY)
 
 
 @contextmanager
 def lock(path: Path, busy: str) -> Iterator[None]:
-    """Hold a file that one process at a time can hold; the system lets go of it when the process ends, however it ends.
+    """Hold an exclusive lock on a file inside the block; the system releases it when the process ends, however it ends.
 
-    Where the file system knows no locks, nothing is held.
+    On a file system without locks the block runs unprotected.
+
+    Args:
+        path: the lock file, created when missing.
+        busy: the error message if another process holds the lock.
 
     Raises:
-        PgkitError: another process holds it (the message is ``busy``), or the system refuses to open it.
+        PgkitError: another process holds the lock, or the file cannot be opened.
     """
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -86,36 +110,36 @@ def lock(path: Path, busy: str) -> Iterator[None]:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             os.close(handle)
             raise PgkitError(busy) from None
-    _held.add(handle)
+    _locked.add(handle)
     try:
         yield
     finally:
-        _held.discard(handle)
+        _locked.discard(handle)
         os.close(handle)
 
 
-_held: set[int] = set()
+_locked: set[int] = set()
 
 
-def _let_go() -> None:
-    """A forked child has copies of what its parent holds, and would hold them on after the parent's end."""
-    for handle in _held:
+def _release_in_child() -> None:
+    """Close the copies of lock files that a forked child inherits: they would keep the lock after the parent's end."""
+    for handle in _locked:
         os.close(handle)
-    _held.clear()
+    _locked.clear()
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_release_in_child)
 
 
 def _umask() -> int:
-    """The process's umask; it can only be read by setting it."""
+    """The umask of this process; the system only tells it to who sets it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a rename outlive a power cut, where the system can."""
+    """Make a rename survive a power cut, where the system can."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Processes that compute with one thread each, and that no signal to the whole group ends before their parent."""
+"""Worker processes: they compute with one thread each, and Ctrl-C does not reach them before their parent is done."""
 
 import contextlib
 import multiprocessing
@@ -12,42 +12,42 @@ from multiprocessing.process import BaseProcess
 
 from pgkit.system.signals import SIGNALS
 
-SECONDS_BETWEEN_SIGNS = 0.5
-"""A process that computes says so often how far it is."""
+SECONDS_BETWEEN_REPORTS = 0.5
+"""How often a worker process reports its progress."""
 
 
-def start(work: Callable[..., None], *arguments: object, preload: str) -> tuple[BaseProcess, Connection]:
-    """A process that does ``work(connection, *arguments)``, and this end of its connection.
+def start_process(work: Callable[..., None], *arguments: object, preload: str) -> tuple[BaseProcess, Connection]:
+    """Start a process that calls ``work(connection, *arguments)``; returns it and the parent's end of the connection.
 
     Args:
-        work: a function of a module.
-        arguments: are pickled.
-        preload: the module that the first process of all imports, for all of them.
+        work: a function at the top level of a module.
+        arguments: pickled and sent along.
+        preload: name of a module that the fork server imports once, so that each process starts with it.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
-    here, there = context.Pipe()
-    # Left alone, that first process looks for modules in the working directory before all others: in a clone of pgkit
-    # it would import the sources that lie there, not what is installed.
+    parent_end, child_end = context.Pipe()
+    # By default the fork server looks for modules in the working directory first: in a clone of pgkit it would import
+    # the sources that lie there, and not the installed package that this process runs.
     path = os.pathsep.join(place or os.getcwd() for place in sys.path)
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
-    process = context.Process(target=_enter, args=(before, work, there, *arguments), daemon=True)
-    with _environment(OMP_NUM_THREADS="1", PYTHONPATH=path, PYTHONSAFEPATH="1"), _without_signals():
+    process = context.Process(target=_enter, args=(before, work, child_end, *arguments), daemon=True)
+    with _environment(OMP_NUM_THREADS="1", PYTHONPATH=path, PYTHONSAFEPATH="1"), _signals_blocked():
         process.start()
-    there.close()
-    return process, here
+    child_end.close()
+    return process, parent_end
 
 
 def _enter(variables: Mapping[str, str | None], work: Callable[..., None], *arguments: object) -> None:
-    """The beginning of a process: what it starts itself gets the environment variables of its parent."""
-    _set(variables)
+    """Restore the parent's environment variables in the new process, for processes that it starts, then work."""
+    _set_variables(variables)
     work(*arguments)
 
 
 @contextlib.contextmanager
-def _without_signals() -> Iterator[None]:
-    """What is started inside never gets Ctrl-C or SIGTERM, not even while it imports; this process gets them later."""
-    resource_tracker.ensure_running()  # its start inside would let them through again
+def _signals_blocked() -> Iterator[None]:
+    """Block Ctrl-C and SIGTERM: processes started inside never get them; this process gets them after the block."""
+    resource_tracker.ensure_running()  # it unblocks signals when it starts, so it has to run before
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -57,17 +57,17 @@ def _without_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _environment(**variables: str) -> Iterator[None]:
-    """Set environment variables for the processes that are started inside."""
+    """Set environment variables for the processes that are started inside the block."""
     before = {name: os.environ.get(name) for name in variables}
-    _set(variables)
+    _set_variables(variables)
     try:
         yield
     finally:
-        _set(before)
+        _set_variables(before)
 
 
-def _set(variables: Mapping[str, str | None]) -> None:
-    """Set these environment variables, or remove those that are None."""
+def _set_variables(variables: Mapping[str, str | None]) -> None:
+    """Set environment variables, and remove those whose value is None."""
     for name, value in variables.items():
         if value is None:
             os.environ.pop(name, None)

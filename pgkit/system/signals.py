@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks to stop where nothing is lost, a second ends at once."""
+"""Ctrl-C and SIGTERM: the first asks a run to stop once its state is saved, a second one ends it at once."""
 
 import signal
 import threading
@@ -9,7 +9,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """Training has stopped on a signal, with everything saved."""
+    """Training has stopped on a signal, and everything is saved.
+
+    Attributes:
+        exit_code: 128 plus the signal's number, as shells have it.
+    """
 
     def __init__(self, number: int, remedy: str) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}: {remedy}")
@@ -17,9 +21,16 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopSignals:
-    """A context: within it the first signal is only remembered, or raises :class:`Stopped` where that is safe.
+    """A context that remembers the first signal instead of raising; see :meth:`stop_if_received`.
 
-    ``remedy`` says how to go on. It does nothing outside the main thread, where Python allows no handlers.
+    Outside the main thread, where Python allows no signal handlers, it does nothing.
+
+    Args:
+        remedy: how to continue, for the message of :class:`Stopped`.
+
+    Attributes:
+        received: number of the signal that has come, or None.
+        safe: set this to True when nothing can be lost: a signal then raises :class:`Stopped` at once.
     """
 
     def __init__(self, remedy: str) -> None:
@@ -30,24 +41,25 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup stays
-            self._before = {number: signal.signal(number, self._remember) for number in heard}
+            # A signal that is ignored stays ignored, as under nohup.
+            heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._remember) for number in heeded}
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
-    def stop_here(self) -> None:
-        """Nothing would be lost now: raises :class:`Stopped` if a signal has come."""
+    def stop_if_received(self) -> None:
+        """Raise :class:`Stopped` if a signal has come; call it where everything is saved."""
         if self.received is not None:
             raise Stopped(self.received, self.remedy)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        self.__exit__(None, None, None)  # the next one does what it did before
+        self.__exit__(None, None, None)  # a second signal does what it did before this context
         if self.safe:
-            self.stop_here()
+            self.stop_if_received()

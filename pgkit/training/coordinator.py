@@ -1,36 +1,30 @@
-"""A run as a whole: what its slices tell comes together here, and only from here is its directory written."""
+"""The coordinator of a run: it receives what workers send, and alone writes the run directory."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-import torch
+from typing import Any, assert_never
 
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError
-from pgkit.rollouts.evaluate import Episodes
 from pgkit.runs import env_errors
 from pgkit.runs.writer import ResumeState, RunWriter
 from pgkit.system.files import WriteError
 from pgkit.system.progress import ProgressBar
 from pgkit.system.signals import StopSignals
-from pgkit.training.result import TrainResult
-
-MemberRows = Mapping[int, tuple[float, Mapping[str, float]]]
-"""(environment steps, number by tag) by member."""
+from pgkit.training.messages import Evaluated, Line, Message, RowsLogged, StateSaved, StepsDone
+from pgkit.training.result import TrainResult, join_results
 
 
 class ResultNotSaved(PgkitError):
-    """Training is over, but the system refuses to write its end.
+    """Training is over, but the system refuses to write the result.
 
     Attributes:
-        result: what came out.
+        result: what could not be saved.
     """
 
     def __init__(self, message: str, result: TrainResult) -> None:
@@ -39,16 +33,16 @@ class ResultNotSaved(PgkitError):
 
 
 class Coordinator:
-    """A context: what happens inside is recorded, and can be resumed from the last checkpoint however it ends.
+    """Shows progress and writes log rows, checkpoints and results. A context: however it ends, the run can be resumed.
 
     Args:
-        configs: of all members.
-        sizes: how many of them are in each slice, one slice after the other.
-        directory: of the run, which this process holds; None records nothing.
-        inexact: why the run cannot be resumed exactly, if so.
-        progress: show a progress bar.
-        on_steps: called with the environment steps of all members so far, when they are known.
-        past: of a run that goes on.
+        configs: one for each member.
+        sizes: how many members each worker has; their members follow each other in ``configs``.
+        directory: of the run, locked by this process; None writes nothing.
+        inexact: why the run cannot be resumed exactly; None if it can.
+        progress: whether to show a progress bar.
+        on_steps: called now and then with the environment steps of all members so far.
+        resume_state: of a resumed run.
     """
 
     def __init__(
@@ -59,180 +53,189 @@ class Coordinator:
         inexact: str | None,
         progress: bool,
         on_steps: Callable[[float], None] | None,
-        past: ResumeState | None = None,
+        resume_state: ResumeState | None = None,
     ) -> None:
-        saved = past.saved["slices"] if past else []
-        self.configs, self.directory = configs, directory
-        self._offsets, self._on_steps = [0, *accumulate(sizes)], on_steps
-        self._steps = [steps_in(own) for own in saved] or [0.0] * len(sizes)
+        saved = resume_state.saved["workers"] if resume_state else []
+        self.configs = configs
+        self.directory = directory
+        self._offsets = [0, *accumulate(sizes)]
+        self._on_steps = on_steps
+        self._steps = [steps_in(worker) for worker in saved] or [0.0] * len(sizes)
+        self._row_counts = [worker["rows"] for worker in saved] or [0] * len(sizes)
         self._states: list[dict[str, Any] | None] = [None] * len(sizes)
-        self._unwritten: set[int] = set()  # slices with a state that is in no checkpoint
-        self._record = RunWriter(directory, configs, inexact, past)
+        self._unsaved: set[int] = set()  # workers whose latest state is in no checkpoint
+        self._writer = RunWriter(directory, configs, inexact, resume_state)
         self._bar = ProgressBar(configs[0].steps * len(configs), progress)
         self._signals = StopSignals(f"pgkit resume {directory} continues")
-        self._notes = list(past.differences) if past else []
+        self._notes = list(resume_state.differences) if resume_state else []
         if inexact is not None and not self._notes:
             self._notes = [f"this run cannot be resumed exactly: {inexact}"]
-        self._refusal: WriteError | None = None  # of the system to write, at the end of the run
-        self._started = time.perf_counter() - max((own["observer"]["seconds"] for own in saved), default=0.0)
+        self._write_error: WriteError | None = None  # the first one at the end of the run
+        seconds = max((worker["monitor"]["seconds"] for worker in saved), default=0.0)
+        self._started = time.perf_counter() - seconds
 
     def __enter__(self) -> "Coordinator":
         self._bar.start()
         if self.directory is not None:
             self._signals.__enter__()
-        for line in self._notes:
-            self._bar.say(f"note: {line}")
+        for note in self._notes:
+            self._bar.print(f"note: {note}")
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         env_errors.report(error, self.configs, self.directory)
-        with ExitStack() as stack:  # each of these happens, whatever happens to the others
-            stack.callback(self._close_record, error)
-            stack.callback(self._save_before, error)
+        with ExitStack() as stack:  # each callback runs, even if another one raises; the last one first
+            stack.callback(self._close_writer, error)
+            stack.callback(self._save_unsaved, error)
             stack.callback(self._signals.__exit__, None, None, None)
             stack.callback(self._bar.stop)
 
-    def _save_before(self, error: BaseException | None) -> None:
-        """A slice that fails shall not cost what the others have done; Ctrl-C does not wait for it."""
-        if isinstance(error, Exception) and self._unwritten and None not in self._states:
+    def _save_unsaved(self, error: BaseException | None) -> None:
+        """After the failure of one worker, keep what the others have done; after Ctrl-C there is no time for that."""
+        if isinstance(error, Exception) and self._unsaved and None not in self._states:
             with suppress(WriteError):
-                self._checkpoint()
+                self._save_checkpoint()
 
-    def _close_record(self, error: BaseException | None) -> None:
+    def _close_writer(self, error: BaseException | None) -> None:
         try:
-            self._record.close()
+            self._writer.close()
         except WriteError:
-            if error is None:  # else that one is to be told
+            if error is None:  # the user needs to see the first error
                 raise
 
-    def hear(self, number: int, kind: str, content: Any) -> None:
-        """Take notice of what a slice tells.
+    def handle(self, worker: int, message: Message) -> None:
+        """Handle a message of a worker.
 
         Args:
-            number: of the slice.
-            kind: "steps" (environment steps of the slice so far), "trained" (these, and rows), "evaluated" (rows),
-                "line" (to be shown) or "state" (between two updates); members are counted from the slice's first.
-            content: as the kind says.
+            worker: its index.
+            message: what it sends; members are counted from its first one.
 
         Raises:
-            Unwritable: the system refuses to write, and it is not the end of the run.
-            Stopped: on a signal, if that state was the last.
+            WriteError: the system refuses to write, and training is not over.
+            Stopped: a signal has come, and training is over.
         """
-        match kind:
-            case "steps":
-                self._steps[number] = content
-                done = sum(self._steps)
-                self._bar.show(done)
+        match message:
+            case StepsDone(env_steps):
+                self._steps[worker] = env_steps
+                total = sum(self._steps)
+                self._bar.show(total)
                 if self._on_steps is not None:
-                    self._on_steps(done)
-            case "trained":
-                self._steps[number], rows = content
-                self._log(number, self._with_speed(rows))
-            case "evaluated":
-                self._log(number, content)
-            case "line":
-                self._bar.say(content)
-            case "state":
-                self._keep(number, content)
+                    self._on_steps(total)
+            case RowsLogged():
+                self._steps[worker] = message.total_steps
+                speed = sum(self._steps) / (time.perf_counter() - self._started)
+                values = {**message.values, "time/env_steps_per_second": [speed] * len(message.members)}
+                self._log(worker, message.members, message.env_steps, values)
+                self._show_return(message.values["train/episode_return"])
+            case Evaluated():
+                values = {tag: [number] for tag, number in message.values.items()}
+                self._log(worker, [message.member], [message.env_steps], values)
+            case Line(text):
+                self._bar.print(text)
+            case StateSaved():
+                self._keep_state(worker, message)
+            case _:
+                assert_never(message)
 
-    def stop_wanted(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether a signal has come."""
         return self._signals.received is not None
 
-    def stop_here(self) -> None:
-        """Nothing would be lost now: raises :class:`Stopped` if a signal has come."""
-        self._signals.stop_here()
+    def stop_if_requested(self) -> None:
+        """Raise :class:`~pgkit.system.signals.Stopped` if a signal has come; all states must have been handled."""
+        self._signals.stop_if_received()
 
-    def is_trained(self, number: int) -> bool:
-        """Whether no update of this slice is to come."""
-        state = self._states[number]
+    def is_trained(self, worker: int) -> bool:
+        """Whether all members of a worker have left training."""
+        state = self._states[worker]
         return state is not None and not len(state["parts"][-1]["members"])
 
-    def spend(self, seconds: float) -> None:
-        """Count CPU time of a slice's own process."""
-        self._record.spend(seconds)
+    def add_cpu_seconds(self, seconds: float) -> None:
+        """Count CPU time of a worker process."""
+        self._writer.add_cpu_seconds(seconds)
 
     def finish(self, results: Sequence[TrainResult]) -> TrainResult:
-        """What came out of all slices, as one, and recorded.
+        """Join the results of all workers, and save them.
 
         Raises:
-            Unrecorded: the system refuses to write.
+            ResultNotSaved: the system refuses to write.
         """
-        result = replace(joined(results, self._offsets), directory=self.directory)
-        reasons = [{"reason": result.reasons[k]} if k in result.reasons else {} for k in range(len(result.table))]
-        told = [row | reason for row, reason in zip(result.table, reasons, strict=True)]
-        self._write(lambda: self._record.result(told, result.summary, result.wall_seconds))
-        if self._refusal is not None:
-            raise ResultNotSaved(str(self._refusal), result)
+        result = replace(join_results(results, self._offsets), directory=self.directory)
+        table = [
+            {**row, "reason": result.reasons[k]} if k in result.reasons else row for k, row in enumerate(result.table)
+        ]
+        self._write(lambda: self._writer.save_result(table, result.summary, result.wall_seconds))
+        if self._write_error is not None:
+            raise ResultNotSaved(str(self._write_error), result)
         return result
 
-    def _log(self, number: int, rows: MemberRows) -> None:
-        first = self._offsets[number]
-        self._write(partial(self._record.rows, number, {first + member: row for member, row in rows.items()}))
-        returns = [numbers.get("train/episode_return", float("nan")) for _, numbers in rows.values()]
+    def _log(
+        self, worker: int, members: Sequence[int], env_steps: Sequence[float], values: Mapping[str, Sequence[float]]
+    ) -> None:
+        """Log a row for each of these members of a worker; all arguments but the first are ``(M,)``."""
+        logger = self._writer.logger
+        if logger is None or not members:
+            return
+        positions = [self._offsets[worker] + member for member in members]
+
+        def write() -> None:
+            self._writer.check_directory()
+            self._row_counts[worker] += logger.log(env_steps, values, positions)
+
+        self._write(write)
+
+    def _show_return(self, returns: Sequence[float]) -> None:
+        """Show the last member's return in the progress bar."""
         for latest in [number for number in returns if number == number][-1:]:
             self._bar.note(f"return {latest:.1f}")
 
-    def _with_speed(self, rows: MemberRows) -> MemberRows:
-        speed = {"time/env_steps_per_second": sum(self._steps) / (time.perf_counter() - self._started)}
-        return {member: (steps, {**numbers, **speed}) for member, (steps, numbers) in rows.items()}
-
-    def _keep(self, number: int, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint as soon as there is a new state of every slice in training."""
-        self._states[number] = {**state, "rows": self._record.count(number)}
-        self._unwritten.add(number)
-        numbers = range(len(self._states))
-        if all(k in self._unwritten or self.is_trained(k) for k in numbers):
-            self._write(self._checkpoint)
-        if self._ending():
+    def _keep_state(self, worker: int, state: StateSaved) -> None:
+        """Keep a state, and write a checkpoint once every worker in training has sent a new one."""
+        self._states[worker] = {"parts": state.parts, "monitor": state.monitor, "rows": self._row_counts[worker]}
+        self._unsaved.add(worker)
+        if all(k in self._unsaved or self.is_trained(k) for k in range(len(self._states))):
+            self._write(self._save_checkpoint)
+        if self._training_over():
             self._signals.safe = True
-            self._signals.stop_here()
+            self._signals.stop_if_received()
 
-    def _checkpoint(self) -> None:
-        self._unwritten.clear()
-        self._record.checkpoint([state for state in self._states if state is not None])
+    def _save_checkpoint(self) -> None:
+        self._unsaved.clear()
+        self._writer.save_checkpoint([state for state in self._states if state is not None])
 
-    def _ending(self) -> bool:
-        """Whether all members are trained: what is left can be done again."""
+    def _training_over(self) -> bool:
+        """Whether all members are trained, so that resuming repeats nothing but the final evaluation."""
         return all(self.is_trained(k) for k in range(len(self._states)))
 
     def _write(self, action: Callable[[], None]) -> None:
-        """Do it; at the end of a run, a refusal of the system waits until the results are known."""
+        """Write something. Once training is over, an error waits until the results have been computed."""
         try:
             action()
         except WriteError as error:
-            if not self._ending():
+            if not self._training_over():
                 raise
-            self._refusal = self._refusal or error
+            self._write_error = self._write_error or error
 
 
 class LocalChannel:
-    """The outlet of a run's only slice, which trains in the process that writes."""
+    """The channel of a run's only worker, in the coordinator's process."""
 
-    def __init__(self, whole: Coordinator) -> None:
-        self.recorded = whole.directory is not None
-        self.tell, self.stop_wanted, self.stop_here = partial(whole.hear, 0), whole.stop_wanted, whole.stop_here
+    def __init__(self, coordinator: Coordinator) -> None:
+        self.wants_states = coordinator.directory is not None
+        self._coordinator = coordinator
+
+    def send(self, message: Message) -> None:
+        self._coordinator.handle(0, message)
+
+    def stop_requested(self) -> bool:
+        return self._coordinator.stop_requested()
+
+    def stop_if_requested(self) -> None:
+        self._coordinator.stop_if_requested()
 
 
 def steps_in(saved: Mapping[str, Any]) -> float:
-    """Environment steps of all members of a saved slice."""
+    """Environment steps of all members of a worker, from its state."""
     return sum(float(part["statistics"]["env_steps"].sum()) for part in saved["parts"])
-
-
-def joined(results: Sequence[TrainResult], offsets: Sequence[int]) -> TrainResult:
-    """The results of slices, whose members begin at these positions, as one."""
-    pairs = list(zip(results, offsets, strict=False))
-    first = results[0]
-    return TrainResult(
-        table=[row for own in results for row in own.table],
-        evaluations=[e._replace(member=e.member + offset) for own, offset in pairs for e in own.evaluations],
-        final=Episodes(*(torch.cat(leaves) for leaves in zip(*(own.final for own in results), strict=True))),
-        params={name: torch.cat([own.params[name] for own in results]) for name in first.params},
-        obs_stats={name: torch.cat([own.obs_stats[name] for own in results]) for name in first.obs_stats},
-        parts=[part for own in results for part in own.parts],
-        directory=first.directory,
-        reasons={member + offset: reason for own, offset in pairs for member, reason in own.reasons.items()},
-        wall_seconds=max(own.wall_seconds for own in results),
-    )

@@ -1,64 +1,84 @@
-"""Runs that were recorded: their agents loaded and evaluated again, from the directory alone."""
+"""Evaluate recorded runs, from their directories alone."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pgkit.config.device import resolve_device
+from pgkit.errors import PgkitError, format_value
 from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
+from pgkit.runs.directory import as_directory
 from pgkit.runs.reader import saved_members
 from pgkit.system.cpu import configure_cpu
 from pgkit.training.population import build_envs, build_policy
 from pgkit.training.result import evaluation_row, spread
 
+MAX_ENVS = 320
+
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """One row for each member, and the spread over members of their mean returns."""
+    """The result of :func:`evaluate_run`.
+
+    Attributes:
+        table: one row for each member: ``seed``, ``return_mean``, ``return_std``, ``length_mean``.
+        summary: spread of the members' mean returns: mean, median, 10 % and 90 % quantiles, minimum, maximum.
+    """
 
     table: list[dict[str, Any]]
     summary: dict[str, float]
 
 
 def evaluate_run(
-    directory: Path | str,
+    directory: str | Path,
     episodes: int = 100,
     deterministic: bool = False,
     seed: int = 0,
     device: str = "cpu",
     best: bool = False,
 ) -> EvaluationResult:
-    """Play the latest checkpoint of a run.
+    """Evaluate each member of a run at its latest checkpoint.
+
+    >>> import pgkit
+    >>> config = pgkit.load_config("cartpole-actor-critic", ["steps=2000"])
+    >>> result = pgkit.train(config, "runs/example", overwrite=True)  # doctest: +SKIP
+    >>> pgkit.evaluate_run("runs/example", episodes=20).summary["mean"]  # doctest: +SKIP
 
     Args:
         directory: of the run.
-        episodes: of each member.
-        deterministic: most likely actions instead of sampled ones.
-        seed: 0 repeats the run's own final evaluation; others give other starts and actions.
+        episodes: how many episodes of each member.
+        deterministic: whether to take the most likely actions instead of sampled ones.
+        seed: 0 repeats the run's final evaluation; others give other initial states and actions.
         device: where to compute.
-        best: play each member as it was at its best evaluation while training.
+        best: whether to evaluate each member as it was at its best evaluation during training.
 
     Raises:
-        PgkitError: no run there, or none that can be read.
+        PgkitError: there is no such run, it cannot be read, or an argument is wrong.
     """
-    configs, params, obs_stats = saved_members(Path(directory), best)
-    first, where = configs[0], resolve_device(device)
-    if where.type == "cpu":
+    place = as_directory(directory)
+    if type(episodes) is not int or episodes < 1:
+        raise PgkitError(f"episodes must be a whole number of at least 1, got {format_value(episodes)}")
+    if type(seed) is not int or seed < 0:
+        raise PgkitError(f"seed must be a whole number of at least 0, got {format_value(seed)}")
+    configs, params, obs_stats = saved_members(place, best)
+    first = configs[0]
+    target = resolve_device(device)
+    if target.type == "cpu":
         configure_cpu()
-    envs = build_envs(first, max(episodes, min(len(configs) * episodes, 320)), where)
+    envs = build_envs(first, max(episodes, min(len(configs) * episodes, MAX_ENVS)), target)
     try:
-        played = evaluate_policy(
+        result = evaluate_policy(
             build_policy(first, envs.info),
-            {name: leaf.to(where) for name, leaf in params.items()},
+            {name: leaf.to(target) for name, leaf in params.items()},
             envs,
             [EvalKey(config.seed, seed) for config in configs],
             episodes,
             stream="report",
             deterministic=deterministic,
-            obs_stats={k: v.to(where) for k, v in obs_stats.items()} if first.env.normalize_observations else None,
+            obs_stats={k: v.to(target) for k, v in obs_stats.items()} if first.env.normalize_observations else None,
         )
     finally:
         envs.close()
-    rows = zip(configs, played.returns, played.lengths, strict=True)
+    rows = zip(configs, result.returns, result.lengths, strict=True)
     table = [{"seed": config.seed} | evaluation_row(returns, lengths) for config, returns, lengths in rows]
     return EvaluationResult(table, spread([row["return_mean"] for row in table]))

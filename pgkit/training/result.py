@@ -16,18 +16,24 @@ from pgkit.types import Params
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What came out.
+    """The result of :func:`pgkit.train`.
+
+    >>> import pgkit
+    >>> result = pgkit.train(pgkit.load_config("cartpole-actor-critic", ["steps=2000", "seeds=2"]))
+    >>> [row["seed"] for row in result.table]
+    [0, 1]
 
     Attributes:
-        table: one row for each member, in the order of the configurations: seed, status, steps, final evaluation.
-        evaluations: those while training, member by member, in the order in which they were played.
-        final: the episodes of the final evaluation, returns and lengths ``(P, E)``.
-        params: leaves ``(P, ...)``, in the same order.
-        obs_stats: of the observation normaliser, leaves ``(P, ...)``.
-        parts: the members as they left the population, with optimizer states and all; none of other processes.
-        directory: where the run is recorded, if it is.
+        table: one row for each member, in the order of the configurations: ``seed``, ``failed``, ``env_steps`` and the
+            final evaluation, ``return_mean``, ``return_std`` and ``length_mean``.
+        evaluations: the evaluations during training, member by member, in the order of their steps.
+        final: the episodes of the final evaluation: returns and lengths, ``(P, E)`` each.
+        params: the final parameters, leaves ``(P, ...)``, members in the same order.
+        obs_stats: statistics of the observation normalizer, leaves ``(P, ...)``.
+        parts: the populations that left training, with optimizer states; empty if several workers trained.
+        directory: of the recorded run, or None.
         reasons: for each member that failed, by its position, the first number that was not finite.
-        wall_seconds: from the first rollout to the last update, evaluations included.
+        wall_seconds: time from the first rollout to the last update, evaluations included.
     """
 
     table: list[dict[str, Any]]
@@ -42,7 +48,7 @@ class TrainResult:
 
     @property
     def summary(self) -> dict[str, float]:
-        """Spread over members of the final mean return, failed ones included."""
+        """Spread of the members' final mean returns, failed members included: see :func:`spread`."""
         return spread([row["return_mean"] for row in self.table])
 
 
@@ -55,6 +61,23 @@ def spread(returns: Sequence[float]) -> dict[str, float]:
 
 
 def evaluation_row(returns: Tensor, lengths: Tensor) -> dict[str, float]:
-    """Mean and (sample) standard deviation of the returns ``(E,)``, and the mean length."""
+    """Mean and sample standard deviation of the returns ``(E,)``, and the mean length."""
     std = returns.std().item() if len(returns) > 1 else 0.0
     return {"return_mean": returns.mean().item(), "return_std": std, "length_mean": lengths.double().mean().item()}
+
+
+def join_results(results: Sequence[TrainResult], offsets: Sequence[int]) -> TrainResult:
+    """Join the results of workers, whose first members have these positions in the run."""
+    pairs = list(zip(results, offsets, strict=False))
+    first = results[0]
+    return TrainResult(
+        table=[row for result in results for row in result.table],
+        evaluations=[e._replace(member=e.member + offset) for result, offset in pairs for e in result.evaluations],
+        final=Episodes(*(torch.cat(leaves) for leaves in zip(*(result.final for result in results), strict=True))),
+        params={name: torch.cat([result.params[name] for result in results]) for name in first.params},
+        obs_stats={name: torch.cat([result.obs_stats[name] for result in results]) for name in first.obs_stats},
+        parts=[part for result in results for part in result.parts],
+        directory=first.directory,
+        reasons={member + offset: text for result, offset in pairs for member, text in result.reasons.items()},
+        wall_seconds=max(result.wall_seconds for result in results),
+    )

@@ -1,103 +1,149 @@
-"""The training loop: one, for every agent, optimizer and population size."""
+"""Train members: check the arguments, split the members among workers, and let the coordinator write what they send."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from pgkit.config.device import resolve_device
+from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
-from pgkit.errors import PgkitError
-from pgkit.runs.directory import check_run_directory, new_run
+from pgkit.errors import PgkitError, format_value
+from pgkit.runs.directory import as_directory, check_run_directory, new_run
 from pgkit.system.cpu import available_cpus
 from pgkit.training.coordinator import Coordinator
 from pgkit.training.loop import retire, run
-from pgkit.training.monitor import Channel, Monitor
+from pgkit.training.messages import Channel
+from pgkit.training.monitor import Monitor
 from pgkit.training.population import Population, build, build_again
 from pgkit.training.result import TrainResult
-from pgkit.training.workers import WorkerTask, cut, prepare
+from pgkit.training.worker_process import WorkerTask
+from pgkit.training.workers import split, start_workers
+
+MIN_MEMBERS_PER_WORKER = 8
+"""A process takes as long to start as a few short runs take to train."""
 
 
 def train(
-    configs: Sequence[TrainConfig],
-    directory: Path | None = None,
+    config: TrainConfig | Sequence[TrainConfig],
+    directory: str | Path | None = None,
     progress: bool = False,
     overwrite: bool = False,
     on_steps: Callable[[float], None] | None = None,
     debug_numerics: bool = False,
     workers: int = 1,
 ) -> TrainResult:
-    """Train one member for each configuration, all at once; each gets the bits that it would get alone.
+    """Train one member for each seed of a configuration, all at once.
+
+    On CPU each member has the same bits as trained alone.
+
+    >>> import pgkit
+    >>> result = pgkit.train(pgkit.load_config("cartpole-actor-critic", ["steps=2000", "seeds=2"]))
+    >>> len(result.table)
+    2
 
     Args:
-        configs: P of them, which may differ in seed, optimizer and the agent's real numbers;
-            see :func:`pgkit.config.members.expand_seeds` for the seeds of one configuration.
+        config: a configuration, or several, which may differ in seeds, optimizer and the agent's real numbers.
         directory: where the run is recorded; None records nothing.
-        progress: show a progress bar.
-        overwrite: replace a run that is already there.
-        on_steps: called with the environment steps of all members so far, now and then.
-        debug_numerics: stop at the first number that is not finite, at about twice the cost.
-        workers: processes that train a slice of the members each. With more than one, a script that calls this needs
+        progress: whether to show a progress bar.
+        overwrite: whether to replace a run that is already in ``directory``.
+        on_steps: called now and then with the environment steps of all members so far.
+        debug_numerics: whether to stop at the first number that is not finite; training takes about twice as long.
+        workers: how many processes share the members. With more than one, a script that calls this needs
             ``if __name__ == "__main__":``, as always with processes in Python.
 
     Raises:
-        PgkitError: the configurations do not fit together, or cannot run here.
-        Stopped: Ctrl-C or SIGTERM while a run is recorded; :func:`pgkit.training.resume.resume` continues it.
-        BadNumber: ``debug_numerics``, and there was one.
-        WorkerDied: a worker was killed.
+        PgkitError: an argument is wrong, the configurations do not fit together, or they cannot run on this machine.
+        Stopped: Ctrl-C or SIGTERM while a run is recorded; :func:`pgkit.resume` continues it.
+        BadNumber: with ``debug_numerics``, a number is not finite.
+        WorkerDied: a worker process died.
     """
-    if directory is not None:
-        check_run_directory(directory, overwrite)
-    pieces = cut(configs, workers)
-    if len(pieces) > 1 and (reason := why_one_worker(configs[0])):
+    configs = member_configs(config)
+    place = None if directory is None else as_directory(directory)
+    if on_steps is not None and not callable(on_steps):
+        raise PgkitError(f"on_steps must be a function of the steps so far, or None, got {format_value(on_steps)}")
+    if type(workers) is not int or workers < 1:
+        raise PgkitError(f"workers must be a whole number of at least 1, got {format_value(workers)}")
+    if place is not None:
+        check_run_directory(place, overwrite)
+    groups = split(configs, workers)
+    if len(groups) > 1 and (reason := why_one_worker(configs[0])):
         raise PgkitError(f"workers = {workers}: {reason}, so only 1 is possible")
-    jobs = [WorkerTask(piece, directory is not None, debug_numerics) for piece in pieces]
+    tasks = [WorkerTask(group, place is not None, debug_numerics) for group in groups]
+    sizes = [len(group) for group in groups]
     with (
-        prepare(jobs, PopulationWorker) as slices,
-        nullcontext() if directory is None else new_run(directory, overwrite),
-        Coordinator(configs, [len(piece) for piece in pieces], directory, slices.inexact, progress, on_steps) as whole,
+        start_workers(tasks, PopulationWorker) as started,
+        nullcontext() if place is None else new_run(place, overwrite),
+        Coordinator(configs, sizes, place, started.inexact, progress, on_steps) as coordinator,
     ):
-        return whole.finish(slices.train(whole))
+        return coordinator.finish(started.train(coordinator))
 
 
-LEAST_MEMBERS = 8
-"""Of a worker: a process takes as long to start as a few short runs to train."""
+def member_configs(config: TrainConfig | Sequence[TrainConfig]) -> list[TrainConfig]:
+    """One configuration for each member: those given, with their seeds expanded.
+
+    Raises:
+        PgkitError: something else was given.
+    """
+    entries: Sequence[Any] = list(config) if isinstance(config, list | tuple) else [config]
+    for entry in entries:
+        if not isinstance(entry, TrainConfig):
+            raise PgkitError(
+                f"config must be a TrainConfig (pgkit.load_config returns one) or a list of them, got {_shown(entry)}"
+            )
+    return [member for entry in entries for member in expand_seeds(entry)]
+
+
+def _shown(value: object) -> str:
+    """A wrong argument in a few words: a text itself, of anything else the type."""
+    return format_value(value) if isinstance(value, str) else type(value).__name__
 
 
 def default_workers(config: TrainConfig) -> int:
-    """As many as cores, where several are possible and each has members enough to be worth a process."""
-    worth = len(config.seed_list) // LEAST_MEMBERS
-    return 1 if why_one_worker(config) else max(1, min(worth, available_cpus()))
+    """One worker for each usable core, as far as several are possible and each has enough members."""
+    worthwhile = len(config.seed_list) // MIN_MEMBERS_PER_WORKER
+    return 1 if why_one_worker(config) else max(1, min(worthwhile, available_cpus()))
 
 
 def why_one_worker(config: TrainConfig) -> str | None:
-    """Why all members have to be trained in one process, if so."""
+    """Why all members have to be trained in one process; None if they need not."""
     if resolve_device(config.device).type != "cpu":
         return "a GPU trains all members at once"
     if config.env.vectorization == "async":
-        return "environments have processes of their own (env.vectorization)"
+        return "the environments run in processes already (env.vectorization)"
     return None
 
 
 class PopulationWorker:
-    """Members of a run that are one population, new or from a checkpoint.
+    """A worker whose members are one population, new or from a checkpoint.
+
+    Args:
+        task: what to train.
+
+    Attributes:
+        inexact: why the members cannot be resumed exactly; None if they can.
 
     Raises:
-        PgkitError: the configurations do not fit together, or cannot run here or not go on.
+        PgkitError: the configurations do not fit together, cannot run on this machine, or cannot be resumed.
     """
 
-    def __init__(self, job: WorkerTask) -> None:
-        self._job, saved = job, job.saved
-        again = saved and build_again(job.configs, saved["parts"], job.restart_count)
-        self._parts: list[Population] = again or [build(job.configs)]
-        envs = self._parts[-1].collector.envs
-        self.inexact = envs.resume_problem() if job.recorded and saved is None else job.inexact
+    def __init__(self, task: WorkerTask) -> None:
+        self._task = task
+        self._parts: list[Population]
+        if task.saved is None:
+            self._parts = [build(task.configs)]
+        else:
+            self._parts = build_again(task.configs, task.saved["parts"], task.restart_count)
+        self.inexact = task.inexact
+        if task.recorded and task.saved is None:
+            self.inexact = self._parts[-1].collector.envs.resume_problem()
 
-    def train(self, outlet: Channel) -> TrainResult:
+    def train(self, channel: Channel) -> TrainResult:
         """Train until every member has left."""
-        job = self._job
-        seen = job.saved and job.saved["observer"]
-        with Monitor(self._parts, job.configs, outlet, self.inexact is None, seen) as monitor:
-            return run(retire(self._parts[-1], monitor), monitor, job.debug_numerics)
+        task = self._task
+        saved = None if task.saved is None else task.saved["monitor"]
+        with Monitor(self._parts, task.configs, channel, self.inexact is None, saved) as monitor:
+            return run(retire(self._parts[-1], monitor), monitor, task.debug_numerics)
 
     def close(self) -> None:
         """Free the environments."""

@@ -1,287 +1,197 @@
-"""The members of a run in slices, each trained as one population: the only one here, several in a process each.
+"""The workers of a run: one in this process, or several in a process each.
 
-Members share nothing, so that their numbers do not depend on the slices. A process sends what its observer tells, and
-the parent hands it to the :class:`pgkit.training.coordinator.Coordinator`, which alone writes.
+Each worker trains some of the members as one population. Members share nothing, so their numbers do not depend on how
+they are split. A worker process sends messages, which this process hands to the
+:class:`~pgkit.training.coordinator.Coordinator`; only that writes.
 """
 
 import pickle
-import signal
-import sys
-import time
-import traceback
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing, suppress
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from itertools import islice, pairwise
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from pgkit.config.members import check_population
 from pgkit.config.schema import TrainConfig
-from pgkit.errors import PgkitError, format_error
-from pgkit.runs.checkpoint import plain
-from pgkit.runs.provenance import cpu_seconds
+from pgkit.errors import PgkitError
+from pgkit.runs.reader import sizes_of
 from pgkit.system import processes
-from pgkit.system.signals import SIGNALS
 from pgkit.training.coordinator import Coordinator, LocalChannel
-from pgkit.training.monitor import Channel
+from pgkit.training.messages import Envelope, Failed, Finished, Started, StepsDone, WorkerStopped
 from pgkit.training.result import TrainResult
+from pgkit.training.worker_process import Worker, WorkerFactory, WorkerTask, send_pickled, worker_main
 
-SECONDS_BETWEEN_LOOKS = 0.2
-"""How long a signal may go unnoticed."""
-
-
-class WorkerTask(NamedTuple):
-    """What a slice is to do.
-
-    Attributes:
-        configs: of its members.
-        recorded: whether its states are wanted.
-        debug_numerics: stop at the first number that is not finite.
-        saved: the slice in a checkpoint; None begins anew.
-        inexact: why that checkpoint cannot be resumed exactly, if so.
-        beginning: how often environments had to begin anew.
-    """
-
-    configs: Sequence[TrainConfig]
-    recorded: bool
-    debug_numerics: bool = False
-    saved: dict[str, Any] | None = None
-    inexact: str | None = None
-    restart_count: int = 0
-
-
-class Worker(Protocol):
-    """Members that are trained together.
-
-    Attributes:
-        inexact: why they cannot be resumed exactly, if so.
-    """
-
-    inexact: str | None
-
-    def train(self, outlet: Channel) -> TrainResult:
-        """Train until every member has left."""
-
-    def close(self) -> None:
-        """Free the environments."""
+SECONDS_BETWEEN_CHECKS = 0.2
+"""How long a signal may go unnoticed while no worker sends anything."""
 
 
 class Workers(AbstractContextManager["Workers"], Protocol):
-    """All slices of a run, ready to be trained; a context that frees what they hold.
+    """All workers of a run, ready for their first update. A context that ends them.
 
     Attributes:
-        inexact: why the run cannot be resumed exactly, if so.
+        inexact: why the run cannot be resumed exactly; None if it can.
     """
 
     inexact: str | None
 
-    def train(self, whole: Coordinator) -> list[TrainResult]:
-        """Train until every member has left."""
+    def train(self, coordinator: Coordinator) -> list[TrainResult]:
+        """Train until every member has left; returns the result of each worker."""
 
 
 class WorkerDied(PgkitError):
-    """The process of a slice has ended without a word."""
+    """A worker process died."""
 
     exit_code = 1
 
 
-def cut(configs: Sequence[TrainConfig], slices: int) -> list[Sequence[TrainConfig]]:
-    """At most so many contiguous pieces of nearly the same length, none empty.
+def split(configs: Sequence[TrainConfig], workers: int) -> list[Sequence[TrainConfig]]:
+    """Split members into at most ``workers`` contiguous groups of nearly the same size, none empty.
 
     Raises:
         PgkitError: the members do not fit together.
     """
     check_population(configs)
-    count = min(slices, len(configs))
+    count = min(workers, len(configs))
     bounds = [len(configs) * k // count for k in range(count + 1)]
     return [configs[begin:end] for begin, end in pairwise(bounds)]
 
 
-def prepare(jobs: Sequence[WorkerTask], make: Callable[[WorkerTask], Worker]) -> "Workers":
-    """The slices of a run, before their first update.
+def worker_tasks(configs: Sequence[TrainConfig], saved: Mapping[str, Any]) -> list[WorkerTask]:
+    """What each worker in a checkpoint is to train."""
+    remaining = iter(configs)
+    groups = [list(islice(remaining, size)) for size in sizes_of(saved)]
+    return [
+        WorkerTask(group, True, saved=state, inexact=saved["inexact"], restart_count=saved["restart_count"])
+        for group, state in zip(groups, saved["workers"], strict=True)
+    ]
+
+
+def start_workers(tasks: Sequence[WorkerTask], make_worker: WorkerFactory) -> Workers:
+    """Start the workers of a run: one trains in this process, several have a process each.
 
     Args:
-        jobs: one for each slice.
-        make: builds a slice; the class or function of a module.
+        tasks: one for each worker.
+        make_worker: builds a worker.
 
     Raises:
-        whatever ``make`` raises.
+        Exception: whatever ``make_worker`` raises.
     """
-    return ProcessWorkers(jobs, make) if len(jobs) > 1 else LocalWorkers(make(jobs[0]))
+    return ProcessWorkers(tasks, make_worker) if len(tasks) > 1 else LocalWorker(make_worker(tasks[0]))
 
 
-class LocalWorkers:
-    """A run of one slice, in the process that writes."""
+class LocalWorker:
+    """The only worker of a run, in this process."""
 
-    def __init__(self, slice_: Worker) -> None:
-        self._slice, self.inexact = slice_, slice_.inexact
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self.inexact = worker.inexact
 
-    def __enter__(self) -> "LocalWorkers":
+    def __enter__(self) -> "LocalWorker":
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._slice.close()
+        self._worker.close()
 
-    def train(self, whole: Coordinator) -> list[TrainResult]:
-        return [self._slice.train(LocalChannel(whole))]
+    def train(self, coordinator: Coordinator) -> list[TrainResult]:
+        return [self._worker.train(LocalChannel(coordinator))]
 
 
 class ProcessWorkers:
-    """A run of several slices, each in a process of its own, with one thread."""
+    """Several workers, each in a process of its own, with one thread."""
 
-    def __init__(self, jobs: Sequence[WorkerTask], make: Callable[[WorkerTask], Worker]) -> None:
-        seeds = [list(dict.fromkeys((job.configs[0].seed, job.configs[-1].seed))) for job in jobs]
-        self._members = [f"seed{'s' * (len(ends) > 1)} {' ... '.join(map(str, ends))}" for ends in seeds]
-        self._workers: list[tuple[BaseProcess, Connection]] = []
+    def __init__(self, tasks: Sequence[WorkerTask], make_worker: WorkerFactory) -> None:
+        self._seeds = [describe_seeds(task.configs) for task in tasks]
+        self._processes: list[tuple[BaseProcess, Connection]] = []
         self._stopping = False
         self._stopped: set[int] = set()
         try:
-            for _ in jobs:
-                self._workers.append(processes.start(_work, make, preload=make.__module__))
-            for (_, connection), job in zip(self._workers, jobs, strict=True):
-                _send(connection, job)
-            begun = [self._receive(number)[1] for number in range(len(jobs))]
+            for _ in tasks:
+                started = processes.start_process(worker_main, make_worker, preload=make_worker.__module__)
+                self._processes.append(started)
+            for (_, connection), task in zip(self._processes, tasks, strict=True):
+                send_pickled(connection, task)
+            messages = [self._receive(worker).message for worker in range(len(tasks))]
         except BaseException:
             self.__exit__(None, None, None)
             raise
-        self.inexact: str | None = next(filter(None, begun), None)
+        reasons = [message.inexact for message in messages if isinstance(message, Started)]
+        self.inexact: str | None = next(filter(None, reasons), None)
 
     def __enter__(self) -> "ProcessWorkers":
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process, connection in self._workers:
+        for process, connection in self._processes:
             process.kill()
             process.join()
             connection.close()
 
-    def train(self, whole: Coordinator) -> list[TrainResult]:
-        connections = {connection: number for number, (_, connection) in enumerate(self._workers)}
+    def train(self, coordinator: Coordinator) -> list[TrainResult]:
+        connections = {connection: worker for worker, (_, connection) in enumerate(self._processes)}
         results: dict[int, TrainResult] = {}
         while len(results) < len(connections):
-            if whole.stop_wanted():
-                self._stop(whole)
+            if coordinator.stop_requested():
+                self._stop(coordinator)
             ended = results.keys() | self._stopped
-            waiting = [connection for connection, number in connections.items() if number not in ended]
-            ready = wait(waiting, SECONDS_BETWEEN_LOOKS)
-            for number in [connections[connection] for connection in waiting if connection in ready]:
-                kind, content, cpu = self._receive(number, whole.directory)
-                whole.spend(cpu)
-                if kind == "result":
-                    results[number] = content
-                    whole.hear(number, "steps", float(sum(row["env_steps"] for row in content.table)))
-                elif kind == "stopped":
-                    self._stopped.add(number)
-                else:
-                    whole.hear(number, kind, content)
-        return [results[number] for number in range(len(connections))]
+            waiting = [connection for connection, worker in connections.items() if worker not in ended]
+            ready = wait(waiting, SECONDS_BETWEEN_CHECKS)
+            for worker in [connections[connection] for connection in waiting if connection in ready]:
+                envelope = self._receive(worker, coordinator.directory)
+                coordinator.add_cpu_seconds(envelope.cpu_seconds)
+                match envelope.message:
+                    case Finished(result):
+                        results[worker] = result
+                        steps = float(sum(row["env_steps"] for row in result.table))
+                        coordinator.handle(worker, StepsDone(steps))
+                    case WorkerStopped():
+                        self._stopped.add(worker)
+                    case Started() | Failed():
+                        raise AssertionError("a worker starts once, and _receive() raises its error")
+                    case message:
+                        coordinator.handle(worker, message)
+        return [results[worker] for worker in range(len(connections))]
 
-    def _stop(self, whole: Coordinator) -> None:
-        """Ask all slices to stop, and stop once they have sent their last states."""
+    def _stop(self, coordinator: Coordinator) -> None:
+        """Ask all workers to stop, and raise ``Stopped`` once each has stopped or has nothing left to train."""
         if not self._stopping:
             self._stopping = True
-            for _, connection in self._workers:
-                with suppress(OSError):  # that one has nothing left to do
-                    _send(connection, None)
-        if all(number in self._stopped or whole.is_trained(number) for number in range(len(self._workers))):
-            whole.stop_here()
+            for _, connection in self._processes:
+                with suppress(OSError):  # this one has ended
+                    send_pickled(connection, None)
+        if all(worker in self._stopped or coordinator.is_trained(worker) for worker in range(len(self._processes))):
+            coordinator.stop_if_requested()
 
-    def _receive(self, number: int, directory: Path | None = None) -> tuple[str, Any, float]:
-        """What a worker says: kind, content, and the CPU seconds that it took since it last said something.
+    def _receive(self, worker: int, directory: Path | None = None) -> Envelope:
+        """Receive a message of a worker process.
 
         Raises:
-            WorkerDied: it is gone.
-            what the worker raised.
+            WorkerDied: the process died.
+            Exception: what the worker raised.
         """
-        process, connection = self._workers[number]
+        process, connection = self._processes[worker]
         try:
-            kind, content, cpu = pickle.loads(connection.recv_bytes())
+            envelope: Envelope = pickle.loads(connection.recv_bytes())
         except (EOFError, OSError):
             process.join()
             code = process.exitcode or 0
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            cause = f"signal {-code}" if code < 0 else f"exit code {code}"
             remedy = "" if directory is None else f"; pgkit resume {directory} continues"
-            raise WorkerDied(f"the process that trained {self._members[number]} died ({how}){remedy}") from None
-        if kind == "failed":
-            raise content
-        return kind, content, cpu
+            raise WorkerDied(f"the worker process of {self._seeds[worker]} died ({cause}){remedy}") from None
+        if isinstance(envelope.message, Failed):
+            raise envelope.message.error
+        return envelope
 
 
-class _Asked(Exception):
-    """To stop."""
-
-
-class PipeChannel:
-    """The outlet of a slice in a worker process."""
-
-    def __init__(self, connection: Connection, recorded: bool) -> None:
-        self.recorded = recorded
-        self._connection = connection
-        self._cpu, self._last, self._asked = 0.0, 0.0, False
-
-    def tell(self, kind: str, content: Any) -> None:
-        now = time.monotonic()
-        if kind == "steps" and now - self._last < processes.SECONDS_BETWEEN_SIGNS:
-            return
-        self._last, before, self._cpu = now, self._cpu, cpu_seconds()
-        content = plain(content, "state") if kind == "state" else content
-        _send(self._connection, (kind, content, self._cpu - before))
-
-    def stop_wanted(self) -> bool:
-        if not self._asked and self._connection.poll():
-            self._connection.recv_bytes()
-            self._asked = True
-        return self._asked
-
-    def stop_here(self) -> None:
-        if self._asked:
-            raise _Asked
-
-
-def _work(connection: Connection, make: Callable[[WorkerTask], Worker]) -> None:
-    """The life of a worker process: it ends with its parent, whose pipe breaks."""
-    for number in SIGNALS:  # those to a whole group are for the parent, which asks for the last state
-        signal.signal(number, signal.SIG_IGN)
-    try:
-        _do(pickle.loads(connection.recv_bytes()), make, connection)
-    except (EOFError, ConnectionError):
-        sys.exit(1)  # the parent is gone: there is nobody to tell
-    except Exception as error:
-        _send(connection, ("failed", _portable(error), 0.0))
-
-
-def _do(job: WorkerTask, make: Callable[[WorkerTask], Worker], connection: Connection) -> None:
-    sender = PipeChannel(connection, job.recorded)
-    with closing(make(job)) as slice_:
-        _send(connection, ("begun", slice_.inexact, 0.0))
-        try:
-            result = slice_.train(sender)
-        except _Asked:
-            sender.tell("stopped", None)
-            return
-        result.parts.clear()
-        sender.tell("result", result)
-
-
-def _portable(error: Exception) -> Exception:
-    """The error, if it can travel; a RuntimeError with its text otherwise. It carries its traceback along."""
-    text = "".join(traceback.format_exception(error))
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        error = RuntimeError(format_error(error))
-    if not isinstance(error, PgkitError):
-        error.add_note(f"in the process of a slice:\n{text}")
-    return error
-
-
-def _send(connection: Connection, message: Any) -> None:
-    """Pickled with the numbers of tensors; a connection's own way would share their memory, by a file for each."""
-    connection.send_bytes(pickle.dumps(message))
+def describe_seeds(configs: Sequence[TrainConfig]) -> str:
+    """The seeds of some members, in a few words: "seed 3" or "seeds 0 ... 7"."""
+    first = configs[0].seed
+    last = configs[-1].seed
+    return f"seed {first}" if first == last else f"seeds {first} ... {last}"

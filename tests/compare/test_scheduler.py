@@ -20,12 +20,13 @@ from pgkit.compare.execution.batches import split_runs
 from pgkit.compare.execution.display import Display
 from pgkit.compare.execution.executors import Event, LocalExecutor, RayExecutor
 from pgkit.compare.execution.scheduler import Unfinished, execute
-from pgkit.compare.execution.store import Store, read_json
+from pgkit.compare.execution.store import Store
 from pgkit.compare.execution.worker import run_batch
 from pgkit.compare.plan.baselines import ScoreScale, measure_baselines, scales
 from pgkit.compare.plan.plan import Plan, Run, read_plan
 from pgkit.compare.selection.stages import stages, tuned
 from pgkit.errors import PgkitError
+from pgkit.system.files import read_json
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,4 +1,4 @@
-"""Small file systems of their own, for disks that are full or can no longer be written."""
+"""Small file systems for tests of full and read-only disks."""
 
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 
 @contextmanager
 def small_disk(place: Path, size: str) -> Iterator[None]:
-    """A file system of so many bytes (``"160k"``) at a place; skips the test where nobody may mount one."""
+    """Mount a file system of this size (``"160k"``); skip the test if that is not allowed."""
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place]
     if subprocess.run(mount, capture_output=True, check=False).returncode:

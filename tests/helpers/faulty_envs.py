@@ -1,4 +1,4 @@
-"""Environments that break in one sub-environment, in every way that a test asks for; importing registers them."""
+"""Environments of which one fails in the way that a test asks for; importing this module registers them."""
 
 import os
 import signal
@@ -70,7 +70,7 @@ class Faulty(gymnasium.Env[np.ndarray, Any]):
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "sleeps":
             time.sleep(600)
-        if how == "blocks":  # not even a signal wakes it
+        if how == "blocks":  # signals cannot end it
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             time.sleep(600)
 

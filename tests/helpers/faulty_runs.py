@@ -1,4 +1,4 @@
-"""Runs whose environments break."""
+"""Runs whose environments fail."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ CHOSEN = {"remainder": SEED % 10007}
 
 
 def config(fault: str, vectorization: str = "sync", **changes: Any) -> TrainConfig:
-    """Three seeds, of which the second has an environment that breaks at step 40 (of a run of 150 in each)."""
+    """Three seeds; an environment of the second fails at its step 40 of 150."""
     env = {"id": "helpers.faulty_envs:Faulty-v0", "kwargs": CHOSEN | {"fault": fault}, "vectorization": vectorization}
     table: dict[str, Any] = {
         "name": "faulty",
@@ -34,7 +34,7 @@ def config(fault: str, vectorization: str = "sync", **changes: Any) -> TrainConf
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended and waits for its parent does not."""
+    """Whether the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

@@ -47,17 +47,17 @@ def population(agent: str, env: Mapping[str, Any], **changes: Any) -> list[Train
 
 
 def without_clock(rows: Any) -> Any:
-    """Metrics without what a clock says."""
+    """Metrics without times."""
     return rows[rows["tag"] != "time/env_steps_per_second"].drop(columns="wall_time").reset_index(drop=True)
 
 
 def by_tag(rows: Any) -> Any:
-    """Metrics of one member: alone it is evaluated at once, in a population together with others, logged later."""
+    """Metrics of one member, sorted: in a population it waits for evaluations of others, so rows come later."""
     return rows.drop(columns="member").sort_values(["tag", "step"], kind="stable").reset_index(drop=True)
 
 
 def wait_for(path: Path, seconds: float = 60.0) -> None:
-    """Until a file is there."""
+    """Wait until a file exists."""
     deadline = time.monotonic() + seconds
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""What is logged, read back: with TensorBoard's own readers, and from metrics.parquet."""
+"""Logged numbers, read back with TensorBoard's own readers and from metrics.parquet."""
 
 import math
 import re
@@ -15,25 +15,26 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2
 
+import pgkit.logging
 from pgkit.errors import PgkitError
-from pgkit.logging import METRICS, Recorder, metrics, read_metrics
+from pgkit.logging import METRICS, Logger, metrics, read_metrics
 
 NAN, INF = math.nan, math.inf
-README = Path(__file__).parents[2] / "README.md"
+README = Path(pgkit.logging.__file__).with_name("README.md")
 HPARAMS = {"name": "x", "optimizer.name": "sgd", "optimizer.lr": 0.1, "steps": 100, "policy.shared": True}
 
 
-def recorder(directory: Path, members: int = 1, **changes: Any) -> Recorder:
-    """A recorder of that many members, seeds from 0."""
+def logger(directory: Path, members: int = 1, **changes: Any) -> Logger:
+    """A logger of that many members, seeds from 0."""
     hparams = [HPARAMS | {"seed": seed} | changes for seed in range(members)]
-    return Recorder(directory, [f"seed-{seed}" for seed in range(members)], 'name = "x"\n', hparams)
+    return Logger(directory, [f"seed-{seed}" for seed in range(members)], 'name = "x"\n', hparams)
 
 
 # --- TensorBoard: one member ---
 
 
 def test_one_member_writes_into_the_directory_itself(tmp_path: Path) -> None:
-    log = recorder(tmp_path)
+    log = logger(tmp_path)
     log.log([10], {"loss/policy": [1.5], "eval/return_mean": [20.0]})
     log.log([20], {"loss/policy": [0.5], "eval/return_mean": [NAN]})
     assert scalars(tmp_path)["loss/policy"] == [(10, 1.5), (20, 0.5)], "readable before the run has ended"
@@ -43,7 +44,7 @@ def test_one_member_writes_into_the_directory_itself(tmp_path: Path) -> None:
 
 
 def test_config_is_a_text_and_curves_carry_their_definitions(tmp_path: Path) -> None:
-    log = recorder(tmp_path)
+    log = logger(tmp_path)
     log.log([10], {"policy/approx_kl": [0.01], "optimizer/critic/grad_norm": [1.0]})
     log.close()
     events = EventAccumulator(str(tmp_path))
@@ -57,7 +58,7 @@ def test_config_is_a_text_and_curves_carry_their_definitions(tmp_path: Path) -> 
 
 
 def test_non_finite_numbers_break_nothing(tmp_path: Path) -> None:
-    log = recorder(tmp_path, members=2)
+    log = logger(tmp_path, members=2)
     for step in (10, 20, 30):
         log.log([step, step], {"loss/policy": [INF, -INF], "loss/value": [NAN, NAN], "eval/return_mean": [NAN, 1.0]})
     log.hparams([{"eval/return_mean": NAN}, {"eval/return_mean": INF}])
@@ -75,7 +76,7 @@ def test_non_finite_numbers_break_nothing(tmp_path: Path) -> None:
 
 
 def test_members_have_a_run_each_and_their_median_another(tmp_path: Path) -> None:
-    log = recorder(tmp_path, members=5)
+    log = logger(tmp_path, members=5)
     returns = np.array([[5.0, 1.0, 3.0, 2.0, 4.0], [50.0, 10.0, 30.0, 20.0, 40.0]])
     for row, steps in zip(returns, ([10, 11, 12, 13, 14], [20, 21, 22, 23, 24]), strict=True):
         log.log(steps, {"eval/return_mean": row})
@@ -83,14 +84,14 @@ def test_members_have_a_run_each_and_their_median_another(tmp_path: Path) -> Non
     for member in range(5):
         expected = [(10 + member, returns[0, member]), (20 + member, returns[1, member])]
         assert scalars(tmp_path / f"seed-{member}") == {"eval/return_mean": expected}
-    found = scalars(tmp_path / "summary")
-    assert found["eval/return_mean"] == [(12, 3.0), (22, 30.0)]
-    assert found["spread/eval/return_mean/p10"] == [(12, pytest.approx(1.4)), (22, pytest.approx(14.0))]
-    assert found["spread/eval/return_mean/p90"] == [(12, pytest.approx(4.6)), (22, pytest.approx(46.0))]
+    curves = scalars(tmp_path / "summary")
+    assert curves["eval/return_mean"] == [(12, 3.0), (22, 30.0)]
+    assert curves["spread/eval/return_mean/p10"] == [(12, pytest.approx(1.4)), (22, pytest.approx(14.0))]
+    assert curves["spread/eval/return_mean/p90"] == [(12, pytest.approx(4.6)), (22, pytest.approx(46.0))]
 
 
 def test_summary_waits_for_more_than_half_and_keeps_those_that_left(tmp_path: Path) -> None:
-    log = recorder(tmp_path, members=3)
+    log = logger(tmp_path, members=3)
     log.log([10, 0, 0], {"eval/return_mean": [1.0, NAN, NAN]})
     assert "eval/return_mean" not in scalars(tmp_path / "summary")
     log.log([0, 10, 10], {"eval/return_mean": [NAN, 2.0, 6.0]})
@@ -103,7 +104,7 @@ def test_summary_waits_for_more_than_half_and_keeps_those_that_left(tmp_path: Pa
 
 
 def test_summary_has_charts_with_bands(tmp_path: Path) -> None:
-    recorder(tmp_path, members=2).close()
+    logger(tmp_path, members=2).close()
     events = EventAccumulator(str(tmp_path / "summary"))
     events.Reload()
     layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
@@ -116,8 +117,8 @@ def test_summary_has_charts_with_bands(tmp_path: Path) -> None:
 
 
 def test_hparams_tab_is_filled(tmp_path: Path) -> None:
-    many = recorder(tmp_path / "many", members=2)
-    one = recorder(tmp_path / "one", **{"optimizer.name": "adam", "optimizer.beta1": 0.9})
+    many = logger(tmp_path / "many", members=2)
+    one = logger(tmp_path / "one", **{"optimizer.name": "adam", "optimizer.beta1": 0.9})
     many.log([10, 12], {"loss/policy": [1.0, 2.0], "eval/return_mean": [0.0, 0.0]})
     one.log([30], {"loss/policy": [3.0]})
     many.hparams([{"eval/return_mean": 100.0}, {"eval/return_mean": 200.0}])
@@ -143,7 +144,7 @@ def test_hparams_tab_is_filled(tmp_path: Path) -> None:
 def test_hparams_tab_tells_how_a_run_ended(tmp_path: Path) -> None:
     status = {}
     for name in ("running", "broken", "good"):
-        log = recorder(tmp_path / name)
+        log = logger(tmp_path / name)
         log.log([10], {"eval/return_mean": [1.0]})
         if name == "good":
             log.hparams([{"eval/return_mean": 1.0}])
@@ -161,7 +162,7 @@ def test_hparams_tab_tells_how_a_run_ended(tmp_path: Path) -> None:
 
 
 def test_parquet_holds_every_number(tmp_path: Path) -> None:
-    log = recorder(tmp_path, members=2)
+    log = logger(tmp_path, members=2)
     log.log([10, 12], {"loss/policy": [1.0, NAN], "loss/value": [0.1, 1 / 3]})
     log.flush()
     assert len(read_metrics(tmp_path / "metrics.parquet")) == 3
@@ -182,7 +183,7 @@ def test_parquet_holds_every_number(tmp_path: Path) -> None:
 
 
 def test_nothing_logged_is_an_empty_table(tmp_path: Path) -> None:
-    recorder(tmp_path).close()
+    logger(tmp_path).close()
     assert len(read_metrics(tmp_path / "metrics.parquet")) == 0
 
 
@@ -199,8 +200,8 @@ def test_unreadable_parquet_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_replay_writes_what_had_been_written_and_goes_on(tmp_path: Path) -> None:
-    """Rows left out are void, also in TensorBoard; whatever has happened to its files does not matter."""
-    whole, half = recorder(tmp_path / "whole", members=3), recorder(tmp_path / "half", members=3)
+    """Rows that are left out vanish from TensorBoard, too; damaged event files do not matter."""
+    whole, half = logger(tmp_path / "whole", members=3), logger(tmp_path / "half", members=3)
     rows = [
         ([10, 15, 12], {"loss/policy": [1.0, INF, 3.0], "eval/return_mean": [NAN, 5.0, NAN]}),
         ([20, 0, 0], {"loss/policy": [4.0, NAN, NAN]}),
@@ -217,7 +218,7 @@ def test_a_replay_writes_what_had_been_written_and_goes_on(tmp_path: Path) -> No
     damaged.write_bytes(damaged.read_bytes()[:-7])
     next((tmp_path / "half" / "summary").glob("events.*")).write_bytes(b"garbage")
     labels, hparams = [f"seed-{seed}" for seed in range(3)], [HPARAMS | {"seed": seed} for seed in range(3)]
-    half = Recorder(tmp_path / "half", labels, "", hparams, again=True)
+    half = Logger(tmp_path / "half", labels, "", hparams, resumed=True)
     half.replay(read_metrics(tmp_path / "half" / "metrics.parquet")[:count])
     half.log(*rows[3])
     for log in (whole, half):
@@ -230,19 +231,19 @@ def test_a_replay_writes_what_had_been_written_and_goes_on(tmp_path: Path) -> No
         assert len(list((tmp_path / "half" / place).glob("events.*"))) == 1
 
 
-def test_a_clock_that_goes_back_disturbs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_set_back_disturbs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([500.0, 400.0, 400.0, 300.0, *[200.0] * 50])
     monkeypatch.setattr("pgkit.logging.logger.time.time", lambda: next(times, 100.0))
-    log = recorder(tmp_path)
+    log = logger(tmp_path)
     for step in (10, 20, 30):
         log.log([step], {"loss/policy": [step], "loss/value": [0.0]})
     log.close()
     rows = read_metrics(tmp_path / "metrics.parquet")
     assert rows["wall_time"].is_monotonic_increasing
     assert rows["wall_time"].nunique() == 3
-    again = Recorder(tmp_path, ["seed-0"], "", [HPARAMS], again=True)
-    again.replay(rows)
-    again.close()
+    resumed = Logger(tmp_path, ["seed-0"], "", [HPARAMS], resumed=True)
+    resumed.replay(rows)
+    resumed.close()
     assert scalars(tmp_path)["loss/policy"] == [(10, 10.0), (20, 20.0), (30, 30.0)]
 
 
@@ -251,7 +252,7 @@ def test_a_clock_that_goes_back_disturbs_nothing(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("tag", ["loss/polcy", "loss", "optimizer", "optimizer/a/b/c", "train/", "eval/return_mean/x"])
 def test_unknown_tag_is_refused_before_anything_is_logged(tmp_path: Path, tag: str) -> None:
-    log = recorder(tmp_path)
+    log = logger(tmp_path)
     with pytest.raises(PgkitError, match=re.escape(repr(tag))):
         log.log([10], {"loss/policy": [1.0], tag: [1.0]})
     log.close()
@@ -264,7 +265,7 @@ def test_unknown_tag_is_refused_before_anything_is_logged(tmp_path: Path, tag: s
     [([10], {"loss/policy": [1.0, 2.0]}), ([10, 20], {"loss/policy": [1.0]}), ([10, 20], {"loss/policy": 1.0})],
 )
 def test_wrong_shapes_are_refused(tmp_path: Path, steps: Sequence[int], values: Mapping[str, Any]) -> None:
-    log = recorder(tmp_path, members=2)
+    log = logger(tmp_path, members=2)
     with pytest.raises(ValueError, match="has shape"):
         log.log(steps, values)
     log.close()
@@ -273,7 +274,7 @@ def test_wrong_shapes_are_refused(tmp_path: Path, steps: Sequence[int], values: 
 @pytest.mark.parametrize(("labels", "hparams"), [([], []), (["a", "a"], [{}, {}]), (["a", "b"], [{}])])
 def test_labels_are_one_for_each_member(tmp_path: Path, labels: list[str], hparams: list[dict[str, float]]) -> None:
     with pytest.raises(ValueError, match="labels"):
-        Recorder(tmp_path / "run", labels, "", hparams)
+        Logger(tmp_path / "run", labels, "", hparams)
     assert not (tmp_path / "run").exists()
 
 
@@ -284,7 +285,7 @@ def test_table_lists_each_tag_once_with_definition_and_unit() -> None:
     tags = [metric.tag for metric in METRICS]
     assert len(tags) == len(set(tags)) > 10
     assert all(metric.definition and metric.unit for metric in METRICS)
-    assert [metrics.find(metric.tag.replace("<", "").replace(">", "")) for metric in METRICS] == list(METRICS)
+    assert [metrics.lookup(metric.tag.replace("<", "").replace(">", "")) for metric in METRICS] == list(METRICS)
 
 
 def test_readme_shows_the_table() -> None:

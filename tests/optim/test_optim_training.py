@@ -231,7 +231,7 @@ def test_an_optimizer_of_ones_own_trains_a_population(tmp_path: Path, monkeypatc
         alone = train([own])
         assert all(torch.equal(leaf[0], together.params[name][k]) for name, leaf in alone.params.items())
     saved = torch.load(latest(tmp_path / "run" / "checkpoints"), weights_only=True)
-    instances = [state for part in saved["slices"][0]["parts"] for state in counts(part["opt_state"])]
+    instances = [state for part in saved["workers"][0]["parts"] for state in counts(part["opt_state"])]
     assert len(instances) >= 2
     assert all(count > 1 for count in instances)
 

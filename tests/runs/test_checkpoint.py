@@ -105,7 +105,7 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path, place: int) -> None:
     content = bytearray(path.read_bytes())
     content[place] ^= 1
     path.write_bytes(content)
-    with pytest.raises(PgkitError, match=r"x\.pt is (damaged|not a whole pgkit checkpoint)"):
+    with pytest.raises(PgkitError, match=r"x\.pt is (damaged|not a complete pgkit checkpoint)"):
         checkpoint.load(path)
 
 
@@ -114,7 +114,7 @@ def test_half_a_file_is_noticed(tmp_path: Path, size: int) -> None:
     path = tmp_path / "x.pt"
     checkpoint.save(path, tree())
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(PgkitError, match=r"x\.pt is not a whole pgkit checkpoint"):
+    with pytest.raises(PgkitError, match=r"x\.pt is not a complete pgkit checkpoint"):
         checkpoint.load(path)
 
 
@@ -122,14 +122,14 @@ def saved_as_format(version: int, directory: Path) -> Path:
     path = directory / "x.pt"
     checkpoint.save(path, tree())
     content = path.read_bytes()
-    assert content.count(b"pgkit-checkpoint 0002") == 1
-    path.write_bytes(content.replace(b"pgkit-checkpoint 0002", b"pgkit-checkpoint %04d" % version))
+    assert content.count(b"pgkit-checkpoint 0003") == 1
+    path.write_bytes(content.replace(b"pgkit-checkpoint 0003", b"pgkit-checkpoint %04d" % version))
     return path
 
 
-@pytest.mark.parametrize(("version", "more"), [(3, ": it needs a newer pgkit"), (0, "")])
+@pytest.mark.parametrize(("version", "more"), [(4, ": it needs a newer pgkit"), (0, "")])
 def test_a_format_that_cannot_be_read_is_named(tmp_path: Path, version: int, more: str) -> None:
-    with pytest.raises(PgkitError, match=rf"has format {version}, this pgkit reads 1 to 2{more}$"):
+    with pytest.raises(PgkitError, match=rf"has format {version}, this pgkit reads 1 to 3{more}$"):
         checkpoint.load(saved_as_format(version, tmp_path))
 
 

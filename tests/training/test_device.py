@@ -1,6 +1,6 @@
-"""Training on a device that is not the CPU, without one: PyTorch's "meta" device knows shapes and devices, not numbers.
+"""Training on another device than the CPU, with PyTorch's "meta" device, which has shapes but no numbers.
 
-Whatever reads a number of a tensor into Python fails there, as does most that mixes devices; the rest is watched for.
+Reading a number of a tensor into Python fails there, as do most operations that mix devices; a mode checks the others.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ COPIES = ("aten::_to_copy", "aten::copy_")
 
 
 class OneDevice(TorchDispatchMode):
-    """No operation but a copy sees a tensor on CPU, numbers (0-dimensional) apart."""
+    """Fails if an operation other than a copy gets a tensor on CPU that is not 0-dimensional."""
 
     seen = 0
 
@@ -81,7 +81,7 @@ def test_members_leave_and_recipes_mix_on_their_device(monkeypatch: pytest.Monke
     check(build(monkeypatch).take(torch.tensor([0, 2], device=META)))
 
 
-def test_a_tensor_left_on_the_cpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tensor_left_on_the_cpu_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     trained = build(monkeypatch)
     trained.params["critic.0.bias"] = torch.zeros(3, 1, 64)
     with pytest.raises((AssertionError, RuntimeError), match=r"cpu|CPU"):

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, directories that disappear, clocks that go back: one line, and what is kept."""
+"""Full and read-only disks, removed directories, clocks that are set back: one line, and what is kept."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ WORDS += [
     "evaluation.final_episodes=3",
     "checkpoint_points=10",
     "--quiet",
-    "--workers=1",  # which tells its steps after each update
+    "--workers=1",  # so that steps are reported after each update
 ]
 
 
@@ -43,15 +43,15 @@ def one_line(errors: str, start: str, end: str) -> None:
 
 
 def fill(disk: Path) -> None:
-    """Leave no byte."""
-    with open(disk / "ballast", "wb", buffering=0) as file, suppress(OSError):  # which says that it is full
+    """Fill the disk completely."""
+    with open(disk / "ballast", "wb", buffering=0) as file, suppress(OSError):  # the disk is full
         while True:
             file.write(bytes(4096))
 
 
 @pytest.fixture
 def when(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """``when(steps, action)``: the action happens once, in the first training that has so many steps behind it."""
+    """``when(steps, action)``: call the action once, in the first training that has done so many steps."""
 
     def arrange(steps: float, action: Any) -> None:
         waiting = [action]
@@ -72,7 +72,7 @@ def test_full_from_the_beginning(tmp_path: Path) -> None:
         one_line(errors, f"cannot write {tmp_path}/disk/run/", "No space left on device")
 
 
-def test_full_under_way(tmp_path: Path, when: Any) -> None:
+def test_full_during_training(tmp_path: Path, when: Any) -> None:
     run = tmp_path / "disk" / "run"
     with small_disk(tmp_path / "disk", "20m"):
         when(3000, lambda: fill(tmp_path / "disk"))
@@ -113,7 +113,7 @@ def test_read_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("steps", [1000, 6000])
-def test_removed_under_way(tmp_path: Path, when: Any, steps: int) -> None:
+def test_removed_during_training(tmp_path: Path, when: Any, steps: int) -> None:
     run = tmp_path / "run"
     when(steps, lambda: shutil.rmtree(run))
     code, output, errors = pgkit_words("train", *WORDS, "--out", str(run))
@@ -123,9 +123,10 @@ def test_removed_under_way(tmp_path: Path, when: Any, steps: int) -> None:
     assert ("Final evaluation" in output) == (steps == 6000)
 
 
-def test_a_clock_that_goes_back_makes_no_negative_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, past = time.time(), count()
-    monkeypatch.setattr(time, "time", lambda: now - 3600 * next(past))
+def test_a_clock_that_is_set_back_makes_no_negative_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    calls = count()
+    monkeypatch.setattr(time, "time", lambda: now - 3600 * next(calls))
     assert pgkit_words("train", *WORDS, "--out", str(tmp_path / "run"))[0] == 0
     metrics = read_metrics(tmp_path / "run" / "metrics.parquet")
     assert metrics["wall_time"].is_monotonic_increasing

@@ -1,4 +1,4 @@
-"""Environments that raise, return nonsense, hang or die: one line, exit code 1, a good checkpoint, no process left."""
+"""Environments that raise, return nonsense, hang or die: one line, exit code 1, a valid checkpoint, no process left."""
 
 import json
 import multiprocessing
@@ -86,9 +86,9 @@ def check(fault: str, vectorization: str, expected: str, place: Path) -> None:
     assert time.monotonic() - started < 30
     assert set(multiprocessing.active_children()) == before
     saved = load_latest(place / "run" / "checkpoints")
-    assert 0 < saved["slices"][0]["parts"][0]["updates"] <= 5  # resets take a step: the fault falls into the sixth
-    assert saved["slices"][0]["parts"][0]["alive"].all()
-    assert all(leaf.isfinite().all() for leaf in saved["slices"][0]["parts"][0]["params"].values())
+    assert 0 < saved["workers"][0]["parts"][0]["updates"] <= 5  # resets take a step, so the fault comes in the sixth
+    assert saved["workers"][0]["parts"][0]["alive"].all()
+    assert all(leaf.isfinite().all() for leaf in saved["workers"][0]["parts"][0]["params"].values())
     assert len(evaluate_run(place / "run", episodes=2).table) == 3
     provenance = json.loads((place / "run" / "provenance.json").read_text())
     assert provenance["wall_seconds"] > 0
@@ -115,7 +115,7 @@ def test_a_fault_in_a_worker(fault: str, tmp_path: Path, two_workers: None) -> N
 def test_the_checkpoint_is_that_of_the_run_without_the_fault(tmp_path: Path) -> None:
     with pytest.raises(EnvError):
         train(expand_seeds(config("step raises")), tmp_path / "broken")
-    saved = load_latest(tmp_path / "broken" / "checkpoints")["slices"][0]["parts"][0]
+    saved = load_latest(tmp_path / "broken" / "checkpoints")["workers"][0]["parts"][0]
     sound = build(expand_seeds(config("")))
     for _ in range(saved["updates"]):
         update(sound)
@@ -138,7 +138,7 @@ def test_an_environment_that_cannot_be_closed_is_a_warning(tmp_path: Path) -> No
     assert (tmp_path / "run" / "result.json").is_file()
 
 
-def test_a_fault_while_evaluating_is_told(tmp_path: Path) -> None:
+def test_a_fault_in_an_evaluation_is_reported(tmp_path: Path) -> None:
     settings = config("step raises")
     kwargs = {"fault": "step raises", "remainder": stream_seed(0, "report_env", 1) % 10007, "at": 2}
     env = settings.env.model_copy(update={"kwargs": kwargs})
@@ -147,7 +147,7 @@ def test_a_fault_while_evaluating_is_told(tmp_path: Path) -> None:
     assert "step() of sub-environment 1 (seed " in result.stderr
     assert "it is environment" not in result.stderr  # those are the numbers of training
     saved = load_latest(tmp_path / "run" / "checkpoints")
-    parts = [part for part in saved["slices"][0]["parts"] if len(part["members"])]
+    parts = [part for part in saved["workers"][0]["parts"] if len(part["members"])]
     assert min(float(part["statistics"]["env_steps"].min()) for part in parts) >= 600
 
 
@@ -167,8 +167,8 @@ def test_ctrl_c_is_no_fault() -> None:
 @pytest.mark.parametrize("fault", ["step raises", "reset raises", "three", "four"])
 def test_vector_environments_of_others(fault: str) -> None:
     kwargs = {"fault": fault, "remainder": 5, "at": 3}
-    made = [lambda: gymnasium.make("helpers.faulty_envs:Faulty-v0", disable_env_checker=True, **kwargs)] * 2
-    envs = wrap_vector_env(SyncVectorEnv(made, autoreset_mode=AutoresetMode.NEXT_STEP), name="two")
+    factories = [lambda: gymnasium.make("helpers.faulty_envs:Faulty-v0", disable_env_checker=True, **kwargs)] * 2
+    envs = wrap_vector_env(SyncVectorEnv(factories, autoreset_mode=AutoresetMode.NEXT_STEP), name="two")
     envs.reset([5, 6])
     with pytest.raises(EnvError, match=r"environment 'two': step\(\) of the vector environment") as caught:
         any(envs.step(torch.zeros(2, dtype=torch.int64)) is None for _ in range(7))
@@ -177,7 +177,7 @@ def test_vector_environments_of_others(fault: str) -> None:
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    """Even beside a sibling that hangs, and holds whatever the fork gave it."""
+    """Even if another one hangs, which holds copies of all connections of the fork."""
     code = """
 import os, signal, sys, time, multiprocessing, torch, threading
 os.sched_getaffinity = lambda pid: {0, 1, 2}
@@ -203,7 +203,7 @@ envs.step(torch.zeros(3, dtype=torch.int64))
     assert len(left) <= 1  # the one that hangs, and that nothing can reach but its own environment
 
 
-def test_a_comparison_hears_the_message() -> None:
+def test_a_comparison_gets_the_message() -> None:
     configs = expand_seeds(config("step raises"))
     with pytest.raises(EnvError):
         run_chunk(configs)

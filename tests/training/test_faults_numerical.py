@@ -92,12 +92,12 @@ def test_the_step_is_the_one(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     env = {"kwargs": CHOSEN | {"fault": "reward nan", "at": 3}}
     result, reason = check([config(seed=seed, env=env) for seed in range(3)], tmp_path / "run")
     assert reason == "reward = nan, environment 2, step 2 of its rollout"
-    assert f"seed 1 diverged before step 28: first bad number: {reason}\n" in capsys.readouterr().err
+    assert f"seed 1 diverged before step 28: first non-finite number: {reason}\n" in capsys.readouterr().err
     members = json.loads((tmp_path / "run" / "result.json").read_text())["members"]
     assert [row.get("reason") for row in members] == [None, reason, None]
     assert result.table[1]["env_steps"] == 28  # 4 environments, 8 steps, of which one is a reset
     saved = load_latest(tmp_path / "run" / "checkpoints")
-    assert all(leaf.isfinite().all() for part in saved["slices"][0]["parts"] for leaf in part["params"].values())
+    assert all(leaf.isfinite().all() for part in saved["workers"][0]["parts"] for leaf in part["params"].values())
     assert [row["return_mean"] for row in evaluate_run(tmp_path / "run", episodes=3).table] == [
         row["return_mean"] for row in result.table
     ]
@@ -241,7 +241,7 @@ def test_debug_numerics_stops_at_the_first_bad_number(fault: str, scaled: bool, 
     assert done.exit_code == 1
     assert done.stderr.startswith(f"error: seed 1, before step 160: first bad number: {FAULTS[fault]}")
     assert done.stderr.count("\n") == 1
-    saved = load_latest(tmp_path / "run" / "checkpoints")["slices"][1]["parts"][0]
+    saved = load_latest(tmp_path / "run" / "checkpoints")["workers"][1]["parts"][0]
     assert 0 < saved["updates"] < 6  # the last one before the bad update
     assert all(leaf.isfinite().all() for leaf in (*saved["params"].values(), *saved["obs_stats"].values()))
 

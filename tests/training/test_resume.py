@@ -1,4 +1,4 @@
-"""Runs that are stopped and continued end as if they had never been stopped, to the last bit."""
+"""A run that is stopped and resumed has the same bits as one that was never stopped."""
 
 import json
 import os
@@ -41,20 +41,20 @@ ENVS = {
 
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """``stop_after(k)``: from then on a run is asked to stop after its k-th update, as by a signal."""
+    """``stop_after(k)``: a signal asks runs to stop after their k-th update."""
 
     def arrange(updates: int) -> None:
         count = 0
 
-        def pause(self: monitor.Monitor, own: Any = monitor.Monitor.maybe_checkpoint) -> None:
+        def stopping(self: monitor.Monitor, original: Any = monitor.Monitor.maybe_checkpoint) -> None:
             nonlocal count
             count += 1
             if count == updates:
                 os.kill(os.getpid(), signal.SIGINT)
-            own(self)
+            original(self)
 
         monkeypatch.undo()
-        monkeypatch.setattr(monitor.Monitor, "maybe_checkpoint", pause)
+        monkeypatch.setattr(monitor.Monitor, "maybe_checkpoint", stopping)
 
     return arrange
 
@@ -77,7 +77,7 @@ def same(first: TrainResult | None, second: TrainResult | None) -> None:
 
 
 def same_records(first: Path, second: Path) -> None:
-    """Two run directories hold the same, but for what clocks say."""
+    """Two run directories hold the same, apart from times."""
     tables = [without_clock(read_metrics(place / "metrics.parquet")) for place in (first, second)]
     assert len(tables[0]) > 20
     assert tables[0].equals(tables[1])
@@ -95,7 +95,7 @@ def same_records(first: Path, second: Path) -> None:
 
 @pytest.mark.parametrize("env", list(ENVS))
 @pytest.mark.parametrize("agent", ["actor-critic", "reinforce"])
-def test_a_stopped_run_ends_as_if_it_had_not_stopped(tmp_path: Path, stop_after: Any, agent: str, env: str) -> None:
+def test_a_resumed_run_has_the_same_bits(tmp_path: Path, stop_after: Any, agent: str, env: str) -> None:
     """Stopped three times: after the first update, in mid-episode, and after members have left."""
     configs = population(agent, ENVS[env])
     whole = train(configs, tmp_path / "whole")
@@ -116,9 +116,9 @@ def test_a_stopped_run_ends_as_if_it_had_not_stopped(tmp_path: Path, stop_after:
     assert [entry["differences"] for entry in entries] == [[], [], []]
 
 
-def test_a_run_stopped_after_every_update(tmp_path: Path, stop_after: Any) -> None:
-    """Members wait for their evaluation while others leave: all is played when it would have been played."""
-    configs = [config("reinforce", seed=k, optimizer=TABLES[k % 3]) for k in range(6)]
+def test_a_run_may_be_stopped_after_every_update(tmp_path: Path, stop_after: Any) -> None:
+    """Snapshots wait for their evaluation while members leave; evaluations keep their order."""
+    configs = [config("reinforce", seed=k, steps=700, optimizer=TABLES[k % 3]) for k in range(5)]
     whole = train(configs, tmp_path / "whole")
     updates = max(part.updates for part in whole.parts)
     for count in range(updates):
@@ -130,18 +130,17 @@ def test_a_run_stopped_after_every_update(tmp_path: Path, stop_after: Any) -> No
     same_records(tmp_path / "whole", tmp_path / "stopped")
 
 
-@pytest.fixture(scope="module", params=["actor-critic", "reinforce"])
-def half(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainResult, Path]:
-    """A population trained without a stop, and the directory of the same one stopped in its middle."""
-    place = tmp_path_factory.mktemp(request.param)
-    configs = population(request.param, CARTPOLE)
+def stopped_halfway(agent: str, place: Path) -> tuple[TrainResult, Path]:
+    """The result of a population, and the directory of the same run stopped halfway."""
+    configs = population(agent, CARTPOLE)
     whole = train(configs, place / "whole")
-    pause, count = monitor.Monitor.maybe_checkpoint, iter(range(1000))
+    original = monitor.Monitor.maybe_checkpoint
+    count = iter(range(1000))
 
     def stopping(self: monitor.Monitor) -> None:
         if next(count) == max(part.updates for part in whole.parts) // 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        pause(self)
+        original(self)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(monitor.Monitor, "maybe_checkpoint", stopping)
@@ -150,10 +149,22 @@ def half(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return whole, place / "half"
 
 
-@pytest.mark.parametrize("member", range(4))
-def test_a_member_taken_out_goes_on_alone(half: tuple[TrainResult, Path], tmp_path: Path, member: int) -> None:
-    """Also one that has left already; its records are those of the member in the whole population."""
-    whole, directory = half
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainResult, Path]:
+    """Rollouts of a fixed length."""
+    return stopped_halfway("actor-critic", tmp_path_factory.mktemp("fixed"))
+
+
+@pytest.fixture(scope="module")
+def half_episodes(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainResult, Path]:
+    """Whole episodes."""
+    return stopped_halfway("reinforce", tmp_path_factory.mktemp("episodes"))
+
+
+@pytest.mark.parametrize(("fixture", "member"), [("half", 0), ("half", 2), ("half", 3), ("half_episodes", 1)])
+def test_a_member_continues_alone(request: pytest.FixtureRequest, tmp_path: Path, fixture: str, member: int) -> None:
+    """It has the bits that it has in the population, and the same records; member 3 has failed before."""
+    whole, directory = request.getfixturevalue(fixture)
     alone = pgkit.resume(directory, member=f"seed-{member}", out=tmp_path / "alone")
     assert alone is not None
     assert alone.table == [whole.table[member]]
@@ -161,8 +172,8 @@ def test_a_member_taken_out_goes_on_alone(half: tuple[TrainResult, Path], tmp_pa
         assert torch.equal(leaf[0], whole.params[name][member])
     assert whole.directory is not None
     rows = without_clock(read_metrics(whole.directory / "metrics.parquet"))
-    own = without_clock(read_metrics(tmp_path / "alone" / "metrics.parquet"))
-    assert by_tag(own).equals(by_tag(rows[rows["member"] == member]))
+    alone_rows = without_clock(read_metrics(tmp_path / "alone" / "metrics.parquet"))
+    assert by_tag(alone_rows).equals(by_tag(rows[rows["member"] == member]))
     curves, others = events(tmp_path / "alone"), events(whole.directory / f"seed-{member}")
     assert {tag: curves[tag] for tag in curves if "per_second" not in tag} == {
         tag: others[tag] for tag in others if "per_second" not in tag
@@ -172,16 +183,16 @@ def test_a_member_taken_out_goes_on_alone(half: tuple[TrainResult, Path], tmp_pa
     assert [entry["differences"] for entry in record["resumed"]] == [[]]
 
 
-def test_a_member_that_is_not_there(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
+def test_an_unknown_member_is_an_error(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
     with pytest.raises(PgkitError, match="unknown member 'seed-9'"):
         resume(half[1], member="seed-9", out=tmp_path / "alone")
-    with pytest.raises(PgkitError, match="go together"):
+    with pytest.raises(PgkitError, match="must be given together"):
         resume(half[1], member="seed-1")
     assert not (tmp_path / "alone").exists()
 
 
 def copied(half: tuple[TrainResult, Path], place: Path) -> Path:
-    """A stopped run that may be spoilt."""
+    """A copy of a stopped run, which a test may damage."""
     shutil.copytree(half[1], place)
     return place
 
@@ -189,7 +200,7 @@ def copied(half: tuple[TrainResult, Path], place: Path) -> Path:
 def test_an_error_in_an_update_leaves_the_last_good_checkpoint(
     half: tuple[TrainResult, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The optimizer has changed its state, the parameters have not followed."""
+    """The error comes after the optimizer has changed its state and before the parameters change."""
     directory = copied(half, tmp_path / "run")
     apply, count = loop.move, iter(range(1000))
 
@@ -205,7 +216,7 @@ def test_an_error_in_an_update_leaves_the_last_good_checkpoint(
     same(half[0], resume(directory))
 
 
-def test_a_damaged_checkpoint_is_passed_over(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
+def test_the_checkpoint_before_a_damaged_one_is_used(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
     directory = copied(half, tmp_path / "run")
     latest = checkpoint.latest(directory / "checkpoints")
     assert len(list(latest.parent.glob("step-*.pt"))) == 2
@@ -217,7 +228,7 @@ def test_a_damaged_checkpoint_is_passed_over(half: tuple[TrainResult, Path], tmp
     assert not list(directory.rglob(".*.tmp"))
 
 
-def test_event_files_cut_off_in_the_middle_become_whole(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
+def test_event_files_that_are_cut_off_are_written_again(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
     directory = copied(half, tmp_path / "run")
     files = list(directory.rglob("events.out.tfevents.*"))
     assert len(files) == 5
@@ -234,19 +245,19 @@ def test_the_best_of_each_member_is_kept(half: tuple[TrainResult, Path], tmp_pat
     whole = half[0]
     best = evaluate_run(whole.directory or "", episodes=2, best=True)
     assert len(best.table) == 4
-    saved = checkpoint.load((whole.directory or Path()) / "checkpoints" / "best.pt")["slices"][0]["parts"][0]
+    saved = checkpoint.load((whole.directory or Path()) / "checkpoints" / "best.pt")["workers"][0]["parts"][0]
     for member in range(4):
-        own = [e for e in whole.evaluations if e.member == member]
-        scores = [e.episodes.returns.mean().item() for e in own]
+        evaluations = [e for e in whole.evaluations if e.member == member]
+        scores = [e.episodes.returns.mean().item() for e in evaluations]
         assert saved["score"][member] == max(scores)
-        assert saved["env_steps"][member] == own[scores.index(max(scores))].env_steps
+        assert saved["env_steps"][member] == evaluations[scores.index(max(scores))].env_steps
     never = config(evaluation={"points": 0, "episodes": 1, "final_episodes": 1})
     train([never], tmp_path / "run")
-    with pytest.raises(PgkitError, match=r"has no best\.pt: it was not evaluated while training"):
+    with pytest.raises(PgkitError, match=r"has no best\.pt: it was not evaluated during training"):
         evaluate_run(tmp_path / "run", best=True)
 
 
-def test_wall_time_goes_on(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
+def test_wall_time_continues(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
     directory = copied(half, tmp_path / "run")
     before = json.loads((directory / "provenance.json").read_text())["wall_seconds"]
     result = resume(directory)
@@ -265,51 +276,53 @@ def test_other_code_versions_and_settings_are_refused_by_name(
     settings = directory / "seed-0" / "config.toml"
     text = settings.read_text()
     settings.write_text(text.replace("lr = 0.01", "lr = 0.05"))
-    with pytest.raises(PgkitError, match=r"^optimizer\.lr was 0\.01 when the checkpoint was written, and is 0\.05: it"):
+    with pytest.raises(PgkitError, match=r"^optimizer\.lr was 0\.01 when the checkpoint was written, and is 0\.05: "):
         resume(directory)
     for label in range(4):
-        own = directory / f"seed-{label}" / "config.toml"
-        own.write_text(own.read_text().replace("keep_checkpoints = 2", "keep_checkpoints = 3").replace("0.05", "0.01"))
+        settings = directory / f"seed-{label}" / "config.toml"
+        settings.write_text(
+            settings.read_text().replace("keep_checkpoints = 2", "keep_checkpoints = 3").replace("0.05", "0.01")
+        )
     origin = provenance.origin()
     monkeypatch.setattr(provenance, "origin", lambda: origin | {"version of torch": "0.1"})
-    with pytest.raises(PgkitError, match=r"^version of torch was .*, and is .0\.1.: it could .*--anyway"):
+    with pytest.raises(PgkitError, match=r"^version of torch was .*, and is .0\.1.: the run would .*--force"):
         resume(directory)
     monkeypatch.setattr(provenance, "origin", lambda: origin | {"code of pgkit": "0"})
     with pytest.raises(PgkitError, match=r"^code of pgkit was"):
         resume(directory)
-    resumed = resume(directory, anyway=True)
+    resumed = resume(directory, force=True)
     same(half[0], resumed)
     (entry,) = json.loads((directory / "provenance.json").read_text())["resumed"]
     assert [line.partition(" was")[0] for line in entry["differences"]] == ["code of pgkit"]
 
 
-def test_two_processes_do_not_work_on_one_run(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
-    """Neither resumed nor replaced while it is held; the lock ends with its holder, however that ends."""
+def test_two_processes_cannot_write_to_one_run(half: tuple[TrainResult, Path], tmp_path: Path) -> None:
+    """A locked run is neither resumed nor replaced; the lock ends with its process, even if that is killed."""
     directory = copied(half, tmp_path / "run")
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
-    code = "import sys, time; from pathlib import Path; from pgkit.runs.directory import hold\n"
-    code += "with hold(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
+    code = "import sys, time; from pathlib import Path; from pgkit.runs.directory import lock_run\n"
+    code += "with lock_run(Path(sys.argv[1])):\n    print('locked', flush=True)\n    time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, str(directory)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+        assert holder.stdout.readline() == "locked\n"
         for words in (f"resume {directory}", f"train cartpole-reinforce steps=100 --out {directory} --overwrite"):
             refused = command_line(words + " --quiet")
             assert refused.exit_code == 2
-            assert refused.stderr == f"error: another process is at work in {directory}\n"
+            assert refused.stderr == f"error: another process is writing to {directory}\n"
         assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
         holder.kill()
     same(half[0], resume(directory))
 
 
 def test_a_forked_child_does_not_hold_the_lock(tmp_path: Path) -> None:
-    awake, told = os.pipe()
+    read_end, write_end = os.pipe()
     with lock(tmp_path / "x", "busy"):
         child = os.fork()
-        if child == 0:  # the lock's last holder, if it has a copy
-            os.write(told, b"x")
+        if child == 0:  # it would keep the lock if it kept a copy of the file
+            os.write(write_end, b"x")
             time.sleep(30)
             os._exit(0)
-        os.read(awake, 1)
+        os.read(read_end, 1)
         with pytest.raises(PgkitError, match="busy"), lock(tmp_path / "x", "busy"):
             pass
     try:
@@ -318,8 +331,8 @@ def test_a_forked_child_does_not_hold_the_lock(tmp_path: Path) -> None:
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        os.close(awake)
-        os.close(told)
+        os.close(read_end)
+        os.close(write_end)
 
 
 def test_a_finished_run_has_nothing_to_resume(half: tuple[TrainResult, Path]) -> None:
@@ -336,9 +349,9 @@ def test_what_cannot_be_resumed_is_one_line(half: tuple[TrainResult, Path], tmp_
     with pytest.raises(PgkitError, match=r"^[^\n]*is not the directory of a run: it has no config\.toml$"):
         resume(tmp_path)
     tree = checkpoint.load_latest(directory / "checkpoints")
-    (only,) = tree["slices"]
+    (only,) = tree["workers"]
     checkpoint.save(checkpoint.latest(directory / "checkpoints"), {"labels": tree["labels"], "parts": only["parts"]})
-    with pytest.raises(PgkitError, match=r"^[^\n]*has format 1: it can be evaluated, but not resumed$"):
+    with pytest.raises(PgkitError, match=r"was written by an earlier pgkit: it can be evaluated, but not resumed$"):
         resume(directory)
     assert len(evaluate_run(directory, episodes=1).table) == 4
     rows = read_metrics(directory / "metrics.parquet")
@@ -357,7 +370,7 @@ def test_what_cannot_be_resumed_is_one_line(half: tuple[TrainResult, Path], tmp_
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int, code: int, vectorization: str) -> None:
-    """Sent to the whole group, as terminals and schedulers do: no worker may die of it before its parent is done."""
+    """Sent to the whole process group, as by terminals and schedulers: environment processes must survive it."""
     directory = tmp_path / "run"
     words = "train cartpole-actor-critic steps=1_000_000 envs_per_member=2 evaluation.points=0 env.backend=gymnasium"
     command = [*words.split(), f"env.vectorization={vectorization}", "--quiet", "--out", str(directory)]
@@ -375,7 +388,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int, code:
 
 
 def test_a_second_interrupt_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the middle of an update; what was saved before it stays."""
+    """It comes in the middle of an update; the last checkpoint stays."""
     step = loop.move
 
     def interrupted(*arguments: Any, **signals: Any) -> Any:
@@ -395,16 +408,17 @@ def test_a_second_interrupt_ends_at_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_final_evaluation_is_interrupted_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train([config()], tmp_path / "whole")
-    play, begun = monitor.Evaluator.play, []
+    evaluate = monitor.Evaluator.evaluate
+    begun = []
 
     def interrupted(self: Any, *arguments: Any, **options: Any) -> Any:
         if arguments[-1] == "report":
             begun.append(True)
             os.kill(os.getpid(), signal.SIGINT)
             begun.append(False)
-        return play(self, *arguments, **options)
+        return evaluate(self, *arguments, **options)
 
-    monkeypatch.setattr(monitor.Evaluator, "play", interrupted)
+    monkeypatch.setattr(monitor.Evaluator, "evaluate", interrupted)
     with pytest.raises(Stopped):
         train([config()], tmp_path / "run")
     assert begun == [True]
@@ -415,43 +429,43 @@ def test_the_final_evaluation_is_interrupted_at_once(tmp_path: Path, monkeypatch
 # --- where it cannot be exact ---
 
 
-def test_environments_that_cannot_be_saved_are_told_of_and_begin_anew(
+def test_environments_that_cannot_be_saved_are_announced_and_restart(
     tmp_path: Path, stop_after: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The Counting probe remembers its earlier episodes."""
-    own = config(env={"id": "helpers.probe_envs:ProbeCounting-v0"})
+    """The probe counts its episodes, which its generator does not know."""
+    settings = config(env={"id": "helpers.probe_envs:ProbeCounting-v0"})
     stop_after(5)
     with pytest.raises(Stopped):
-        train([own], tmp_path / "run")
-    told = "environment 'helpers.probe_envs:ProbeCounting-v0' did not come back as it was"
-    assert f"note: this run cannot be resumed exactly: {told}" in capsys.readouterr().err
+        train([settings], tmp_path / "run")
+    reason = "environment 'helpers.probe_envs:ProbeCounting-v0' did not come back as it was"
+    assert f"note: this run cannot be resumed exactly: {reason}" in capsys.readouterr().err
     stop_after(0)
     result = resume(tmp_path / "run")
-    assert f"note: all episodes begin anew: {told}" in capsys.readouterr().err
+    assert f"note: all episodes restart: {reason}" in capsys.readouterr().err
     assert result is not None
-    assert result.table[0]["env_steps"] >= own.steps
+    assert result.table[0]["env_steps"] >= settings.steps
     record = json.loads((tmp_path / "run" / "provenance.json").read_text())
-    assert record["inexact_resume"].startswith(told)
-    assert record["resumed"][0]["differences"][0].startswith(f"all episodes begin anew: {told}")
+    assert record["inexact_resume"].startswith(reason)
+    assert record["resumed"][0]["differences"][0].startswith(f"all episodes restart: {reason}")
 
 
-def test_a_replay_that_fails_is_an_error_unless_told_otherwise(tmp_path: Path, stop_after: Any) -> None:
-    own = config(env={"id": "CartPole-v1", "backend": "gymnasium"})
+def test_a_replay_that_fails_is_an_error_unless_forced(tmp_path: Path, stop_after: Any) -> None:
+    settings = config(env={"id": "CartPole-v1", "backend": "gymnasium"})
     stop_after(5)
     with pytest.raises(Stopped):
-        train([own], tmp_path / "run")
+        train([settings], tmp_path / "run")
     latest = checkpoint.latest(tmp_path / "run" / "checkpoints")
     tree = checkpoint.load(latest)
-    tree["slices"][0]["parts"][-1]["envs"]["obs"][2] += 1
+    tree["workers"][0]["parts"][-1]["envs"]["obs"][2] += 1
     checkpoint.save(latest, tree)
-    with pytest.raises(PgkitError, match=r"^environment 'CartPole-v1' did not come back as it was.*--anyway lets"):
+    with pytest.raises(PgkitError, match=r"^environment 'CartPole-v1' did not come back as it was.*--force restarts"):
         resume(tmp_path / "run")
-    assert resume(tmp_path / "run", anyway=True) is not None
+    assert resume(tmp_path / "run", force=True) is not None
     (entry,) = json.loads((tmp_path / "run" / "provenance.json").read_text())["resumed"]
-    assert entry["differences"][0].startswith("all episodes begin anew: environment 'CartPole-v1' did not come back")
+    assert entry["differences"][0].startswith("all episodes restart: environment 'CartPole-v1' did not come back")
 
 
-def test_envpool_says_so_beforehand_and_begins_anew(
+def test_envpool_says_so_beforehand_and_restarts(
     tmp_path: Path, stop_after: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("envpool")

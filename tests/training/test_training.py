@@ -17,7 +17,7 @@ from pgkit.config.load import load_config, parse_config
 from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
 from pgkit.logging import read_metrics
-from pgkit.logging.metrics import find
+from pgkit.logging.metrics import lookup
 from pgkit.runs.checkpoint import latest
 from pgkit.seeding import stream_seed
 from pgkit.training.evaluate_run import evaluate_run
@@ -225,7 +225,7 @@ def test_tensorboard_shows_every_metric_of_every_seed(run: Run, member: str) -> 
     missing = [tag for tag in EVERY_RUN if tag not in scalars]
     assert not missing
     for tag, points in scalars.items():
-        assert find(tag).definition
+        assert lookup(tag).definition
         assert all(math.isfinite(number) for _, number in points), tag
         assert [step for step, _ in points] == sorted(step for step, _ in points), tag
     rates = [number for _, number in scalars["optimizer/lr"]]
@@ -311,7 +311,7 @@ def test_checkpoints_are_plain_data_with_the_last_parameters(run: Run) -> None:
     assert len(list(directory.glob("step-*.pt"))) == 2
     saved = torch.load(latest(directory), weights_only=True)
     found = {}
-    for part in saved["slices"][0]["parts"]:
+    for part in saved["workers"][0]["parts"]:
         for row, member in enumerate(part["members"].tolist()):
             found[member] = take_tree(part["params"], torch.tensor([row]))
             assert part["statistics"]["env_steps"][row] == run[1].table[member]["env_steps"]

@@ -1,4 +1,4 @@
-"""Runs in several processes: the same bits as in one, and the same ends, however they come."""
+"""Runs in several processes have the same bits as in one, and end the same way."""
 
 import json
 import os
@@ -33,14 +33,16 @@ from pgkit.runs.reader import rows_until
 from pgkit.system.signals import Stopped
 from pgkit.training.coordinator import Coordinator
 from pgkit.training.evaluate_run import evaluate_run
+from pgkit.training.messages import Message, StateSaved
 from pgkit.training.result import TrainResult
 from pgkit.training.resume import resume
 from pgkit.training.train import default_workers, train
-from pgkit.training.workers import WorkerDied, _portable, cut
+from pgkit.training.worker_process import portable
+from pgkit.training.workers import WorkerDied, split
 
 
-def deterministic_map(first: TrainResult | None, second: TrainResult | None) -> None:
-    """The same results and records, to the last bit, whichever process made them."""
+def assert_same_run(first: TrainResult | None, second: TrainResult | None) -> None:
+    """The same results and records, to the last bit."""
     assert first is not None
     assert second is not None
     assert first.table == second.table
@@ -54,21 +56,22 @@ def deterministic_map(first: TrainResult | None, second: TrainResult | None) -> 
         assert_equal((*one.episodes, *(one.greedy or ())), (*other.episodes, *(other.greedy or ())))
     assert first.directory is not None
     assert second.directory is not None
-    alike_records(first.directory, second.directory)
+    assert_same_records(first.directory, second.directory)
 
 
-def alike_records(first: Path, second: Path) -> None:
+def assert_same_records(first: Path, second: Path) -> None:
+    """Two run directories hold the same, apart from times and what depends on which worker was faster."""
     results = [json.loads((place / "result.json").read_text()) for place in (first, second)]
     assert all(result.pop("wall_seconds") > 0 for result in results)
     assert results[0] == results[1]
     tables = [without_clock(read_metrics(place / "metrics.parquet")) for place in (first, second)]
     assert len(tables[0]) > 100
     for member in range(len(results[0]["members"])):
-        own, other = (by_tag(table[table["member"] == member]) for table in tables)
-        assert own.equals(other), member
+        rows, others = (by_tag(table[table["member"] == member]) for table in tables)
+        assert rows.equals(others), member
     places = {path.parent.relative_to(first) for path in first.rglob("events.*")}
     assert places == {path.parent.relative_to(second) for path in second.rglob("events.*")}
-    for place in places - {Path("summary")}:  # which depends on who is further when
+    for place in places - {Path("summary")}:  # it depends on which worker was faster
         curves, others = (events(root / place) for root in (first, second))
         assert curves.keys() == others.keys()
         for tag in curves.keys() - {"time/env_steps_per_second"}:
@@ -88,15 +91,15 @@ def test_the_same_bits_from_any_number_of_processes(alone: TrainResult, tmp_path
     configs = population("actor-critic", CARTPOLE, steps=6000)
     done: list[float] = []
     result = train(configs, tmp_path / "run", workers=workers, on_steps=done.append)
-    deterministic_map(alone, result)
-    assert len(checkpoint.load_latest(tmp_path / "run" / "checkpoints")["slices"]) == workers
+    assert_same_run(alone, result)
+    assert len(checkpoint.load_latest(tmp_path / "run" / "checkpoints")["workers"]) == workers
     assert result.parts == []
     assert done == sorted(done)
     assert done[-1] == sum(row["env_steps"] for row in result.table)
     rates = read_metrics(tmp_path / "run" / "metrics.parquet").query("tag == 'time/env_steps_per_second'")["value"]
     assert (rates > 0).all()
     record = json.loads((tmp_path / "run" / "provenance.json").read_text())
-    assert record["cpu_seconds"] > 0.5 * workers  # which the parent alone does not need
+    assert record["cpu_seconds"] > 0.5 * workers  # the parent alone needs less
     assert resume(tmp_path / "run") is None
 
 
@@ -107,15 +110,15 @@ def test_whole_episodes_and_nothing_recorded() -> None:
     assert_equal(first.params, second.params)
 
 
-def test_members_are_cut_into_pieces_of_nearly_the_same_length() -> None:
+def test_members_are_split_into_groups_of_nearly_the_same_size() -> None:
     configs = [config(seed=k) for k in range(7)]
-    assert [len(piece) for piece in cut(configs, 3)] == [2, 2, 3]
-    assert [one.seed for piece in cut(configs, 3) for one in piece] == list(range(7))
-    assert [len(piece) for piece in cut(configs[:2], 8)] == [1, 1]
+    assert [len(group) for group in split(configs, 3)] == [2, 2, 3]
+    assert [one.seed for group in split(configs, 3) for one in group] == list(range(7))
+    assert [len(group) for group in split(configs[:2], 8)] == [1, 1]
     with pytest.raises(PgkitError, match="members of a population must agree in steps: member 0 has 1500, member 1"):
-        cut([configs[0], config(steps=9)], 2)
+        split([configs[0], config(steps=9)], 2)
     with pytest.raises(PgkitError, match="at least one member"):
-        cut([], 2)
+        split([], 2)
 
 
 def test_where_one_process_is_all_that_can_be(tmp_path: Path) -> None:
@@ -123,7 +126,7 @@ def test_where_one_process_is_all_that_can_be(tmp_path: Path) -> None:
     assert default_workers(config(env=env, seeds=800)) == 1
     assert default_workers(config(seeds=15)) == 1
     assert default_workers(config(seeds=800)) == min(100, len(os.sched_getaffinity(0)))
-    with pytest.raises(PgkitError, match=r"^workers = 2: environments have processes of their own .* only 1"):
+    with pytest.raises(PgkitError, match=r"^workers = 2: the environments run in processes already .* only 1"):
         train([config(env=env, seed=k) for k in range(2)], tmp_path / "run", workers=2)
     assert not (tmp_path / "run").exists()
 
@@ -133,26 +136,27 @@ def test_where_one_process_is_all_that_can_be(tmp_path: Path) -> None:
 
 @pytest.fixture
 def after_states(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
-    """``after_states(k, action)``: the action happens before the parent hears of the k-th state of a slice."""
+    """``after_states(k, action)``: the action happens before the coordinator handles the k-th state of any worker."""
 
     def arrange(count: int, action: Callable[[], object]) -> None:
-        heard = 0
+        states = 0
 
-        def hear(self: Coordinator, number: int, kind: str, content: Any, own: Any = Coordinator.hear) -> None:
-            nonlocal heard
-            heard += kind == "state"
-            if kind == "state" and heard == count:
-                action()
-            own(self, number, kind, content)
+        def handle(self: Coordinator, worker: int, message: Message, original: Any = Coordinator.handle) -> None:
+            nonlocal states
+            if isinstance(message, StateSaved):
+                states += 1
+                if states == count:
+                    action()
+            original(self, worker, message)
 
         monkeypatch.undo()
-        monkeypatch.setattr(Coordinator, "hear", hear)
+        monkeypatch.setattr(Coordinator, "handle", handle)
 
     return arrange
 
 
 def test_stopped_and_resumed_at_any_time(alone: TrainResult, tmp_path: Path, after_states: Any) -> None:
-    """Before anything, under way, and where one slice is done."""
+    """Before the first checkpoint, during training, and when one worker is done."""
     run, configs = tmp_path / "run", population("actor-critic", CARTPOLE, steps=6000, checkpoint_points=200)
     progress = []
     after_states(1, lambda: os.kill(os.getpid(), signal.SIGINT))
@@ -164,61 +168,62 @@ def test_stopped_and_resumed_at_any_time(alone: TrainResult, tmp_path: Path, aft
         with pytest.raises(Stopped, match="SIGTERM"):
             resume(run)
     after_states(0, lambda: None)
-    deterministic_map(alone, resume(run))
-    updates = [[own["parts"][-1]["updates"] for own in saved["slices"]] for saved in progress]
+    assert_same_run(alone, resume(run))
+    updates = [[worker["parts"][-1]["updates"] for worker in saved["workers"]] for saved in progress]
     assert all(earlier < later for earlier, later in pairwise(updates))
     assert len(json.loads((run / "provenance.json").read_text())["resumed"]) == 4
 
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of ``alone`` in two slices, stopped under way."""
+    """The run of ``alone`` with two workers, stopped during training."""
     run = tmp_path_factory.mktemp("half") / "run"
-    own, states = Coordinator.hear, iter(range(1000))
+    original = Coordinator.handle
+    states = iter(range(1000))
 
-    def hear(self: Coordinator, number: int, kind: str, content: Any) -> None:
-        if kind == "state" and next(states) == 8:
+    def handle(self: Coordinator, worker: int, message: Message) -> None:
+        if isinstance(message, StateSaved) and next(states) == 8:
             os.kill(os.getpid(), signal.SIGINT)
-        own(self, number, kind, content)
+        original(self, worker, message)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Coordinator, "hear", hear)
+        patch.setattr(Coordinator, "handle", handle)
         with pytest.raises(Stopped):
             train(population("actor-critic", CARTPOLE, steps=6000, checkpoint_points=10), run, workers=2)
     return run
 
 
-@pytest.mark.parametrize("member", range(4))
-def test_a_member_of_any_slice_goes_on_alone(alone: TrainResult, half: Path, tmp_path: Path, member: int) -> None:
-    own = resume(half, member=f"seed-{member}", out=tmp_path / "one")
-    assert own is not None
-    assert own.table == [alone.table[member]]
-    assert own.reasons == ({0: alone.reasons[member]} if member in alone.reasons else {})
-    assert_equal(own.params, {name: leaf[member : member + 1] for name, leaf in alone.params.items()})
+@pytest.mark.parametrize("member", [1, 3])
+def test_a_member_of_any_worker_continues_alone(alone: TrainResult, half: Path, tmp_path: Path, member: int) -> None:
+    result = resume(half, member=f"seed-{member}", out=tmp_path / "one")
+    assert result is not None
+    assert result.table == [alone.table[member]]
+    assert result.reasons == ({0: alone.reasons[member]} if member in alone.reasons else {})
+    assert_equal(result.params, {name: leaf[member : member + 1] for name, leaf in alone.params.items()})
     assert alone.directory is not None
     rows, others = (read_metrics(place / "metrics.parquet") for place in (tmp_path / "one", alone.directory))
     assert by_tag(without_clock(rows)).equals(by_tag(without_clock(others[others["member"] == member])))
 
 
-def test_a_run_under_way_is_evaluated_in_the_order_of_its_members(half: Path) -> None:
+def test_a_stopped_run_is_evaluated_in_the_order_of_its_members(half: Path) -> None:
     table = evaluate_run(half, episodes=3).table
     assert [row["seed"] for row in table] == [0, 1, 2, 3]
     saved = checkpoint.load_latest(half / "checkpoints")
-    for number, own in enumerate(saved["slices"]):
-        assert sum(len(part["members"]) for part in own["parts"]) == 2, number
-        assert all(part["members"].max() < 2 for part in own["parts"] if len(part["members"]))
+    for number, worker in enumerate(saved["workers"]):
+        assert sum(len(part["members"]) for part in worker["parts"]) == 2, number
+        assert all(part["members"].max() < 2 for part in worker["parts"] if len(part["members"]))
 
 
-def test_a_checkpoint_knows_the_first_rows_of_each_slice(tmp_path: Path) -> None:
+def test_a_checkpoint_says_how_many_rows_each_worker_had_logged(tmp_path: Path) -> None:
     member = np.array([0, 2, 1, 0, 2, 2, 1], np.int32)
     rows = pd.DataFrame({name: np.arange(7) for name in COLUMNS} | {"member": member, "label": "a", "tag": "b"})
     write_metrics(tmp_path / "metrics.parquet", rows)
     part = {"members": np.arange(2)}
-    saved = {"slices": [{"parts": [part], "rows": 3}, {"parts": [{"members": np.arange(1)}], "rows": 2}]}
+    saved = {"workers": [{"parts": [part], "rows": 3}, {"parts": [{"members": np.arange(1)}], "rows": 2}]}
     assert rows_until(tmp_path, saved)["step"].tolist() == [0, 1, 2, 3, 4]
-    saved["slices"][0]["rows"] = 1
+    saved["workers"][0]["rows"] = 1
     assert rows_until(tmp_path, saved)["step"].tolist() == [0, 1, 4]
-    saved["slices"][0]["rows"] = 5
+    saved["workers"][0]["rows"] = 5
     with pytest.raises(PgkitError, match="has 7 rows, but the checkpoint was written after 7"):
         rows_until(tmp_path, saved)
 
@@ -288,7 +293,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_line(tmp_path: Path) -> N
         os.kill(pids[-1], signal.SIGKILL)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert errors == f"error: the process that trained seeds 2 ... 3 died (signal 9); pgkit resume {run} continues\n"
+    assert errors == f"error: the worker process of seeds 2 ... 3 died (signal 9); pgkit resume {run} continues\n"
     wait_for_end(pids)
     assert len(evaluate_run(run, episodes=1).table) == 4
     assert not (run / "result.json").exists()
@@ -301,7 +306,7 @@ def test_a_killed_worker_costs_no_bit(alone: TrainResult, tmp_path: Path, after_
     with pytest.raises(WorkerDied, match=r"signal 9"):
         train(population("actor-critic", CARTPOLE, steps=6000, checkpoint_points=50), run, workers=2)
     after_states(0, lambda: None)
-    deterministic_map(alone, resume(run))
+    assert_same_run(alone, resume(run))
 
 
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
@@ -316,12 +321,12 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_fault_in_any_process_is_the_same_line(tmp_path: Path, workers: int) -> None:
-    with pytest.raises(PgkitError) as told:
+    with pytest.raises(PgkitError) as caught:
         train(expand_seeds(faulty("step raises")), tmp_path / "run", workers=workers)
-    assert told.value.exit_code == 1
-    assert "(seed " in str(told.value)
-    assert "raised ZeroDivisionError: no gravity here" in str(told.value)
-    assert "it is environment 2 of seed 1" in told.value.__notes__
+    assert caught.value.exit_code == 1
+    assert "(seed " in str(caught.value)
+    assert "raised ZeroDivisionError: no gravity here" in str(caught.value)
+    assert "it is environment 2 of seed 1" in caught.value.__notes__
     assert 'raise ZeroDivisionError("no gravity\\nhere")' in (tmp_path / "run" / "error.txt").read_text()
     assert len(evaluate_run(tmp_path / "run", episodes=1).table) == 3
 
@@ -330,9 +335,9 @@ def test_what_no_worker_can_build_leaves_no_directory(tmp_path: Path) -> None:
     settings = [config(seed=k, env={"id": "Nowhere-v0"}) for k in range(2)]
     messages = []
     for workers in (1, 2):
-        with pytest.raises(PgkitError) as told:
+        with pytest.raises(PgkitError) as caught:
             train(settings, tmp_path / "run", workers=workers)
-        messages.append(str(told.value))
+        messages.append(str(caught.value))
     assert messages[0] == messages[1]
     assert not (tmp_path / "run").exists()
 
@@ -344,14 +349,14 @@ class Unpicklable(Exception):
         super().__init__(f"{first}\n{second}")
 
 
-def test_errors_travel_with_their_traceback() -> None:
-    """One of pgkit's is a line; others are mistakes of ours, or of a library."""
+def test_errors_reach_the_parent_with_their_traceback() -> None:
+    """A PgkitError stays one line; other errors carry the traceback as a note."""
     caught = []
     for error in (PgkitError("one line"), ZeroDivisionError("no step"), Unpicklable(3, 4)):
         try:
             raise error
-        except Exception as own:
-            caught.append(pickle.loads(pickle.dumps(_portable(own))))
+        except Exception as original:
+            caught.append(pickle.loads(pickle.dumps(portable(original))))
     assert [type(error) for error in caught] == [PgkitError, ZeroDivisionError, RuntimeError]
     assert [str(error) for error in caught[:2]] == ["one line", "no step"]
     assert str(caught[2]).endswith("Unpicklable: 3 4")
@@ -368,10 +373,10 @@ def test_the_command_line_uses_all_cores(tmp_path: Path, monkeypatch: pytest.Mon
     words += " evaluation.episodes=2 evaluation.final_episodes=3"
     outputs = []
     for number, more in enumerate(["", " --workers 1"]):
-        told = command_line(f"{words} name=run{number}{more} --quiet")
-        assert told.exit_code == 0, told.stderr
-        outputs.append(told.stdout.replace(f"run{number}", "run"))
-        count = len(checkpoint.load_latest(tmp_path / f"runs/run{number}/checkpoints")["slices"])
+        outcome = command_line(f"{words} name=run{number}{more} --quiet")
+        assert outcome.exit_code == 0, outcome.stderr
+        outputs.append(outcome.stdout.replace(f"run{number}", "run"))
+        count = len(checkpoint.load_latest(tmp_path / f"runs/run{number}/checkpoints")["workers"])
         assert count == (1 if more else min(2, len(os.sched_getaffinity(0))))
     assert outputs[0] == outputs[1]
     assert command_line(f"{words} --workers 0").exit_code == 2
@@ -379,7 +384,7 @@ def test_the_command_line_uses_all_cores(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_workers_import_what_their_parent_imports(tmp_path: Path) -> None:
-    """In a clone of pgkit sources lie in the working directory, without the agents; the installed package counts."""
+    """In a clone of pgkit the working directory holds sources; workers must import the installed package."""
     clone = shutil.copytree(Path(pgkit.__file__).parent, tmp_path / "clone" / "pgkit")
     with open(clone / "population.py", "a") as file:
         file.write("\n\ndef build(*arguments, **named):\n    raise RuntimeError('the wrong pgkit')\n")

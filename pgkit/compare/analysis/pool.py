@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from pgkit.compare.execution.store import Store, check_same_origin, read_json
+from pgkit.compare.execution.store import Store, check_same_origin
 from pgkit.compare.plan.plan import KEYS, Plan
 from pgkit.errors import PgkitError, format_value
+from pgkit.system.files import read_json
 
 OF_CASES = ("agents", "environments", "cases")
 OF_ARMS = ("arms", "spaces", "settings")

@@ -55,7 +55,7 @@ class LocalExecutor:
         self._running: dict[int, tuple[BaseProcess, Connection]] = {}
 
     def start(self, batch: int, configs: Sequence[TrainConfig]) -> None:
-        self._running[batch] = processes.start(_work, list(configs), preload="pgkit.compare.execution.worker")
+        self._running[batch] = processes.start_process(_work, list(configs), preload="pgkit.compare.execution.worker")
 
     def events(self, timeout: float) -> list[Event]:
         ready = wait([connection for _, connection in self._running.values()], timeout)
@@ -97,7 +97,7 @@ def _work(connection: Connection, configs: Sequence[TrainConfig]) -> None:
 
     def on_steps(steps: float) -> None:
         nonlocal last
-        if time.monotonic() - last > processes.SECONDS_BETWEEN_SIGNS:
+        if time.monotonic() - last > processes.SECONDS_BETWEEN_REPORTS:
             last = time.monotonic()
             connection.send(("steps", steps))
 

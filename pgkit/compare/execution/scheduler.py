@@ -1,6 +1,5 @@
 """Run a plan stage by stage and batch by batch; a stop loses only the batches that are running."""
 
-import fcntl
 import sys
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from pgkit.compare.selection.stages import Stage, stages
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.make import find_spec
 from pgkit.errors import PgkitError
+from pgkit.system.files import as_write_error, lock
 
 TRIES = 2
 """Attempts at a batch whose process crashes."""
@@ -145,15 +145,12 @@ def _named(batch: Sequence[Run]) -> str:
 
 @contextmanager
 def _locked(store: Store) -> Iterator[None]:
-    """Lock a comparison for this process; the lock is released when the process ends, however it ends."""
-    try:
+    """Hold the lock of a comparison's directory, which is created when missing.
+
+    Raises:
+        PgkitError: another process holds it, or the system refuses to write.
+    """
+    with as_write_error(store.directory):
         store.directory.mkdir(parents=True, exist_ok=True)
-        file = open(store.directory / LOCK, "w")  # noqa: SIM115 - held open while the comparison runs
-    except OSError as error:
-        raise PgkitError(f"cannot write {store.directory}: {error.strerror}") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise PgkitError(f"{store.directory} is in use by another process") from None
+    with lock(store.directory / LOCK, f"{store.directory} is in use by another process"):
         yield

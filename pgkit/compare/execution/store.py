@@ -13,7 +13,7 @@ from pgkit.compare.execution.worker import Row
 from pgkit.compare.plan.plan import FORMAT, GRID, KEYS, Plan, Run, stored_plan
 from pgkit.errors import PgkitError
 from pgkit.runs import provenance
-from pgkit.system.files import replace_file, write_text
+from pgkit.system.files import read_json, replace_file, write_text
 
 RAW = (*KEYS, "diverged", "env_steps", "at", "returns", "final", "greedy")
 """Columns of stored results, see :func:`pgkit.compare.execution.worker.run_batch`, which may add ``greedy_returns``."""
@@ -144,20 +144,6 @@ def read_batch(path: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         message = " ".join(str(error).split())
         raise PgkitError(f"cannot read {path} ({message}): delete it to run its runs again") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Plain data.
-
-    Raises:
-        PgkitError: the file is not there or is damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PgkitError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise PgkitError(f"{path} is damaged: {error}") from None
 
 
 def origin() -> dict[str, Any]:

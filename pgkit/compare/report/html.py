@@ -5,7 +5,7 @@ Equal analyses give equal bytes.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from pgkit.compare.report.columns import View
 from pgkit.compare.report.figures import CAPTIONS, GREEDY, RULE, draw_across, draw_all
 from pgkit.compare.report.style import png, rate, short_number, svg
 from pgkit.compare.tables import Analysis, check_tables
+from pgkit.config.load import flatten
 from pgkit.system.files import replace_file, write_text
 
 RANKINGS = ("p_best", "mean_rank")
@@ -128,8 +129,8 @@ def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
         across=across,
         across_tables=[_grid(analysis, columns.ACROSS, analysis.tables["across"], "across")] if across else [],
         baselines=_grid(analysis, columns.BASELINES, analysis.tables["baselines"], "baselines"),
-        held=list(flatten(analysis.plan["held_equal"])),
-        provenance=list(flatten(analysis.facts["provenance"])),
+        held=as_texts(analysis.plan["held_equal"]),
+        provenance=as_texts(analysis.facts["provenance"]),
         tables=sorted(analysis.tables),
     )
 
@@ -221,13 +222,10 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def as_texts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(dotted key, value as text) of nested plain data."""
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
+    entries = flatten(data).items()
+    return [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in entries]
 
 
 def slug(text: str) -> str:

@@ -12,7 +12,7 @@ from pgkit.compare.report.figures_runs import Array, curves_of
 from pgkit.compare.report.html import Drawing, draw, slug
 from pgkit.compare.report.style import rate
 from pgkit.compare.tables import NUMBERED, SETTING, Analysis
-from pgkit.logging.tensorboard import EventWriter
+from pgkit.logging.tensorboard import TensorBoardWriter
 
 RETURN = "eval/return_mean"
 BAND = (RETURN, f"spread/{RETURN}/p10", f"spread/{RETURN}/p90")
@@ -73,7 +73,7 @@ def _write_setting(
 ) -> None:
     """One run: its hyperparameters, the median and the band of its ``(K,)``, ``(n, K)`` curves, its final numbers."""
     steps, returns = curve
-    writer = EventWriter(directory)
+    writer = TensorBoardWriter(directory)
     writer.hyperparameters(setting)
     for step, numbers in zip(steps, np.quantile(returns, [0.5, 0.1, 0.9], axis=0).T, strict=True):
         writer.scalars(round(step), dict(zip(BAND, numbers.tolist(), strict=True)), now)
@@ -83,7 +83,7 @@ def _write_setting(
 
 
 def _write_figures(directory: Path, drawings: Sequence[Drawing]) -> None:
-    writer = EventWriter(directory)
+    writer = TensorBoardWriter(directory)
     writer.margin_charts("comparison: median and 10-90 % of seeds", {"return": [BAND]})
     for drawing in drawings:
         writer.image(f"{drawing.figure}/{slug(drawing.where)}", drawing.png)

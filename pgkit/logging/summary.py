@@ -1,0 +1,83 @@
+"""The summary of a population in TensorBoard: median and spread over its members."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pgkit.logging.tensorboard import TensorBoardWriter
+
+CHARTED = ("train/episode_return", "eval/return_mean", "train/episode_length", "eval/length_mean")
+"""What the Custom Scalars tab shows as a median with a band from 10 % to 90 % of the members."""
+
+_QUANTILES = {"{}": 0.5, "spread/{}/p10": 0.1, "spread/{}/p90": 0.9}
+
+Array = np.ndarray[Any, Any]
+
+
+class SummaryWriter:
+    """Median and spread over members, of each member's latest number.
+
+    Members log at different times. A point is written as soon as more than half of them have a new number, at the
+    median of their steps. Members without a new number (failed, finished, or late) count with their latest one.
+
+    Args:
+        directory: of the TensorBoard run.
+        size: P, the number of members.
+        resumed: as of :class:`~pgkit.logging.tensorboard.TensorBoardWriter`.
+    """
+
+    def __init__(self, directory: Path, size: int, resumed: bool) -> None:
+        self._writer = TensorBoardWriter(directory, resumed)
+        low = "spread/{}/p10"
+        high = "spread/{}/p90"
+        charts = {tag: [(tag, low.format(tag), high.format(tag))] for tag in CHARTED}
+        self._writer.margin_charts("median and 10-90 % of members", charts)
+        self._size = size
+        self._latest: dict[str, tuple[Array, Array]] = {}  # steps and numbers, (P,) each
+        self._new: dict[str, Array] = {}
+
+    def add(self, logged: Mapping[str, tuple[Array, Array, Array]], now: float) -> None:
+        """Add new numbers: by tag (members, their steps, their numbers), ``(M,)`` each."""
+        due = []
+        for tag, (members, steps, values) in logged.items():
+            empty = np.zeros(self._size, np.int64), np.full(self._size, np.nan)
+            latest_steps, latest = self._latest.setdefault(tag, empty)
+            latest_steps[members] = steps
+            latest[members] = values
+            new = self._new.setdefault(tag, np.zeros(self._size, bool))
+            new[members] = True
+            if 2 * new.sum() > self._size:
+                due.append(tag)
+        self._write(due, now)
+
+    def close(self) -> None:
+        """Write a last point of each curve that has changed since its last one."""
+        with closing(self._writer):
+            self._write([tag for tag, new in self._new.items() if new.any()], time.time())
+
+    def _write(self, tags: Sequence[str], now: float) -> None:
+        """Write a point of each of these curves."""
+        points: dict[int, dict[str, float]] = {}
+        groups: dict[bytes, list[str]] = {}  # curves of the same members at the same steps share one call of quantile
+        for tag in tags:
+            self._new[tag][:] = False
+            steps, latest = self._latest[tag]
+            present = ~np.isnan(latest)
+            groups.setdefault(present.tobytes() + steps[present].tobytes(), []).append(tag)
+        for tags in groups.values():
+            steps, latest = self._latest[tags[0]]
+            present = ~np.isnan(latest)
+            numbers = np.stack([self._latest[tag][1][present] for tag in tags], 1)
+            with np.errstate(invalid="ignore"):  # interpolating between infinities
+                quantiles = np.quantile(numbers, list(_QUANTILES.values()), axis=0)
+            point = points.setdefault(int(np.median(steps[present])), {})
+            for tag, column in zip(tags, quantiles.T.tolist(), strict=True):
+                named = zip(_QUANTILES, column, strict=True)
+                point |= {name.format(tag): number for name, number in named if not np.isnan(number)}
+        for step, values in points.items():
+            self._writer.scalars(step, values, now)
+        self._writer.flush()

@@ -1,0 +1,162 @@
+"""What a worker does, and how it does it in a process of its own."""
+
+import pickle
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple, Protocol
+
+from pgkit.config.schema import TrainConfig
+from pgkit.errors import PgkitError, format_error
+from pgkit.runs.checkpoint import to_plain
+from pgkit.runs.provenance import cpu_seconds
+from pgkit.system import processes
+from pgkit.system.signals import SIGNALS
+from pgkit.training.messages import (
+    Channel,
+    Envelope,
+    Failed,
+    Finished,
+    ProcessMessage,
+    Started,
+    StateSaved,
+    StepsDone,
+    WorkerStopped,
+)
+from pgkit.training.result import TrainResult
+
+
+class WorkerTask(NamedTuple):
+    """What a worker is to train.
+
+    Attributes:
+        configs: one for each of its members.
+        recorded: whether the run has a directory, so that states are wanted.
+        debug_numerics: whether to stop at the first number that is not finite.
+        saved: the worker's state in a checkpoint; None starts from scratch.
+        inexact: why that checkpoint cannot be resumed exactly; None if it can.
+        restart_count: how often environments have been restarted because their state could not be restored.
+    """
+
+    configs: Sequence[TrainConfig]
+    recorded: bool
+    debug_numerics: bool = False
+    saved: dict[str, Any] | None = None
+    inexact: str | None = None
+    restart_count: int = 0
+
+
+class Worker(Protocol):
+    """Members that are trained together.
+
+    Attributes:
+        inexact: why they cannot be resumed exactly; None if they can.
+    """
+
+    inexact: str | None
+
+    def train(self, channel: Channel) -> TrainResult:
+        """Train until every member has left."""
+
+    def close(self) -> None:
+        """Free the environments."""
+
+
+WorkerFactory = Callable[[WorkerTask], Worker]
+"""Builds a worker: a class or function of a module."""
+
+
+class StopRequested(Exception):
+    """The coordinator asks a worker process to stop."""
+
+
+class PipeChannel:
+    """The channel of a worker in a process of its own. Whatever the coordinator sends after the task asks to stop.
+
+    Args:
+        connection: to the coordinator's process.
+        wants_states: whether states are to be sent.
+    """
+
+    def __init__(self, connection: Connection, wants_states: bool) -> None:
+        self.wants_states = wants_states
+        self._connection = connection
+        self._cpu_seconds = 0.0
+        self._last_sent = 0.0
+        self._stop_requested = False
+
+    def send(self, message: ProcessMessage) -> None:
+        now = time.monotonic()
+        if isinstance(message, StepsDone) and now - self._last_sent < processes.SECONDS_BETWEEN_REPORTS:
+            return
+        if isinstance(message, StateSaved):
+            message = plain_state(message)
+        before = self._cpu_seconds
+        self._cpu_seconds = cpu_seconds()
+        self._last_sent = now
+        send_pickled(self._connection, Envelope(message, self._cpu_seconds - before))
+
+    def stop_requested(self) -> bool:
+        if not self._stop_requested and self._connection.poll():
+            self._connection.recv_bytes()
+            self._stop_requested = True
+        return self._stop_requested
+
+    def stop_if_requested(self) -> None:
+        if self._stop_requested:
+            raise StopRequested
+
+
+def worker_main(connection: Connection, make_worker: WorkerFactory) -> None:
+    """The main function of a worker process. It ends when its parent does, because the connection breaks."""
+    for number in SIGNALS:  # the parent handles signals to the whole process group, and asks for the last state
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        _train(pickle.loads(connection.recv_bytes()), make_worker, connection)
+    except (EOFError, ConnectionError):
+        sys.exit(1)  # the parent is gone
+    except Exception as error:
+        send_pickled(connection, Envelope(Failed(portable(error)), 0.0))
+
+
+def _train(task: WorkerTask, make_worker: WorkerFactory, connection: Connection) -> None:
+    channel = PipeChannel(connection, task.recorded)
+    with closing(make_worker(task)) as worker:
+        send_pickled(connection, Envelope(Started(worker.inexact), 0.0))
+        try:
+            result = worker.train(channel)
+        except StopRequested:
+            channel.send(WorkerStopped())
+            return
+        # Populations hold environments and compiled code, which cannot be pickled.
+        channel.send(Finished(replace(result, parts=[])))
+
+
+def plain_state(state: StateSaved) -> StateSaved:
+    """The state with tensors that own their memory: pickling a view would send all memory that it looks into."""
+    return StateSaved(to_plain(state.parts, "parts"), to_plain(state.monitor, "monitor"))
+
+
+def portable(error: Exception) -> Exception:
+    """The error, with its traceback as a note; as a RuntimeError with its text if it cannot be pickled."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(format_error(error))
+    if not isinstance(error, PgkitError):
+        error.add_note(f"in a worker process:\n{text}")
+    return error
+
+
+def send_pickled(connection: Connection, content: Any) -> None:
+    """Send an object with the contents of its tensors.
+
+    ``connection.send`` would put each tensor into shared memory, which takes an open file for each.
+    """
+    connection.send_bytes(pickle.dumps(content))
