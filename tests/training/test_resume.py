@@ -340,7 +340,7 @@ def test_a_finished_run_has_nothing_to_resume(half: tuple[TrainResult, Path]) ->
     assert before is not None
     files = {path: path.stat().st_mtime_ns for path in before.rglob("*")}
     done = command_line(f"resume {before}")
-    assert (done.exit_code, done.stdout) == (0, f"{before} is finished: there is nothing to resume\n")
+    assert (done.exit_code, done.stdout) == (0, f"{before} is finished, there is nothing to resume\n")
     assert {path: path.stat().st_mtime_ns for path in before.rglob("*")} == files
 
 
