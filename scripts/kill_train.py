@@ -149,7 +149,7 @@ def best(run: Path) -> dict[str, str]:
 def metrics(run: Path) -> str:
     rows = read_metrics(run / "metrics.parquet")
     if workers_of(run) > 1:
-        rows = rows.sort_values(["member", "tag", "step"], kind="stable", ignore_index=True)
+        rows = rows.sort_values(["member", "tag", "step"], ignore_index=True)
     return rows[rows["tag"] != "time/env_steps_per_second"].drop(columns="wall_time").to_csv()
 
 
