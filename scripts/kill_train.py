@@ -149,7 +149,9 @@ def best(run: Path) -> dict[str, str]:
 def metrics(run: Path) -> str:
     rows = read_metrics(run / "metrics.parquet")
     if workers_of(run) > 1:
-        rows = rows.sort_values(["member", "tag", "step"], ignore_index=True)
+        # A final evaluation may have the step of the one before: the order of rows tells them apart.
+        rows = rows.assign(order=range(len(rows))).sort_values(["member", "tag", "step", "order"], ignore_index=True)
+        rows = rows.drop(columns="order")
     return rows[rows["tag"] != "time/env_steps_per_second"].drop(columns="wall_time").to_csv()
 
 
