@@ -1,7 +1,7 @@
 """Rules about the shape of the source tree: layers of packages, circles, sizes, words that are no identifiers.
 
 ``python scripts/structure.py`` prints what breaks them, one line each, and exits with 1 if anything does; ``--summary``
-prints the number of packages on each layer and of modules at the root, too. Only the standard library is used, and
+also prints the packages on each layer, the number of modules and circles, and the length of the README's reading path. Only the standard library is used, and
 nothing of pgkit is imported.
 """
 
@@ -33,6 +33,17 @@ ROOT_MODULES = frozenset(["__init__", "__main__", "cli", "types", "errors", "tre
 FORBIDDEN_NAMES = frozenset(["own", "kind", "found", "here", "made", "given", "told", "aside"])
 """Words that mean too many things to name one."""
 
+READING_PATH = (
+    "configs/cartpole-actor-critic.toml",
+    "pgkit/training/train.py",
+    "pgkit/training/loop.py",
+    "pgkit/rollouts/collector.py",
+    "agents/actor_critic.py",
+    "pgkit/optim/optimizers.py",
+    "pgkit/training/monitor.py",
+)
+"""The files that show all that happens in one CartPole run, from TOML to log, as the README lists them."""
+
 FUNCTION_LINES = 60
 FILE_LINES = 400
 
@@ -56,14 +67,14 @@ def check(root: Path) -> list[str]:
 
 
 def summary(root: Path) -> str:
-    """Packages on each layer, modules at the root, circles."""
+    """Packages on each layer, modules at the root, circles, and the length of the reading path."""
     modules = find_modules(root)
     packages = sorted({package(name) for name in modules})
     lines = [f"layer {index}: {' '.join(sorted(set(names) & set(packages)))}" for index, names in enumerate(LAYERS)]
     at_root = len(list((root / "pgkit").glob("*.py")))
-    return "\n".join(
-        [*lines, f"modules: {len(modules)}, at the root of pgkit/: {at_root}, circles: {len(circles(graph(modules)))}"]
-    )
+    lines.append(f"modules: {len(modules)}, at the root of pgkit/: {at_root}, circles: {len(circles(graph(modules)))}")
+    lengths = [len((root / name).read_text(encoding="utf-8").splitlines()) for name in READING_PATH]
+    return "\n".join([*lines, f"reading path: {len(lengths)} files, {sum(lengths):,} lines"])
 
 
 def root_problems(root: Path) -> list[str]:

@@ -140,7 +140,8 @@ def test_readme_has_the_two_commands_that_ci_runs() -> None:
     assert commands == [
         "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt . "
         "&& .venv/bin/pgkit train cartpole-actor-critic",
-        'python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e ".[dev]" && .venv/bin/python -m pytest',
+        'python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e ".[dev]" '
+        "&& .venv/bin/python -m pytest -n auto",
     ]
     assert "grep '^python3 -m venv' README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 

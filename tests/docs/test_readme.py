@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
@@ -26,7 +27,7 @@ def test_example_runs(
 def test_pictures_are_there() -> None:
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
     assert pictures
-    assert [name for name in pictures if not (Path(__file__).parents[2] / name).is_file()] == []
+    assert [name for name in pictures if not (ROOT / name).is_file()] == []
 
 
 def test_commands_name_shipped_configs() -> None:
@@ -35,3 +36,15 @@ def test_commands_name_shipped_configs() -> None:
     names = re.findall(r"pgkit (?:train|compare) ([a-z][\w-]*)(?=[\s`)])", README)
     assert set(names) >= {"cartpole-reinforce", "cartpole-actor-critic", "lunarlander-actor-critic"}
     assert set(names) <= set(registry.shipped_configs())
+
+
+def test_reading_path_is_that_of_the_structure_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import structure
+
+    path = re.search(r"from TOML to log, read .*?\n\n(.*?)\n\n", README, re.DOTALL)
+    assert path is not None
+    assert tuple(re.findall(r"`([^`]+)`", path[1])) == structure.READING_PATH
+    lines = sum(len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in structure.READING_PATH)
+    assert len(structure.READING_PATH) <= 8
+    assert lines <= 1200
