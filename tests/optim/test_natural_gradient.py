@@ -1,4 +1,4 @@
-"""Natural gradient, against the Fisher matrix written out."""
+"""The natural gradient, against the Fisher matrix written out."""
 
 import pytest
 import torch
@@ -17,12 +17,12 @@ HEADS = {"categorical": categorical(3), "gaussian": gaussian(2)}
 
 
 def policy_of(head: str) -> Policy:
-    """About 30 parameters."""
+    """Make a policy of about 30 parameters."""
     return Policy(obs_dim=3, head=HEADS[head], hidden=(4,))
 
 
 def parameters(policy: Policy, members: int) -> Params:
-    """Of the actor, float64, away from the initial near-uniform policy."""
+    """Draw parameters of the actor, float64, away from the initial near-uniform policy."""
     params = policy.init(range(members))
     random = torch.Generator().manual_seed(1)
     return {
@@ -42,7 +42,7 @@ def observations(members: int, samples: int = 40) -> Tensor:
 
 
 def kl_from(policy: Policy, params: Params, obs: Tensor, other: Params) -> Tensor:
-    """Mean over states of KL(params || other), ``(P,)``."""
+    """Compute the mean over states of KL(params || other), ``(P,)``."""
     return policy.head.kl(policy.outputs(params, obs), policy.outputs(other, obs)).mean(1)
 
 
@@ -51,16 +51,16 @@ def flat(tree: Params, k: int) -> Tensor:
 
 
 def dense_fisher(policy: Policy, params: Params, obs: Tensor, k: int) -> Tensor:
-    """E[J^T M J], M the Fisher matrix of the head in its outputs, J the outputs' derivative; no second derivative."""
-    own = {name: leaf[k : k + 1] for name, leaf in params.items()}
-    names, sizes = list(own), [leaf.numel() for leaf in own.values()]
+    """Compute E[J^T M J] of member k: M is the head's Fisher matrix in its outputs, J the derivative of the outputs."""
+    single = {name: leaf[k : k + 1] for name, leaf in params.items()}
+    names, sizes = list(single), [leaf.numel() for leaf in single.values()]
 
     def outputs(vector: Tensor) -> Tensor:
         leaves = zip(names, vector.split(sizes), strict=True)
-        return policy.outputs({name: part.view(own[name].shape) for name, part in leaves}, obs[k : k + 1])[0]
+        return policy.outputs({name: part.view(single[name].shape) for name, part in leaves}, obs[k : k + 1])[0]
 
-    jacobian = torch.autograd.functional.jacobian(outputs, flat(own, 0))  # (B, L, K)
-    out = outputs(flat(own, 0))
+    jacobian = torch.autograd.functional.jacobian(outputs, flat(single, 0))  # (B, L, K)
+    out = outputs(flat(single, 0))
     if policy.head.name == "categorical":
         p = torch.softmax(out, -1)
         metric = torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
@@ -85,7 +85,7 @@ def test_fisher_vector_product_equals_the_dense_matrix(head: str) -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_step_equals_the_dense_one(head: str) -> None:
-    """-sqrt(2 max_kl / x F x) x with x = (F + damping)^-1 g, to 1e-5; each member with its own numbers."""
+    """-sqrt(2 max_kl / x F x) x with x = (F + damping)^-1 g, to 1e-5; each member with its single numbers."""
     policy, obs, max_kl = policy_of(head), observations(3), [1e-4, 1e-3, 1e-2]
     params = parameters(policy, 3)
     at = {name: leaf.clone() for name, leaf in params.items()}
@@ -104,8 +104,8 @@ def test_step_equals_the_dense_one(head: str) -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("max_kl", [1e-4, 1e-3])
-def test_measured_kl_is_what_was_asked(head: str, max_kl: float) -> None:
-    """Within 20 % with the defaults, along a policy gradient."""
+def test_measured_kl_is_max_kl(head: str, max_kl: float) -> None:
+    """To within 20 % with the defaults, along a policy gradient."""
     policy, obs = policy_of(head), observations(4, 400)
     params = {name: leaf.requires_grad_() for name, leaf in parameters(policy, 4).items()}
     outputs = policy.outputs(params, obs)
@@ -122,8 +122,8 @@ def test_measured_kl_is_what_was_asked(head: str, max_kl: float) -> None:
     torch.testing.assert_close(measured, torch.full_like(measured, max_kl), rtol=0.2, atol=0)
 
 
-def test_conjugate_gradients_stop_where_they_are_told() -> None:
-    """After n iterations the residual is orthogonal to all before; members differ in how many they make."""
+def test_conjugate_gradients_stop_after_their_iterations() -> None:
+    """As many iterations as dimensions solve exactly, one is steepest descent; members differ in their number."""
     random = torch.Generator().manual_seed(0)
     root = torch.randn(2, 6, 6, dtype=torch.float64, generator=random)
     matrix = root @ root.mT + torch.eye(6, dtype=torch.float64)
@@ -139,7 +139,7 @@ def test_conjugate_gradients_stop_where_they_are_told() -> None:
     torch.testing.assert_close(solution["x"][1], first[1] * target["x"][1])
 
 
-def test_a_gradient_of_zero_is_a_step_of_zero() -> None:
+def test_a_zero_gradient_gives_a_zero_step() -> None:
     params = {"actor.0.weight": torch.ones(2, 3)}
     optimizer = make("npg")
     zero = {"actor.0.weight": torch.zeros(2, 3)}
@@ -147,7 +147,7 @@ def test_a_gradient_of_zero_is_a_step_of_zero() -> None:
     assert torch.equal(updates["actor.0.weight"], torch.zeros(2, 3))
 
 
-def test_what_npg_cannot_do_is_told() -> None:
+def test_npg_refuses_critics_and_a_missing_product() -> None:
     with pytest.raises(
         PgkitError, match=r"npg is for the policy, not for 'critic.0.weight': set optimizer.critic.name"
     ):

@@ -1,4 +1,4 @@
-"""Compiled steps do what the same steps do on tensors, wherever an element lies."""
+"""Compiled steps compute what the same steps compute on tensors, wherever an element lies."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,16 +20,16 @@ Function = Callable[[Tensor, Tensor, Tensor], Any]
 
 
 def special(dtype: torch.dtype) -> Tensor:
-    """Zeros of both signs, denormals, huge and tiny numbers, infinities, NaN."""
+    """List zeros of both signs, denormals, huge and tiny numbers, infinities, NaN."""
     info = torch.finfo(dtype)
     positive = [0.0, info.smallest_normal / 8, info.tiny, 0.3, 1.0, 2.5, info.max, torch.inf]
     return torch.tensor([*positive, *(-x for x in positive), torch.nan], dtype=dtype)
 
 
 def compute(function: Function, a: Tensor, b: Tensor, number: float) -> Tensor:
-    """``function(a, b, number)`` as the step of an optimizer with one member, a the gradient and b the parameters."""
+    """Compute ``function(a, b, number)`` as the step of one member: a is the gradient, b the parameters."""
     step = Transform(
-        lambda grad, leaf, c: function(grad, leaf.param, c["number"]),
+        lambda grad, leaf, scalars: function(grad, leaf.param, scalars["number"]),
         lambda hyper, member, extra_args: {"number": member["number"]},
         member_state={"number": number},
     )
@@ -56,7 +56,7 @@ FUNCTIONS: dict[str, Function] = {
     "lerp": lambda a, b, c: torch.lerp(a, b, c),
 }
 EXACT = sorted(set(FUNCTIONS) - {"addcmul", "lerp", "sqrt"})
-"""The rest is rounded as the processor's instructions have it, or a little worse, in torch."""
+"""torch rounds the other functions differently."""
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -65,18 +65,18 @@ def test_functions_equal_those_of_torch(name: str, dtype: torch.dtype) -> None:
     values = special(dtype)
     a, b = torch.cartesian_prod(values, values).unbind(1)
     for number in (1e-3, 0.5, 0.9, 1.0):
-        own = compute(FUNCTIONS[name], a, b, number)
+        result = compute(FUNCTIONS[name], a, b, number)
         expected = FUNCTIONS[name](a, b, torch.tensor(number, dtype=dtype))
         if name in EXACT:
-            assert torch.equal(own.nan_to_num(1234.5), expected.nan_to_num(1234.5))
+            assert torch.equal(result.nan_to_num(1234.5), expected.nan_to_num(1234.5))
         else:
-            torch.testing.assert_close(own, expected, rtol=4 * torch.finfo(dtype).eps, atol=0.0, equal_nan=True)
+            torch.testing.assert_close(result, expected, rtol=4 * torch.finfo(dtype).eps, atol=0.0, equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_bits_are_the_same_at_every_place(name: str, dtype: torch.dtype) -> None:
-    """Vector code, and the scalar code for what is left over."""
+    """Vector code, and the scalar code for the remaining elements."""
     a, b = (torch.randn(203, dtype=dtype).abs() for _ in range(2))
     together = compute(FUNCTIONS[name], a, b, 0.3)
     one_by_one = [compute(FUNCTIONS[name], a[k : k + 1], b[k : k + 1], 0.3) for k in range(len(a))]
@@ -91,11 +91,11 @@ def test_a_fused_product_is_rounded_once(dtype: torch.dtype) -> None:
     assert compute(lambda a, b, c: torch.addcmul(a, b, 2.0 - b), a, b, 1.0).item() == -(e**2)
 
 
-def moved(recipe: str, options: Mapping[str, Any], dtype: torch.dtype) -> Params:
-    """Parameters of three members after some steps."""
+def moved(name: str, options: Mapping[str, Any], dtype: torch.dtype) -> Params:
+    """Return the parameters of three members after some steps."""
     random = torch.Generator().manual_seed(0)
     params = {name: torch.randn(3, *shape, generator=random).to(dtype) for name, shape in SHAPES.items()}
-    optimizer = make(recipe, lr=[1e-3, 1e-2, 1e-1], **options)
+    optimizer = make(name, lr=[1e-3, 1e-2, 1e-1], **options)
     state = optimizer.init(params)
     for step in range(7):
         grads = {name: torch.randn(leaf.shape, generator=random).to(dtype) for name, leaf in params.items()}
@@ -116,24 +116,24 @@ OPTIONS: list[Mapping[str, Any]] = [
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("recipe", [name for name in list_optimizers() if name != "npg"])
-def test_compiled_recipes_do_what_they_do_on_tensors(
+def test_compiled_optimizers_do_what_they_do_on_tensors(
     recipe: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled = [moved(recipe, options, dtype) for options in OPTIONS]
     monkeypatch.setenv("PGKIT_COMPILE", "off")
-    for own, options in zip(compiled, OPTIONS, strict=True):
+    for expected, options in zip(compiled, OPTIONS, strict=True):
         for name, leaf in moved(recipe, options, dtype).items():
-            torch.testing.assert_close(own[name], leaf, rtol=1e-5 if dtype is torch.float32 else 1e-13, atol=1e-6)
+            torch.testing.assert_close(expected[name], leaf, rtol=1e-5 if dtype is torch.float32 else 1e-13, atol=1e-6)
 
 
 def swap(grad: Tensor, leaf: Leaf, scalars: Scalars) -> Tensor:
-    """The slot of the last step comes out, this gradient goes in."""
+    """Exchange the gradient with the one of the last step."""
     last, leaf.state["last"] = leaf.state["last"], grad
     return last
 
 
 @pytest.mark.parametrize("mode", ["kernels", "off"])
-def test_a_step_may_exchange_what_it_is_given(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_may_exchange_gradient_and_state(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGKIT_COMPILE", mode)
     params = {"p": torch.zeros(2, 3)}
     optimizer = chain(Transform(swap, leaf_state={"last": 0.0}), scale_by_rate(1.0))
@@ -163,7 +163,7 @@ UNWRITTEN: dict[str, Function] = {
 
 
 @pytest.mark.parametrize("says", UNWRITTEN)
-def test_what_cannot_be_compiled_is_refused_in_one_line(says: str) -> None:
+def test_a_step_that_cannot_be_compiled_is_refused_in_one_line(says: str) -> None:
     with pytest.raises(PgkitError, match=says) as error:
         compute(UNWRITTEN[says], torch.ones(1), torch.ones(1), 1.0)
     assert "elementwise=False" in str(error.value)
@@ -177,17 +177,17 @@ def test_a_step_that_is_not_elementwise_may_use_all_of_torch() -> None:
     assert torch.equal(updates["p"], -torch.tensor([[1.0, 2.0, 3.0]] * 2))
 
 
-@pytest.mark.parametrize("slot", [torch.zeros(2, 2), torch.zeros(2, 3, dtype=torch.float64), torch.zeros(3)])
-def test_a_state_of_other_parameters_is_refused(slot: Tensor) -> None:
+@pytest.mark.parametrize("leaf", [torch.zeros(2, 2), torch.zeros(2, 3, dtype=torch.float64), torch.zeros(3)])
+def test_a_state_of_other_parameters_is_refused(leaf: Tensor) -> None:
     params, optimizer = {"p": torch.zeros(2, 3)}, make("momentum")
     state = optimizer.init(params)
-    state["leaf_state"]["b"]["p"] = slot
+    state["leaf_state"]["b"]["p"] = leaf
     with pytest.raises(PgkitError, match="the state 'b' of p is"):
         optimizer.update({"p": torch.ones(2, 3)}, state, params)
 
 
-def test_recipes_of_one_kind_share_their_code() -> None:
-    """Two optimizers that differ in numbers alone are compiled once."""
+def test_equal_chains_share_their_code() -> None:
+    """Two optimizers that differ only in numbers are compiled once."""
     moved("adam", {}, torch.float32)
     before = compile_module.cache_info().misses
     moved("adam", {"beta1": 0.5}, torch.float32)

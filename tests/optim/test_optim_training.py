@@ -1,4 +1,4 @@
-"""Optimizers in the training loop: signals that reach them, groups from a configuration, what a run says of them."""
+"""Optimizers in the training loop: their extra arguments, groups from a configuration, what a run logs about them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +25,7 @@ AGENTS = ("actor-critic", "reinforce")
 
 
 def config(agent: str, optimizer: Mapping[str, Any], **changes: Any) -> TrainConfig:
-    """Five updates or so on CartPole, its episodes of very different lengths."""
+    """About five updates on CartPole, whose episodes differ much in length."""
     table = {
         "name": "short",
         "steps": 500,
@@ -40,27 +40,27 @@ def config(agent: str, optimizer: Mapping[str, Any], **changes: Any) -> TrainCon
 
 
 @pytest.mark.parametrize("agent", AGENTS)
-def test_alone_is_together_with_every_signal(agent: str) -> None:
+def test_alone_is_together_with_every_extra_argument(agent: str) -> None:
     tables = [NPG, KL, RESET, {**NPG, "max_kl": 0.1}, KL, {"name": "adam", "schedule": {"lr": "linear"}}]
     configs = [config(agent, table, seed=k) for k, table in enumerate(tables)]
     together = train(configs)
     initial = build(configs).params
-    for k, own in enumerate(configs):
-        alone = train([own])
+    for k, member_config in enumerate(configs):
+        alone = train([member_config])
         assert alone.table[0] == together.table[k]
         for name, leaf in alone.params.items():
-            assert torch.equal(leaf[0], together.params[name][k]), (name, own.optimizer)
+            assert torch.equal(leaf[0], together.params[name][k]), (name, member_config.optimizer)
             assert not torch.equal(leaf[0], initial[name][k])
 
 
 def test_episodes_come_in_several_pieces() -> None:
-    """Or the test above has shown less than it seems to."""
+    """Otherwise the test above would not cover members that act in several pieces."""
     population = build([config("reinforce", NPG, seed=k, steps=10_000) for k in range(6)])
     assert max(len(population.collect()) for _ in range(8)) > 1
 
 
 @pytest.mark.parametrize("optimizer", [NPG, KL, RESET])
-def test_only_what_is_needed_is_sent(optimizer: Mapping[str, Any]) -> None:
+def test_only_required_arguments_are_computed(optimizer: Mapping[str, Any]) -> None:
     population = build([config("actor-critic", optimizer)])
     batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
     sent = extra_args.gather(population, population.env_steps, batches)
@@ -68,8 +68,8 @@ def test_only_what_is_needed_is_sent(optimizer: Mapping[str, Any]) -> None:
     assert len(sent) == 1
 
 
-def test_the_kl_schedule_hears_the_last_update() -> None:
-    """Its lr goes up while the policy moves too little, by one factor an update from the second on."""
+def test_the_kl_schedule_follows_the_last_update() -> None:
+    """Its lr rises by one factor per update, from the second on, while the policy moves too little."""
     population = build([config("actor-critic", {**KL, "lr": 1e-5, "schedule": {"lr": {"kind": "kl", "target": 1.0}}})])
     assert population.kl.isnan().all()
     rates = []
@@ -89,7 +89,7 @@ def test_a_member_that_is_taken_keeps_its_kl() -> None:
 @pytest.mark.parametrize("agent", AGENTS)
 @pytest.mark.parametrize("members", [[0, 1, 2, 3], [3, 1], [2]])
 def test_the_fisher_matrix_of_some_members(agent: str, members: list[int]) -> None:
-    """It does to them what the whole does, and nothing to the others; whatever the pieces."""
+    """It acts on them as the whole matrix does, and on no others, whatever the pieces."""
     population = build([config(agent, NPG, seed=k) for k in range(4)])
     batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
     rows = torch.tensor(members)
@@ -111,10 +111,10 @@ def test_the_fisher_matrix_of_some_members(agent: str, members: list[int]) -> No
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_natural_gradient_moves_the_policy_by_what_was_asked(shared: bool) -> None:
-    """Within 20 %, where steps are so small that the divergence is quadratic; in a shared trunk, damping makes it less.
+def test_natural_gradient_moves_the_policy_by_max_kl(shared: bool) -> None:
+    """To within 20 %, where steps are so small that the KL is quadratic; damping shortens those of a shared trunk.
 
-    So it was with ten of ten seeds, 0 to 9, each.
+    Ten of ten seeds, 0 to 9, did so.
     """
     asked = torch.tensor([1e-6, 3e-6, 1e-5])
     tables = [{**NPG, "max_kl": kl} for kl in asked.tolist()]
@@ -134,7 +134,7 @@ def test_natural_gradient_moves_the_policy_by_what_was_asked(shared: bool) -> No
 
 
 def test_groups_by_name_pattern_from_a_configuration() -> None:
-    """Biases of both networks hardly move at a rate of nearly nothing; weights do."""
+    """Biases of both networks hardly move at a rate of 1e-30; weights do."""
     table = {"name": "adam", "lr": 0.01, "groups": {"*.bias": {"lr": 1e-30}}, "critic": {"lr": 0.1}}
     chosen = config("actor-critic", table, seed=5)
     initial, result = build([chosen]).params, train([chosen])
@@ -145,7 +145,7 @@ def test_groups_by_name_pattern_from_a_configuration() -> None:
     assert labels == ["critic *.bias", "critic", "main *.bias", "main"]
 
 
-def test_actor_and_critic_may_have_optimizers_of_different_kinds() -> None:
+def test_actor_and_critic_may_have_different_optimizers() -> None:
     table = {"name": "sgd", "lr": 0.1, "critic": {"name": "torch.optim:Adam", "lr": 0.01}}
     population = build([config("actor-critic", table)])
     metrics = update(population, diagnose=range(population.size))
@@ -155,8 +155,8 @@ def test_actor_and_critic_may_have_optimizers_of_different_kinds() -> None:
     assert metrics["optimizer/critic/update_cosine"].item() < 0.99
 
 
-def test_what_an_optimizer_does_is_measured_for_each_network() -> None:
-    """A shared trunk too; the update's norm is that of the parameters' change."""
+def test_updates_are_measured_for_each_network() -> None:
+    """Also for a shared trunk; the update's norm is the norm of the parameters' change."""
     chosen = config("actor-critic", {"name": "adam", "lr": 0.01, "max_grad_norm": 0.5}, policy={"shared": True})
     population = build([chosen])
     before = population.params
@@ -170,8 +170,8 @@ def test_what_an_optimizer_does_is_measured_for_each_network() -> None:
     assert all(metrics[tag].shape == (1,) for tag in wanted)
 
 
-def test_what_is_measured_stands_for_members_with_other_optimizers() -> None:
-    """Only the first knows a norm of its own, because it clips."""
+def test_metrics_are_nan_for_members_whose_optimizer_has_none() -> None:
+    """Only the first member clips, so only it has a clipped norm."""
     tables = ({"name": "adam", "lr": 0.01, "max_grad_norm": 0.5}, {"name": "sgd", "lr": 0.01})
     metrics = update(build([config("actor-critic", table) for table in tables]), diagnose=range(2))
     assert metrics["optimizer/grad_norm"].gt(0).all()
@@ -179,7 +179,7 @@ def test_what_is_measured_stands_for_members_with_other_optimizers() -> None:
 
 
 def test_effective_settings_are_written_and_shown(tmp_path: Path) -> None:
-    """As TOML beside the configuration, and in TensorBoard's Text tab: read back from the event file."""
+    """As TOML beside the configuration, and in TensorBoard's Text tab, read back from the event file."""
     import tomllib
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -220,15 +220,15 @@ class Normed(torch.optim.Optimizer):
 '''
 
 
-def test_an_optimizer_of_ones_own_trains_a_population(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Found in the working directory, each member alone as together, its state in the checkpoint."""
+def test_a_users_optimizer_class_trains_a_population(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imported from the working directory, each member alone as together, its state in the checkpoint."""
     (tmp_path / "own_optimizer.py").write_text(OWN_OPTIMIZER)
     monkeypatch.chdir(tmp_path)
     tables = [{"name": "own_optimizer:Normed", "lr": rate} for rate in (0.01, 0.02)] + [{"name": "adam", "lr": 0.01}]
     configs = [config("actor-critic", table, seed=k) for k, table in enumerate(tables)]
     together = train(configs, tmp_path / "run")
-    for k, own in enumerate(configs):
-        alone = train([own])
+    for k, member_config in enumerate(configs):
+        alone = train([member_config])
         assert all(torch.equal(leaf[0], together.params[name][k]) for name, leaf in alone.params.items())
     saved = torch.load(latest(tmp_path / "run" / "checkpoints"), weights_only=True)
     instances = [state for part in saved["workers"][0]["parts"] for state in counts(part["opt_state"])]
@@ -237,8 +237,8 @@ def test_an_optimizer_of_ones_own_trains_a_population(tmp_path: Path, monkeypatc
 
 
 def counts(tree: Any) -> list[float]:
-    """The numbers called "count", wherever they are in the tree."""
+    """List the numbers called "count", wherever they are in the tree."""
     if isinstance(tree, dict):
-        own = [float(tree["count"])] if "count" in tree else []
-        return own + [count for value in tree.values() for count in counts(value)]
+        first = [float(tree["count"])] if "count" in tree else []
+        return first + [count for value in tree.values() for count in counts(value)]
     return [count for value in tree for count in counts(value)] if isinstance(tree, list) else []

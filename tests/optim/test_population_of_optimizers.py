@@ -30,19 +30,19 @@ STEPS = 12
 CHAINS = [name for name in list_optimizers() if name != "npg"]
 
 
-MOVED: list[Table] = [
+APPLIED: list[Table] = [
     *({"name": name} for name in CHAINS),
     {"name": "npg", "critic": {"name": "adam"}},
     {"name": "adam", "max_grad_norm": 1.0, "critic": {"lr": 0.1}},
     {"name": "rmsprop", "max_layer_norm": 1.0},
 ]
-"""Of every kind: one loop, several stages, a last stage on tensors, groups of parameters."""
+"""Chains of one loop and of several stages, a last stage on tensors, groups of parameters."""
 
 
 def tensors_of(tree: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    map_tree(lambda leaf: found.append(leaf) or leaf, tree)
-    return found
+    leaves: list[Tensor] = []
+    map_tree(lambda leaf: leaves.append(leaf) or leaf, tree)
+    return leaves
 
 
 def random_params(members: int, seed: int) -> Params:
@@ -65,8 +65,8 @@ class Diagonal:
         return self
 
 
-def signals(step: int, members: Tensor) -> dict[str, Any]:
-    """What a training loop sends; different for each member of the whole population."""
+def extra_args(step: int, members: Tensor) -> dict[str, Any]:
+    """The extra arguments of a training loop, different for each member of the whole population."""
     return {
         "progress": torch.full((len(members),), step / STEPS, dtype=torch.float64) * (1 - 0.01 * members),
         "kl": 0.005 * (1.0 + (members + step) % 5),
@@ -76,30 +76,30 @@ def signals(step: int, members: Tensor) -> dict[str, Any]:
 
 
 def train(optimizer: Optimizer, members: Tensor, size: int) -> Params:
-    """Parameters of those members of a population of that size after all steps."""
+    """Return the parameters of some members of a population of that size after all steps."""
     params = take_tree(random_params(size, 0), members)
     state = optimizer.init(params)
     for step, grads in enumerate(gradients(size)):
-        updates, state = optimizer.update(take_tree(grads, members), state, params, **signals(step, members))
+        updates, state = optimizer.update(take_tree(grads, members), state, params, **extra_args(step, members))
         params = apply_updates(params, updates)
     return params
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-@pytest.mark.parametrize("table", MOVED, ids=str)
-def test_a_move_is_an_update_and_its_addition(table: Table, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parameters, state, and the largest magnitude of each leaf, to the last bit; also of a member that breaks."""
+@pytest.mark.parametrize("table", APPLIED, ids=str)
+def test_apply_is_an_update_and_its_addition(table: Table, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parameters, state, and the largest magnitude of each leaf, to the last bit; also of a member that fails."""
     if not compiled:
         monkeypatch.setenv("PGKIT_COMPILE", "off")
-    kinds: list[Table] = [{"name": "sgd"}, {"name": "adam"}]
-    optimizer, members = from_config([table, *kinds, table]), torch.arange(4)
+    others_tables: list[Table] = [{"name": "sgd"}, {"name": "adam"}]
+    optimizer, members = from_config([table, *others_tables, table]), torch.arange(4)
     params = others = random_params(4, 0)
     state, other_state = optimizer.init(params), optimizer.init(others)
     for step, grads in enumerate(gradients(4)):
         if step == STEPS - 1:
             grads["actor.log_std"][1, 2] = torch.nan
             grads["critic.0.weight"][2, 0] = torch.inf
-        sent = signals(step, members)
+        sent = extra_args(step, members)
         updates, other_state = optimizer.update(take_tree(grads, members), other_state, others, **sent)
         others, expected = add_updates(others, updates)
         params, largest, state = optimizer.apply(grads, state, params, **sent)
@@ -110,7 +110,7 @@ def test_a_move_is_an_update_and_its_addition(table: Table, compiled: bool, monk
     assert torch.equal(largest.nan_to_num(-1.0), torch.stack(magnitudes).nan_to_num(-1.0))
     assert largest.isfinite().all(0).tolist()[1:3] == [False, False]
     leaves, other_leaves = ([leaf.nan_to_num(-1.0) for leaf in tensors_of(tree)] for tree in (state, other_state))
-    assert all(torch.equal(own, other) for own, other in zip(leaves, other_leaves, strict=True))
+    assert all(torch.equal(leaf, other) for leaf, other in zip(leaves, other_leaves, strict=True))
 
 
 def assert_alone_is_together(tables: Sequence[Table]) -> None:
@@ -125,16 +125,16 @@ def assert_alone_is_together(tables: Sequence[Table]) -> None:
             assert not torch.equal(leaf[0], start[name][k])
 
 
-def varied(recipe: str, size: int) -> list[Table]:
-    """Tables of one recipe in which every number differs between members."""
+def varied(name: str, size: int) -> list[Table]:
+    """Make tables of one optimizer in which every number differs between members."""
     numbers = {
         key: value
-        for key, value in spec(recipe).defaults.items()
+        for key, value in spec(name).defaults.items()
         if isinstance(value, float) and not isinstance(value, bool)
     }
     low = {"momentum": 0.3, "weight_decay": 1e-3, "dampening": 0.1, "initial_accumulator_value": 0.1, "lr_decay": 0.1}
     return [
-        {"name": recipe, **{key: (value or low[key]) * (1 - 0.03 * k) for key, value in numbers.items()}}
+        {"name": name, **{key: (value or low[key]) * (1 - 0.03 * k) for key, value in numbers.items()}}
         for k in range(size)
     ]
 
@@ -163,11 +163,11 @@ def test_alone_is_together(recipe: str) -> None:
     ],
     ids=str,
 )
-def test_alone_is_together_with_all_that_can_be_around(extra: Table) -> None:
+def test_alone_is_together_with_everything_around(extra: Table) -> None:
     assert_alone_is_together([{**table, **extra} for table in varied("amsgrad", 4)])
 
 
-def test_alone_is_together_with_every_recipe_in_one_population() -> None:
+def test_alone_is_together_with_every_optimizer_in_one_population() -> None:
     tables = [table for name in CHAINS for table in varied(name, 2)]
     assert_alone_is_together(tables[::2] + tables[1::2])
 
@@ -221,7 +221,7 @@ MIXED: list[Table] = [
 
 
 @pytest.mark.parametrize("members", [[4, 0, 3], [5, 2, 1, 0], [3], [1, 1, 2]])
-def test_members_taken_in_the_middle_go_on_as_if_nothing_had_happened(members: list[int]) -> None:
+def test_members_taken_in_the_middle_go_on_unchanged(members: list[int]) -> None:
     """Also through a checkpoint in between."""
     size, half, rows = len(MIXED), STEPS // 2, torch.tensor(members)
     optimizer = from_config(MIXED)
@@ -236,7 +236,7 @@ def test_members_taken_in_the_middle_go_on_as_if_nothing_had_happened(members: l
             data = optimizer.dump(optimizer.take(state, rows))
             params = take_tree(params, rows)
             state = optimizer.load(data, params)
-        updates, state = optimizer.update(grads, state, params, **signals(step, now))
+        updates, state = optimizer.update(grads, state, params, **extra_args(step, now))
         params = apply_updates(params, updates)
     for name, leaf in params.items():
         assert torch.equal(leaf, whole[name][rows])
@@ -253,7 +253,7 @@ def test_a_checkpoint_holds_plain_data(tmp_path: Any) -> None:
     assert all(torch.equal(updates[name], again[name]) for name in params)
 
 
-def test_nobody_left() -> None:
+def test_an_empty_population() -> None:
     optimizer, params, nobody = from_config(MIXED), random_params(len(MIXED), 0), torch.zeros(0, dtype=torch.int64)
     state = optimizer.take(optimizer.init(params), nobody)
     none = take_tree(params, nobody)
@@ -261,7 +261,7 @@ def test_nobody_left() -> None:
     assert {leaf.shape[0] for leaf in updates.values()} == {0}
 
 
-def test_a_broken_member_leaves_the_others_alone() -> None:
+def test_a_failed_member_leaves_the_others_alone() -> None:
     tables = [{"name": "adam", "max_grad_norm": 1.0}] * 3
     healthy = train(from_config(tables), torch.arange(3), 3)
     optimizer, params = from_config(tables), random_params(3, 0)
@@ -281,7 +281,7 @@ def test_parameters_are_never_written_into() -> None:
         optimizer, params = from_config([table]), random_params(1, 0)
         before = {name: leaf.clone() for name, leaf in params.items()}
         updates, _ = optimizer.update(
-            random_params(1, 1), optimizer.init(params), params, **signals(0, torch.arange(1))
+            random_params(1, 1), optimizer.init(params), params, **extra_args(0, torch.arange(1))
         )
         apply_updates(params, updates)
         assert all(torch.equal(params[name], before[name]) for name in params)

@@ -1,4 +1,4 @@
-"""The adapter for anyone's ``torch.optim.Optimizer``: the same numbers as separate instances on plain modules."""
+"""The adapter for any ``torch.optim.Optimizer``: the same numbers as separate instances on plain modules."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -64,14 +64,14 @@ class NeedsClosure(torch.optim.Optimizer):
 
 
 def modules(members: int) -> list[nn.Sequential]:
-    """One module for each member, as torch users write them."""
+    """Make one module for each member, as torch users write them."""
     torch.manual_seed(0)
     layers = [[nn.Linear(a, b) for a, b in pairwise(SIZES)] for _ in range(members)]
-    return [nn.Sequential(*own) for own in layers]
+    return [nn.Sequential(*stack) for stack in layers]
 
 
 def stacked(models: list[nn.Sequential], of: Callable[[nn.Parameter], Tensor]) -> Params:
-    """``of`` each parameter, stacked as pgkit holds them: weights ``(P, in, out)``, biases ``(P, 1, out)``."""
+    """Stack ``of(parameter)`` as pgkit holds parameters: weights ``(P, in, out)``, biases ``(P, 1, out)``."""
     params = {}
     for layer in range(len(SIZES) - 1):
         weights, biases = zip(*((of(model[layer].weight), of(model[layer].bias)) for model in models), strict=True)
@@ -91,7 +91,7 @@ def gradient_of(parameter: nn.Parameter) -> Tensor:
 
 
 def backward(model: nn.Sequential, step: int) -> None:
-    """A gradient that depends on the parameters, so that errors would add up."""
+    """Compute a gradient that depends on the parameters, so that errors would add up."""
     x = torch.randn(16, SIZES[0], generator=torch.Generator().manual_seed(step))
     model.zero_grad()
     torch.sin(model(x)).square().mean().backward()
@@ -106,13 +106,13 @@ OPTIMIZERS: list[tuple[type[torch.optim.Optimizer], list[dict[str, Any]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "options"), OPTIMIZERS, ids=[kind.__name__ for kind, _ in OPTIMIZERS])
-def test_adapter_equals_separate_instances(kind: type[torch.optim.Optimizer], options: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize(("cls", "options"), OPTIMIZERS, ids=[cls.__name__ for cls, _ in OPTIMIZERS])
+def test_adapter_equals_separate_instances(cls: type[torch.optim.Optimizer], options: list[dict[str, Any]]) -> None:
     models = modules(len(options))
-    references = [kind(model.parameters(), **own) for model, own in zip(models, options, strict=True)]
-    varied = {key for own in options for key in own if len({repr(o[key]) for o in options}) > 1}
+    references = [cls(model.parameters(), **chosen) for model, chosen in zip(models, options, strict=True)]
+    varied = {key for chosen in options for key in chosen if len({repr(o[key]) for o in options}) > 1}
     optimizer = from_torch(
-        kind, **{key: torch.tensor([o[key] for o in options], dtype=torch.float64) for key in varied},
+        cls, **{key: torch.tensor([o[key] for o in options], dtype=torch.float64) for key in varied},
         **{key: value for key, value in options[0].items() if key not in varied},
     )  # fmt: skip
     params = stacked(models, copy_of)
@@ -137,7 +137,7 @@ def test_muon_is_not_element_wise_and_works() -> None:
     tables = [{**table, "lr": 0.02 * (k + 1)} for k in range(3)]
     models = modules(3)
     weights = [[model[layer].weight for layer in range(2)] for model in models]
-    references = [torch.optim.Muon(own, lr=t["lr"]) for own, t in zip(weights, tables, strict=True)]
+    references = [torch.optim.Muon(leaves, lr=t["lr"]) for leaves, t in zip(weights, tables, strict=True)]
     optimizer = from_config(tables)
     params = stacked(models, copy_of)
     state = optimizer.init(params)
@@ -194,7 +194,7 @@ def test_adapter_follows_a_schedule() -> None:
         ("torch.nn:Linear", {}, "is no subclass of torch.optim.Optimizer"),
     ],
 )
-def test_what_cannot_work_is_refused_in_one_line(name: str, options: dict[str, Any], message: str) -> None:
+def test_a_class_that_cannot_work_is_refused_in_one_line(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(PgkitError, match=re.escape(message)) as error:
         make(name, **options).init({"w": torch.ones(2, 3)})
     assert "\n" not in str(error.value)
@@ -207,7 +207,7 @@ def test_a_closure_is_refused_for_a_class_too() -> None:
 
 @pytest.fixture
 def clean_registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, OptimizerSpec]:
-    """What is registered here is forgotten afterwards."""
+    """The registry, restored after the test."""
     copy = dict(optim_registry._REGISTRY)
     monkeypatch.setattr(optim_registry, "_REGISTRY", copy)
     return copy
@@ -221,7 +221,7 @@ def heavy(lr: Hyperparameter = 0.1) -> Optimizer:
     return momentum(lr, 0.99)
 
 
-def test_a_recipe_of_the_users_own_registers_in_one_line(clean_registry: dict[str, OptimizerSpec]) -> None:
+def test_a_users_optimizer_registers_in_one_line(clean_registry: dict[str, OptimizerSpec]) -> None:
     register("heavy", heavy)
     assert spec("heavy") == OptimizerSpec("heavy", heavy, "b = 0.99 b + g; p = p - lr b.", "nobody.", {"lr": 0.1})
     tables = [{"name": "heavy", "lr": rate, "max_grad_norm": 1e3} for rate in (0.5, 0.25)]

@@ -1,4 +1,4 @@
-"""Schedules, and what any recipe can have around it: clipping, decay, centralisation, lookahead, resets."""
+"""Schedules, and what any optimizer can have around it: clipping, decay, centralisation, lookahead, resets."""
 
 import math
 import re
@@ -27,16 +27,16 @@ def tree(seed: int, scale: float = 1.0) -> Params:
 
 def first_update(optimizer: Optimizer, grads: Params, params: Params | None = None) -> Params:
     params = tree(0) if params is None else params
-    return optimizer.update({k: v.clone() for k, v in grads.items()}, optimizer.init(params), params)[0]
+    return optimizer.update(grads, optimizer.init(params), params)[0]
 
 
-def path(optimizer: Optimizer, steps: int, **signals: Callable[[int], Tensor]) -> list[Params]:
-    """Parameters after each step, gradients tree(1), tree(2), ..."""
+def path(optimizer: Optimizer, steps: int, **arguments: Callable[[int], Tensor]) -> list[Params]:
+    """Return the parameters after each step, with gradients tree(1), tree(2), ..."""
     params, visited = tree(0), []
     state = optimizer.init(params)
     for step in range(steps):
-        sent = {name: signal(step) for name, signal in signals.items()}
-        updates, state = optimizer.update(tree(step + 1), state, params, **sent)
+        extra_args = {name: argument(step) for name, argument in arguments.items()}
+        updates, state = optimizer.update(tree(step + 1), state, params, **extra_args)
         params = apply_updates(params, updates)
         visited.append({name: leaf.clone() for name, leaf in params.items()})
     return visited
@@ -78,7 +78,7 @@ def test_schedules(schedule: Any, progress: float, expected: float) -> None:
     assert lr_at(schedule, progress) == pytest.approx(expected, rel=1e-12)
 
 
-def test_any_hyperparameter_may_have_a_schedule_of_each_members_own() -> None:
+def test_any_hyperparameter_may_have_a_schedule_that_differs_between_members() -> None:
     tables = [
         {"name": "adam", "schedule": {"beta1": {"kind": "linear", "end": end}, "eps": "cosine"}}
         for end in (0.1, 0.5, 0.7)
@@ -86,13 +86,13 @@ def test_any_hyperparameter_may_have_a_schedule_of_each_members_own() -> None:
     optimizer, params = from_config(tables), tree(0)
     progress = torch.tensor([0.5, 0.5, 1.0], dtype=torch.float64)
     _, state = optimizer.update(tree(1), optimizer.init(params), params, progress=progress)
-    found = diagnostics(state)
-    assert found["beta1"].tolist() == pytest.approx([0.5, 0.7, 0.7])
-    assert found["eps"].tolist() == pytest.approx([5e-9, 5e-9, 0.0], abs=1e-24)
-    assert found["beta2"].tolist() == [0.999] * 3
+    values = diagnostics(state)
+    assert values["beta1"].tolist() == pytest.approx([0.5, 0.7, 0.7])
+    assert values["eps"].tolist() == pytest.approx([5e-9, 5e-9, 0.0], abs=1e-24)
+    assert values["beta2"].tolist() == [0.999] * 3
 
 
-def test_the_kl_schedule_goes_up_and_down_within_its_bounds() -> None:
+def test_the_kl_schedule_rises_and_falls_within_its_bounds() -> None:
     table = {"kind": "kl", "target": 0.01, "factor": 2.0, "least": 0.05, "most": 0.4}
     optimizer, params = (
         from_config([{"name": "sgd", "lr": 0.2, "schedule": {"lr": table}}] * 5),
@@ -107,7 +107,7 @@ def test_the_kl_schedule_goes_up_and_down_within_its_bounds() -> None:
     assert rates == [[0.2, 0.4, 0.2, 0.1, 0.4], [0.2, 0.4, 0.2, 0.05, 0.4], [0.2, 0.4, 0.2, 0.05, 0.4]]
 
 
-def test_a_signal_that_is_missing_or_misshapen_is_told() -> None:
+def test_a_missing_or_misshapen_extra_argument_is_refused() -> None:
     optimizer, params = make("sgd", schedule={"lr": "linear"}), {"w": torch.ones(2, 1)}
     assert optimizer.requires == {"progress"}
     with pytest.raises(PgkitError, match="the optimizer requires 'progress'"):
@@ -120,11 +120,11 @@ def test_global_norm_clipping_is_that_of_torch_for_each_member() -> None:
     grads, limit = tree(1), [0.1, 2.0, 1e3]
     updates = first_update(make("sgd", lr=1.0, max_grad_norm=limit), grads)
     for k in range(MEMBERS):
-        own = [torch.nn.Parameter(leaf[k].clone()) for leaf in tree(0).values()]
-        for parameter, grad in zip(own, grads.values(), strict=True):
+        leaves = [torch.nn.Parameter(leaf[k].clone()) for leaf in tree(0).values()]
+        for parameter, grad in zip(leaves, grads.values(), strict=True):
             parameter.grad = grad[k].clone()
-        torch.nn.utils.clip_grad_norm_(own, limit[k])
-        for parameter, update in zip(own, updates.values(), strict=True):
+        torch.nn.utils.clip_grad_norm_(leaves, limit[k])
+        for parameter, update in zip(leaves, updates.values(), strict=True):
             assert parameter.grad is not None
             torch.testing.assert_close(update[k], -parameter.grad, rtol=1e-6, atol=0)
 
@@ -132,11 +132,14 @@ def test_global_norm_clipping_is_that_of_torch_for_each_member() -> None:
 def test_clipping_is_reported() -> None:
     optimizer, params = make("sgd", max_grad_norm=[0.1, 1e3, 1e3]), tree(0)
     _, state = optimizer.update(tree(1), optimizer.init(params), params)
-    found, grads = diagnostics(state), tree(1)
+    reported = diagnostics(state)
+    grads = tree(1)
     norm = torch.stack([leaf.flatten(1).square().sum(1) for leaf in grads.values()]).sum(0).sqrt()
-    torch.testing.assert_close(found["grad_norm"], norm)
-    assert found["clip_fraction"].tolist() == [1.0, 0.0, 0.0]
-    torch.testing.assert_close(found["grad_norm_clipped"], torch.minimum(norm, torch.tensor([0.1, 1e3, 1e3])).double())
+    torch.testing.assert_close(reported["grad_norm"], norm)
+    assert reported["clip_fraction"].tolist() == [1.0, 0.0, 0.0]
+    torch.testing.assert_close(
+        reported["grad_norm_clipped"], torch.minimum(norm, torch.tensor([0.1, 1e3, 1e3])).double()
+    )
 
 
 def test_layer_and_value_clipping() -> None:
@@ -166,7 +169,7 @@ def test_centralisation_takes_the_mean_over_inputs_from_weights_only() -> None:
     torch.testing.assert_close(updates["actor.0.bias"], -grads["actor.0.bias"])
 
 
-def test_lookahead_meets_with_slow_weights() -> None:
+def test_lookahead_pulls_to_slow_weights() -> None:
     fast = path(make("sgd", lr=0.1), 3)[-1]
     met = path(make("sgd", lr=0.1, lookahead_steps=3, lookahead_alpha=0.25), 3)[-1]
     start = tree(0)
@@ -174,9 +177,11 @@ def test_lookahead_meets_with_slow_weights() -> None:
     assert_same(path(make("sgd", lr=0.1, lookahead_steps=3), 2)[-1], path(make("sgd", lr=0.1), 2)[-1])
 
 
-def begin_again(recipe: str, after: int, steps: int) -> list[Params]:
-    """A new optimizer after so many steps."""
-    params, visited, optimizer = tree(0), [], make(recipe)
+def begin_again(name: str, after: int, steps: int) -> list[Params]:
+    """Train with a new optimizer after so many steps."""
+    params = tree(0)
+    visited = []
+    optimizer = make(name)
     for step in range(steps):
         if step % after == 0:
             state = optimizer.init(params)
@@ -190,7 +195,7 @@ def begin_again(recipe: str, after: int, steps: int) -> list[Params]:
     "recipe", ["momentum", "rmsprop", "rmsprop_tf", "adagrad", "adadelta", "adam", "amsgrad", "nadam"]
 )
 def test_a_reset_of_the_moments_is_a_new_optimizer(recipe: str) -> None:
-    """After a number of updates, and at the signal."""
+    """After a number of updates, and at ``rollout_start``."""
     expected = begin_again(recipe, after=4, steps=10)[-1]
     assert_same(path(make(recipe, reset_moments=4), 10)[-1], expected)
     at_four = path(
@@ -202,23 +207,23 @@ def test_a_reset_of_the_moments_is_a_new_optimizer(recipe: str) -> None:
 def test_a_reset_of_the_step_keeps_the_moments() -> None:
     """Adam-Rel: only t in the bias corrections begins anew."""
     lr, beta1, beta2, eps, every = 0.1, 0.9, 0.99, 1e-8, 3
-    own = path(make("adam", lr=lr, beta2=beta2, reset_step=every), 8)[-1]["actor.0.bias"]
+    result = path(make("adam", lr=lr, beta2=beta2, reset_step=every), 8)[-1]["actor.0.bias"]
     p = tree(0)["actor.0.bias"]
     m, v = torch.zeros_like(p), torch.zeros_like(p)
     for step in range(8):
         grad, t = tree(step + 1)["actor.0.bias"], step % every + 1
         m, v = beta1 * m + (1 - beta1) * grad, beta2 * v + (1 - beta2) * grad**2
         p = p - lr * (m / (1 - beta1**t)) / ((v / (1 - beta2**t)).sqrt() + eps)
-    torch.testing.assert_close(own, p, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(result, p, rtol=1e-12, atol=1e-14)
 
 
 def test_measures() -> None:
     grads, params = tree(1), tree(0)
     updates = {name: -0.5 * leaf for name, leaf in grads.items()}
-    found = measure(grads, updates, params)
-    torch.testing.assert_close(found["update_cosine"], torch.ones(3, dtype=torch.float64))
-    torch.testing.assert_close(found["update_norm"], 0.5 * found["grad_norm"])
-    torch.testing.assert_close(found["update_ratio"], found["update_norm"] / found["param_norm"])
+    measures = measure(grads, updates, params)
+    torch.testing.assert_close(measures["update_cosine"], torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(measures["update_norm"], 0.5 * measures["grad_norm"])
+    torch.testing.assert_close(measures["update_ratio"], measures["update_norm"] / measures["param_norm"])
     away = measure(grads, grads, params)["update_cosine"]
     torch.testing.assert_close(away, -torch.ones(3, dtype=torch.float64))
     still = {name: torch.zeros_like(leaf) for name, leaf in grads.items()}
@@ -226,7 +231,7 @@ def test_measures() -> None:
 
 
 def test_the_norms_of_the_moments_are_those_of_the_formula() -> None:
-    """Adam's slots hold sums; what is shown are averages."""
+    """Computed here as running averages of the gradients and of their squares."""
     optimizer, params = make("adam"), tree(0)
     state, moments = (
         optimizer.init(params),
@@ -235,10 +240,10 @@ def test_the_norms_of_the_moments_are_those_of_the_formula() -> None:
     for step in range(5):
         grad = tree(step + 1)["actor.0.weight"]
         _, state = optimizer.update({"w": grad.clone()}, state if step else optimizer.init({"w": grad}), {"w": grad})
-        for (slot, (average, beta)), power in zip(moments.items(), (1, 2), strict=True):
-            moments[slot] = [beta * average + (1 - beta) * grad.flatten(1) ** power, beta]
-    for slot, (average, _) in moments.items():
-        torch.testing.assert_close(diagnostics(state)[f"{slot}_norm"], average.norm(dim=1))
+        for (key, (average, beta)), power in zip(moments.items(), (1, 2), strict=True):
+            moments[key] = [beta * average + (1 - beta) * grad.flatten(1) ** power, beta]
+    for key, (average, _) in moments.items():
+        torch.testing.assert_close(diagnostics(state)[f"{key}_norm"], average.norm(dim=1))
 
 
 @pytest.mark.parametrize(
