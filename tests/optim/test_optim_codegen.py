@@ -115,14 +115,14 @@ OPTIONS: list[Mapping[str, Any]] = [
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("recipe", [name for name in list_optimizers() if name != "npg"])
+@pytest.mark.parametrize("optimizer_name", [name for name in list_optimizers() if name != "npg"])
 def test_compiled_optimizers_do_what_they_do_on_tensors(
-    recipe: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    optimizer_name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled = [moved(recipe, options, dtype) for options in OPTIONS]
+    compiled = [moved(optimizer_name, options, dtype) for options in OPTIONS]
     monkeypatch.setenv("PGKIT_COMPILE", "off")
     for expected, options in zip(compiled, OPTIONS, strict=True):
-        for name, leaf in moved(recipe, options, dtype).items():
+        for name, leaf in moved(optimizer_name, options, dtype).items():
             torch.testing.assert_close(expected[name], leaf, rtol=1e-5 if dtype is torch.float32 else 1e-13, atol=1e-6)
 
 

@@ -139,9 +139,9 @@ def varied(name: str, size: int) -> list[Table]:
     ]
 
 
-@pytest.mark.parametrize("recipe", CHAINS)
-def test_alone_is_together(recipe: str) -> None:
-    assert_alone_is_together(varied(recipe, 5))
+@pytest.mark.parametrize("optimizer_name", CHAINS)
+def test_alone_is_together(optimizer_name: str) -> None:
+    assert_alone_is_together(varied(optimizer_name, 5))
 
 
 @pytest.mark.parametrize(
@@ -177,13 +177,13 @@ def test_alone_is_together_for_npg() -> None:
     assert_alone_is_together([{**table, **critic} for table in varied("npg", 4)] + [varied("sgd", 1)[0]])
 
 
-@pytest.mark.parametrize("recipe", ["adam"])
-def test_alone_is_together_with_two_threads(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("optimizer_name", ["adam"])
+def test_alone_is_together_with_two_threads(optimizer_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves of a size that PyTorch splits between threads."""
     monkeypatch.setitem(SHAPES, "actor.0.weight", (150, 300))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    assert_alone_is_together([{**table, "max_grad_norm": 1.0} for table in varied(recipe, 3)])
+    assert_alone_is_together([{**table, "max_grad_norm": 1.0} for table in varied(optimizer_name, 3)])
     torch.set_num_threads(before)
 
 

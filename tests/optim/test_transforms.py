@@ -192,14 +192,14 @@ def begin_again(name: str, after: int, steps: int) -> list[Params]:
 
 
 @pytest.mark.parametrize(
-    "recipe", ["momentum", "rmsprop", "rmsprop_tf", "adagrad", "adadelta", "adam", "amsgrad", "nadam"]
+    "optimizer_name", ["momentum", "rmsprop", "rmsprop_tf", "adagrad", "adadelta", "adam", "amsgrad", "nadam"]
 )
-def test_a_reset_of_the_moments_is_a_new_optimizer(recipe: str) -> None:
+def test_a_reset_of_the_moments_is_a_new_optimizer(optimizer_name: str) -> None:
     """After a number of updates, and at ``rollout_start``."""
-    expected = begin_again(recipe, after=4, steps=10)[-1]
-    assert_same(path(make(recipe, reset_moments=4), 10)[-1], expected)
+    expected = begin_again(optimizer_name, after=4, steps=10)[-1]
+    assert_same(path(make(optimizer_name, reset_moments=4), 10)[-1], expected)
     at_four = path(
-        make(recipe, reset_moments="rollout"), 10, rollout_start=lambda step: torch.full((3,), step % 4 == 0)
+        make(optimizer_name, reset_moments="rollout"), 10, rollout_start=lambda step: torch.full((3,), step % 4 == 0)
     )
     assert_same(at_four[-1], expected)
 
