@@ -11,8 +11,8 @@ def lazy_kernel(path: str) -> Callable[..., Any]:
 
     What it returns is cached by its arguments, which must be hashable:
 
-        _product = lazy_kernel("pgkit.kernels.codegen.matmul:compile_product")
-        _product(torch.float32)(*arguments)  # compiled the first time, called every time
+        _matmul = lazy_kernel("pgkit.kernels.codegen.matmul:compile_matmul")
+        _matmul(torch.float32)(*arguments)  # compiled the first time, called every time
 
     Args:
         path: ``"package.module:function"``.

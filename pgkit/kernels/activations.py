@@ -1,4 +1,4 @@
-"""The functions that stand between layers."""
+"""The activation functions of networks, with their derivatives."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,13 +8,13 @@ from torch.nn import functional
 
 
 class Activation(NamedTuple):
-    """An element-wise function, of tensors or of what is written down for one element (:mod:`pgkit.compiler.tracer`).
+    """An element-wise function of tensors, which compiled passes trace for one element (:mod:`pgkit.compiler.tracer`).
 
     Attributes:
-        plain: the function.
-        backward: ``backward(grad, kept)``, the gradient of the argument from that of the result and from what the
-            function gave, or was given if ``keeps_argument``.
-        keeps_argument: the backward pass wants the argument.
+        plain: the function ``y = f(x)``.
+        backward: ``backward(grad, stored)``, the gradient with respect to x, given that with respect to y. ``stored``
+            is y; with ``keeps_argument`` it is x.
+        keeps_argument: the derivative cannot be computed from y, so forward passes store x, too.
     """
 
     plain: Callable[[Any], Any]
@@ -33,3 +33,4 @@ ACTIVATIONS: dict[str, Activation] = {
     "elu": Activation(functional.elu, lambda grad, y: torch.where(y > 0.0, grad, grad * (y + 1.0))),
     "silu": Activation(functional.silu, _silu_backward, keeps_argument=True),
 }
+"""By the names that configurations use."""

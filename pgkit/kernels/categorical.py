@@ -1,5 +1,9 @@
-"""The categorical distribution: of tensors, and written down for one sample (:mod:`pgkit.compiler.tracer`) and
-compiled."""
+"""The categorical distribution: by tensor operations, and for one sample, from which kernels are compiled.
+
+``outputs`` are unnormalised log-probabilities (logits) of L choices. The first functions work on tensors. Those of a
+``Sequence`` of outputs describe one sample: they are traced (:mod:`pgkit.compiler.tracer`) and become loops over
+samples, in this module, in rollouts, and in the losses of policies.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -8,141 +12,173 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgkit.compiler.lazy import lazy_kernel
 from pgkit.system.cpu import use_compiled
 
 MAX_COMPILED_CHOICES = 64
-"""Of so many choices a distribution is written down, one after the other."""
+"""The largest number of choices that is compiled: the code has a few instructions for each choice, without a loop."""
+
+_compile = lazy_kernel("pgkit.compiler.elementwise:compile_elementwise")
 
 
 def is_compiled(outputs: Tensor) -> bool:
-    """Whether distributions with these outputs ``(..., L)`` are."""
+    """Whether :func:`compiled_sample` and :func:`compiled_kl` take outputs ``(..., L)``."""
     return outputs.shape[-1] <= MAX_COMPILED_CHOICES and use_compiled(outputs.dtype, outputs.device)
 
 
 def log_probs(outputs: Tensor) -> Tensor:
-    """``(..., B, L) -> (..., L, B)``: down columns, a softmax runs as vector code."""
+    """Log-probabilities, ``(..., B, L) -> (..., L, B)``: PyTorch vectorizes a softmax down columns, not along rows."""
     return torch.log_softmax(outputs.mT, -2)
 
 
 def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
-    """Of actions ``(..., B)``, by outputs ``(..., B, L)``."""
+    """Log-probabilities of actions, ``(..., B, L), (..., B) -> (..., B)``."""
     return log_probs(outputs).gather(-2, action.unsqueeze(-2)).squeeze(-2)
 
 
 def entropy(outputs: Tensor) -> Tensor:
-    """``(..., B, L) -> (..., B)``, in nats."""
+    """Entropies in nats, ``(..., B, L) -> (..., B)``."""
     logs = log_probs(outputs)
     return -(logs.exp() * logs).sum(-2)
 
 
+def compiled_sample(outputs: Tensor, uniform: Tensor) -> Tensor:
+    """Sample choices, int64 ``(...)``.
+
+    Args:
+        outputs: ``(..., L)``.
+        uniform: ``(...)``, in (0, 1).
+    """
+    outputs = outputs.contiguous()
+    action = outputs.new_empty(outputs.shape[:-1], dtype=torch.int64)
+    uniform = uniform.to(outputs).expand(action.shape).contiguous()
+    kernel = _sample_kernel(outputs.shape[-1], outputs.dtype)
+    kernel(action.numel(), *_column_addresses(outputs), uniform.data_ptr(), action.data_ptr())
+    return action
+
+
+def compiled_kl(outputs: Tensor, other: Tensor) -> Tensor:
+    """KL(outputs || other) in nats, ``(..., L), (..., L) -> (...)``."""
+    outputs = outputs.contiguous()
+    other = other.contiguous()
+    results = outputs.new_empty(outputs.shape[:-1])
+    columns = *_column_addresses(outputs), *_column_addresses(other)
+    _kl_kernel(outputs.shape[-1], outputs.dtype)(results.numel(), *columns, results.data_ptr())
+    return results
+
+
 def sample(outputs: Sequence[Any], uniform: Any) -> Any:
-    """The choice that a uniform number falls upon, int64."""
+    """The choice of one sample, int64, by inverting the cumulative distribution at a uniform number."""
     weights = [torch.exp(output) for output in _below_highest(outputs)]
-    sums = [weights[0]]
+    cumulative = [weights[0]]
     for weight in weights[1:]:
-        sums.append(sums[-1] + weight)
-    sought, choice = uniform * sums[-1], (uniform > 1.0).to(torch.int64)  # none is
-    for upto in sums[:-1]:
-        choice = choice + (upto < sought).to(torch.int64)
+        cumulative.append(cumulative[-1] + weight)
+    threshold = uniform * cumulative[-1]
+    choice = (uniform > 1.0).to(torch.int64)  # 0: a traced value has to begin with a traced value
+    for bound in cumulative[:-1]:
+        choice = choice + (bound < threshold).to(torch.int64)
     return choice
 
 
 def most_likely(outputs: Sequence[Any]) -> Any:
-    """The first of the choices with the highest output, int64."""
-    highest, choice = outputs[0], (outputs[0] > outputs[0]).to(torch.int64)  # it is not: 0
+    """The choice with the highest output, int64; of several the first."""
+    highest = outputs[0]
+    choice = (highest > highest).to(torch.int64)  # 0, as above
     for number, output in enumerate(outputs[1:], 1):
         choice = torch.where(output > highest, number, choice)
         highest = torch.maximum(highest, output)
     return choice
 
 
-def compiled_sample(outputs: Tensor, uniform: Tensor) -> Tensor:
-    """Choices ``(...)``, int64, by outputs ``(..., L)`` and numbers in (0, 1) of their shape but for the last axis."""
-    outputs, action = outputs.contiguous(), outputs.new_empty(outputs.shape[:-1], dtype=torch.int64)
-    uniform = uniform.to(outputs).expand(action.shape).contiguous()
-    _sampler(outputs.shape[-1], outputs.dtype)(
-        action.numel(), *_columns(outputs), uniform.data_ptr(), action.data_ptr()
-    )
-    return action
+def kl_divergence(outputs: Sequence[Any], other: Sequence[Any]) -> Any:
+    """KL(outputs || other) of one sample, in nats."""
+    logs, probs = _logs_and_probs(outputs)
+    other_logs, _ = _logs_and_probs(other)
+    return sum(prob * (log - other_log) for prob, log, other_log in zip(probs, logs, other_logs, strict=True))
 
 
-def compiled_kl(outputs: Tensor, other: Tensor) -> Tensor:
-    """``(..., L) -> (...)``, see :func:`divergence`."""
-    pair, results = (outputs.contiguous(), other.contiguous()), outputs.new_empty(outputs.shape[:-1])
-    columns = [place for matrix in pair for place in _columns(matrix)]
-    _diverging(outputs.shape[-1], outputs.dtype)(results.numel(), *columns, results.data_ptr())
-    return results
+def loss_terms(outputs: Sequence[Any], value: Any, action: Any, advantage: Any, target: Any, valid: Any) -> list[Any]:
+    """One sample's terms in the sums of :func:`pgkit.losses.actor_critic_terms`.
 
-
-def divergence(outputs: Sequence[Any], other: Sequence[Any]) -> Any:
-    """KL(outputs || other), in nats."""
-    (logs, weights), (others, _) = _logs_and_weights(outputs), _logs_and_weights(other)
-    return sum(weight * (log - own) for weight, log, own in zip(weights, logs, others, strict=True))
-
-
-def terms(outputs: Sequence[Any], value: Any, action: Any, advantage: Any, target: Any, valid: Any) -> list[Any]:
-    """What a sample adds to the sums that the means of :func:`pgkit.losses.actor_critic_terms` are made of."""
-    logs, weights = _logs_and_weights(outputs)
-    taken = logs[0]
+    Returns:
+        ``log_prob * advantage``, ``(value - target)^2`` and the entropy; 0 where the sample is not valid.
+    """
+    logs, probs = _logs_and_probs(outputs)
+    log_prob_of_action = logs[0]
     for choice, log in enumerate(logs[1:], 1):
-        taken = torch.where(action == choice, log, taken)
+        log_prob_of_action = torch.where(action == choice, log, log_prob_of_action)
     error = value - target
-    of_sample = taken * advantage, error * error, _entropy_of(logs, weights)
-    return [torch.where(valid, term, 0.0) for term in of_sample]
+    terms = log_prob_of_action * advantage, error * error, _entropy(logs, probs)
+    return [torch.where(valid, term, 0.0) for term in terms]
 
 
-def gradients(
-    outputs: Sequence[Any], value: Any, action: Any, advantage: Any, target: Any, valid: Any, *of: Any
+def loss_gradients(
+    outputs: Sequence[Any], value: Any, action: Any, advantage: Any, target: Any, valid: Any, *grads: Any
 ) -> list[Any]:
-    """Those of a sample's outputs and value, by those of the three means over the number of samples."""
-    (logs, weights), (of_policy, of_error, of_entropy) = _logs_and_weights(outputs), of
-    of_log_prob, own_entropy = -of_policy * advantage, _entropy_of(logs, weights)
-    of_outputs = [
-        of_log_prob * torch.where(action == choice, 1.0 - weight, -weight) - of_entropy * weight * (log + own_entropy)
-        for choice, (log, weight) in enumerate(zip(logs, weights, strict=True))
+    """The gradients of one sample's outputs and value.
+
+    With p the probabilities and H the entropy, d log p[a] / d output[i] = (i = a) - p[i], and
+    dH / d output[i] = -p[i] (log p[i] + H).
+
+    Args:
+        outputs: as the other arguments, those of :func:`loss_terms`.
+        grads: the gradients of policy loss, value loss and entropy, divided by the number of samples.
+
+    Returns:
+        The gradient of each output, then that of the value; 0 where the sample is not valid.
+    """
+    policy_grad, value_grad, entropy_grad = grads
+    logs, probs = _logs_and_probs(outputs)
+    log_prob_grad = -policy_grad * advantage
+    sample_entropy = _entropy(logs, probs)
+    output_grads = [
+        log_prob_grad * torch.where(action == choice, 1.0 - prob, -prob) - entropy_grad * prob * (log + sample_entropy)
+        for choice, (log, prob) in enumerate(zip(logs, probs, strict=True))
     ]
-    return [torch.where(valid, grad, 0.0) for grad in (*of_outputs, of_error * (value - target) * 2.0)]
+    return [torch.where(valid, grad, 0.0) for grad in (*output_grads, value_grad * (value - target) * 2.0)]
 
 
-def _entropy_of(logs: Sequence[Any], weights: Sequence[Any]) -> Any:
-    return -sum(weight * log for weight, log in zip(weights, logs, strict=True))
+def _entropy(logs: Sequence[Any], probs: Sequence[Any]) -> Any:
+    return -sum(prob * log for prob, log in zip(probs, logs, strict=True))
 
 
-def _logs_and_weights(outputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """Of all choices, the logarithms of the probabilities, and the probabilities."""
-    below = _below_highest(outputs)
-    total: Any = sum(torch.exp(output) for output in below)
+def _logs_and_probs(outputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Log-probabilities and probabilities of all choices."""
+    shifted = _below_highest(outputs)
+    total: Any = sum(torch.exp(output) for output in shifted)
     log_total = torch.log(total)
-    logs = [output - log_total for output in below]
+    logs = [output - log_total for output in shifted]
     return logs, [torch.exp(log) for log in logs]
 
 
 def _below_highest(outputs: Sequence[Any]) -> list[Any]:
+    """The outputs minus the highest one, so that no exponential overflows."""
     highest = outputs[0]
     for output in outputs[1:]:
         highest = torch.maximum(highest, output)
     return [output - highest for output in outputs]
 
 
-def _columns(matrix: Tensor) -> Sequence[int]:
-    """Where the columns of a contiguous ``(..., L)`` begin."""
-    size, width = matrix.element_size(), matrix.shape[-1]
+def _column_addresses(matrix: Tensor) -> Sequence[int]:
+    """The addresses of the first row's numbers, for a contiguous ``(..., L)``."""
+    size = matrix.element_size()
+    width = matrix.shape[-1]
     return range(matrix.data_ptr(), matrix.data_ptr() + width * size, size) if matrix.numel() else [0] * width
 
 
 @lru_cache
-def _sampler(choices: int, dtype: torch.dtype) -> Callable[..., None]:
-    from pgkit.compiler.elementwise import compile_elementwise  # LLVM is loaded where something is compiled
-
-    inputs = [(dtype, choices)] * choices + [(dtype, 1)]
-    return compile_elementwise(lambda *numbers: [sample(numbers[:-1], numbers[-1])], inputs, [(torch.int64, 1)])
+def _sample_kernel(choices: int, dtype: torch.dtype) -> Callable[..., None]:
+    inputs = (*((dtype, choices),) * choices, (dtype, 1))
+    kernel: Callable[..., None] = _compile(
+        lambda *numbers: [sample(numbers[:-1], numbers[-1])], inputs, ((torch.int64, 1),)
+    )
+    return kernel
 
 
 @lru_cache
-def _diverging(choices: int, dtype: torch.dtype) -> Callable[..., None]:
-    from pgkit.compiler.elementwise import compile_elementwise
+def _kl_kernel(choices: int, dtype: torch.dtype) -> Callable[..., None]:
+    def kl_of_row(*numbers: Any) -> list[Any]:
+        return [kl_divergence(numbers[:choices], numbers[choices:])]
 
-    def of_row(*numbers: Any) -> list[Any]:
-        return [divergence(numbers[:choices], numbers[choices:])]
-
-    return compile_elementwise(of_row, [(dtype, choices)] * 2 * choices, [(dtype, 1)])
+    kernel: Callable[..., None] = _compile(kl_of_row, ((dtype, choices),) * 2 * choices, ((dtype, 1),))
+    return kernel

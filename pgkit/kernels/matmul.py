@@ -1,79 +1,94 @@
-"""Matrix products of small matrices, one for each member, on CPU compiled for this processor.
+"""Products of small matrices, one for each member, on CPU by code compiled for this processor.
 
-Each element of a product adds up its terms in their order, each by one fused multiply-add (with few columns in sixteen
-lanes). So its bits depend neither on the other members nor on the processor. A few rows times some registers full of
-columns are held in registers while the inner axis is gone along, as in BLIS (Van Zee and van de Geijn 2015, doi
-10.1145/2764454). Small matrices need no further blocks, and of the copies that large ones are given only the one that
-turns a matrix whose columns are contiguous.
+Each element of a product is the sum of its terms in their order, each added by one fused multiply-add (in narrow
+products in sixteen partial sums). So its bits depend neither on the other members nor on the processor. As in BLIS (Van
+Zee and van de Geijn 2015, doi 10.1145/2764454), a few rows times some registers of columns are accumulated in registers
+along the inner axis. Small matrices fit in the cache, so no further blocking is needed, and no copy but that of a
+second matrix whose columns are contiguous.
 """
-
-from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from pgkit.compiler.lazy import lazy_kernel
+from pgkit.compiler.signature import address_of, flatten
 from pgkit.kernels.layout import COLUMN_PADDING, NARROW
+from pgkit.kernels.signatures import Matmul, MemberMatmul
 from pgkit.system.cpu import use_compiled
 
-Kernel = Callable[..., None]
+_kernel = lazy_kernel("pgkit.kernels.codegen.matmul:compile_matmul")
 
 
 def multiply(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``bias + a @ b`` of each member; autograd does not see it.
+    """``bias + a @ b`` of each member, ``(P, M, N)``; autograd does not see it.
 
     Args:
         a: ``(P, M, K)``, any strides.
-        b: ``(P, K, N)``; fastest if a row or a column is contiguous.
+        b: ``(P, K, N)``; fastest if rows or columns are contiguous.
         bias: ``(P, 1, N)``.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit together.
     """
-    a, b = a.detach(), b.detach()
+    a = a.detach()
+    b = b.detach()
     if use_compiled(a.dtype, a.device):
         return _multiply(a, b, bias, None)
     return torch.bmm(a, b) if bias is None else torch.baddbmm(bias.detach(), a, b)
 
 
 def multiply_and_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """``a @ b`` of each member, and the sum of the rows of ``b``, ``(P, 1, N)``; arguments as :func:`multiply`."""
-    a, b = a.detach(), b.detach()
+    """``a @ b`` of each member, and the sums of the columns of ``b``, ``(P, 1, N)``.
+
+    A layer's backward pass needs both: its weight's gradient is ``x.mT @ grad``, its bias's the sum of the rows of
+    ``grad``. Arguments and errors are those of :func:`multiply`.
+    """
+    a = a.detach()
+    b = b.detach()
     if not use_compiled(a.dtype, a.device):
         return torch.bmm(a, b), b.sum(1, keepdim=True)
-    if b.shape[2] <= NARROW:  # as many rows of the transposed product, which are long
+    if b.shape[2] <= NARROW:  # the rows of the transposed product are long, so they fill registers
         return _multiply(b.mT, a.mT, None, None).mT.contiguous(), b.sum(1, keepdim=True)
     sums = b.new_empty(len(b), 1, b.shape[2])
     return _multiply(a, b, None, sums), sums
 
 
 def _multiply(a: Tensor, b: Tensor, bias: Tensor | None, sums: Tensor | None) -> Tensor:
-    """The compiled product; ``sums`` are written."""
-    (members, rows, inner), columns = a.shape, b.shape[2]
-    if b.shape != (members, inner, columns) or b.dtype != a.dtype or not b.is_cpu:
-        raise ValueError(f"cannot multiply {a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)} on {b.device}")
-    if bias is not None:
-        if bias.shape != (members, 1, columns) or bias.dtype != a.dtype or not bias.is_cpu:
-            given = f"{bias.dtype} {tuple(bias.shape)} on {bias.device}"
-            raise ValueError(f"expected a bias {a.dtype} {(members, 1, columns)} on cpu, got {given}")
-        bias = bias.detach().contiguous()
-    member, along, across = b.stride()
-    turned = across != 1 and along == 1
-    if across != 1 and not turned:
+    """The compiled product; ``sums`` is written."""
+    _check(a, b, bias)
+    members, rows, inner = a.shape
+    columns = b.shape[2]
+    bias = None if bias is None else bias.detach().contiguous()
+    transposed = b.stride(2) != 1 and b.stride(1) == 1
+    if b.stride(2) != 1 and not transposed:
         b = b.contiguous()
-        member, along, across = b.stride()
-    result, room = a.new_empty(members, rows, columns), a.new_empty(inner + 1, columns + COLUMN_PADDING)
-    _kernel(a.dtype)(
-        *(members, rows, inner, columns),
-        *(a.data_ptr(), *a.stride()),
-        *(b.data_ptr(), member, across if turned else along, turned),
-        *(0 if tensor is None else tensor.data_ptr() for tensor in (bias, sums, result, room)),
+    result = a.new_empty(members, rows, columns)
+    workspace = a.new_empty(inner + 1, columns + COLUMN_PADDING)
+    first = MemberMatmul(
+        rows=rows,
+        inner=inner,
+        columns=columns,
+        a=a.data_ptr(),
+        a_row_stride=a.stride(1),
+        a_column_stride=a.stride(2),
+        b=b.data_ptr(),
+        b_stride=b.stride(2) if transposed else b.stride(1),
+        b_transposed=transposed,
+        bias=address_of(bias),
+        sums=address_of(sums),
+        result=result.data_ptr(),
+        workspace=workspace.data_ptr(),
     )
+    _kernel(a.dtype)(*flatten(Matmul(members, a.stride(0), b.stride(0), first)))
     return result
 
 
-@lru_cache
-def _kernel(dtype: torch.dtype) -> Kernel:
-    from pgkit.kernels.codegen.matmul import compile_product  # LLVM is loaded where something is compiled
-
-    return compile_product(dtype)
+def _check(a: Tensor, b: Tensor, bias: Tensor | None) -> None:
+    """Raise ValueError unless shapes, dtypes and devices fit together."""
+    members, _, inner = a.shape
+    columns = b.shape[2]
+    if b.shape != (members, inner, columns) or b.dtype != a.dtype or not b.is_cpu:
+        raise ValueError(f"cannot multiply {a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)} on {b.device}")
+    if bias is not None and (bias.shape != (members, 1, columns) or bias.dtype != a.dtype or not bias.is_cpu):
+        actual = f"{bias.dtype} {tuple(bias.shape)} on {bias.device}"
+        raise ValueError(f"expected a bias {a.dtype} {(members, 1, columns)} on cpu, got {actual}")

@@ -6,7 +6,7 @@ between these passes and batched products of torch, and registers the backward p
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -14,8 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pgkit.compiler.lazy import lazy_kernel
+from pgkit.compiler.signature import address_of, address_table, flatten
 from pgkit.kernels.activations import Activation
 from pgkit.kernels.layout import COLUMN_PADDING, NARROW
+from pgkit.kernels.signatures import Backward, Forward, Layers, NetworkGrads
+
+_forward_kernel = lazy_kernel("pgkit.kernels.codegen.mlp:compile_forward")
+_backward_kernel = lazy_kernel("pgkit.kernels.codegen.mlp:compile_backward")
 
 
 class MLPSpec(NamedTuple):
@@ -37,13 +43,13 @@ class LayerOutputs(NamedTuple):
         results: for each layer its output after the activation, ``(P, B, out)``.
         preactivations: for each layer its output before the activation if the activation's derivative needs it
             (:attr:`pgkit.kernels.activations.Activation.keeps_argument`); otherwise the same tensors as ``results``.
-        arguments: after a compiled pass, the arguments :class:`pgkit.kernels.codegen.mlp.Layers` of that pass.
-        leaves: after a compiled pass, the weights and biases whose addresses ``arguments`` contain, kept alive here.
+        arguments: after a compiled pass, the addresses of these tensors and of the leaves.
+        leaves: after a compiled pass, the weights and biases, which stay alive here as long as their addresses.
     """
 
     results: Sequence[Tensor]
     preactivations: Sequence[Tensor]
-    arguments: tuple[Any, ...] = ()
+    arguments: Layers | None = None
     leaves: Sequence[Tensor] = ()
 
 
@@ -89,20 +95,10 @@ def _sizes(x: torch.Size, *leaves: torch.Size) -> _Sizes:
 
 def _layer_arguments(
     spec: MLPSpec, sizes: _Sizes, leaves: Sequence[Tensor], preactivations: Sequence[Tensor], results: Sequence[Tensor]
-) -> tuple[Any, ...]:
-    """The arguments :class:`pgkit.kernels.codegen.mlp.Layers` of a pass."""
-    tables = (_address_table(tensors) for tensors in (leaves, preactivations, results))
-    return len(results), spec.activated, sizes.array, *tables
-
-
-def address_of(tensor: Tensor | None) -> int | None:
-    """The address of a tensor's first number; None, which is the null pointer, without a tensor."""
-    return None if tensor is None else tensor.data_ptr()
-
-
-def _address_table(tensors: Sequence[Tensor]) -> Any:
-    """An array of the addresses of tensors."""
-    return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
+) -> Layers:
+    """The layers of a network for a compiled pass."""
+    tables = (address_table(tensors) for tensors in (leaves, preactivations, results))
+    return Layers(len(results), spec.activated, sizes.array, *tables)
 
 
 class ForwardBuffers(NamedTuple):
@@ -143,9 +139,17 @@ def compiled_forward(spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor], sizes: 
     buffers = allocate_forward(spec, x.shape, leaves)
     if x.dtype != leaves[0].dtype:
         raise ValueError(f"expected an input of {leaves[0].dtype}, the dtype of the layers, got {x.dtype}")
-    forward, _ = _kernels(spec.activation, x.dtype)
-    arguments = buffers.outputs.arguments
-    forward(*x.shape[:2], address_of(sizes), *arguments, x.data_ptr(), buffers.workspace.data_ptr())
+    assert buffers.outputs.arguments is not None
+    members, rows, _ = x.shape
+    arguments = Forward(
+        members=members,
+        rows=rows,
+        sizes=address_of(sizes),
+        layers=buffers.outputs.arguments,
+        x=x.data_ptr(),
+        workspace=buffers.workspace.data_ptr(),
+    )
+    _forward_kernel(spec.activation, x.dtype)(*flatten(arguments))
     return buffers.outputs
 
 
@@ -155,15 +159,14 @@ class BackwardBuffers(NamedTuple):
     Attributes:
         x_grad: the gradient of the input, or None if nobody needs it.
         leaf_grads: the gradients of the leaves.
-        arguments: those of :class:`pgkit.kernels.codegen.mlp.Layers`, then the addresses of ``leaf_grads`` and
-            ``x_grad``.
+        arguments: the addresses of these tensors, and of the layers.
         scratch: how many numbers the pass needs besides.
         workspace: how many numbers its matmuls need.
     """
 
     x_grad: Tensor | None
     leaf_grads: list[Tensor]
-    arguments: tuple[Any, ...]
+    arguments: NetworkGrads
     scratch: int
     workspace: int
 
@@ -173,7 +176,8 @@ def allocate_backward(x: Tensor, outputs: LayerOutputs, needs_x_grad: bool) -> B
     sizes = _sizes(x.shape, *[leaf.shape for leaf in outputs.leaves])
     leaf_grads = [torch.empty_like(leaf) for leaf in outputs.leaves]
     x_grad = x.new_empty(x.shape) if needs_x_grad else None
-    arguments = (*outputs.arguments, _address_table(leaf_grads), address_of(x_grad))
+    assert outputs.arguments is not None
+    arguments = NetworkGrads(outputs.arguments, address_table(leaf_grads), address_of(x_grad))
     return BackwardBuffers(x_grad, leaf_grads, arguments, sizes.scratch, sizes.workspace)
 
 
@@ -203,17 +207,19 @@ def compiled_backward(
     buffers = allocate_backward(x, outputs._replace(arguments=arguments, leaves=leaves), needs_x_grad)
     scratch = x.new_empty(buffers.scratch)
     workspace = x.new_empty(buffers.workspace)
-    _, backward = _kernels(spec.activation, x.dtype)
-    output_rows = outputs.results[0].stride(0) // outputs.results[0].shape[2]
-    backward(
-        *(members, rows, output_rows, x.stride(0) // width, x.data_ptr(), grad.data_ptr()),
-        *(*buffers.arguments, scratch.data_ptr(), workspace.data_ptr()),
+    network = buffers.arguments
+    backward_arguments = Backward(
+        members=members,
+        rows=rows,
+        output_rows=outputs.results[0].stride(0) // outputs.results[0].shape[2],
+        x_rows=x.stride(0) // width,
+        x=x.data_ptr(),
+        grad=grad.data_ptr(),
+        layers=network.layers,
+        leaf_grads=network.leaf_grads,
+        x_grad=network.x_grad,
+        scratch=scratch.data_ptr(),
+        workspace=workspace.data_ptr(),
     )
+    _backward_kernel(spec.activation, x.dtype)(*flatten(backward_arguments))
     return buffers.x_grad, buffers.leaf_grads
-
-
-@lru_cache
-def _kernels(activation: Activation, dtype: torch.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
-    from pgkit.kernels.codegen import mlp  # LLVM is loaded only where something is compiled
-
-    return mlp.compile_forward(activation, dtype), mlp.compile_backward(activation, dtype)

@@ -5,14 +5,18 @@ is padding behind episodes that ended early. :func:`pack` gathers the rows of ea
 :class:`Packing` moves numbers between the two layouts. On CPU only; on other devices networks compute the rectangle.
 """
 
-from collections.abc import Callable
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from pgkit.compiler.lazy import lazy_kernel
 from pgkit.kernels.layout import ROW_MULTIPLE
+from pgkit.kernels.signatures import Gather, Pack, Scatter
+
+_pack = lazy_kernel("pgkit.kernels.codegen.packing:compile_pack")
+_gather = lazy_kernel("pgkit.kernels.codegen.packing:compile_gather")
+_scatter = lazy_kernel("pgkit.kernels.codegen.packing:compile_scatter")
 
 
 class Packing(NamedTuple):
@@ -48,9 +52,17 @@ class Packing(NamedTuple):
         samples = samples.contiguous()
         members, max_rows = self.valid.shape
         packed = samples.new_empty(members, max_rows)
-        shape = members, samples.shape[1], self.indices.shape[1], max_rows
-        tensors = self.indices, self.sizes, samples, packed
-        _gather(samples.dtype)(*shape, *(tensor.data_ptr() for tensor in tensors))
+        arguments = Gather(
+            members=members,
+            samples_per_member=samples.shape[1],
+            index_rows=self.indices.shape[1],
+            max_rows=max_rows,
+            indices=self.indices.data_ptr(),
+            sizes=self.sizes.data_ptr(),
+            samples=samples.data_ptr(),
+            packed=packed.data_ptr(),
+        )
+        _gather(samples.dtype)(*arguments)
         return packed
 
     def gather_obs(self, obs: Tensor) -> Tensor:
@@ -63,8 +75,16 @@ class Packing(NamedTuple):
         """Undo packing, ``(P, R) -> (P, size)``: put each number at its position; 0 everywhere else."""
         packed = packed.contiguous()
         unpacked = packed.new_zeros(len(packed), size)
-        tensors = self.indices, self.lengths, packed, unpacked
-        _scatter(packed.dtype)(*unpacked.shape, packed.shape[1], *(tensor.data_ptr() for tensor in tensors))
+        arguments = Scatter(
+            members=len(packed),
+            size=size,
+            index_rows=packed.shape[1],
+            indices=self.indices.data_ptr(),
+            lengths=self.lengths.data_ptr(),
+            packed=packed.data_ptr(),
+            unpacked=unpacked.data_ptr(),
+        )
+        _scatter(packed.dtype)(*arguments)
         return unpacked
 
 
@@ -85,28 +105,19 @@ def pack(obs: Tensor, valid: Tensor, allow_host_read: bool = True) -> Packing:
     lengths, sizes = (torch.empty(members, dtype=torch.int64) for _ in range(2))
     is_sample = flags.new_empty(members, max_rows)
     packed_obs = obs.new_empty(members, max_rows + count, obs.shape[3])
-    shape = members, steps, count, obs.shape[3], max_rows
-    tensors = flags, all_obs, indices, lengths, sizes, is_sample, packed_obs
-    _pack(obs.dtype)(*shape, *(tensor.data_ptr() for tensor in tensors))
+    arguments = Pack(
+        members=members,
+        steps=steps,
+        count=count,
+        features=obs.shape[3],
+        max_rows=max_rows,
+        valid=flags.data_ptr(),
+        all_obs=all_obs.data_ptr(),
+        indices=indices.data_ptr(),
+        lengths=lengths.data_ptr(),
+        sizes=sizes.data_ptr(),
+        is_sample=is_sample.data_ptr(),
+        packed_obs=packed_obs.data_ptr(),
+    )
+    _pack(obs.dtype)(*arguments)
     return Packing(indices, lengths, sizes, is_sample, packed_obs, all_obs)
-
-
-@lru_cache
-def _pack(dtype: torch.dtype) -> Callable[..., None]:
-    from pgkit.kernels.codegen.packing import compile_pack  # LLVM is loaded only where something is compiled
-
-    return compile_pack(dtype)
-
-
-@lru_cache
-def _gather(dtype: torch.dtype) -> Callable[..., None]:
-    from pgkit.kernels.codegen.packing import compile_gather
-
-    return compile_gather(dtype)
-
-
-@lru_cache
-def _scatter(dtype: torch.dtype) -> Callable[..., None]:
-    from pgkit.kernels.codegen.packing import compile_scatter
-
-    return compile_scatter(dtype)

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgkit.compiler.signature import address_of, flatten
 from pgkit.kernels.activations import Activation
 from pgkit.kernels.categorical import entropy, log_prob
-from pgkit.kernels.mlp import address_of, allocate_backward, contiguous_rows
+from pgkit.kernels.mlp import allocate_backward, contiguous_rows
 from pgkit.losses import actor_critic_terms
 from pgkit.nn.mlp import CachedForward, kept_pass, layer_by_layer, layer_leaves
 from pgkit.types import Batch, Params
@@ -70,7 +71,7 @@ class _Losses(torch.autograd.Function):
         _gradients(networks[0].spec.activation, choices, len(networks), x.dtype)(
             *(members, rows, address_of(ctx.sizes), *_arguments(samples), given.data_ptr(), means.data_ptr()),
             *(source.data_ptr(), source.stride(0) // width, scratch.data_ptr(), workspace.data_ptr()),
-            *(argument for buffer in buffers for argument in buffer.arguments),
+            *flatten(buffer.arguments for buffer in buffers),
         )
         of_x = [buffer.x_grad for buffer in buffers if buffer.x_grad is not None]
         of_leaves = [grad for buffer in buffers for grad in buffer.leaf_grads]

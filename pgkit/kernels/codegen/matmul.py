@@ -1,6 +1,12 @@
-"""The loops of :mod:`pgkit.kernels.matmul`, written down for LLVM."""
+"""Generate the code of :mod:`pgkit.kernels.matmul`.
 
-from collections.abc import Callable, Sequence
+A wide product is computed in panels, each a register or some registers of columns, and a panel in tiles of a few rows.
+The accumulators of a tile stay in registers while the code walks along the inner axis: one row of ``b`` is loaded per
+step and used for all rows of the tile, so arithmetic, not memory, is the limit. A product with few columns would leave
+most lanes of a register empty; there the lanes hold partial sums along the inner axis instead.
+"""
+
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -10,297 +16,294 @@ from llvmlite import ir
 from pgkit.compiler.ir import (
     FLOAT_TYPES,
     INT,
-    POINTER,
-    function,
+    Index,
+    Variable,
+    call,
+    declare_function,
+    define_function,
+    element_pointer,
+    for_range,
     intrinsic,
+    is_not_null,
     lane_sum,
     load,
-    loop,
     register_bytes,
     store,
 )
 from pgkit.compiler.jit import compile_function, compile_shared
+from pgkit.kernels.codegen.transpose import transpose
 from pgkit.kernels.layout import NARROW
+from pgkit.kernels.signatures import Matmul, MemberMatmul
 
-ROWS = (5, 4, 1)
-"""Rows of the tiles: of five so many that fours cover the rest, where that can be, then of four, then single ones."""
+TILE_ROWS = (5, 4, 1)
+"""Heights of tiles: as many of five rows as leave a multiple of four, then of four, then single rows. Five rows of
+accumulators, one row of ``b`` and one factor of ``a`` are what the registers of every processor hold."""
 
-LANES = 16
-"""A sum along the inner axis has so many parts, where there are few columns."""
-
-SQUARE = 8
-"""Matrices are turned in squares of so many rows and columns."""
-
-_OWN = [INT] * 3 + [POINTER, INT, INT] + [POINTER, INT, INT] + [POINTER] * 4
+PARTIAL_SUMS = 16
+"""Partial sums along the inner axis in narrow products: as many as the widest register has lanes, on every processor,
+because their number is part of the result's bits."""
 
 
-def product_function(module: ir.Module, real: ir.Type) -> ir.Function:
-    """``product(M, K, N, a, row, column, b, row, turned, bias, sums, result, room)`` of one member, for a module.
-
-    ``a`` is followed by its strides in numbers; if ``turned``, ``row`` of ``b`` is the stride from one column to the
-    next, and those along K are 1. ``bias`` and ``sums`` may be null. ``room`` holds ``(K + 1)(N + 16)`` numbers.
-    """
-    name = f"pgkit_product_{real.intrinsic_name}_{register_bytes()}"
-    _compile_once(name, real)
-    return ir.Function(module, ir.FunctionType(ir.VoidType(), _OWN), name)
+def declare_matmul(module: ir.Module, real: ir.Type) -> ir.Function:
+    """A function of :class:`MemberMatmul` for a module; its machine code is shared by all modules."""
+    name = f"pgkit_matmul_{real.intrinsic_name}_{register_bytes()}"
+    _compile_member(name, real)
+    return declare_function(module, name, MemberMatmul)
 
 
 @lru_cache
-def _compile_once(name: str, real: ir.Type) -> Callable[..., None]:
-    builder, arguments = function(ir.Module(), name, _OWN)
-    _Writer(builder, real, arguments).product()
+def _compile_member(name: str, real: ir.Type) -> Callable[..., None]:
+    builder, arguments = define_function(ir.Module(), name, MemberMatmul)
+    _write_matmul(_context(builder, real, arguments))
     builder.ret_void()
     return compile_shared(builder.function)
 
 
-def compile_product(dtype: torch.dtype) -> Callable[..., None]:
-    """``products(P, M, K, N, a, member, row, column, b, member, row, turned, bias, sums, result, room)``.
+def compile_matmul(dtype: torch.dtype) -> Callable[..., None]:
+    """A kernel of :class:`Matmul`."""
+    module = ir.Module()
+    real = FLOAT_TYPES[dtype]
+    matmul = declare_matmul(module, real)
+    builder, arguments = define_function(module, "matmuls", Matmul)
+    first = arguments.first
 
-    ``member`` are strides, too; the rest is as in :func:`product_function`.
-    """
-    module, real = ir.Module(), FLOAT_TYPES[dtype]
-    product = product_function(module, real)
-    kinds = [INT] * 4 + [POINTER, INT, INT, INT] + [POINTER, INT, INT, INT] + [POINTER] * 4
-    builder, arguments = function(module, "products", kinds)
-    members, *sizes = arguments[:4]
-    (a, a_member, *a_strides), (b, b_member, *b_strides) = arguments[4:8], arguments[8:12]
-    bias, sums, result, room = arguments[12:]
+    def advance(base: ir.Value, numbers: Index) -> ir.Value:
+        return element_pointer(builder, base, real, numbers)
 
-    def of(base: ir.Value, member: ir.Value, size: ir.Value) -> ir.Value:
-        place = builder.gep(base, [builder.mul(member, size)], source_etype=real)
-        given = builder.icmp_unsigned("!=", base, ir.Constant(POINTER, None))
-        return builder.select(given, place, base)
+    def advance_unless_null(base: ir.Value, numbers: Index) -> ir.Value:
+        return builder.select(is_not_null(builder, base), advance(base, numbers), base)
 
-    with loop(builder, members) as member:
-        own = [of(b_or_s, member, sizes[2]) for b_or_s in (bias, sums)]
-        here = of(result, member, builder.mul(sizes[0], sizes[2]))
-        factors = of(a, member, a_member), *a_strides, of(b, member, b_member), *b_strides
-        builder.call(product, [*sizes, *factors, *own, here, room])
+    with for_range(builder, arguments.members) as member:
+        member_arguments = first._replace(
+            a=advance(first.a, member * arguments.a_member_stride),
+            b=advance(first.b, member * arguments.b_member_stride),
+            bias=advance_unless_null(first.bias, member * first.columns),
+            sums=advance_unless_null(first.sums, member * first.columns),
+            result=advance(first.result, member * (first.rows * first.columns)),
+        )
+        call(builder, matmul, member_arguments)
     builder.ret_void()
     return compile_function(builder.function)
 
 
-class _Panel(NamedTuple):
-    """Some columns of the second matrix and of the product.
+class _Context(NamedTuple):
+    """What all parts of the code need.
 
     Attributes:
-        kind: vector of as many numbers as there are columns.
-        source: address of the second matrix from there on.
-        stride: from one of its rows to the next.
-        column: the first.
-        filled: how many columns there really are, if not all.
+        builder: of the function.
+        real: the type of the numbers.
+        args: of the function.
+        narrow: the vector type of a narrow panel: one register.
+        wide: the vector type of a wide panel: as many registers as leave enough for the accumulators.
+        accumulators: variables of either type, one for each row of the tallest tile.
+        padded: in the workspace, behind a transposed ``b``: ``(K, width of narrow)``.
+        partial: behind ``padded``: one vector.
     """
 
-    kind: ir.VectorType
+    builder: ir.IRBuilder
+    real: ir.Type
+    args: MemberMatmul
+    narrow: ir.VectorType
+    wide: ir.VectorType
+    accumulators: dict[ir.VectorType, list[Variable]]
+    padded: ir.Value
+    partial: ir.Value
+
+    def pointer(self, base: ir.Value, index: Index) -> ir.Value:
+        """The address of ``base[index]``."""
+        return element_pointer(self.builder, base, self.real, index)
+
+
+def _context(builder: ir.IRBuilder, real: ir.Type, args: MemberMatmul) -> _Context:
+    lanes = register_bytes() // (4 if real == ir.FloatType() else 8)
+    registers = 4 if register_bytes() == 64 else 2  # processors with the widest registers have 32 of them, others 16
+    narrow = ir.VectorType(real, lanes)
+    wide = ir.VectorType(real, registers * lanes)
+    accumulators = {vector: [Variable(builder, vector) for _ in range(max(TILE_ROWS))] for vector in (narrow, wide)}
+    padded = element_pointer(builder, args.workspace, real, args.inner * args.columns)
+    partial = element_pointer(builder, padded, real, args.inner * lanes)
+    return _Context(builder, real, args, narrow, wide, accumulators, padded, partial)
+
+
+def _write_matmul(context: _Context) -> None:
+    """The whole product."""
+    builder = context.builder
+    args = context.args
+    transposed = args.b_transposed.compare("!=", 0)
+    with builder.if_then(transposed):
+        transpose(builder, context.real, args.b, args.b_stride, (args.inner, args.columns), args.workspace)
+    source = builder.select(transposed, args.workspace, args.b)
+    stride = args.columns.where(transposed, args.b_stride)
+    is_narrow = args.columns <= NARROW
+    contiguous = args.a_column_stride.compare("==", 1)
+    with builder.if_else(builder.and_(is_narrow, contiguous)) as (narrow, wide):
+        with narrow:
+            _write_narrow(context, source, stride)
+        with wide:
+            _write_panels(context, source, stride)
+
+
+def _write_narrow(context: _Context, source: ir.Value, stride: Index) -> None:
+    """Each column of ``b``, copied to where it is contiguous, times each row of ``a``; no column sums.
+
+    The terms of one element go to PARTIAL_SUMS accumulators in turn, by fused multiply-adds; the terms that do not fill
+    a vector are added to the bias one by one.
+    """
+    builder, real, args = context.builder, context.real, context.args
+    vector = ir.VectorType(real, PARTIAL_SUMS)
+    sums, rest, bias = Variable(builder, vector), Variable(builder, real), Variable(builder, real)
+    chunks = args.inner // PARTIAL_SUMS
+    vectorized = chunks * PARTIAL_SUMS
+    with for_range(builder, args.columns) as column:
+        with for_range(builder, args.inner) as k:
+            store(builder, load(builder, real, source, k * stride + column), context.padded, k)
+        bias.set(real(0.0))
+        with builder.if_then(is_not_null(builder, args.bias)):
+            bias.set(load(builder, real, args.bias, column))
+        with for_range(builder, args.rows) as row:
+            a_row = context.pointer(args.a, row * args.a_row_stride)
+            sums.set(ir.Constant(vector, None))
+            with for_range(builder, chunks) as chunk:
+                x, y = (load(builder, vector, base, chunk * PARTIAL_SUMS) for base in (a_row, context.padded))
+                sums.set(intrinsic(builder, "fma", x, y, sums.get()))
+            rest.set(bias.get())
+            with for_range(builder, args.inner - vectorized) as beyond:
+                x, y = (load(builder, real, base, vectorized + beyond) for base in (a_row, context.padded))
+                rest.set(builder.fadd(rest.get(), builder.fmul(x, y)))
+            total = builder.fadd(lane_sum(builder, sums.get()), rest.get())
+            store(builder, total, args.result, row * args.columns + column)
+
+
+class _Panel(NamedTuple):
+    """Some columns of ``b`` and of the result.
+
+    Attributes:
+        vector: the vector type that holds one row of the panel.
+        source: the address of its first row in ``b``, or in a padded copy.
+        stride: from one row to the next.
+        column: the index of its first column.
+        filled: how many of its columns there are, if that is not known to be all.
+    """
+
+    vector: ir.VectorType
     source: ir.Value
-    stride: ir.Value
-    column: ir.Value
-    filled: ir.Value | None
+    stride: Index
+    column: Index
+    filled: Index | None
 
 
-class _Writer:
-    """All methods write behind what is there already; addresses and strides count in numbers."""
+def _write_panels(context: _Context, source: ir.Value, stride: Index) -> None:
+    """Wide panels as far as they go, then narrow ones.
 
-    def __init__(self, builder: ir.IRBuilder, real: ir.Type, arguments: Sequence[ir.Value]) -> None:
-        self.builder, self.real = builder, real
-        self.rows, self.inner, self.columns = arguments[:3]
-        self.a, self.b = arguments[3:6], arguments[6:9]
-        self.bias, self.sums, self.result, self.room = arguments[9:]
-        lanes = register_bytes() // (4 if real == ir.FloatType() else 8)
-        registers = 4 if register_bytes() == 64 else 2  # processors with the widest registers have twice as many
-        self.narrow, self.wide = (ir.VectorType(real, width) for width in (lanes, registers * lanes))
-        self.totals = {kind: [builder.alloca(kind) for _ in range(max(ROWS))] for kind in (self.narrow, self.wide)}
-        self.lanes = ir.VectorType(real, LANES)
-        self.many, self.rest, self.start = (builder.alloca(kind) for kind in (self.lanes, real, real))
-        self.aside = self.at(self.room, builder.mul(self.inner, self.columns))
-        self.few = self.at(self.aside, builder.mul(self.inner, INT(lanes)))
+    The last narrow panel may have fewer columns than a register. Loading whole registers there would read beyond the
+    end of ``b``, so its rows are first copied, padded with zeros, and the code goes on with the copy.
+    """
+    builder, columns = context.builder, context.args.columns
+    wide, narrow = context.wide.count, context.narrow.count
+    wide_panels = columns // wide
+    with for_range(builder, wide_panels) as index:
+        column = index * wide
+        _write_panel(context, _Panel(context.wide, context.pointer(source, column), stride, column, None))
+    first = wide_panels * wide
+    with for_range(builder, (columns - first + (narrow - 1)) // narrow) as index:
+        column = first + index * narrow
+        remaining = columns - column
+        full = remaining >= narrow
+        filled = Index(builder, narrow).where(full, remaining)
+        panel_source = context.pointer(source, column)
+        with builder.if_then(builder.not_(full)), for_range(builder, context.args.inner) as k:
+            row = _load_partial(context, context.pointer(panel_source, k * stride), filled)
+            store(builder, row, context.padded, k * narrow)
+        padded_or_not = builder.select(full, panel_source, context.padded)
+        padded_stride = stride.where(full, narrow)
+        _write_panel(context, _Panel(context.narrow, padded_or_not, padded_stride, column, filled))
 
-    def at(self, base: ir.Value, index: ir.Value) -> ir.Value:
-        """An address."""
-        return self.builder.gep(base, [index], source_etype=self.real)
 
-    def product(self) -> None:
-        """All of it."""
-        builder = self.builder
-        turned = builder.icmp_signed("!=", self.b[2], INT(0))
-        with builder.if_then(turned):
-            self.turn()
-        source = builder.select(turned, self.room, self.b[0])
-        stride = builder.select(turned, self.columns, self.b[1])
-        few = builder.icmp_signed("<=", self.columns, INT(NARROW))
-        along = builder.icmp_signed("==", self.a[2], INT(1))
-        with builder.if_else(builder.and_(few, along)) as (one_by_one, in_panels):
-            with one_by_one:
-                self.few_columns(source, stride)
-            with in_panels:
-                self.panels(source, stride)
-
-    def few_columns(self, source: ir.Value, stride: ir.Value) -> None:
-        """Each column of the second matrix, put aside, times the rows of the first; no sums."""
-        builder, kind = self.builder, self.lanes
-        whole = builder.mul(builder.udiv(self.inner, INT(LANES)), INT(LANES))
-        with loop(builder, self.columns) as column:
-            with loop(builder, self.inner) as k:
-                number = load(builder, self.real, source, builder.add(builder.mul(k, stride), column))
-                store(builder, number, self.aside, k)
-            builder.store(ir.Constant(self.real, 0.0), self.start)
-            with builder.if_then(self.is_given(self.bias)):
-                builder.store(load(builder, self.real, self.bias, column), self.start)
-            with loop(builder, self.rows) as row:
-                own = self.at(self.a[0], builder.mul(row, self.a[1]))
-                builder.store(ir.Constant(kind, None), self.many)
-                with loop(builder, builder.udiv(whole, INT(LANES))) as chunk:
-                    x, y = (load(builder, kind, base, builder.mul(chunk, INT(LANES))) for base in (own, self.aside))
-                    builder.store(self.fused(x, y, builder.load(self.many, typ=kind)), self.many)
-                builder.store(builder.load(self.start, typ=self.real), self.rest)
-                with loop(builder, builder.sub(self.inner, whole)) as beyond:
-                    k = builder.add(whole, beyond)
-                    term = builder.fmul(*(load(builder, self.real, base, k) for base in (own, self.aside)))
-                    builder.store(builder.fadd(builder.load(self.rest, typ=self.real), term), self.rest)
-                lanes = lane_sum(builder, builder.load(self.many, typ=kind))
-                total = builder.fadd(lanes, builder.load(self.rest, typ=self.real))
-                store(builder, total, self.result, builder.add(builder.mul(row, self.columns), column))
-
-    def panels(self, source: ir.Value, stride: ir.Value) -> None:
-        """Wide panels as far as they go, then narrow ones."""
-        builder, wide, narrow = self.builder, INT(self.wide.count), INT(self.narrow.count)
-        many = builder.udiv(self.columns, wide)
-        with loop(builder, many) as index:
-            column = builder.mul(index, wide)
-            self.panel(_Panel(self.wide, self.at(source, column), stride, column, None))
-        done = builder.mul(many, wide)
-        left = builder.sub(self.columns, done)
-        with loop(builder, builder.udiv(builder.add(left, INT(self.narrow.count - 1)), narrow)) as index:
-            column = builder.add(done, builder.mul(index, narrow))
-            rest = builder.sub(self.columns, column)
-            full = builder.icmp_signed(">=", rest, narrow)
-            count, here = builder.select(full, narrow, rest), self.at(source, column)
-            with builder.if_then(builder.not_(full)), loop(builder, self.inner) as k:
-                row = self.gathered(self.at(here, builder.mul(k, stride)), count)
-                store(builder, row, self.aside, builder.mul(k, narrow))
-            there, step = builder.select(full, here, self.aside), builder.select(full, stride, narrow)
-            self.panel(_Panel(self.narrow, there, step, column, count))
-
-    def gathered(self, base: ir.Value, count: ir.Value) -> ir.Value:
-        """A narrow vector of so many numbers, then zeros."""
-        builder = self.builder
-        store(builder, ir.Constant(self.narrow, None), self.few, INT(0))
-        with loop(builder, count) as index:
-            store(builder, load(builder, self.real, base, index), self.few, index)
-        return load(builder, self.narrow, self.few, INT(0))
-
-    def put(self, panel: _Panel, vector: ir.Value, base: ir.Value) -> None:
-        """Store what belongs to the columns of a panel."""
-        builder, base = self.builder, self.at(base, panel.column)
+def _write_panel(context: _Context, panel: _Panel) -> None:
+    """The columns of the result, tile by tile, and the sums of these columns of ``b``."""
+    builder, args = context.builder, context.args
+    total = context.accumulators[panel.vector][0]
+    zero = ir.Constant(panel.vector, None)
+    total.set(zero)
+    with builder.if_then(is_not_null(builder, args.bias)):
+        bias = context.pointer(args.bias, panel.column)
         if panel.filled is None:
-            store(builder, vector, base, INT(0))
-            return
-        full = builder.icmp_signed("==", panel.filled, INT(panel.kind.count))
-        with builder.if_else(full) as (whole, part):
-            with whole:
-                store(builder, vector, base, INT(0))
-            with part:
-                store(builder, vector, self.few, INT(0))
-                with loop(builder, panel.filled) as index:
-                    store(builder, load(builder, self.real, self.few, index), base, index)
+            total.set(load(builder, panel.vector, bias, 0))
+        else:
+            total.set(_load_partial(context, bias, panel.filled))
+    start = total.get()
+    first_row = Index(builder, 0)
+    for rows, count in zip(TILE_ROWS, _tile_counts(args.rows), strict=True):
+        with for_range(builder, count) as index:
+            _write_tile(context, panel, rows, first_row + index * rows, start)
+        first_row = first_row + count * rows
+    with builder.if_then(is_not_null(builder, args.sums)):
+        total.set(zero)
+        with for_range(builder, args.inner) as k:
+            total.set(builder.fadd(total.get(), load(builder, panel.vector, panel.source, k * panel.stride)))
+        _store_row(context, panel, total.get(), args.sums)
 
-    def panel(self, panel: _Panel) -> None:
-        """These columns of the product, and the sums of those of the second matrix."""
-        builder, total = self.builder, self.totals[panel.kind][0]
-        zero = ir.Constant(panel.kind, None)
-        builder.store(zero, total)
-        with builder.if_then(self.is_given(self.bias)):
-            own = self.at(self.bias, panel.column)
-            whole = panel.filled is None
-            builder.store(load(builder, panel.kind, own, INT(0)) if whole else self.gathered(own, panel.filled), total)
-        first, done = builder.load(total, typ=panel.kind), INT(0)
-        for rows, count in zip(ROWS, self.tiles(), strict=True):
-            with loop(builder, count) as index:
-                self.tile(panel, rows, builder.add(done, builder.mul(index, INT(rows))), first)
-            done = builder.add(done, builder.mul(count, INT(rows)))
-        with builder.if_then(self.is_given(self.sums)):
-            builder.store(zero, total)
-            with loop(builder, self.inner) as k:
-                row = load(builder, panel.kind, panel.source, builder.mul(k, panel.stride))
-                builder.store(builder.fadd(builder.load(total, typ=panel.kind), row), total)
-            self.put(panel, builder.load(total, typ=panel.kind), self.sums)
 
-    def is_given(self, address: ir.Value) -> ir.Value:
-        return self.builder.icmp_unsigned("!=", address, ir.Constant(POINTER, None))
+def _tile_counts(rows: Index) -> list[Index]:
+    """How many tiles of each height cover these rows.
 
-    def tiles(self) -> list[ir.Value]:
-        """How many tiles there are of each height."""
-        builder = self.builder
-        most = builder.udiv(self.rows, INT(5))
-        fives = builder.sub(most, builder.and_(builder.sub(most, self.rows), INT(3)))  # as 5 n = n modulo 4
-        fives = builder.select(builder.icmp_signed("<", fives, INT(0)), INT(0), fives)
-        left = builder.sub(self.rows, builder.mul(fives, INT(5)))
-        return [fives, builder.udiv(left, INT(4)), builder.urem(left, INT(4))]
+    Of five rows the largest number n <= rows / 5 for which the remaining rows are a multiple of four: rows - 5 n is
+    divisible by 4 just if rows - n is. Without such an n, there are none.
+    """
+    builder = rows.builder
+    most = rows // 5
+    excess = Index(builder, builder.and_((most - rows).ir_value, INT(3)))
+    fives = most - excess
+    fives = Index(builder, 0).where(fives < 0, fives)
+    remaining = rows - fives * 5
+    return [fives, remaining // 4, remaining % 4]
 
-    def tile(self, panel: _Panel, rows: int, first: ir.Value, start: ir.Value) -> None:
-        """These rows of a panel, held in registers while the inner axis is gone along."""
-        builder, kind, totals = self.builder, panel.kind, self.totals[panel.kind][:rows]
-        places = [builder.add(first, INT(row)) for row in range(rows)]
-        bases = [self.at(self.a[0], builder.mul(place, self.a[1])) for place in places]
-        for total in totals:
-            builder.store(start, total)
-        with loop(builder, self.inner) as k:
-            row = load(builder, kind, panel.source, builder.mul(k, panel.stride))
-            for base, total in zip(bases, totals, strict=True):
-                factor = self.splat(load(builder, self.real, base, builder.mul(k, self.a[2])), kind)
-                builder.store(self.fused(factor, row, builder.load(total, typ=kind)), total)
-        for place, total in zip(places, totals, strict=True):
-            self.put(panel, builder.load(total, typ=kind), self.at(self.result, builder.mul(place, self.columns)))
 
-    def splat(self, number: ir.Value, kind: ir.VectorType) -> ir.Value:
-        """A vector of equal numbers."""
-        nothing, place = ir.Constant(kind, ir.Undefined), ir.VectorType(ir.IntType(32), kind.count)
-        one = self.builder.insert_element(nothing, number, ir.IntType(32)(0))
-        return self.builder.shuffle_vector(one, nothing, ir.Constant(place, None))
+def _write_tile(context: _Context, panel: _Panel, rows: int, first_row: Index, start: ir.Value) -> None:
+    """Rows of a panel: each element is ``start`` plus its terms in order, each added by one fused multiply-add."""
+    builder, args = context.builder, context.args
+    accumulators = context.accumulators[panel.vector][:rows]
+    row_indices = [first_row + row for row in range(rows)]
+    a_rows = [context.pointer(args.a, row * args.a_row_stride) for row in row_indices]
+    for accumulator in accumulators:
+        accumulator.set(start)
+    with for_range(builder, args.inner) as k:
+        b_row = load(builder, panel.vector, panel.source, k * panel.stride)
+        for a_row, accumulator in zip(a_rows, accumulators, strict=True):
+            factor = _splat(builder, load(builder, context.real, a_row, k * args.a_column_stride), panel.vector)
+            accumulator.set(intrinsic(builder, "fma", factor, b_row, accumulator.get()))
+    for row, accumulator in zip(row_indices, accumulators, strict=True):
+        _store_row(context, panel, accumulator.get(), context.pointer(args.result, row * args.columns))
 
-    def fused(self, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
-        """``x y + z``, rounded once."""
-        return intrinsic(self.builder, "fma", x, y, z)
 
-    def turn(self) -> None:
-        """Put the second matrix into the room, row by row, where it stands column by column."""
-        builder, edge, (b, stride, _) = self.builder, INT(SQUARE), self.b
-        squares = [builder.udiv(length, edge) for length in (self.columns, self.inner)]
-        whole_columns, whole_inner = (builder.mul(count, edge) for count in squares)
-        with loop(builder, squares[0]) as across, loop(builder, squares[1]) as along:
-            column, k = builder.mul(across, edge), builder.mul(along, edge)
-            kind, steps = ir.VectorType(self.real, SQUARE), [INT(step) for step in range(SQUARE)]
-            from_column = [builder.mul(builder.add(column, step), stride) for step in steps]
-            square = [load(builder, kind, b, builder.add(start, k)) for start in from_column]
-            for step, row in zip(steps, self.turned(square), strict=True):
-                store(builder, row, self.room, builder.add(builder.mul(builder.add(k, step), self.columns), column))
-        self.turn_rest(whole_columns, INT(0), self.columns)
-        self.turn_rest(INT(0), whole_inner, whole_columns)
+def _load_partial(context: _Context, base: ir.Value, count: Index) -> ir.Value:
+    """A narrow vector of ``count`` numbers, then zeros; reads nothing behind these numbers."""
+    builder = context.builder
+    store(builder, ir.Constant(context.narrow, None), context.partial, 0)
+    with for_range(builder, count) as index:
+        store(builder, load(builder, context.real, base, index), context.partial, index)
+    return load(builder, context.narrow, context.partial, 0)
 
-    def turn_rest(self, column: ir.Value, k: ir.Value, last_column: ir.Value) -> None:
-        """The same number by number, from a column and a place on the inner axis on."""
-        builder, (b, stride, _) = self.builder, self.b
-        with (
-            loop(builder, builder.sub(last_column, column)) as across,
-            loop(builder, builder.sub(self.inner, k)) as along,
-        ):
-            from_column, from_k = builder.add(column, across), builder.add(k, along)
-            number = load(builder, self.real, b, builder.add(builder.mul(from_column, stride), from_k))
-            store(builder, number, self.room, builder.add(builder.mul(from_k, self.columns), from_column))
 
-    def turned(self, rows: list[ir.Value]) -> list[ir.Value]:
-        """Columns of a square as rows: pairs of rows change every second number, then pairs of numbers, and so on."""
-        reach = 1
-        while reach < SQUARE:
-            low = [i if not i & reach else SQUARE + i - reach for i in range(SQUARE)]
-            high = [i + reach if not i & reach else SQUARE + i for i in range(SQUARE)]
-            changed = list(rows)
-            for i in range(SQUARE):
-                if not i & reach:
-                    pair = rows[i], rows[i + reach]
-                    changed[i], changed[i + reach] = (self.shuffled(*pair, lanes) for lanes in (low, high))
-            rows, reach = changed, 2 * reach
-        return rows
+def _store_row(context: _Context, panel: _Panel, vector: ir.Value, base: ir.Value) -> None:
+    """Store the columns of a panel in a row that begins at ``base``; writes nothing behind the last column."""
+    builder = context.builder
+    base = context.pointer(base, panel.column)
+    if panel.filled is None:
+        store(builder, vector, base, 0)
+        return
+    with builder.if_else(panel.filled.compare("==", panel.vector.count)) as (full, partial):
+        with full:
+            store(builder, vector, base, 0)
+        with partial:
+            store(builder, vector, context.partial, 0)
+            with for_range(builder, panel.filled) as index:
+                store(builder, load(builder, context.real, context.partial, index), base, index)
 
-    def shuffled(self, first: ir.Value, second: ir.Value, lanes: list[int]) -> ir.Value:
-        return self.builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
+
+def _splat(builder: ir.IRBuilder, number: ir.Value, vector: ir.VectorType) -> ir.Value:
+    """A vector whose lanes all hold ``number``."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, number, ir.IntType(32)(0))
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
+    return builder.shuffle_vector(first, undefined, lanes)

@@ -1,90 +1,103 @@
-"""The loops of :mod:`pgkit.kernels.packing`, written down for LLVM."""
+"""Generate the code of :mod:`pgkit.kernels.packing`."""
 
 from collections.abc import Callable
 
 import torch
 from llvmlite import ir
 
-from pgkit.compiler.ir import INT, POINTER, function, load, loop, store
+from pgkit.compiler.ir import BYTE, INT, Index, Variable, define_function, element_pointer, for_range, load, store
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.tracer import IR_TYPES
 from pgkit.kernels.layout import ROW_MULTIPLE
+from pgkit.kernels.signatures import Gather, Pack, Scatter
 
-BYTE = ir.IntType(8)
 
-
-def compile_pack(real: torch.dtype) -> Callable[..., None]:
-    """``pack(P, T, N, D, B, valid, whole, rows, known, sizes, is_sample, seen)``, see
-    :class:`pgkit.kernels.packing.Packing`.
-
-    ``valid`` is bool ``(P, T, N)``; ``rows`` are 0.
-    """
-    kinds = [INT] * 5 + [POINTER] * 7
-    builder, arguments = function(ir.Module(), "pack", kinds, alias=True)
-    members, steps, count, features, most, valid, whole, rows, known, sizes, is_sample, seen = arguments
-    found, length = builder.alloca(INT), builder.alloca(INT)
-    places = builder.mul(steps, count)
-    with loop(builder, members) as member:
-        own_valid = builder.gep(valid, [builder.mul(member, places)], source_etype=BYTE)
-        own_rows = builder.gep(rows, [builder.mul(member, builder.add(most, count))], source_etype=INT)
-
-        def is_valid(place: ir.Value, base: ir.Value = own_valid) -> ir.Value:
-            return builder.zext(builder.load(builder.gep(base, [place], source_etype=BYTE), typ=BYTE), INT)
-
-        builder.store(INT(0), found)
-        with loop(builder, places) as place:  # the last one written is none, unless the next one is
-            rank = builder.load(found, typ=INT)
-            store(builder, place, own_rows, rank)
-            builder.store(builder.add(rank, is_valid(place)), found)
-        samples = builder.load(found, typ=INT)
-        with loop(builder, count) as environment:
-            builder.store(INT(0), length)
-            with loop(builder, steps) as step:
-                flag = is_valid(builder.add(builder.mul(step, count), environment))
-                builder.store(builder.add(builder.load(length, typ=INT), flag), length)
-            behind = builder.add(builder.mul(builder.load(length, typ=INT), count), environment)
-            store(builder, behind, own_rows, builder.add(samples, environment))
-        blocks = builder.udiv(builder.add(samples, INT(ROW_MULTIPLE - 1)), INT(ROW_MULTIPLE))
-        size, all_known = builder.mul(blocks, INT(ROW_MULTIPLE)), builder.add(samples, count)
-        store(builder, size, sizes, member)
-        store(builder, all_known, known, member)
-        with loop(builder, most) as row:
-            flag = builder.zext(builder.icmp_signed("<", row, samples), BYTE)
-            here = builder.add(builder.mul(member, most), row)
-            builder.store(flag, builder.gep(is_sample, [here], source_etype=BYTE))
-        read = builder.select(builder.icmp_signed(">", size, all_known), size, all_known)
-        with loop(builder, read) as row:
-            there = builder.add(builder.mul(member, builder.add(places, count)), load(builder, INT, own_rows, row))
-            here = builder.add(builder.mul(member, builder.add(most, count)), row)
-            with loop(builder, features) as feature:
-                number = load(builder, IR_TYPES[real], whole, builder.add(builder.mul(there, features), feature))
-                store(builder, number, seen, builder.add(builder.mul(here, features), feature))
+def compile_pack(dtype: torch.dtype) -> Callable[..., None]:
+    """A kernel of :class:`Pack`."""
+    builder, args = define_function(ir.Module(), "pack", Pack, alias=True)
+    counter = Variable(builder, INT)
+    with for_range(builder, args.members) as member:
+        valid = element_pointer(builder, args.valid, BYTE, member * (args.steps * args.count))
+        indices = element_pointer(builder, args.indices, INT, member * (args.max_rows + args.count))
+        samples = _write_sample_indices(builder, args, counter, valid, indices)
+        _write_last_indices(builder, args, counter, samples, (valid, indices))
+        size = (samples + (ROW_MULTIPLE - 1)) // ROW_MULTIPLE * ROW_MULTIPLE
+        length = samples + args.count
+        store(builder, size, args.sizes, member)
+        store(builder, length, args.lengths, member)
+        with for_range(builder, args.max_rows) as row:
+            flag = builder.zext(row < samples, BYTE)
+            store(builder, flag, args.is_sample, member * args.max_rows + row)
+        with for_range(builder, size.where(size > length, length)) as row:
+            index = Index(builder, load(builder, INT, indices, row))
+            source = member * (args.steps * args.count + args.count) + index
+            target = member * (args.max_rows + args.count) + row
+            with for_range(builder, args.features) as feature:
+                number = load(builder, IR_TYPES[dtype], args.all_obs, source * args.features + feature)
+                store(builder, number, args.packed_obs, target * args.features + feature)
     builder.ret_void()
     return compile_function(builder.function)
 
 
+def _write_sample_indices(
+    builder: ir.IRBuilder, args: Pack, counter: Variable, valid: ir.Value, indices: ir.Value
+) -> Index:
+    """Write the positions of a member's samples, in order; returns how many there are.
+
+    Every position is written to the next free row, and the row is kept only if the position is a sample. So the loop
+    has no branch; the index behind the last sample is overwritten afterwards.
+    """
+    counter.set(0)
+    with for_range(builder, args.steps * args.count) as position:
+        row = Index(builder, counter.get())
+        store(builder, position, indices, row)
+        counter.set(row + _flag(builder, valid, position))
+    return Index(builder, counter.get())
+
+
+def _write_last_indices(
+    builder: ir.IRBuilder, args: Pack, counter: Variable, samples: Index, memory: tuple[ir.Value, ir.Value]
+) -> None:
+    """Behind the samples, write for each environment the position of the observation after its last sample."""
+    valid, indices = memory
+    with for_range(builder, args.count) as env:
+        counter.set(0)
+        with for_range(builder, args.steps) as step:
+            counter.set(Index(builder, counter.get()) + _flag(builder, valid, step * args.count + env))
+        length = Index(builder, counter.get())
+        store(builder, length * args.count + env, indices, samples + env)
+
+
+def _flag(builder: ir.IRBuilder, flags: ir.Value, index: Index) -> Index:
+    """A boolean of a tensor as 0 or 1."""
+    return Index(builder, builder.zext(load(builder, BYTE, flags, index), INT))
+
+
 def compile_gather(dtype: torch.dtype) -> Callable[..., None]:
-    """``gather(P, S, R, B, rows, sizes, source, target)``: ``sizes`` places of ``(P, S)``, as ``(P, B)``."""
-    kind = BYTE if dtype == torch.bool else IR_TYPES[dtype]
-    builder, arguments = function(ir.Module(), "gather", [INT] * 4 + [POINTER] * 4, alias=True)
-    members, size, stride, most, rows, sizes, source, target = arguments
-    with loop(builder, members) as member, loop(builder, load(builder, INT, sizes, member)) as row:
-        place = load(builder, INT, rows, builder.add(builder.mul(member, stride), row))
-        there = builder.gep(source, [builder.add(builder.mul(member, size), place)], source_etype=kind)
-        here = builder.gep(target, [builder.add(builder.mul(member, most), row)], source_etype=kind)
-        builder.store(builder.load(there, typ=kind), here)
+    """A kernel of :class:`Gather`."""
+    element = BYTE if dtype == torch.bool else IR_TYPES[dtype]
+    builder, args = define_function(ir.Module(), "gather", Gather, alias=True)
+    with (
+        for_range(builder, args.members) as member,
+        for_range(builder, load(builder, INT, args.sizes, member)) as row,
+    ):
+        index = Index(builder, load(builder, INT, args.indices, member * args.index_rows + row))
+        number = load(builder, element, args.samples, member * args.samples_per_member + index)
+        store(builder, number, args.packed, member * args.max_rows + row)
     builder.ret_void()
     return compile_function(builder.function)
 
 
 def compile_scatter(dtype: torch.dtype) -> Callable[..., None]:
-    """``scatter(P, S, R, rows, known, source, target)``: the first ``known`` of ``(P, R)``, in ``(P, S)``."""
-    kind = IR_TYPES[dtype]
-    builder, arguments = function(ir.Module(), "scatter", [INT] * 3 + [POINTER] * 4, alias=True)
-    members, size, stride, rows, known, source, target = arguments
-    with loop(builder, members) as member, loop(builder, load(builder, INT, known, member)) as row:
-        here = builder.add(builder.mul(member, stride), row)
-        place = builder.add(builder.mul(member, size), load(builder, INT, rows, here))
-        store(builder, load(builder, kind, source, here), target, place)
+    """A kernel of :class:`Scatter`."""
+    element = IR_TYPES[dtype]
+    builder, args = define_function(ir.Module(), "scatter", Scatter, alias=True)
+    with (
+        for_range(builder, args.members) as member,
+        for_range(builder, load(builder, INT, args.lengths, member)) as row,
+    ):
+        source = member * args.index_rows + row
+        index = Index(builder, load(builder, INT, args.indices, source))
+        store(builder, load(builder, element, args.packed, source), args.unpacked, member * args.size + index)
     builder.ret_void()
     return compile_function(builder.function)

@@ -1,116 +1,142 @@
-"""The losses of a categorical policy and its critic, and their gradient through all layers, written down for LLVM."""
+"""Generate the code of :mod:`pgkit.nn.policy_loss`: the losses of a categorical policy and its critic, and their
+gradients through all layers."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from llvmlite import ir
 
 from pgkit.compiler.elementwise import VECTOR_WIDTH, Column, element_address, elementwise_loop, vector_loop
-from pgkit.compiler.ir import FLOAT_TYPES, INT, POINTER, function, lane_sum, load, loop, store
+from pgkit.compiler.ir import (
+    FLOAT_TYPES,
+    Index,
+    Variable,
+    call,
+    define_function,
+    element_pointer,
+    for_range,
+    lane_sum,
+    load,
+    store,
+)
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.tracer import IR_TYPES, TracedScalar
-from pgkit.kernels.categorical import gradients, terms
-from pgkit.kernels.codegen.mlp import LAYERS, backward_function, own_rows
+from pgkit.kernels.categorical import loss_gradients, loss_terms
+from pgkit.kernels.codegen.mlp import define_member_backward, member_rows
+from pgkit.kernels.signatures import Backward, LossGradients, LossMeans, NetworkGrads, Samples
 
 if TYPE_CHECKING:
     from pgkit.kernels.activations import Activation
 
-SAMPLES = [POINTER, INT, POINTER, INT, *[POINTER] * 4]
-"""The types of ``samples``: address of outputs ``(P, R, L)``, R; of values ``(P, R)``, their R; of actions, advantages,
-targets and what is valid, ``(P, B)``. The first B of R rows are meant."""
-
-MEANS = 4
-"""What is kept of each member: the three means, and of how many samples they are, at least 1."""
+NUM_MEANS = 4
+"""Rows of ``means``: policy loss, value loss, entropy, and the number of samples."""
 
 
 def compile_means(choices: int, dtype: torch.dtype) -> Callable[..., None]:
-    """``means(P, B, sizes, *samples, means)``: policy loss, value loss, entropy and number of samples, ``(4, P)``."""
-    module, real = ir.Module(), FLOAT_TYPES[dtype]
-    own_kinds = [INT, INT, POINTER, *SAMPLES, POINTER]
-    builder, (members, rows, sizes, *samples, means) = function(module, "means", own_kinds, alias=True)
-    rows_of = own_rows(builder, sizes, rows)
-    kinds = {1: real, VECTOR_WIDTH: ir.VectorType(real, VECTOR_WIDTH)}
-    rooms = {lanes: [builder.alloca(kind) for _ in range(MEANS)] for lanes, kind in kinds.items()}
-    with loop(builder, members) as member:
-        columns = _columns(builder, member, rows, samples, choices, real)
-        for lanes, kind in kinds.items():
-            for room in rooms[lanes]:
-                builder.store(ir.Constant(kind, None), room)
+    """A kernel of :class:`LossMeans`, for a distribution over ``choices`` actions."""
+    real = FLOAT_TYPES[dtype]
+    builder, args = define_function(ir.Module(), "means", LossMeans, alias=True)
+    rows_of = member_rows(builder, args.sizes, args.rows)
+    # Sums over samples: a vector of partial sums for vectors of samples, and scalars for the samples that are left.
+    vector = ir.VectorType(real, VECTOR_WIDTH)
+    sums = {
+        width: [Variable(builder, number) for _ in range(NUM_MEANS)]
+        for width, number in ((1, real), (VECTOR_WIDTH, vector))
+    }
+    with for_range(builder, args.members) as member:
+        columns = _sample_columns(builder, args.samples, member, args.rows, choices, real)
+        for variable in (*sums[1], *sums[VECTOR_WIDTH]):
+            variable.set(ir.Constant(variable.ir_type, None))
 
-        def add(row: ir.Value, lanes: int) -> None:
-            numbers = [column.read(builder, row, lanes) for column in columns]
-            added = [*terms(numbers[:choices], *numbers[choices:]), numbers[-1].to(dtype)]
-            for room, term in zip(rooms[lanes], added, strict=True):
-                builder.store(builder.fadd(builder.load(room, typ=kinds[lanes]), term.ir_value), room)
+        def add(row: Index, width: int) -> None:
+            numbers = [column.read(builder, row, width) for column in columns]
+            terms = [*loss_terms(numbers[:choices], *numbers[choices:]), numbers[-1].to(dtype)]
+            for variable, term in zip(sums[width], terms, strict=True):
+                variable.set(builder.fadd(variable.get(), term.ir_value))
 
         vector_loop(builder, rows_of(member), add)
-        rest, many = ([builder.load(room, typ=kind) for room in rooms[lanes]] for lanes, kind in kinds.items())
-        sums = [TracedScalar(builder, builder.fadd(lane_sum(builder, a), b)) for a, b in zip(many, rest, strict=True)]
-        count = torch.clamp(sums[-1], min=1.0)  # type: ignore[call-overload] # of one element
-        for place, number in enumerate([-(sums[0] / count), sums[1] / count, sums[2] / count, count]):
-            store(builder, number.ir_value, means, builder.add(builder.mul(members, INT(place)), member))
+        totals: list[Any] = [
+            TracedScalar(builder, builder.fadd(lane_sum(builder, partial.get()), rest.get()))
+            for partial, rest in zip(sums[VECTOR_WIDTH], sums[1], strict=True)
+        ]
+        count = torch.clamp(totals[-1], min=1.0)
+        means = [-(totals[0] / count), totals[1] / count, totals[2] / count, count]
+        for row, mean in enumerate(means):
+            store(builder, mean, args.means, args.members * row + member)
     builder.ret_void()
     return compile_function(builder.function)
 
 
 def compile_gradients(activation: "Activation", choices: int, networks: int, dtype: torch.dtype) -> Callable[..., None]:
-    """``gradients(P, B, sizes, *samples, grads, means, x, x_rows, scratch, room, *networks)``, of one network or two.
+    """A kernel of :class:`LossGradients`, for a policy (1 network) or a policy and a critic (2 networks).
 
-    ``grads`` are those of the three means, ``(3, P)``; ``x`` is what the networks see, ``x_rows`` of a member.
-    Of each network, policy and maybe critic: :class:`pgkit.kernels.codegen.mlp.Layers`, 2 L addresses where the
-    gradients of
-    its leaves go, and the address where that of ``x`` goes, or null, as it is where members have ``sizes``, see
-    :func:`own_rows`. ``scratch`` holds ``B (L + 1)`` numbers, and what a backward pass needs.
+    Each member's samples are turned into gradients of outputs and values, which go back through the layers at once.
     """
-    module, real = ir.Module(), FLOAT_TYPES[dtype]
-    backward = backward_function(module, real, activation)
-    kinds, of_network = [INT, INT, POINTER, *SAMPLES, *[POINTER] * 3, INT, *[POINTER] * 2], [*LAYERS, *[POINTER] * 2]
-    builder, arguments = function(module, "gradients", [*kinds, *of_network * networks], alias=True)
-    members, rows, sizes, *samples = arguments[: 3 + len(SAMPLES)]
-    grads, means, x, x_rows, scratch, room = arguments[3 + len(SAMPLES) : len(kinds)]
-    rows_of = own_rows(builder, sizes, rows)
-    of_value = element_address(builder, scratch, real, builder.mul(rows, INT(choices)))
-    free = element_address(builder, of_value, real, rows)
-    results = [Column(element_address(builder, scratch, real, INT(k)), real, choices) for k in range(choices)]
-    results += [Column(of_value, real)] * (networks - 1)
-    with loop(builder, members) as member:
-        columns = _columns(builder, member, rows, samples, choices, real)
-        count = load(builder, real, means, builder.add(builder.mul(members, INT(MEANS - 1)), member))
-        places = [builder.add(builder.mul(members, INT(k)), member) for k in range(MEANS - 1)]
-        weights = [builder.fdiv(load(builder, real, grads, place), count) for place in places]
+    module = ir.Module()
+    real = FLOAT_TYPES[dtype]
+    backward = define_member_backward(module, real, activation)
+    builder, args = define_function(module, "gradients", LossGradients, {"networks": networks}, alias=True)
+    rows_of = member_rows(builder, args.sizes, args.rows)
+    # Scratch memory: gradients of outputs (B, choices), of values (B,), then what backward passes need.
+    output_grad = args.scratch
+    value_grad = element_pointer(builder, output_grad, real, args.rows * choices)
+    scratch = element_pointer(builder, value_grad, real, args.rows)
+    results = [Column(element_pointer(builder, output_grad, real, k), real, choices) for k in range(choices)]
+    results += [Column(value_grad, real)] * (networks - 1)
+    with for_range(builder, args.members) as member:
+        columns = _sample_columns(builder, args.samples, member, args.rows, choices, real)
+        count = load(builder, real, args.means, args.members * (NUM_MEANS - 1) + member)
+        weights = [
+            builder.fdiv(load(builder, real, args.grads, args.members * k + member), count)
+            for k in range(NUM_MEANS - 1)
+        ]
 
-        def of_sample(
-            row: TracedScalar, *numbers: TracedScalar, weights: Sequence[ir.Value] = weights
-        ) -> list[TracedScalar]:
-            found = gradients(numbers[:choices], *numbers[choices:], *map(row.splat, weights))
-            return found[: len(results)]
+        def sample_gradients(row: TracedScalar, *numbers: TracedScalar) -> list[TracedScalar]:
+            gradients = loss_gradients(numbers[:choices], *numbers[choices:], *map(row.splat, weights))
+            return gradients[: len(results)]
 
-        elementwise_loop(builder, rows_of(member), columns, results, of_sample)
-        for network, (grad, tape_rows) in enumerate([(scratch, samples[1]), (of_value, samples[3])][:networks]):
-            *layers, of_leaves, of_x = arguments[len(kinds) + network * len(of_network) :][: len(of_network)]
-            own = [member, rows_of(member), tape_rows, x_rows, x, grad, *layers, of_leaves, of_x, free, room]
-            builder.call(backward, own)
+        elementwise_loop(builder, rows_of(member), columns, results, sample_gradients)
+        grads = (output_grad, args.samples.output_rows), (value_grad, args.samples.value_rows)
+        for network, (grad, output_rows) in zip(args.networks, grads, strict=False):
+            rows = rows_of(member)
+            call(builder, backward, _backward_arguments(args, network, (member, rows, output_rows), grad, scratch))
     builder.ret_void()
     return compile_function(builder.function)
 
 
-def _columns(
-    builder: ir.IRBuilder,
-    member: ir.Value,
-    rows: ir.Value,
-    samples: Sequence[ir.Value],
-    choices: int,
-    real: ir.Type,
+def _backward_arguments(
+    args: LossGradients, network: NetworkGrads, counts: tuple[Index, Index, Index], grad: ir.Value, scratch: ir.Value
+) -> Backward:
+    """The backward pass of one member through one network."""
+    member, rows, output_rows = counts
+    return Backward(
+        members=member,
+        rows=rows,
+        output_rows=output_rows,
+        x_rows=args.x_rows,
+        x=args.x,
+        grad=grad,
+        layers=network.layers,
+        leaf_grads=network.leaf_grads,
+        x_grad=network.x_grad,
+        scratch=scratch,
+        workspace=args.workspace,
+    )
+
+
+def _sample_columns(
+    builder: ir.IRBuilder, samples: Samples, member: Index, rows: Index, choices: int, real: ir.Type
 ) -> list[Column]:
-    """The numbers of a member's samples."""
-    outputs, outputs_rows, value, value_rows, *others = samples
-
-    def first(base: ir.Value, kind: ir.Type, count: ir.Value) -> ir.Value:
-        return element_address(builder, base, kind, builder.mul(member, count))
-
-    own = first(outputs, real, builder.mul(outputs_rows, INT(choices)))
-    columns = [Column(element_address(builder, own, real, INT(k)), real, choices) for k in range(choices)]
-    columns.append(Column(first(value, real, value_rows), real))
-    kinds = IR_TYPES[torch.int64], real, real, IR_TYPES[torch.bool]
-    return columns + [Column(first(base, kind, rows), kind) for base, kind in zip(others, kinds, strict=True)]
+    """A member's samples: its outputs by choice, then value, action, advantage, target, valid."""
+    outputs = element_pointer(builder, samples.outputs, real, member * (samples.output_rows * choices))
+    columns = [Column(element_pointer(builder, outputs, real, k), real, choices) for k in range(choices)]
+    columns.append(Column(element_pointer(builder, samples.value, real, member * samples.value_rows), real))
+    for base, element in (
+        (samples.action, IR_TYPES[torch.int64]),
+        (samples.advantage, real),
+        (samples.target, real),
+        (samples.valid, IR_TYPES[torch.bool]),
+    ):
+        columns.append(Column(element_address(builder, base, element, member * rows), element))
+    return columns

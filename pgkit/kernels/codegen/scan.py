@@ -1,4 +1,4 @@
-"""Recursions over time, written down for LLVM."""
+"""Generate the code of :func:`pgkit.kernels.scan.scan`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,61 +7,80 @@ import torch
 from llvmlite import ir
 
 from pgkit.compiler.elementwise import VECTOR_WIDTH, Column, ColumnType, element_address, vector_loop
-from pgkit.compiler.ir import INT, POINTER, function, loop
+from pgkit.compiler.ir import Index, Variable, define_function, for_range
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.tracer import IR_TYPES, TracedScalar
+from pgkit.kernels.signatures import Scan
+
+Step = Callable[..., Sequence[Any]]
 
 
 def compile_scan(
-    step: Callable[..., Sequence[Any]],
+    step: Step,
     carried: Sequence[torch.dtype],
     inputs: Sequence[ColumnType],
     outputs: Sequence[torch.dtype],
     reverse: bool,
 ) -> Callable[..., None]:
-    """``scan(T, P, N, *carried, *inputs, *outputs)``, see :func:`pgkit.kernels.scan.scan`.
+    """A kernel of :class:`Scan`.
 
-    Of what is carried, addresses of ``(P, N)``; of each input and output, the address of ``(T, P, N)`` and its strides
-    along T and P in numbers. That of an input along N is known here: 1, or 0 of one number for all environments.
+    Args:
+        step: ``step(*carried, *inputs) -> [*carried, *outputs]`` of one environment.
+        carried: the dtypes of what is carried.
+        inputs: the dtype of each input and its stride along N: 1, or 0 for one number for all environments.
+        outputs: the dtypes of the outputs.
+        reverse: begin with the last time.
     """
-    module = ir.Module()
-    kinds = [INT, INT, INT, *[POINTER] * len(carried), *[POINTER, INT, INT] * (len(inputs) + len(outputs))]
-    builder, (steps, members, count, *others) = function(module, "scan", kinds, alias=True)
-    states, others = list(zip(others, carried, strict=False)), others[len(carried) :]
-    memories = [*inputs, *((dtype, 1) for dtype in outputs)]
-    arrays = [(*others[3 * k : 3 * k + 3], *memory) for k, memory in enumerate(memories)]
-    rooms = {lanes: [builder.alloca(_shape(dtype, lanes)) for dtype in carried] for lanes in (1, VECTOR_WIDTH)}
+    array_types = [*inputs, *((dtype, 1) for dtype in outputs)]
+    lengths = {"carried": len(carried), "arrays": len(array_types)}
+    builder, args = define_function(ir.Module(), "scan", Scan, lengths, alias=True)
+    variables = {
+        width: [Variable(builder, _vector_type(dtype, width)) for dtype in carried] for width in (VECTOR_WIDTH, 1)
+    }
 
-    def rows_of(member: ir.Value, row: ir.Value, lanes: int) -> None:
-        kept = [
-            Column(element_address(builder, base, IR_TYPES[dtype], builder.mul(member, count)), IR_TYPES[dtype])
-            for base, dtype in states
-        ]
-        for column, room in zip(kept, rooms[lanes], strict=True):
-            builder.store(column.read(builder, row, lanes).ir_value, room)
-        with loop(builder, steps) as index:
-            time = builder.sub(builder.sub(steps, INT(1)), index) if reverse else index
-            columns = []
-            for base, along, across, dtype, stride in arrays:
-                place = builder.add(builder.mul(time, along), builder.mul(member, across))
-                columns.append(Column(element_address(builder, base, IR_TYPES[dtype], place), IR_TYPES[dtype], stride))
-            now = [
-                TracedScalar(builder, builder.load(room, typ=_shape(dtype, lanes)))
-                for room, dtype in zip(rooms[lanes], carried, strict=True)
-            ]
-            results = step(*now, *(column.read(builder, row, lanes) for column in columns[: len(inputs)]))
-            for room, value in zip(rooms[lanes], results, strict=False):
-                builder.store(value.ir_value, room)
-            for column, value in zip(columns[len(inputs) :], results[len(carried) :], strict=True):
-                column.write(value, row, lanes)
-        for column, room, dtype in zip(kept, rooms[lanes], carried, strict=True):
-            column.write(TracedScalar(builder, builder.load(room, typ=_shape(dtype, lanes))), row, lanes)
+    # All times of some environments, then the next environments: what is carried stays in registers between times.
+    def all_times(member: Index, env: Index, width: int) -> None:
+        columns = _carried_columns(builder, args, carried, member)
+        for column, variable in zip(columns, variables[width], strict=True):
+            variable.set(column.read(builder, env, width))
+        with for_range(builder, args.steps) as index:
+            time = args.steps - 1 - index if reverse else index
+            arrays = _columns_at(builder, args, array_types, time, member)
+            state = [TracedScalar(builder, variable.get()) for variable in variables[width]]
+            results = step(*state, *(column.read(builder, env, width) for column in arrays[: len(inputs)]))
+            for variable, value in zip(variables[width], results, strict=False):
+                variable.set(value)
+            for column, value in zip(arrays[len(inputs) :], results[len(carried) :], strict=True):
+                column.write(value, env, width)
+        for column, variable in zip(columns, variables[width], strict=True):
+            column.write(TracedScalar(builder, variable.get()), env, width)
 
-    with loop(builder, members) as member:
-        vector_loop(builder, count, lambda row, lanes: rows_of(member, row, lanes))
+    with for_range(builder, args.members) as member:
+        vector_loop(builder, args.count, lambda env, width: all_times(member, env, width))
     builder.ret_void()
     return compile_function(builder.function)
 
 
-def _shape(dtype: torch.dtype, lanes: int) -> ir.Type:
-    return IR_TYPES[dtype] if lanes == 1 else ir.VectorType(IR_TYPES[dtype], lanes)
+def _carried_columns(builder: ir.IRBuilder, args: Scan, dtypes: Sequence[torch.dtype], member: Index) -> list[Column]:
+    """What is carried in a member's environments, in memory."""
+    types = [IR_TYPES[dtype] for dtype in dtypes]
+    first = member * args.count
+    return [
+        Column(element_address(builder, base, element, first), element)
+        for base, element in zip(args.carried, types, strict=True)
+    ]
+
+
+def _columns_at(
+    builder: ir.IRBuilder, args: Scan, types: Sequence[ColumnType], time: Index, member: Index
+) -> list[Column]:
+    """The inputs and outputs of a member's environments at one time."""
+    columns = []
+    for array, (dtype, stride) in zip(args.arrays, types, strict=True):
+        first = time * array.time_stride + member * array.member_stride
+        columns.append(Column(element_address(builder, array.base, IR_TYPES[dtype], first), IR_TYPES[dtype], stride))
+    return columns
+
+
+def _vector_type(dtype: torch.dtype, width: int) -> ir.Type:
+    return IR_TYPES[dtype] if width == 1 else ir.VectorType(IR_TYPES[dtype], width)
