@@ -1,176 +1,176 @@
-"""Whole rollouts in environments that step element by element, written down for LLVM."""
+"""Generate the code of :mod:`pgkit.rollouts.compiled`: whole rollouts in environments whose step is elementwise."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from llvmlite import ir
 
 from pgkit.compiler.elementwise import Column, element_address, elementwise_loop
-from pgkit.compiler.ir import INT, POINTER, function, loop
+from pgkit.compiler.ir import (
+    BYTE,
+    INT,
+    Index,
+    Variable,
+    call,
+    define_function,
+    element_pointer,
+    for_range,
+    load,
+)
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.tracer import IR_TYPES, TracedScalar
 from pgkit.kernels.categorical import most_likely, sample
-from pgkit.kernels.codegen.mlp import LAYERS, Layers, forward_function
+from pgkit.kernels.codegen.mlp import define_member_forward, table_entry
+from pgkit.kernels.signatures import MemberForward
+from pgkit.rollouts.signature import RolloutArguments, RolloutSpec
 from pgkit.rollouts.statistics import NUM_ENV_STATS, step_env_stats
 from pgkit.seeding import uniform
 
-if TYPE_CHECKING:
-    from pgkit.kernels.activations import Activation
-
-REAL, DOUBLE, FLAG = (IR_TYPES[dtype] for dtype in (torch.float32, torch.float64, torch.bool))
-
-
-class RolloutSpec(NamedTuple):
-    """What the code of a rollout depends on.
-
-    Attributes:
-        activation: of the policy's networks.
-        width: L, how many actions there are.
-        obs_dim: D.
-        step: see :class:`pgkit.envs.base.Elementwise`.
-        state: what the numbers of the state are.
-        constants: what those of the constants are.
-        taped: whether the tape holds all steps of all members, or of one member a single one.
-        deterministic: whether the most likely action is taken.
-        episodes: whether an environment idles when its episode is over.
-    """
-
-    activation: "Activation"
-    width: int
-    obs_dim: int
-    step: Callable[..., list[Any]]
-    state: tuple[torch.dtype, ...]
-    constants: tuple[torch.dtype, ...]
-    taped: bool
-    deterministic: bool
-    episodes: bool
+REAL = IR_TYPES[torch.float32]
+DOUBLE = IR_TYPES[torch.float64]
+FLAG = IR_TYPES[torch.bool]
 
 
 def compile_rollout(spec: RolloutSpec) -> Callable[..., None]:
-    """``rollout(T, P, N, members, keys, counters, *layers, *arrays, running, *state, *constants, room)``.
+    """A kernel of :class:`RolloutArguments`.
 
-    ``arrays`` are ``obs``, ``action`` and ``reward`` of :class:`pgkit.types.Rollout`, but member by member:
-    ``(P, T + 1, N, D)``, the first N of each given, and ``(P, T, N)``; then its ``terminated``, ``truncated`` and
-    ``valid``, one behind the other; then :mod:`pgkit.rollouts.statistics`, ``(6, P, N)``. ``members`` are int64
-    ``(P,)``, member k's
-    environments the N from ``members[k] N`` on; the keys of its action noise int64 ``(P,)``, ``counters`` those of the
-    first numbers, likewise. ``running`` is bool ``(P, N)``, which environments do not idle, or with autoreset anything.
-    When all of a member's do, nothing more is written for it.
+    It computes all steps of one member, then those of the next one, so that a member's networks stay in the cache. Once
+    all environments of a member idle, its remaining steps are skipped and nothing more is written for it.
     """
     module = ir.Module()
-    forward = forward_function(module, REAL, spec.activation)
-    kinds = [INT, INT, INT, *[POINTER] * 3, *LAYERS, *[POINTER] * (7 + len(spec.state) + len(spec.constants))]
-    builder, arguments = function(module, "rollout", kinds, alias=True)
-    steps, members, count, *of_members = arguments[:6]
-    layers, (obs, action, reward, ends, counts, running, *of_envs, room) = Layers(*arguments[6:12]), arguments[12:]
-    last = builder.gep(layers.after, [builder.sub(layers.count, INT(1))], source_etype=POINTER)
-    outputs, at = builder.load(last, typ=POINTER), partial(element_address, builder)
-    everything = builder.mul(steps, builder.mul(members, count))
-    some = _some_of(builder, running, count) if spec.episodes else lambda member: nullcontext()
-    with loop(builder, members) as member, loop(builder, steps) as step, some(member):
-        whose, key, counter = (
-            builder.load(builder.gep(base, [member], source_etype=INT), typ=INT) for base in of_members
-        )
-        first = builder.mul(builder.add(builder.mul(member, steps), step), count)
-        of_obs = builder.mul(builder.add(first, builder.mul(member, count)), INT(spec.obs_dim))
-        here, there = at(obs, REAL, of_obs), builder.add(of_obs, builder.mul(count, INT(spec.obs_dim)))
-        on_tape = first if spec.taped else INT(0)
-        builder.call(forward, [member, count, on_tape, *layers, here, room])
-        own, place = builder.mul(whose, count), builder.mul(member, count)
-        state, constants = _columns_of(builder, of_envs, own, spec)
-        of_counts = builder.mul(place, INT(NUM_ENV_STATS))
-        totals = [
-            _column(builder, counts, DOUBLE, builder.add(of_counts, builder.mul(count, INT(k))))
-            for k in range(NUM_ENV_STATS)
-        ]
-        flags = [_column(builder, ends, FLAG, builder.add(first, builder.mul(everything, INT(k)))) for k in range(3)]
-        next_obs = _matrix(builder, at(obs, REAL, there), spec.obs_dim)
-        results = [
-            _column(builder, action, INT, first),
-            *state,
-            *next_obs,
-            _column(builder, reward, REAL, first),
-            *flags,
-        ]
-        given = _matrix(builder, at(outputs, REAL, builder.mul(on_tape, INT(spec.width))), spec.width)
-        inputs = [*totals, *given, *state, *constants]
-        act = _actor(spec, key, builder.add(counter, builder.mul(step, count)))
-        if spec.episodes:
-            goes_on = _column(builder, running, FLAG, place)
-            inputs += [*_matrix(builder, here, spec.obs_dim), goes_on]
-            results.append(goes_on)
-        elementwise_loop(builder, count, inputs, [*totals, *results], act)
+    forward = define_member_forward(module, REAL, spec.activation)
+    lengths = {"state": len(spec.state), "constants": len(spec.constants)}
+    builder, args = define_function(module, "rollout", RolloutArguments, lengths, alias=True)
+    # The logits are the result of the last layer, which the forward pass of each step writes.
+    logits = table_entry(builder, args.layers.results, args.layers.count - 1)
+    any_running = Variable(builder, BYTE)
+    with for_range(builder, args.members) as member, for_range(builder, args.steps) as step:
+        condition = _if_any_running(args, member, any_running) if spec.episodes else nullcontext()
+        with condition:
+            at = _Step(builder, spec, args, member, step)
+            obs = element_pointer(builder, args.obs, REAL, at.obs_index)
+            forward_args = MemberForward(member, args.count, at.output_row, args.layers, obs, args.workspace)
+            call(builder, forward, forward_args)
+            inputs, outputs = _columns(at, logits)
+            elementwise_loop(builder, args.count, inputs, outputs, _acting_step(at))
     builder.ret_void()
     return compile_function(builder.function)
 
 
-def _some_of(
-    builder: ir.IRBuilder, flags: ir.Value, count: ir.Value
-) -> Callable[[ir.Value], AbstractContextManager[None]]:
-    """By member: what is written inside happens if one of its ``count`` flags is set."""
-    byte = ir.IntType(8)
-    found = builder.alloca(byte)
-
-    @contextmanager
-    def some(member: ir.Value) -> Iterator[None]:
-        builder.store(byte(0), found)
-        with loop(builder, count) as index:
-            place = builder.add(builder.mul(member, count), index)
-            flag = builder.load(builder.gep(flags, [place], source_etype=byte), typ=byte)
-            builder.store(builder.or_(builder.load(found, typ=byte), flag), found)
-        with builder.if_then(builder.icmp_unsigned("!=", builder.load(found, typ=byte), byte(0))):
-            yield
-
-    return some
+@contextmanager
+def _if_any_running(args: RolloutArguments, member: Index, any_running: Variable) -> Iterator[None]:
+    """What is written inside is executed if any environment of the member does not idle."""
+    builder = any_running.builder
+    any_running.set(BYTE(0))
+    with for_range(builder, args.count) as env:
+        flag = load(builder, BYTE, args.running, member * args.count + env)
+        any_running.set(builder.or_(any_running.get(), flag))
+    with builder.if_then(builder.icmp_unsigned("!=", any_running.get(), BYTE(0))):
+        yield
 
 
-def _actor(spec: RolloutSpec, key: ir.Value, counter: ir.Value) -> Callable[..., list[Any]]:
-    """One step of an environment: counts, action, and what the environment says."""
+class _Step(NamedTuple):
+    """One step of one member's environments."""
 
-    def act(row: TracedScalar, *numbers: Any) -> list[Any]:
-        counts, logits, rest = (
-            numbers[:NUM_ENV_STATS],
-            numbers[NUM_ENV_STATS : NUM_ENV_STATS + spec.width],
-            numbers[NUM_ENV_STATS + spec.width :],
-        )
-        stream: Any = row.splat(key)
-        number: Any = row + row.splat(counter)
-        chosen = most_likely(logits) if spec.deterministic else sample(logits, uniform(stream, number))
-        given = len(spec.state) + len(spec.constants)
-        seen, goes_on = spec.step(chosen, *rest[:given]), []
-        if spec.episodes:
-            *obs, running = rest[given:]
-            seen = _unless_idle(running, seen, [*rest[: len(spec.state)], *obs])
-            goes_on = [running & ~(seen[-3] | seen[-2])]
-        return [*step_env_stats(*counts, *seen[-4:]), chosen, *seen, *goes_on]
+    builder: ir.IRBuilder
+    spec: RolloutSpec
+    args: RolloutArguments
+    member: Index
+    step: Index
+
+    @property
+    def transition(self) -> Index:
+        """The index of the first environment's transition in arrays ``(P, T, N)``."""
+        return (self.member * self.args.steps + self.step) * self.args.count
+
+    @property
+    def obs_index(self) -> Index:
+        """The index of the first environment's observation in ``(P, T + 1, N, D)``: one more time for each member."""
+        return (self.transition + self.member * self.args.count) * self.spec.obs_dim
+
+    @property
+    def output_row(self) -> Index:
+        """The row of the first environment in the layers' outputs, which hold all steps, or only the latest."""
+        return self.transition if self.spec.keep_outputs else Index(self.builder, 0)
+
+    def column(self, base: ir.Value, element: ir.Type, first: Index) -> Column:
+        """One number of each environment, contiguous from ``base[first]`` on."""
+        return Column(element_address(self.builder, base, element, first), element)
+
+    def matrix(self, base: ir.Value, first: Index, width: int) -> list[Column]:
+        """The columns of a float32 matrix with contiguous rows, one for each environment, from ``base[first]`` on."""
+        start = element_pointer(self.builder, base, REAL, first)
+        return [Column(element_pointer(self.builder, start, REAL, column), REAL, width) for column in range(width)]
+
+    def member_number(self, base: ir.Value) -> Index:
+        """This member's number in an int64 array ``(P,)``."""
+        return Index(self.builder, load(self.builder, INT, base, self.member))
+
+
+def _columns(at: _Step, logits: ir.Value) -> tuple[list[Column], list[Column]]:
+    """What :func:`_acting_step` reads and writes, in its order."""
+    spec, args = at.spec, at.args
+    first_env = at.member_number(args.member_indices) * args.count
+    state, constants = (
+        [at.column(base, IR_TYPES[dtype], first_env) for base, dtype in zip(bases, dtypes, strict=True)]
+        for bases, dtypes in ((args.state, spec.state), (args.constants, spec.constants))
+    )
+    member_env = at.member * args.count
+    env_stats = [
+        at.column(args.env_stats, DOUBLE, member_env * NUM_ENV_STATS + args.count * k) for k in range(NUM_ENV_STATS)
+    ]
+    all_transitions = args.steps * (args.members * args.count)
+    flags = [at.column(args.flags, FLAG, at.transition + all_transitions * k) for k in range(3)]
+    next_obs = at.matrix(args.obs, at.obs_index + args.count * spec.obs_dim, spec.obs_dim)
+    inputs = [*env_stats, *at.matrix(logits, at.output_row * spec.choices, spec.choices), *state, *constants]
+    action = at.column(args.action, INT, at.transition)
+    reward = at.column(args.reward, REAL, at.transition)
+    outputs = [*env_stats, action, *state, *next_obs, reward, *flags]
+    if spec.episodes:
+        running = at.column(args.running, FLAG, member_env)
+        inputs += [*at.matrix(args.obs, at.obs_index, spec.obs_dim), running]
+        outputs.append(running)
+    return inputs, outputs
+
+
+def _acting_step(at: _Step) -> Callable[..., list[Any]]:
+    """One environment's step: sample an action, step, count; the function that is traced.
+
+    ``(env, *env_stats, *logits, *state, *constants) -> [*env_stats, action, *state, *next_obs, reward, terminated,
+    truncated, valid]``; with ``episodes`` it also takes ``*obs, running`` and gives ``running``.
+    """
+    spec = at.spec
+    key = at.member_number(at.args.keys)
+    # The numbers of a stream go to all environments of one step, then to those of the next one.
+    counter = at.member_number(at.args.counters) + at.step * at.args.count
+
+    def act(env: TracedScalar, *numbers: Any) -> list[Any]:
+        env_stats = numbers[:NUM_ENV_STATS]
+        logits = numbers[NUM_ENV_STATS : NUM_ENV_STATS + spec.choices]
+        rest = numbers[NUM_ENV_STATS + spec.choices :]
+        env_arguments = rest[: len(spec.state) + len(spec.constants)]
+        if spec.deterministic:
+            action = most_likely(logits)
+        else:
+            position: Any = env + env.splat(counter.ir_value)
+            stream: Any = env.splat(key.ir_value)
+            action = sample(logits, uniform(stream, position))
+        transition = spec.step(action, *env_arguments)
+        if not spec.episodes:
+            return [*step_env_stats(*env_stats, *transition[-4:]), action, *transition]
+        *obs, running = rest[len(env_arguments) :]
+        transition = _unless_idle(running, transition, [*rest[: len(spec.state)], *obs])
+        still_running = running & ~(transition[-3] | transition[-2])
+        return [*step_env_stats(*env_stats, *transition[-4:]), action, *transition, still_running]
 
     return act
 
 
-def _unless_idle(running: Any, seen: Sequence[Any], before: Sequence[Any]) -> list[Any]:
-    """What an environment shows; one whose episode is over, its state and observation before, and that is all."""
-    *after, reward, terminated, truncated, valid = seen
-    kept = [torch.where(running, new, old) for new, old in zip(after, before, strict=True)]
+def _unless_idle(running: Any, transition: Sequence[Any], before: Sequence[Any]) -> list[Any]:
+    """The transition of an environment that is running; of one that idles, its old state and observation, and zeros."""
+    *after, reward, terminated, truncated, valid = transition
+    state_and_obs = [torch.where(running, new, old) for new, old in zip(after, before, strict=True)]
     flags = [running & flag for flag in (terminated, truncated, valid)]
-    return [*kept, torch.where(running, reward, 0.0), *flags]
-
-
-def _column(builder: ir.IRBuilder, base: ir.Value, kind: ir.Type, first: ir.Value) -> Column:
-    return Column(element_address(builder, base, kind, first), kind)
-
-
-def _columns_of(
-    builder: ir.IRBuilder, bases: Sequence[ir.Value], first: ir.Value, spec: RolloutSpec
-) -> tuple[list[Column], list[Column]]:
-    """What the state and the constants are of the environments from the first one on."""
-    kinds = [IR_TYPES[dtype] for dtype in (*spec.state, *spec.constants)]
-    columns = [_column(builder, base, kind, first) for base, kind in zip(bases, kinds, strict=True)]
-    return columns[: len(spec.state)], columns[len(spec.state) :]
-
-
-def _matrix(builder: ir.IRBuilder, base: ir.Value, width: int) -> list[Column]:
-    """The columns of a matrix of so many float32 a row."""
-    return [Column(element_address(builder, base, REAL, INT(column)), REAL, width) for column in range(width)]
+    return [*state_and_obs, torch.where(running, reward, 0.0), *flags]

@@ -1,44 +1,46 @@
-"""Rollouts without a visit to Python: every member acts in its environments for all steps, then the next one does.
+"""Rollouts without Python between steps: a compiled loop over members, steps and environments.
 
 The numbers are those of acting and stepping one after the other, to the last bit.
 """
 
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from pgkit.compiler.lazy import lazy_kernel
+from pgkit.compiler.signature import address_of, flatten
 from pgkit.envs.base import Elementwise, Environments
-from pgkit.kernels.activations import Activation
 from pgkit.kernels.mlp import allocate_forward
 from pgkit.nn.mlp import CachedForward
 from pgkit.nn.policy import Policy
+from pgkit.rollouts.signature import RolloutArguments, RolloutSpec
 from pgkit.system.cpu import use_compiled
 from pgkit.types import Params, Rollout
 
+_kernel = lazy_kernel("pgkit.rollouts.codegen:compile_rollout")
+
 
 def elementwise(envs: Environments, policy: Policy, params: Params) -> Elementwise | None:
-    """How one environment steps, where rollouts of such environments with such a policy are compiled."""
+    """The step of one environment, if rollouts in these environments with this policy can be compiled; else None."""
     step = getattr(envs, "elementwise", None)
-    fits = policy.head.is_written_down and all(leaf.dtype == torch.float32 for leaf in params.values())
-    fits = fits and use_compiled(torch.float32, next(iter(params.values())).device)
-    return step if fits else None
+    float32 = all(leaf.dtype == torch.float32 for leaf in params.values())
+    on_cpu = use_compiled(torch.float32, next(iter(params.values())).device)
+    return step if policy.head.is_written_down and float32 and on_cpu else None
 
 
 class ActingState(NamedTuple):
-    """Where members stand in their environments.
+    """Where a rollout begins.
 
     Attributes:
-        obs: ``(P, N, D)``, what the environments show.
+        obs: ``(P, N, D)``, the current observations.
         members: int64 ``(P,)``; the environments of member k are the N from ``members[k] N`` on.
-        keys: int64 ``(P,)``, of the streams of action noise.
-        counters: int64 ``(P,)``, of the first number in each stream.
-        counts: ``(P, 6, N)``, contiguous, see :mod:`pgkit.rollouts.statistics`; a rollout goes on with them, in place.
-        running: bool ``(P, N)``, whether an environment's episode is not over yet; changed in place. The others idle:
-            nothing changes in them, and their transitions are none; where all of a member's do, there is 0 everywhere.
-            None where all reset by themselves.
+        keys: int64 ``(P,)``, the random stream of each member's action noise.
+        counters: int64 ``(P,)``, the position of the next number in each stream.
+        counts: ``(P, 6, N)``, contiguous, see :mod:`pgkit.rollouts.statistics`; updated in place.
+        running: bool ``(P, N)``, whether the current episode of an environment is not over; updated in place. In the
+            other environments nothing changes and their transitions are not valid; where all environments of a member
+            idle, everything in the rollout is 0. None for environments that reset themselves.
     """
 
     obs: Tensor
@@ -58,47 +60,62 @@ def compiled_rollout(
     taped: bool = True,
     deterministic: bool = False,
 ) -> Rollout:
-    """``length`` steps of every member's environments.
+    """Act for ``length`` steps in the environments of every member.
 
     Args:
-        policy: with a categorical head.
+        policy: with a categorical distribution.
         params: leaves ``(P, ...)``, float32.
         envs: of all members there are.
-        at: where to begin.
+        at: where the rollout begins.
         length: T, at least 1.
-        taped: the actor's tape is kept for a gradient, see :func:`pgkit.nn.mlp.mlp`.
+        taped: keep the outputs of the policy's layers for the gradient, see :func:`pgkit.nn.mlp.mlp`.
         deterministic: take the most likely actions.
     """
-    size, count, features = at.obs.shape
-    blank = torch.empty if at.running is None else torch.zeros
-    seen, action = blank(size, length + 1, count, features), blank(size, length, count, dtype=torch.int64)
-    reward, ends = blank(size, length, count), blank(3, size, length, count, dtype=torch.bool)
-    seen[:, 0] = at.obs
-    spec, leaves = policy.acting_layers(params)
+    members, count, features = at.obs.shape
+    allocate = torch.empty if at.running is None else torch.zeros
+    obs = allocate(members, length + 1, count, features)
+    action = allocate(members, length, count, dtype=torch.int64)
+    reward = allocate(members, length, count)
+    flags = allocate(3, members, length, count, dtype=torch.bool)
+    obs[:, 0] = at.obs
+    mlp_spec, leaves = policy.acting_layers(params)
     leaves = [leaf.contiguous() for leaf in leaves]
-    rows = length * count if taped else count  # one after the other writes to the first of these, in the cache
-    network = allocate_forward(spec, torch.Size([size, rows, features]), leaves)
-    of_members = [tensor.contiguous() for tensor in (at.members, at.keys, at.counters)]
-    running = None if at.running is None else at.running.data_ptr()
-    _kernel(envs, spec.activation, policy.head.width, features, taped, deterministic, running is not None)(
-        *(length, size, count, *(tensor.data_ptr() for tensor in of_members)),
-        *network.outputs.arguments,
-        *(tensor.data_ptr() for tensor in (seen, action, reward, ends, at.counts)),
-        *(running, *(tensor.data_ptr() for tensor in (*envs.state, *envs.constants, network.workspace))),
+    # Outputs that nobody needs afterwards are overwritten step by step and member by member, so they stay in the cache.
+    rows = length * count if taped else count
+    network = allocate_forward(mlp_spec, torch.Size([members, rows, features]), leaves)
+    assert network.outputs.arguments is not None
+    acting = [tensor.contiguous() for tensor in (at.members, at.keys, at.counters)]
+    arguments = RolloutArguments(
+        steps=length,
+        members=members,
+        count=count,
+        member_indices=acting[0].data_ptr(),
+        keys=acting[1].data_ptr(),
+        counters=acting[2].data_ptr(),
+        layers=network.outputs.arguments,
+        obs=obs.data_ptr(),
+        action=action.data_ptr(),
+        reward=reward.data_ptr(),
+        flags=flags.data_ptr(),
+        env_stats=at.counts.data_ptr(),
+        running=address_of(at.running),
+        state=tuple(tensor.data_ptr() for tensor in envs.state),
+        constants=tuple(tensor.data_ptr() for tensor in envs.constants),
+        workspace=network.workspace.data_ptr(),
     )
-    rollout = Rollout(*(tensor.transpose(0, 1) for tensor in (seen, action, reward, *ends)))
+    spec = RolloutSpec(
+        activation=mlp_spec.activation,
+        choices=policy.head.width,
+        obs_dim=features,
+        step=envs.step,
+        state=tuple(tensor.dtype for tensor in envs.state),
+        constants=tuple(tensor.dtype for tensor in envs.constants),
+        keep_outputs=taped,
+        deterministic=deterministic,
+        episodes=at.running is not None,
+    )
+    _kernel(spec)(*flatten(arguments))
+    rollout = Rollout(*(tensor.transpose(0, 1) for tensor in (obs, action, reward, *flags)))
     if taped and not policy.shared:
-        rollout.tapes["actor"] = CachedForward.of(spec, network.outputs, seen, *leaves)
+        rollout.tapes["actor"] = CachedForward.of(mlp_spec, network.outputs, obs, *leaves)
     return rollout
-
-
-def _kernel(envs: Elementwise, activation: Activation, width: int, features: int, *how: bool) -> Callable[..., None]:
-    dtypes = (tuple(tensor.dtype for tensor in tensors) for tensors in (envs.state, envs.constants))
-    return _compiled(activation, width, features, envs.step, *dtypes, *how)
-
-
-@lru_cache
-def _compiled(*spec: Any) -> Callable[..., None]:
-    from pgkit.rollouts.codegen import RolloutSpec, compile_rollout  # LLVM is loaded where something is compiled
-
-    return compile_rollout(RolloutSpec(*spec))

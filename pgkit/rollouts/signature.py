@@ -1,0 +1,77 @@
+"""What :mod:`pgkit.rollouts.compiled` and the generator of its code, :mod:`pgkit.rollouts.codegen`, share."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from pgkit.compiler.signature import Address, Int64
+from pgkit.kernels.activations import Activation
+from pgkit.kernels.signatures import Layers
+
+
+class RolloutSpec(NamedTuple):
+    """What the code of a rollout depends on.
+
+    Attributes:
+        activation: of the policy's networks.
+        choices: L, how many actions there are.
+        obs_dim: D.
+        step: see :class:`pgkit.envs.base.Elementwise`.
+        state: the dtypes of the environments' state.
+        constants: the dtypes of their constants.
+        keep_outputs: the outputs of all layers are stored for all steps of all members; otherwise every step overwrites
+            those of the step before.
+        deterministic: take the most likely action instead of a sample.
+        episodes: an environment idles when its episode is over; otherwise it resets itself.
+    """
+
+    activation: Activation
+    choices: int
+    obs_dim: int
+    step: Callable[..., list[Any]]
+    state: tuple[torch.dtype, ...]
+    constants: tuple[torch.dtype, ...]
+    keep_outputs: bool
+    deterministic: bool
+    episodes: bool
+
+
+class RolloutArguments(NamedTuple):
+    """The arguments of a compiled rollout: T steps of the N environments of P members.
+
+    Attributes:
+        steps: T.
+        members: P.
+        count: N.
+        member_indices: int64 ``(P,)``; the environments of member k are the N from ``member_indices[k] N`` on.
+        keys: int64 ``(P,)``, the random stream of each member's action noise.
+        counters: int64 ``(P,)``, the position of the first number in each stream.
+        layers: of the policy.
+        obs: float32 ``(P, T + 1, N, D)``, of which the first N of each member are read, the others written.
+        action: int64 ``(P, T, N)``, written.
+        reward: float32 ``(P, T, N)``, written.
+        flags: bool ``(3, P, T, N)``, written: terminated, truncated, valid.
+        env_stats: float64 ``(P, NUM_ENV_STATS, N)``, see :mod:`pgkit.rollouts.statistics`; updated.
+        running: bool ``(P, N)``, whether an environment does not idle; updated. Null if environments reset themselves.
+        state: of all environments ``(K,)``; updated.
+        constants: of all environments ``(K,)``.
+        workspace: of the matmuls of one member.
+    """
+
+    steps: Int64
+    members: Int64
+    count: Int64
+    member_indices: Address
+    keys: Address
+    counters: Address
+    layers: Layers
+    obs: Address
+    action: Address
+    reward: Address
+    flags: Address
+    env_stats: Address
+    running: Address
+    state: tuple[Address, ...]
+    constants: tuple[Address, ...]
+    workspace: Address
