@@ -188,7 +188,7 @@ def restart(optimizer: Optimizer, what: str, every: Hyperparameter | str) -> Opt
             leaf.state[name] = torch.where(now, initial, leaf.state[name])
         return grad
 
-    if every == "rollout":
+    if isinstance(every, str):
         return chain(Transform(step, precompute, requires=frozenset({"rollout_start"})), optimizer)
     hyperparameters = {key: check(key, every, least=0.0)}
     return chain(Transform(step, precompute, hyperparameters=hyperparameters, member_state={counter: 0.0}), optimizer)
