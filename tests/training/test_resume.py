@@ -23,7 +23,6 @@ from pgkit.errors import PgkitError
 from pgkit.logging import read_metrics
 from pgkit.logging.parquet import write_metrics
 from pgkit.runs import checkpoint, provenance
-from pgkit.system.files import lock
 from pgkit.system.signals import Stopped
 from pgkit.training import loop, monitor
 from pgkit.training.evaluate_run import evaluate_run
@@ -312,27 +311,6 @@ def test_two_processes_cannot_write_to_one_run(half: tuple[TrainResult, Path], t
         assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
         holder.kill()
     same(half[0], resume(directory))
-
-
-def test_a_forked_child_does_not_hold_the_lock(tmp_path: Path) -> None:
-    read_end, write_end = os.pipe()
-    with lock(tmp_path / "x", "busy"):
-        child = os.fork()
-        if child == 0:  # it would keep the lock if it kept a copy of the file
-            os.write(write_end, b"x")
-            time.sleep(30)
-            os._exit(0)
-        os.read(read_end, 1)
-        with pytest.raises(PgkitError, match="busy"), lock(tmp_path / "x", "busy"):
-            pass
-    try:
-        with lock(tmp_path / "x", "busy"):
-            pass
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os.close(read_end)
-        os.close(write_end)
 
 
 def test_a_finished_run_has_nothing_to_resume(half: tuple[TrainResult, Path]) -> None:
