@@ -1,8 +1,8 @@
 """Rules about the shape of the source tree: layers of packages, circles, sizes, words that are no identifiers.
 
 ``python scripts/structure.py`` prints what breaks them, one line each, and exits with 1 if anything does; ``--summary``
-also prints the packages on each layer, the number of modules and circles, and the length of the README's reading path. Only the standard library is used, and
-nothing of pgkit is imported.
+also prints the packages on each layer, the number of modules and circles, and the length of the README's reading path.
+Only the standard library is used, and nothing of pgkit is imported.
 """
 
 import ast
