@@ -1,4 +1,10 @@
-"""Statistics of comparisons: pure functions of arrays, see ``pgkit/compare/README.md`` for what uses them.
+"""Statistics of comparisons: pure functions of NumPy arrays, each with its source.
+
+In come scores of runs, ``(n,)`` for the n seeds of an arm, ``(n, E)`` with E environments, ``(n, K)`` for learning curves;
+out go estimates with their intervals. ``curves.py`` measures single runs, ``intervals.py``, ``pairs.py`` and
+``paired.py`` describe and compare arms, ``selection.py`` and ``sensitivity.py`` judge tuned settings, ``aggregate.py``
+pools environments, ``ranking.py`` and ``survival.py`` rank arms and time to a threshold. Start with the example below,
+then ``pairs.py``. Functions draw random numbers only from the generator that they are given.
 
 >>> from pgkit.stats import permutation_test, verdict, welch
 >>> adam, sgd = [0.91, 0.93, 0.88, 0.95, 0.9], [0.71, 0.8, 0.64, 0.75, 0.69]

@@ -17,7 +17,7 @@ READS = ("item", "tolist", "cpu", "nonzero", "__bool__", "__int__", "__float__",
 def test_an_update_reads_nothing(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for one look on CPU, whether all members live, which ``apply_updates`` spares a GPU.
 
-    That the compiled loops are for a CPU, and no other, is for tests/test_device.py to see.
+    That the compiled loops are for a CPU, and no other, is for tests/training/test_device.py to see.
     """
     config = load_config("cartpole-actor-critic", [f"optimizer.name={optimizer}", "optimizer.lr=1e-3", "seeds=3"])
     population = build(expand_seeds(config))
