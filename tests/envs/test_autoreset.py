@@ -61,7 +61,7 @@ def check(fields, expected):
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize("form", ["array", "dict", "tuple"])
-def test_own_loops_reset_at_the_next_step(vectorization, form):
+def test_pgkit_resets_at_the_next_step(vectorization, form):
     envs = make_envs(ID, 2, kwargs={"form": form}, vectorization=vectorization)
     assert (envs.info.autoreset, envs.info.vectorization) == ("next_step", vectorization)
     check(run(envs), NEXT_STEP)
@@ -105,7 +105,7 @@ def test_final_obs_as_one_array():
     check(run(wrap_vector_env(Batched(vector))), AT_ONCE)
 
 
-def test_missing_final_obs_is_told():
+def test_missing_final_obs_is_an_error():
     class Forgetful(gymnasium.vector.VectorWrapper):
         def step(self, actions):
             return (*super().step(actions)[:4], {})

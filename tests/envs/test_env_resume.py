@@ -23,11 +23,11 @@ SPACES = {
 
 
 class Walk(gymnasium.Env[np.ndarray, np.ndarray]):
-    """A random walk that the actions push, five to nine steps an episode; it draws from the generator that is told."""
+    """A random walk of five to nine steps that the actions push. ``source``: what else its numbers depend on."""
 
     observation_space = spaces.Box(-100.0, 100.0, (2,), np.float32)
 
-    def __init__(self, action: str = "discrete", source: str = "own", bits: str = "PCG64") -> None:
+    def __init__(self, action: str = "discrete", source: str = "np_random", bits: str = "PCG64") -> None:
         self.action_space, self.source, self.bits = SPACES[action], source, bits
         self.episodes = 0
 
@@ -48,8 +48,8 @@ class Walk(gymnasium.Env[np.ndarray, np.ndarray]):
         return np.random.default_rng() if self.source == "system" else self.np_random
 
     def obs(self):
-        kept = self.episodes if self.source == "memory" else 0
-        return np.array([self.place[0], self.place[1] + kept], dtype=np.float32)
+        offset = self.episodes if self.source == "memory" else 0
+        return np.array([self.place[0], self.place[1] + offset], dtype=np.float32)
 
 
 def walks(count=3, **kwargs):
@@ -72,7 +72,7 @@ def check_goes_on(tmp_path, first, second, seeds, actions, half, index=None):
     second.close()
 
 
-@pytest.mark.parametrize("half", [0, 1, 61, 90])
+@pytest.mark.parametrize("half", [0, 61, 90])
 @pytest.mark.parametrize("case", EXACT)
 def test_a_new_instance_goes_on(tmp_path, case, half):
     """Half-run episodes, and at 61 steps of the landers episodes that are over."""
@@ -100,7 +100,7 @@ def test_other_generators_are_saved(tmp_path, bits):
     check_goes_on(tmp_path, walks(bits=bits), walks(bits=bits), [1, 2, 3], actions, 23)
 
 
-def test_what_is_remembered_ends_with_the_episode():
+def test_the_history_begins_with_the_episode():
     envs = walks(1)
     envs.reset([5])
     longest = 0
@@ -117,15 +117,9 @@ def test_exact_ones_say_so(case):
     envs.close()
 
 
-@pytest.mark.parametrize(
-    ("source", "reason"),
-    [
-        ("memory", "environment 'Walk' did not come back as it was"),
-        ("system", "environment 'Walk' did not come back as it was"),
-    ],
-)
-def test_environments_that_cannot_be_repeated_are_found_out_beforehand(source, reason):
-    assert walks(source=source).resume_problem().startswith(reason)
+@pytest.mark.parametrize("source", ["memory", "system"])
+def test_environments_that_cannot_be_replayed_are_detected_beforehand(source):
+    assert walks(source=source).resume_problem().startswith("environment 'Walk' did not come back as it was")
 
 
 def test_a_replay_that_ends_elsewhere_is_an_error():

@@ -19,44 +19,44 @@ def case(request):
     return CASES[request.param]
 
 
-def play(case, seeds, steps=150):
+def run(case, seeds, length=150):
     """``(steps, K, D + 4)``: all that the environments report."""
     envs = make(case, len(seeds))
     first = envs.reset(seeds)
-    rows = [numbers(envs.step(action)) for action in actions_for(seeds, steps)]
+    rows = [numbers(envs.step(action)) for action in actions_for(seeds, length)]
     envs.close()
     assert torch.equal(rows[0][:, :0], first[:, :0])
     return torch.stack(rows)
 
 
 def test_alone_is_together(case):
-    together = play(case, SEEDS)
+    together = run(case, SEEDS)
     assert (together[..., -1] == 0).sum() > 0  # there were resets
     for members in ([0], [3, 1], [4, 2, 0]):
-        assert torch.equal(play(case, [SEEDS[k] for k in members]), together[:, members])
-    assert torch.equal(play(case, SEEDS), together)
+        assert torch.equal(run(case, [SEEDS[k] for k in members]), together[:, members])
+    assert torch.equal(run(case, SEEDS), together)
 
 
 def test_subsets(case):
     """Environments step in groups that change, at different speeds, and see what they see when all step."""
-    together = play(case, SEEDS, 100)
+    together = run(case, SEEDS, 100)
     envs = make(case, 5)
     envs.reset(SEEDS)
     actions = actions_for(SEEDS, 100)
-    made = torch.zeros(5, dtype=torch.int64)
+    steps = torch.zeros(5, dtype=torch.int64)
     generator = torch.Generator().manual_seed(8)
-    while made.min() < 60:
+    while steps.min() < 60:
         index = torch.randperm(5, generator=generator)[: torch.randint(1, 6, (1,), generator=generator)]
-        index = index[made[index] < 100]
-        result = envs.step(actions[made[index], index], index)
-        assert torch.equal(numbers(result), together[made[index], index])
-        made[index] += 1
+        index = index[steps[index] < 100]
+        result = envs.step(actions[steps[index], index], index)
+        assert torch.equal(numbers(result), together[steps[index], index])
+        steps[index] += 1
     envs.close()
 
 
 def test_seeding_some_of_them(case):
     """Environments seeded in the middle of the run start like fresh ones; the others go on."""
-    together, fresh = play(case, SEEDS, 60), play(case, [77, 99], 30)
+    together, fresh = run(case, SEEDS, 60), run(case, [77, 99], 30)
     envs = make(case, 5)
     envs.reset(SEEDS)
     actions, others = actions_for(SEEDS, 60), actions_for([77, 99], 30)
@@ -87,7 +87,7 @@ def test_seeding_right_after_the_end(case):
             break
     assert len(over)
     envs.reset([77] * len(over), over)
-    fresh = play(case, [77], 1)
+    fresh = run(case, [77], 1)
     result = envs.step(actions_for([77], 1)[0].expand(len(over)).contiguous(), over)
     envs.close()
     assert result.valid.all()
@@ -120,7 +120,7 @@ def test_results_belong_to_the_caller(case):
 
 def test_async_equals_sync():
     for env_id in (NOISE, "helpers.probe_envs:ProbeLimited-v0"):
-        assert torch.equal(play({"env_id": env_id}, SEEDS), play({"env_id": env_id, "vectorization": "async"}, SEEDS))
+        assert torch.equal(run({"env_id": env_id}, SEEDS), run({"env_id": env_id, "vectorization": "async"}, SEEDS))
 
 
 def test_errors_in_workers_reach_the_parent():
@@ -143,7 +143,7 @@ def test_closing_ends_the_workers():
     assert not workers & set(multiprocessing.active_children())
 
 
-def test_a_killed_worker_is_told():
+def test_a_killed_worker_is_reported():
     before = set(multiprocessing.active_children())
     envs = make_envs(NOISE, 2, vectorization="async")
     envs.reset([1, 2])

@@ -204,14 +204,14 @@ ACTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("space", "given", "received"), ACTIONS)
-def test_actions_arrive_in_the_space(space, given, received):
+@pytest.mark.parametrize(("space", "learner", "received"), ACTIONS)
+def test_actions_arrive_in_the_space(space, learner, received):
     with_wrapper = SyncVectorEnv([lambda: probe_envs.Echo(action=space)] * 2)
     for envs in (make_envs(ECHO, 2, kwargs={"action": space}), wrap_vector_env(with_wrapper)):
         inner = [env.unwrapped for env in (envs._envs if hasattr(envs, "_envs") else with_wrapper.envs)]
         assert envs.info.action_space == probe_envs.SPACES[space]
         envs.reset([1, 2])
-        envs.step(torch.tensor(given))  # the environment asserts that its space contains it
+        envs.step(torch.tensor(learner))  # the environment asserts that its space contains it
         for env, expected in zip(inner, received, strict=True):
             np.testing.assert_array_equal(env.last_action, np.array(expected, dtype=env.action_space.dtype))
 

@@ -57,10 +57,10 @@ class Counting(gymnasium.Env):
         self.count += 1
         if self.count == self.crash_at:
             raise ArithmeticError("crashed on purpose")
-        kind = self.base + self.episode
-        over = self.count == 2 + kind % 3
+        number = self.base + self.episode
+        over = self.count == 2 + number % 3
         reward = 100 * self.base + 10 * self.episode + self.count
-        return self._observe(), float(reward), over and kind % 2 == 0, over and kind % 2 == 1, {}
+        return self._observe(), float(reward), over and number % 2 == 0, over and number % 2 == 1, {}
 
     def _observe(self):
         numbers = np.array([self.base, self.episode, self.count], dtype=np.float32)
