@@ -1,7 +1,7 @@
 """Statistics of comparisons: pure functions of NumPy arrays, each with its source.
 
-In come scores of runs, ``(n,)`` for the n seeds of an arm, ``(n, E)`` with E environments, ``(n, K)`` for learning curves;
-out go estimates with their intervals. ``curves.py`` measures single runs, ``intervals.py``, ``pairs.py`` and
+In come scores of runs, ``(n,)`` for the n seeds of an arm, ``(n, E)`` with E environments, ``(n, K)`` for learning
+curves; out go estimates with their intervals. ``curves.py`` measures single runs, ``intervals.py``, ``pairs.py`` and
 ``paired.py`` describe and compare arms, ``selection.py`` and ``sensitivity.py`` judge tuned settings, ``aggregate.py``
 pools environments, ``ranking.py`` and ``survival.py`` rank arms and time to a threshold. Start with the example below,
 then ``pairs.py``. Functions draw random numbers only from the generator that they are given.
