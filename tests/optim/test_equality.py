@@ -17,6 +17,7 @@ from pgkit.optim import apply_updates, make
 from pgkit.types import Params
 
 STEPS = 120
+GUIDED_STEPS = 40  # each is checked by itself
 SHAPES = {"weight": (7, 5), "bias": (1, 5)}
 RATES = (1e-6, 1e-2, 1e3)
 EPSILONS = (1e-8, 1e-3)
@@ -105,12 +106,12 @@ def dtype(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
     torch.set_default_dtype(torch.float32)
 
 
-def gradients(members: int, dtype: torch.dtype) -> Iterator[Params]:
+def gradients(members: int, dtype: torch.dtype, steps: int) -> Iterator[Params]:
     """Draw gradients with scales from 1e-6 to 1e2, one element in twenty zero, one in fifty denormal."""
     random = torch.Generator().manual_seed(0)
     scale = {name: 10 ** (torch.rand(shape, generator=random) * 8 - 6) for name, shape in SHAPES.items()}
     tiny = torch.finfo(dtype).smallest_normal / 8
-    for _ in range(STEPS):
+    for _ in range(steps):
         grads = {}
         for name, shape in SHAPES.items():
             grad = torch.randn(members, *shape, generator=random) * scale[name]
@@ -150,7 +151,7 @@ def differences(case: Case, dtype: torch.dtype, guided: bool) -> dict[bool, floa
     state = optimizer.init(params)
     largest = {name: leaf.abs() for name, leaf in params.items()}
     worst = torch.zeros(members)
-    for grads in gradients(members, dtype):
+    for grads in gradients(members, dtype, GUIDED_STEPS if guided else STEPS):
         for k, (leaves, reference) in enumerate(zip(torch_params, references, strict=True)):
             for leaf, grad in zip(leaves, grads.values(), strict=True):
                 leaf.grad = grad[k]
