@@ -11,6 +11,7 @@ from torch import Tensor
 from pgkit.compiler.lazy import lazy_kernel
 from pgkit.compiler.signature import address_of, flatten
 from pgkit.envs.base import Elementwise, Environments
+from pgkit.kernels.activations import Activation
 from pgkit.kernels.mlp import allocate_forward
 from pgkit.nn.mlp import CachedForward
 from pgkit.nn.policy import Policy
@@ -103,19 +104,26 @@ def compiled_rollout(
         constants=tuple(tensor.data_ptr() for tensor in envs.constants),
         workspace=network.workspace.data_ptr(),
     )
-    spec = RolloutSpec(
-        activation=mlp_spec.activation,
-        choices=policy.head.width,
-        obs_dim=features,
-        step=envs.step,
-        state=tuple(tensor.dtype for tensor in envs.state),
-        constants=tuple(tensor.dtype for tensor in envs.constants),
-        keep_outputs=taped,
-        deterministic=deterministic,
-        episodes=at.running is not None,
-    )
+    spec = _rollout_spec(policy, mlp_spec.activation, envs, at, taped, deterministic)
     _kernel(spec)(*flatten(arguments))
     rollout = Rollout(*(tensor.transpose(0, 1) for tensor in (obs, action, reward, *flags)))
     if taped and not policy.shared:
         rollout.tapes["actor"] = CachedForward.of(mlp_spec, network.outputs, obs, *leaves)
     return rollout
+
+
+def _rollout_spec(
+    policy: Policy, activation: Activation, envs: Elementwise, at: ActingState, keep_outputs: bool, deterministic: bool
+) -> RolloutSpec:
+    """What the code of this rollout depends on."""
+    return RolloutSpec(
+        activation=activation,
+        choices=policy.head.width,
+        obs_dim=at.obs.shape[2],
+        step=envs.step,
+        state=tuple(tensor.dtype for tensor in envs.state),
+        constants=tuple(tensor.dtype for tensor in envs.constants),
+        keep_outputs=keep_outputs,
+        deterministic=deterministic,
+        episodes=at.running is not None,
+    )

@@ -1,4 +1,4 @@
-"""Compiled matrix products against those of torch, and their bits, which depend on nothing but the numbers."""
+"""Compiled matrix products: equal to torch's up to rounding, with bits that depend on nothing but the numbers."""
 
 import itertools
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ DTYPES = (torch.float32, torch.float64)
 
 
 def matrices(shape: tuple[int, ...], transposed: bool, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Random, of that shape, with contiguous rows or columns."""
-    turned = torch.randn(*shape[:-2], shape[-1], shape[-2], dtype=dtype).mT
-    return turned if transposed else turned.contiguous()
+    """Random matrices of a shape, with contiguous rows, or contiguous columns if transposed."""
+    column_major = torch.randn(*shape[:-2], shape[-1], shape[-2], dtype=dtype).mT
+    return column_major if transposed else column_major.contiguous()
 
 
 @pytest.fixture
 def fresh_kernels() -> Iterator[None]:
-    """Kernels are compiled anew, and forgotten afterwards."""
+    """Compile kernels for this test alone."""
     matmul._kernel.cache_clear()
     yield
     matmul._kernel.cache_clear()
@@ -31,10 +31,13 @@ def fresh_kernels() -> Iterator[None]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("columns", [1, 2, 4, 5, 8, 16, 17, 30, 64, 83, 130])
 def test_products_and_sums_equal_those_of_torch(columns: int, dtype: torch.dtype) -> None:
-    for rows, inner, *turned in itertools.product((1, 2, 4, 5, 8, 13, 40), (1, 7, 8, 16, 33, 64), (0, 1), (0, 1)):
-        a, b = matrices((3, rows, inner), turned[0], dtype), matrices((3, inner, columns), turned[1], dtype)
+    layouts = itertools.product((1, 2, 4, 5, 8, 13, 40), (1, 7, 8, 16, 33, 64), (False, True), (False, True))
+    for rows, inner, a_transposed, b_transposed in layouts:
+        a = matrices((3, rows, inner), a_transposed, dtype)
+        b = matrices((3, inner, columns), b_transposed, dtype)
         bias = torch.randn(3, 1, columns, dtype=dtype)
-        exact, close = a.double() @ b.double(), {"rtol": 0.0, "atol": 8 * inner * torch.finfo(dtype).eps}
+        exact = a.double() @ b.double()
+        close = {"rtol": 0.0, "atol": 8 * inner * torch.finfo(dtype).eps}
         product, sums = multiply_and_sum(a, b)
         torch.testing.assert_close(product.double(), exact, **close)
         torch.testing.assert_close(sums.double(), b.double().sum(1, keepdim=True), **close)
@@ -42,16 +45,19 @@ def test_products_and_sums_equal_those_of_torch(columns: int, dtype: torch.dtype
 
 
 @pytest.mark.parametrize("columns", [1, 3, 5, 64, 83])
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_member_has_the_same_bits_alone(columns: int, turned: bool) -> None:
-    a, b, bias = matrices((7, 13, 40), turned), matrices((7, 40, columns), turned), torch.randn(7, 1, columns)
-    together, (product, sums) = multiply(a, b, bias), multiply_and_sum(a, b)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_member_has_the_same_bits_alone(columns: int, transposed: bool) -> None:
+    a = matrices((7, 13, 40), transposed)
+    b = matrices((7, 40, columns), transposed)
+    bias = torch.randn(7, 1, columns)
+    with_bias = multiply(a, b, bias)
+    product, sums = multiply_and_sum(a, b)
     for k in range(7):
-        own_a, own_b, own_bias = (tensor[k : k + 1].clone() for tensor in (a, b, bias))
-        assert torch.equal(multiply(own_a, own_b, own_bias)[0], together[k])
-        own_product, own_sums = multiply_and_sum(own_a, own_b)
-        assert torch.equal(own_product[0], product[k])
-        assert torch.equal(own_sums[0], sums[k])
+        a_k, b_k, bias_k = (tensor[k : k + 1].clone() for tensor in (a, b, bias))
+        assert torch.equal(multiply(a_k, b_k, bias_k)[0], with_bias[k])
+        product_alone, sums_alone = multiply_and_sum(a_k, b_k)
+        assert torch.equal(product_alone[0], product[k])
+        assert torch.equal(sums_alone[0], sums[k])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -60,18 +66,16 @@ def test_bits_do_not_depend_on_the_width_of_registers(
 ) -> None:
     """As on processors with SSE or Neon, AVX2, AVX-512."""
     cases = [
-        (matrices((3, rows, 37), turned, dtype), matrices((3, 37, columns), turned, dtype))
-        for rows, columns, turned in itertools.product((4, 11, 40), (1, 3, 5, 16, 30, 64, 83), (False, True))
+        (matrices((3, rows, 37), transposed, dtype), matrices((3, 37, columns), transposed, dtype))
+        for rows, columns, transposed in itertools.product((4, 11, 40), (1, 3, 5, 16, 30, 64, 83), (False, True))
     ]
-    found = []
+    results = []
     for width in (16, 32, 64):
         monkeypatch.setattr(matmul_codegen, "register_bytes", lambda width=width: width)
         matmul._kernel.cache_clear()
-        found.append([(multiply(a, b), *multiply_and_sum(a, b)) for a, b in cases])
-    for one, other in itertools.combinations(found, 2):
-        assert all(
-            torch.equal(x, y) for own, its in zip(one, other, strict=True) for x, y in zip(own, its, strict=True)
-        )
+        results.append([(multiply(a, b), *multiply_and_sum(a, b)) for a, b in cases])
+    for one, other in itertools.combinations(results, 2):
+        assert all(torch.equal(x, y) for pair in zip(one, other, strict=True) for x, y in zip(*pair, strict=True))
 
 
 def test_terms_are_added_in_order_each_rounded_once() -> None:

@@ -1,4 +1,4 @@
-"""Whole episodes without what is no step: the same gradients, to the last bit."""
+"""Packed rollouts give the same gradients as padded ones, to the last bit."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -62,9 +62,9 @@ def test_gradients_are_those_of_all_steps(case: str) -> None:
     whole = [(piece.rows, targets(population, unpacked(piece))) for piece in pieces]
     for (_, own), (_, other) in zip(batches, whole, strict=True):
         assert torch.equal(own.advantage[own.valid], other.advantage[own.valid])
-        assert own.packed().valid.shape[1] <= own.valid.shape[1]
-        assert torch.equal(own.packed().obs[own.packed().valid], own.obs[own.valid])
-        assert torch.equal(own.packed().action[own.packed().valid], own.action[own.valid])
+        assert own.without_padding().valid.shape[1] <= own.valid.shape[1]
+        assert torch.equal(own.without_padding().obs[own.without_padding().valid], own.obs[own.valid])
+        assert torch.equal(own.without_padding().action[own.without_padding().valid], own.action[own.valid])
     (loss, grads, _), (whole_loss, whole_grads, _) = gradient(population, batches), gradient(population, whole)
     torch.testing.assert_close(loss, whole_loss)
     assert_same(grads, whole_grads)

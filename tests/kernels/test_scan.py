@@ -12,13 +12,13 @@ SHAPES = [(1, 1, 1), (5, 3, 8), (7, 2, 11), (40, 1, 16), (3, 0, 4)]
 
 
 def decayed(total: Any, count: Any, number: Any, flag: Any) -> list[Any]:
-    """A sum that starts anew at flags, and how many there were."""
+    """A decaying sum that restarts at flags, and the number of flags so far."""
     total = torch.where(flag, number, total * 0.5 + number)
     return [total, count + flag.to(torch.int64), total - number, flag]
 
 
 def run(shape: tuple[int, int, int], reverse: bool) -> list[Tensor]:
-    """What is carried in the end, and the outputs; one input with members first, the other with times first."""
+    """Final carried tensors and outputs, of one input with members first in memory and one with times first."""
     random = torch.Generator().manual_seed(0)
     steps, members, count = shape
     number = torch.randn(members, steps, count, generator=random).transpose(0, 1)
@@ -34,9 +34,9 @@ def test_a_compiled_scan_is_that_on_tensors(
 ) -> None:
     compiled = run(shape, reverse)
     monkeypatch.setenv("PGKIT_COMPILE", "off")
-    for own, other in zip(compiled, run(shape, reverse), strict=True):
-        assert torch.equal(own, other)
-        assert own.dtype == other.dtype
+    for result, expected in zip(compiled, run(shape, reverse), strict=True):
+        assert torch.equal(result, expected)
+        assert result.dtype == expected.dtype
 
 
 def test_gradients_flow_through_a_scan() -> None:
