@@ -20,7 +20,10 @@ FLAGS = (
     *("--disable-component-update", "--disable-sync"),
 )
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"no Chromium here: none of {', '.join(BROWSERS)} is on PATH")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason=f"none of {', '.join(BROWSERS)} is on PATH"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,8 @@ from pgkit.compare.selection.stages import stages, tuned
 from pgkit.errors import PgkitError
 from pgkit.system.files import read_json
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 
 KILLS = 5

@@ -59,7 +59,7 @@ def check(fields, expected):
     assert fields == {"final_obs": None, **expected}
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", ["sync", pytest.param("async", marks=pytest.mark.process)])
 @pytest.mark.parametrize("form", ["array", "dict", "tuple"])
 def test_pgkit_resets_at_the_next_step(vectorization, form):
     envs = make_envs(ID, 2, kwargs={"form": form}, vectorization=vectorization)
@@ -76,6 +76,7 @@ def test_sync_vector_env(mode, form):
     check(run(envs), NEXT_STEP if mode is AutoresetMode.NEXT_STEP else AT_ONCE)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_async_vector_env(mode):
     envs = wrap_vector_env(AsyncVectorEnv([probe_envs.Counting] * 2, autoreset_mode=mode))
@@ -142,6 +143,7 @@ def test_undeclared_autoreset_mode(declared):
         wrap_vector_env(vector)
 
 
+@pytest.mark.process
 def test_seeding_again_starts_again():
     for vectorization in ("sync", "async"):
         envs = make_envs(ID, 2, vectorization=vectorization)

@@ -12,7 +12,9 @@ from pgkit.envs.errors import EnvError
 from pgkit.errors import PgkitError
 
 
-@pytest.fixture(params=list(CASES))
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.process) if name.endswith("async") else name for name in CASES]
+)
 def case(request):
     if "envpool" in request.param:
         pytest.importorskip("envpool")
@@ -118,11 +120,13 @@ def test_results_belong_to_the_caller(case):
     assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
 
 
+@pytest.mark.process
 def test_async_equals_sync():
     for env_id in (NOISE, "helpers.probe_envs:ProbeLimited-v0"):
         assert torch.equal(run({"env_id": env_id}, SEEDS), run({"env_id": env_id, "vectorization": "async"}, SEEDS))
 
 
+@pytest.mark.process
 def test_errors_in_workers_reach_the_parent():
     arguments = {"kwargs": {"crash_at": 2}, "vectorization": "async"}
     envs = make_envs("helpers.probe_envs:ProbeCounting-v0", 3, **arguments)
@@ -133,6 +137,7 @@ def test_errors_in_workers_reach_the_parent():
     envs.close()
 
 
+@pytest.mark.process
 def test_closing_ends_the_workers():
     before = set(multiprocessing.active_children())
     envs = make_envs(NOISE, 4, vectorization="async")
@@ -143,6 +148,7 @@ def test_closing_ends_the_workers():
     assert not workers & set(multiprocessing.active_children())
 
 
+@pytest.mark.process
 def test_a_killed_worker_is_reported():
     before = set(multiprocessing.active_children())
     envs = make_envs(NOISE, 2, vectorization="async")

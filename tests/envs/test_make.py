@@ -56,6 +56,7 @@ def test_wrong_arguments():
     assert "max_episode_steps: expected at least 1, got 0" in message_of("CartPole-v1", 1, max_episode_steps=0)
 
 
+@pytest.mark.process
 def test_wrong_arguments_in_a_worker():
     message = message_of("CartPole-v1", 2, kwargs={"speed": 3}, vectorization="async")
     assert "unexpected keyword argument 'speed'" in message
@@ -221,6 +222,7 @@ def test_other_action_spaces(space):
     assert "is not supported: use" in message_of(ECHO, 1, kwargs={"action": space})
 
 
+@pytest.mark.process
 def test_wrong_action_shapes():
     for vectorization in ("sync", "async"):
         envs = make_envs(ECHO, 2, kwargs={"action": "multi"}, vectorization=vectorization)
@@ -232,6 +234,7 @@ def test_wrong_action_shapes():
         envs.close()
 
 
+@pytest.mark.process
 def test_importing_is_cheap():
     code = "import sys, pgkit.envs; assert not {'gymnasium', 'envpool', 'pandas', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

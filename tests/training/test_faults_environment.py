@@ -34,6 +34,8 @@ from pgkit.training.loop import update
 from pgkit.training.population import build
 from pgkit.training.train import train
 
+pytestmark = pytest.mark.process
+
 FAILED = f"environment 'helpers.faulty_envs:Faulty-v0': step() of sub-environment 6 (seed {SEED}) raised "
 RETURNED = f"step() of sub-environment 6 (seed {SEED}) returned malformed data: "
 WHOSE = "; it is environment 2 of seed 1"

@@ -8,6 +8,8 @@ from pgkit.config.load import parse_config
 from pgkit.training.population import build_envs, build_policy
 from pgkit.training.train import train
 
+pytestmark = pytest.mark.slow
+
 GAMMA = 0.9
 SEEDS = 4
 AGENTS = ("actor-critic", "reinforce")

@@ -30,6 +30,8 @@ from pgkit.training.result import TrainResult
 from pgkit.training.resume import resume
 from pgkit.training.train import train
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 LANDER = {"id": "LunarLander-v3", "backend": "gymnasium", "max_episode_steps": 60, "normalize_rewards": True}
 ENVS = {
     "cartpole": CARTPOLE,

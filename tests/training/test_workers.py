@@ -40,6 +40,8 @@ from pgkit.training.train import default_workers, train
 from pgkit.training.worker_process import portable
 from pgkit.training.workers import WorkerDied, split
 
+pytestmark = pytest.mark.process
+
 
 def assert_same_run(first: TrainResult | None, second: TrainResult | None) -> None:
     """The same results and records, to the last bit."""
