@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from pgkit.cli import app
 from pgkit.compare.execution.executors import LocalExecutor
-from pgkit.compare.execution.worker import run_chunk
+from pgkit.compare.execution.worker import run_batch
 from pgkit.config.load import to_toml
 from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
@@ -208,7 +208,7 @@ envs.step(torch.zeros(3, dtype=torch.int64))
 def test_a_comparison_gets_the_message() -> None:
     configs = expand_seeds(config("step raises"))
     with pytest.raises(EnvError):
-        run_chunk(configs)
+        run_batch(configs)
     executor = LocalExecutor(1)
     try:
         executor.start(0, configs)
