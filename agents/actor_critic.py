@@ -30,11 +30,11 @@ class Config(BaseModel):
 
 
 def targets(policy: Policy, params: Params, rollout: Rollout, config: Config) -> Batch:
-    """Advantages, and the returns that the critic shall predict."""
-    value, next_value = policy.values(params, rollout)
+    """Compute advantages, and the returns that the critic should predict."""
+    value, next_value, cache = policy.values(params, rollout)
     ends = EpisodeEnds(rollout.terminated, rollout.truncated, rollout.valid)
     advantage = gae(rollout.reward, value, next_value, ends, config.gamma, config.lam)
-    batch = Batch.from_rollout(rollout, advantage=advantage, target=advantage + value)
+    batch = Batch.from_rollout(rollout, advantage, advantage + value, cache)
     if config.normalize_advantage:
         batch = batch._replace(advantage=normalize_advantage(batch.advantage, batch.valid))
     return batch
@@ -43,5 +43,6 @@ def targets(policy: Policy, params: Params, rollout: Rollout, config: Config) ->
 def loss(policy: Policy, params: Params, batch: Batch, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Policy loss + value_coef * value loss - entropy_coef * entropy, each a mean over samples, ``(P,)``."""
     metrics = policy.losses(params, batch)
-    value_term, bonus = config.value_coef * metrics["loss/value"], config.entropy_coef * metrics["policy/entropy"]
+    value_term = config.value_coef * metrics["loss/value"]
+    bonus = config.entropy_coef * metrics["policy/entropy"]
     return metrics["loss/policy"] + value_term - bonus, metrics

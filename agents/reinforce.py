@@ -43,15 +43,19 @@ class Config(BaseModel):
 
 
 def targets(policy: Policy, params: Params, rollout: Rollout, config: Config) -> Batch:
-    """Returns minus the baseline, and the returns that a learned baseline shall predict."""
+    """Compute returns minus the baseline, and the returns that a learned baseline should predict."""
     ends = EpisodeEnds(rollout.terminated, rollout.truncated, rollout.valid)
-    value = next_value = torch.zeros_like(rollout.reward)
+    value = torch.zeros_like(rollout.reward)
+    next_value = value  # what a time limit cuts off counts as zero
+    cache = rollout.cache
     if config.baseline == "value":
-        value, next_value = policy.values(params, rollout)
+        value, next_value, cache = policy.values(params, rollout)
     to_go = reward_to_go(rollout.reward, next_value, ends, config.gamma)
-    whole = config.returns == "full"
-    weight = full_return(rollout.reward, next_value, ends, config.gamma) if whole else to_go
-    batch = Batch.from_rollout(rollout, advantage=weight - _baseline(config, weight, value, ends.valid), target=to_go)
+    weight = to_go
+    if config.returns == "full":
+        weight = full_return(rollout.reward, next_value, ends, config.gamma)
+    advantage = weight - _baseline(config, weight, value, ends.valid)
+    batch = Batch.from_rollout(rollout, advantage, to_go, cache)
     advantage = normalize_advantage(batch.advantage, batch.valid) if config.normalize_advantage else batch.advantage
     if config.average == "episode":  # the loss is a mean over samples; this makes it a sum over each episode's
         episodes = rollout.valid.shape[2]
@@ -62,12 +66,14 @@ def targets(policy: Policy, params: Params, rollout: Rollout, config: Config) ->
 def _baseline(config: Config, weight: Tensor, value: Tensor, valid: Tensor) -> Tensor:
     if config.baseline == "mean":
         return mean_baseline(weight, valid)
-    return leave_one_out_baseline(weight, valid) if config.baseline == "leave_one_out" else value
+    if config.baseline == "leave_one_out":
+        return leave_one_out_baseline(weight, valid)
+    return value  # 0 for "none"
 
 
 def loss(policy: Policy, params: Params, batch: Batch, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """Policy loss - entropy_coef * entropy (+ value_coef * value loss), each a mean over samples, ``(P,)``."""
     learned = config.baseline == "value"
     metrics = policy.losses(params, batch, critic=learned)
-    of_policy = metrics["loss/policy"] - config.entropy_coef * metrics["policy/entropy"]
-    return (of_policy + config.value_coef * metrics["loss/value"] if learned else of_policy), metrics
+    policy_term = metrics["loss/policy"] - config.entropy_coef * metrics["policy/entropy"]
+    return (policy_term + config.value_coef * metrics["loss/value"] if learned else policy_term), metrics

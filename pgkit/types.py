@@ -1,4 +1,4 @@
-"""The shapes and records that every part of pgkit shares.
+"""Shapes and records that every part of pgkit shares.
 
 Axis letters, used in every docstring:
 
@@ -15,18 +15,43 @@ A      actions (categories, or components of an action vector)
 ====== ==========================================================================
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
+from pgkit.kernels.mlp import LayerOutputs
 from pgkit.kernels.packing import Packing
 
 Params = dict[str, Tensor]
-"""Parameters by name (``"actor.0.weight"``); every leaf has shape ``(P, ...)``."""
+"""Parameters by name, such as ``"actor.0.weight"``; every leaf has shape ``(P, ...)``.
+
+>>> params = {"actor.0.weight": torch.zeros(3, 4, 2), "actor.0.bias": torch.zeros(3, 1, 2)}  # P = 3, D = 4, A = 2
+"""
 
 Scalar = float | Tensor
-"""A number shared by all members, or one per member with shape ``(P,)``."""
+"""A number that all members share, or one number per member with shape ``(P,)``."""
+
+
+class ForwardCache(NamedTuple):
+    """Forward passes through a policy's networks, so that a gradient need not compute them again.
+
+    The cache belongs to ``obs`` and to the parameters that collected the rollout. Whoever changes the parameters drops
+    the cache, as the training loop does after each optimizer step.
+
+    Attributes:
+        obs: the observations that the networks have seen, as held by the rollout or batch that the cache belongs to.
+        layer_outputs: what each network computed, by the network's name: ``"actor"``, ``"critic"`` or ``"trunk"``.
+            The first B rows of each member belong to the first B samples.
+    """
+
+    obs: Tensor
+    layer_outputs: Mapping[str, LayerOutputs]
+
+    def lookup(self, network: str, obs: Tensor) -> LayerOutputs | None:
+        """Return the pass of ``network`` over ``obs``; None if there is none, or if it saw another tensor than this."""
+        return self.layer_outputs.get(network) if obs is self.obs else None
 
 
 @dataclass(frozen=True)
@@ -35,19 +60,30 @@ class Rollout:
 
     Transition t leads from ``obs[t]`` to ``obs[t + 1]``, except where ``final_obs`` says otherwise.
 
+    >>> never = torch.zeros(5, 3, 2, dtype=torch.bool)  # T = 5, P = 3, N = 2
+    >>> rollout = Rollout(
+    ...     obs=torch.zeros(6, 3, 2, 4),
+    ...     action=torch.zeros(5, 3, 2, dtype=torch.int64),
+    ...     reward=torch.ones(5, 3, 2),
+    ...     terminated=never,
+    ...     truncated=never,
+    ...     valid=~never,
+    ... )
+
     Attributes:
-        obs: ``(T + 1, P, N, D)`` observations.
-        action: ``(T, P, N)`` or ``(T, P, N, A)`` what the policy chose, before any clipping into bounds.
-        reward: ``(T, P, N)`` rewards as the learner sees them (after scaling or normalisation).
+        obs: ``(T + 1, P, N, D)`` observations, float.
+        action: ``(T, P, N)`` or ``(T, P, N, A)``, what the policy chose, before any clipping into bounds.
+        reward: ``(T, P, N)`` rewards as the learner sees them, after scaling or normalization.
         terminated: ``(T, P, N)`` bool, the task ended: nothing follows.
-        truncated: ``(T, P, N)`` bool, a time limit cut the episode: its value goes on.
-        valid: ``(T, P, N)`` bool, False for transitions that are none: the reset step of NEXT_STEP
-            autoreset, and environments that idle.
+        truncated: ``(T, P, N)`` bool, a time limit cut the episode: the value of the next observation stands for the
+            rest.
+        valid: ``(T, P, N)`` bool, False for steps to ignore: the reset step of NEXT_STEP autoreset, and environments
+            that wait for others to finish their episodes.
         final_obs: ``(T, P, N, D)`` true next observations where an episode ended, for environments whose
-            ``obs[t + 1]`` is already the first of the next episode (SAME_STEP, DISABLED); None when
-            ``obs[t + 1]`` is always the true next observation (NEXT_STEP).
-        tapes: what networks have computed of observations, by name, see :func:`pgkit.nn.mlp.mlp`.
-        packing: where what is valid is, if networks are to see nothing else.
+            ``obs[t + 1]`` is already the first of the next episode (SAME_STEP, DISABLED). None if ``obs[t + 1]`` is
+            always the true next observation (NEXT_STEP).
+        cache: forward passes over ``obs`` that acting has computed.
+        packing: where the valid samples are, if networks skip the others.
     """
 
     obs: Tensor
@@ -57,21 +93,28 @@ class Rollout:
     truncated: Tensor
     valid: Tensor
     final_obs: Tensor | None = None
-    tapes: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    cache: ForwardCache | None = field(default=None, kw_only=True)
     packing: Packing | None = field(default=None, kw_only=True)
 
 
 class Batch(NamedTuple):
-    """Samples of an update, member by member, all gradients stopped.
+    """Samples of an update, member by member, without gradients. An agent's ``targets`` makes it of a rollout.
+
+    >>> rollout = Rollout(
+    ...     torch.zeros(6, 3, 2, 4), *torch.zeros(2, 5, 3, 2), *torch.zeros(3, 5, 3, 2, dtype=torch.bool)
+    ... )
+    >>> zeros = torch.zeros(5, 3, 2)
+    >>> Batch.from_rollout(rollout, advantage=zeros, target=zeros).obs.shape  # P = 3, B = T * N = 10, D = 4
+    torch.Size([3, 10, 4])
 
     Attributes:
         obs: ``(P, B, D)``.
         action: ``(P, B)`` or ``(P, B, A)``.
-        advantage: ``(P, B)`` weight of each log-probability's gradient.
-        target: ``(P, B)`` what the critic shall predict.
+        advantage: ``(P, B)``, the weight of each log-probability's gradient.
+        target: ``(P, B)``, what the critic should predict.
         valid: ``(P, B)`` bool, samples that count.
-        tapes: those of the rollout.
-        packing: that of the rollout.
+        cache: forward passes over ``obs`` with the parameters that collected the rollout.
+        packing: where the valid samples are, if networks skip the others.
     """
 
     obs: Tensor
@@ -79,26 +122,48 @@ class Batch(NamedTuple):
     advantage: Tensor
     target: Tensor
     valid: Tensor
-    tapes: dict[str, Any]
+    cache: ForwardCache | None = None
     packing: Packing | None = None
 
     @staticmethod
-    def from_rollout(rollout: Rollout, advantage: Tensor, target: Tensor) -> "Batch":
-        """A rollout's samples with these ``(T, P, N)`` advantages and targets, ``B = T * N``."""
+    def from_rollout(rollout: Rollout, advantage: Tensor, target: Tensor, cache: ForwardCache | None = None) -> "Batch":
+        """Flatten a rollout into ``B = T * N`` samples per member.
+
+        Args:
+            rollout: the rollout.
+            advantage: ``(T, P, N)``.
+            target: ``(T, P, N)``.
+            cache: what :meth:`pgkit.nn.policy.Policy.values` returned, or ``rollout.cache``. Without it the loss is the
+                same and takes longer.
+
+        Raises:
+            ValueError: advantages or targets are not ``(T, P, N)``.
+        """
+        if not advantage.shape == target.shape == rollout.valid.shape:
+            raise ValueError(
+                f"expected advantage and target of shape (T, P, N) = {tuple(rollout.valid.shape)}, "
+                f"got {tuple(advantage.shape)} and {tuple(target.shape)}"
+            )
         columns = (rollout.obs[:-1], rollout.action, advantage, target, rollout.valid)
-        own = [column.transpose(0, 1).flatten(1, 2) for column in columns]
-        return Batch._make([*own, rollout.tapes, rollout.packing])
+        obs, *others = (column.transpose(0, 1).flatten(1, 2) for column in columns)
+        if cache is not None and cache.obs is rollout.obs:
+            cache = cache._replace(obs=obs)
+        return Batch(obs, *others, cache, rollout.packing)
 
     def without_padding(self) -> "Batch":
-        """The same samples for networks: if there is a packing, with no more that are none than it has."""
-        if self.packing is None:
+        """Drop padding, so that networks skip padded rows. Without a packing, return the batch as it is."""
+        packing = self.packing
+        if packing is None:
             return self
         columns = (self.action, self.advantage, self.target, self.valid)
-        action, advantage, target, valid = map(self.packing.gather, columns)
-        obs, valid = self.packing.gather_obs(self.obs), valid & self.packing.valid
-        return Batch(obs, action, advantage, target, valid, self.tapes)
+        action, advantage, target, valid = map(packing.gather, columns)
+        obs = packing.gather_obs(self.obs)
+        cache = self.cache
+        if cache is not None and cache.obs is packing.obs and obs.data_ptr() == packing.obs.data_ptr():
+            cache = cache._replace(obs=obs)  # the first rows of what was packed, so the cache is of these, too
+        return Batch(obs, action, advantage, target, valid & packing.valid, cache)
 
     def take(self, members: Tensor) -> "Batch":
-        """Those of some members (int64 ``(M,)``), without what networks have computed."""
+        """Select the members ``members`` (int64 ``(M,)``), without the cache."""
         fields = (self.obs, self.action, self.advantage, self.target, self.valid)
-        return Batch._make([*(field.index_select(0, members) for field in fields), {}, None])
+        return Batch(*(field.index_select(0, members) for field in fields))

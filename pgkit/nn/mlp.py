@@ -1,12 +1,12 @@
 """Stacked multi-layer perceptrons: all layers of the whole population in one pass.
 
-A network is one node of autograd's graph, its backward pass written out below. On CPU both passes are compiled
+A network is one node of autograd's graph with a hand-written backward pass. On CPU both passes are compiled
 (:mod:`pgkit.kernels.codegen.mlp`); elsewhere they are batched matrix products.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,24 +18,36 @@ from pgkit.seeding import uniform
 from pgkit.system.cpu import use_compiled
 from pgkit.types import Params
 
-_LAYER_STRIDE = 1 << 32  # counters of one layer's weights never reach the next layer's
+_LAYER_STRIDE = 1 << 32
+"""Distance between the counters of two layers' random weights, larger than any number of weights in a layer."""
 
 
 def mlp(
-    params: Params, name: str, x: Tensor, activation: str, activate_last: bool = False, tapes: "Tapes | None" = None
+    params: Params,
+    name: str,
+    x: Tensor,
+    activation: str,
+    activate_last: bool = False,
+    cached: LayerOutputs | None = None,
 ) -> Tensor:
     """Apply the layers ``name.0``, ``name.1``, ... to ``x`` of shape ``(P, B, D)``; members do not mix.
 
     A layer is ``x @ weight + bias``: ``(P, B, in)``, ``(P, in, out)``, ``(P, 1, out)`` -> ``(P, B, out)``. The
-    activation stands between layers, and after the last one if ``activate_last``.
+    activation stands between layers, and after the last one if ``activate_last``. A network without layers returns
+    ``x``.
+
+    >>> params = init_mlp("net", stream_keys([0, 1], "weights"), [4, 8, 3], [1.0, 1.0])
+    >>> mlp(params, "net", torch.zeros(2, 5, 4), "tanh").shape
+    torch.Size([2, 5, 3])
 
     Args:
         params: weights and biases by name.
-        name: of the network.
+        name: the prefix of the network's parameters.
         x: the input.
         activation: one of ``ACTIVATIONS``.
-        activate_last: see above.
-        tapes: where a pass without gradient leaves its tape, by name; what is found there is not computed again.
+        activate_last: whether the activation follows the last layer, too.
+        cached: the forward pass over ``x`` (or over more rows per member, ``x`` first) with these parameters. Its
+            results are used instead of computing them again.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit together.
@@ -44,38 +56,123 @@ def mlp(
     if not leaves:
         return x
     spec = MLPSpec(ACTIVATIONS[activation], len(leaves) // 2 - (not activate_last))
-    kept = _found(tapes, name, spec, x, leaves)
-    tape = kept.rows(x.shape[1]) if kept else None
+    outputs = None if cached is None else first_rows(cached, x)
     if torch.is_grad_enabled():
-        return _Layers.apply(spec, tape, x, *leaves)  # type: ignore[no-untyped-call]
-    if tape is None:
-        tape = _forward(spec, x, leaves)
-        if tapes is not None:
-            tapes[name] = CachedForward.of(spec, tape, x, *leaves)
-    return tape.results[-1]
+        return _Network.apply(spec, outputs, x, *leaves)  # type: ignore[no-untyped-call]
+    if outputs is None:
+        outputs = _forward(spec, x, leaves)
+    return outputs.results[-1]
 
 
-def kept_pass(
-    name: str, x: Tensor, activation: str, leaves: Sequence[Tensor], tapes: "Tapes", sizes: Tensor | None = None
-) -> "CachedForward":
-    """What the pass of :func:`mlp` leaves: taken from ``tapes`` if it is there; autograd sees nothing of it.
+@torch.no_grad()
+def forward_pass(
+    params: Params,
+    name: str,
+    x: Tensor,
+    activation: str,
+    activate_last: bool = False,
+    sizes: Tensor | None = None,
+) -> LayerOutputs:
+    """Compute what :func:`mlp` computes and return the results of all layers; no gradient flows through them.
 
-    With ``sizes``, int64 ``(P,)``, only so many rows of each member are computed.
+    With ``sizes``, int64 ``(P,)``, only the first ``sizes[k]`` rows of member k are computed; the others hold
+    anything. The network must have a layer.
     """
-    spec = MLPSpec(ACTIVATIONS[activation], len(leaves) // 2 - 1)
-    return _found(tapes, name, spec, x, leaves) or CachedForward.of(spec, _forward(spec, x, leaves, sizes), x, *leaves)
+    leaves = layer_leaves(params, name)
+    return _forward(MLPSpec(ACTIVATIONS[activation], len(leaves) // 2 - (not activate_last)), x, leaves, sizes)
 
 
-def _found(
-    tapes: "Tapes | None", name: str, spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor]
-) -> "CachedForward | None":
-    """The tape of this pass, if it is there."""
-    kept = tapes.get(name) if tapes else None
-    return kept if kept and kept.fits(spec, x, *leaves) else None
+def first_rows(cached: LayerOutputs, x: Tensor) -> LayerOutputs:
+    """Cut a forward pass to the rows of ``x`` ``(P, B, D)``.
+
+    Raises:
+        ValueError: the pass has another number of members, or fewer rows.
+    """
+    members, rows = cached.results[0].shape[:2]
+    if members != x.shape[0] or rows < x.shape[1]:
+        raise ValueError(f"a forward pass over ({members}, {rows}, D) cannot serve an input {tuple(x.shape)}")
+    count = x.shape[1]
+    results = [tensor[:, :count] for tensor in cached.results]
+    preactivations = [tensor[:, :count] for tensor in cached.preactivations]
+    return LayerOutputs(results, preactivations)
+
+
+def _forward(spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor], sizes: Tensor | None = None) -> LayerOutputs:
+    activation, activated = spec
+    if use_compiled(x.dtype, x.device):
+        return compiled_forward(spec, x.contiguous(), [leaf.contiguous() for leaf in leaves], sizes)
+    results: list[Tensor] = []
+    preactivations: list[Tensor] = []
+    for layer, (weight, bias) in enumerate(zip(leaves[::2], leaves[1::2], strict=True)):
+        linear = torch.baddbmm(bias, x, weight)
+        x = activation.plain(linear) if layer < activated else linear
+        results.append(x)
+        preactivations.append(linear if activation.keeps_argument else x)
+    return LayerOutputs(results, preactivations)
+
+
+def _backward(
+    spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor], outputs: LayerOutputs, grad: Tensor, wants_input: bool
+) -> tuple[Tensor | None, list[Tensor]]:
+    """Compute the gradients of the input, if wanted, and of the leaves."""
+    activation, activated = spec
+    if use_compiled(x.dtype, x.device):
+        return compiled_backward(spec, x, leaves, outputs, grad.contiguous(), wants_input)
+    gradients: list[Tensor] = []
+    for layer in range(len(leaves) // 2 - 1, -1, -1):
+        if layer < activated:
+            grad = activation.backward(grad, outputs.preactivations[layer])
+        source = outputs.results[layer - 1] if layer else x
+        weight_grad, bias_grad = multiply_and_sum(source.mT, grad)
+        gradients += [bias_grad, weight_grad]
+        if layer or wants_input:
+            grad = multiply(grad, leaves[2 * layer].mT)
+    return grad if wants_input else None, gradients[::-1]
+
+
+class _Network(torch.autograd.Function):
+    """``(spec, outputs or None, x, weight, bias, weight, bias, ...) -> outputs`` as one node of autograd."""
+
+    @staticmethod
+    def forward(ctx: Any, spec: MLPSpec, outputs: LayerOutputs | None, x: Tensor, *leaves: Tensor) -> Tensor:
+        if outputs is None:
+            outputs = _forward(spec, x, leaves)
+        ctx.spec = spec
+        ctx.save_for_backward(
+            x, *leaves, *outputs.results, *(outputs.preactivations if spec.activation.keeps_argument else ())
+        )
+        return outputs.results[-1]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, *others = ctx.saved_tensors
+        layers = (len(ctx.needs_input_grad) - 3) // 2
+        leaves = others[: 2 * layers]
+        results = others[2 * layers : 3 * layers]
+        if torch.is_grad_enabled():
+            # The caller differentiates this gradient again (create_graph=True). Only Fisher-vector products of the
+            # natural gradient do so (pgkit.optim.natural_gradient). The compiled pass is opaque to autograd, so compute
+            # the gradient from single operations that autograd follows.
+            inputs = [leaf for leaf in (x, *leaves) if leaf.requires_grad]
+            y = layer_by_layer(ctx.spec, x, leaves)
+            gradients = iter(torch.autograd.grad(y, inputs, grads[0], create_graph=True))
+            return None, None, *(next(gradients) if leaf.requires_grad else None for leaf in (x, *leaves))
+        outputs = LayerOutputs(results, others[3 * layers :] or results)
+        x_grad, leaf_grads = _backward(ctx.spec, x, leaves, outputs, grads[0], ctx.needs_input_grad[2])
+        return None, None, x_grad, *leaf_grads
+
+
+def layer_by_layer(spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
+    """Apply the layers as single operations, which can be differentiated any number of times."""
+    activation, activated = spec
+    for layer, (weight, bias) in enumerate(zip(leaves[::2], leaves[1::2], strict=True)):
+        x = _Product.apply(x, weight) + bias  # type: ignore[no-untyped-call]
+        x = activation.plain(x) if layer < activated else x
+    return x
 
 
 class _Product(torch.autograd.Function):
-    """``a @ b`` of each member, differentiable any number of times."""
+    """``a @ b`` of each member, its gradients made of the same products."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
@@ -89,138 +186,19 @@ class _Product(torch.autograd.Function):
         return product(grads[0], b.mT), product(a.mT, grads[0])  # type: ignore[no-untyped-call]
 
 
-class CachedForward(NamedTuple):
-    """A tape, and of what it is.
-
-    Attributes:
-        spec: of the network.
-        layers: of at least the rows that are asked for.
-        tensors: the input and the leaves; held, so that nothing else is where they are.
-        versions: how often they had been written to.
-    """
-
-    spec: MLPSpec
-    layers: LayerOutputs
-    tensors: Sequence[Tensor]
-    versions: Sequence[int]
-
-    @staticmethod
-    def of(spec: MLPSpec, tape: LayerOutputs, *tensors: Tensor) -> "CachedForward":
-        """The tape of a pass, with its input and its leaves."""
-        return CachedForward(spec, tape, tensors, [tensor._version for tensor in tensors])
-
-    def fits(self, spec: MLPSpec, *tensors: Tensor) -> bool:
-        """Whether the tape is of these leaves, and its first rows are of this input."""
-        x, seen = tensors[0], self.tensors[0]
-        same = spec == self.spec and len(tensors) == len(self.tensors) and x.shape[0] == seen.shape[0]
-        same = (
-            same
-            and x.shape[1] <= self.layers.results[0].shape[1]
-            and (x.stride(0) == seen.stride(0) or x.shape[0] == 1)
-        )
-        return same and all(
-            own.data_ptr() == other.data_ptr() and other._version == version
-            for own, other, version in zip(self.tensors, tensors, self.versions, strict=True)
-        )
-
-    def rows(self, count: int) -> LayerOutputs:
-        """The first so many rows of each member."""
-        after, before = ([tensor[:, :count] for tensor in part] for part in self.layers[:2])
-        return LayerOutputs(after, before)
-
-
-Tapes = dict[str, CachedForward]
-"""Tapes by name of the network."""
-
-
-def _forward(spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor], sizes: Tensor | None = None) -> LayerOutputs:
-    activation, activated = spec
-    if use_compiled(x.dtype, x.device):
-        return compiled_forward(spec, x.contiguous(), [leaf.contiguous() for leaf in leaves], sizes)
-    kept: list[Tensor] = []
-    results: list[Tensor] = []
-    for layer, (weight, bias) in enumerate(zip(leaves[::2], leaves[1::2], strict=True)):
-        x = before = torch.baddbmm(bias, x, weight)
-        if layer < activated:
-            x = activation.plain(before)
-        results.append(x)
-        kept.append(before if activation.keeps_argument else x)
-    return LayerOutputs(results, kept)
-
-
-def _backward(
-    spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor], tape: LayerOutputs, grad: Tensor, wants_input: bool
-) -> tuple[Tensor | None, list[Tensor]]:
-    """The gradients of the input, if wanted, and of the leaves."""
-    activation, activated = spec
-    if use_compiled(x.dtype, x.device):
-        return compiled_backward(spec, x, leaves, tape, grad.contiguous(), wants_input)
-    gradients: list[Tensor] = []
-    for layer in range(len(leaves) // 2 - 1, -1, -1):
-        if layer < activated:
-            grad = activation.backward(grad, tape.preactivations[layer])
-        source = tape.results[layer - 1] if layer else x
-        of_weight, of_bias = multiply_and_sum(source.mT, grad)
-        gradients += [of_bias, of_weight]
-        if layer or wants_input:
-            grad = multiply(grad, leaves[2 * layer].mT)
-    return grad if wants_input else None, gradients[::-1]
-
-
-class _Layers(torch.autograd.Function):
-    """The layers of a network as one function of its input and its leaves (weight, bias, weight, bias, ...)."""
-
-    @staticmethod
-    def forward(ctx: Any, spec: MLPSpec, tape: LayerOutputs | None, x: Tensor, *leaves: Tensor) -> Tensor:
-        tape = _forward(spec, x, leaves) if tape is None else tape
-        ctx.spec = spec
-        ctx.save_for_backward(
-            x, *leaves, *tape.results, *(tape.preactivations if spec.activation.keeps_argument else ())
-        )
-        return tape.results[-1]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, *others = ctx.saved_tensors
-        layers = (len(ctx.needs_input_grad) - 3) // 2
-        leaves, after = others[: 2 * layers], others[2 * layers : 3 * layers]
-        if torch.is_grad_enabled():  # somebody asks for second derivatives
-            return None, None, *_differentiable_backward(ctx.spec, x, leaves, grads[0])
-        tape = LayerOutputs(after, others[3 * layers :] or after)
-        of_x, of_leaves = _backward(ctx.spec, x, leaves, tape, grads[0], ctx.needs_input_grad[2])
-        return None, None, of_x, *of_leaves
-
-
-def _differentiable_backward(spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
-    """The gradients of input and leaves by autograd, so that they can be differentiated."""
-    y = layer_by_layer(spec, x, leaves)
-    wanted = [leaf for leaf in (x, *leaves) if leaf.requires_grad]
-    found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
-    return [next(found) if leaf.requires_grad else None for leaf in (x, *leaves)]
-
-
-def layer_by_layer(spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
-    """The layers as single operations, differentiable any number of times."""
-    activation, activated = spec
-    for layer, (weight, bias) in enumerate(zip(leaves[::2], leaves[1::2], strict=True)):
-        x = _Product.apply(x, weight) + bias  # type: ignore[no-untyped-call]
-        x = activation.plain(x) if layer < activated else x
-    return x
-
-
 def layer_leaves(params: Params, name: str) -> list[Tensor]:
-    """Weight, bias, weight, bias, ... of the layers stored under ``name``."""
+    """List weight, bias, weight, bias, ... of the layers stored under ``name``."""
     return [params[leaf] for leaf in _leaf_names(name, tuple(params))]
 
 
 @lru_cache(maxsize=256)
 def _leaf_names(name: str, names: Sequence[str]) -> list[str]:
     layers = range(layer_count(dict.fromkeys(names), name))
-    return [f"{name}.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+    return [f"{name}.{layer}.{leaf}" for layer in layers for leaf in ("weight", "bias")]
 
 
 def layer_count(params: Mapping[str, Any], name: str) -> int:
-    """The number of layers stored under ``name``."""
+    """Count the layers stored under ``name``."""
     count = 0
     while f"{name}.{count}.weight" in params:
         count += 1
@@ -228,15 +206,19 @@ def layer_count(params: Mapping[str, Any], name: str) -> int:
 
 
 def init_mlp(name: str, keys: Tensor, sizes: Sequence[int], gains: Sequence[float], orthogonal: bool = True) -> Params:
-    """Weights ``(P, in, out)`` and zero biases ``(P, 1, out)`` of the layers ``sizes[0] -> sizes[1] -> ...``.
+    """Draw weights ``(P, in, out)`` and zero biases ``(P, 1, out)`` of the layers ``sizes[0] -> sizes[1] -> ...``.
+
+    >>> params = init_mlp("net", stream_keys([0, 1], "weights"), [4, 8, 3], [1.0, 1.0])
+    >>> {name: tuple(leaf.shape) for name, leaf in params.items()}
+    {'net.0.weight': (2, 4, 8), 'net.0.bias': (2, 1, 8), 'net.1.weight': (2, 8, 3), 'net.1.bias': (2, 1, 3)}
 
     Args:
-        name: prefix of the parameter names; distinct prefixes need distinct keys.
+        name: prefix of the parameter names; two networks of one member need different keys.
         keys: int64 ``(P,)``, one random stream per member.
         sizes: widths, input first.
         gains: factor of each layer's weights, ``len(sizes) - 1`` of them.
-        orthogonal: semi-orthogonal weights (Saxe et al. 2014, arXiv 1312.6120), the custom of policy-gradient
-            code; otherwise normal with standard deviation ``gain / sqrt(in)`` (LeCun).
+        orthogonal: semi-orthogonal weights (Saxe et al. 2014, arXiv 1312.6120), as most policy-gradient code has;
+            otherwise normal weights with standard deviation ``gain / sqrt(in)`` (LeCun et al. 1998).
     """
     params = {}
     for layer, (fan_in, fan_out, gain) in enumerate(zip(sizes[:-1], sizes[1:], gains, strict=True)):
@@ -248,13 +230,17 @@ def init_mlp(name: str, keys: Tensor, sizes: Sequence[int], gains: Sequence[floa
 
 
 def _normal(keys: Tensor, layer: int, shape: tuple[int, int]) -> Tensor:
-    """Standard normal numbers ``(P, *shape)``, a function of each member's key and the layer alone."""
+    """Draw standard normal numbers ``(P, *shape)``; each member's depend on its key and the layer alone."""
     counter = torch.arange(shape[0] * shape[1]).reshape(1, *shape) + layer * _LAYER_STRIDE
     return torch.special.ndtri(uniform(keys[:, None, None], counter))
 
 
 def _orthogonal(normal: Tensor) -> Tensor:
-    """Uniformly random semi-orthogonal matrices by QR, signs fixed so that the distribution is uniform."""
+    """Turn normal matrices ``(P, in, out)`` into uniformly distributed semi-orthogonal ones by a QR decomposition.
+
+    LAPACK chooses the signs of q by its own rules. Multiplied by the signs of r's diagonal, q is uniform (Mezzadri
+    2007, arXiv math-ph/0609050).
+    """
     tall = normal if normal.shape[1] >= normal.shape[2] else normal.mT
     q, r = torch.linalg.qr(tall)
     q = q * r.diagonal(dim1=1, dim2=2).sign()[:, None, :]

@@ -1,9 +1,4 @@
-"""Stochastic policies: what a network's outputs mean as a distribution over actions, and the networks themselves.
-
-A head is a handful of pure functions of ``outputs``, the ``(P, B, L)`` numbers that the network gives for each
-observation. Sampling is a function of uniform numbers in (0, 1) that the caller draws, so it is as reproducible
-as the caller's stream.
-"""
+"""Stochastic policies: the networks of an actor and a critic, and what their outputs mean."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,25 +10,38 @@ from pgkit.kernels.activations import ACTIVATIONS
 from pgkit.kernels.mlp import MLPSpec
 from pgkit.losses import actor_critic_terms
 from pgkit.nn.distributions import Head
-from pgkit.nn.mlp import Tapes, init_mlp, kept_pass, layer_leaves, mlp
+from pgkit.nn.mlp import forward_pass, init_mlp, layer_leaves, mlp
 from pgkit.nn.policy_loss import compiled_losses
 from pgkit.seeding import stream_keys
 from pgkit.system.cpu import use_compiled
-from pgkit.types import Batch, Params, Rollout
+from pgkit.tree import member_samples
+from pgkit.types import Batch, ForwardCache, Params, Rollout
 
 
 @dataclass(frozen=True)
 class Policy:
-    """An actor and a critic for every member: names and shapes of parameters, and how to apply them.
+    """An actor and a critic for every member of a population: how they are initialized and applied.
+
+    A policy holds no parameters: they are passed to each method, leaves ``(P, ...)``. Actions are sampled from uniform
+    numbers that the caller draws, so they are as reproducible as the caller's random stream.
+
+    >>> from pgkit.nn import Policy, categorical
+    >>> policy = Policy(obs_dim=4, head=categorical(2), hidden=(32,))
+    >>> params = policy.init(seeds=[0, 1, 2])  # P = 3
+    >>> obs = torch.zeros(3, 5, 4)  # (P, B, D)
+    >>> policy.outputs(params, obs).shape
+    torch.Size([3, 5, 2])
+    >>> policy.value(params, obs).shape
+    torch.Size([3, 5])
 
     Attributes:
         obs_dim: D.
-        head: the action distribution.
-        hidden: widths of the actor's hidden layers (of the trunk, if shared).
-        critic_hidden: widths of the critic's hidden layers, when it has a network of its own.
-        activation: one of ``activations.ACTIVATIONS``.
-        shared: actor and critic are two linear heads on one trunk.
-        orthogonal: initial weights, see :func:`pgkit.nn.mlp.init_mlp`.
+        head: the action distribution, see :class:`pgkit.nn.distributions.Head`.
+        hidden: widths of the actor's hidden layers, or of the trunk's layers if ``shared``.
+        critic_hidden: widths of the critic's hidden layers, unless ``shared``.
+        activation: one of :data:`pgkit.kernels.activations.ACTIVATIONS`: tanh, relu, elu or silu.
+        shared: whether actor and critic are two linear layers on one trunk.
+        orthogonal: whether initial weights are orthogonal, see :func:`pgkit.nn.mlp.init_mlp`.
         log_std: initial logarithm of the standard deviation (Gaussian head).
     """
 
@@ -47,10 +55,10 @@ class Policy:
     log_std: float = 0.0
 
     def init(self, seeds: Sequence[int]) -> Params:
-        """Initial parameters ``(P, ...)``, each member's a function of its own seed alone.
+        """Draw initial parameters ``(P, ...)``; each member's depend on its seed alone.
 
-        Gains are sqrt(2) for hidden layers, 0.01 for the actor's last and 1 for the critic's last
-        (Andrychowicz et al. 2020, arXiv 2006.05990, found the small last policy layer to matter).
+        Weights are scaled by sqrt(2) in hidden layers, 0.01 in the actor's last layer and 1 in the critic's last layer
+        (Andrychowicz et al. 2020, arXiv 2006.05990, found the small last layer of the policy to matter).
         """
         actor, critic, trunk = stream_keys(seeds, "weights", 3).unbind(1)
         outputs = self.head.width // 2 if self.head.name == "gaussian" else self.head.width
@@ -60,7 +68,8 @@ class Policy:
         if self.shared:
             gains = [2**0.5] * len(self.hidden)
             params |= init_mlp("trunk", trunk, actor_sizes[:-1], gains, self.orthogonal)
-            actor_sizes, critic_sizes = actor_sizes[-2:], [actor_sizes[-2], 1]
+            actor_sizes = actor_sizes[-2:]
+            critic_sizes = [actor_sizes[0], 1]
         for name, keys, sizes, last in (("actor", actor, actor_sizes, 0.01), ("critic", critic, critic_sizes, 1.0)):
             params |= init_mlp(name, keys, sizes, [*[2**0.5] * (len(sizes) - 2), last], self.orthogonal)
         if self.head.name == "gaussian":
@@ -69,71 +78,110 @@ class Policy:
 
     @property
     def supports_packing(self) -> bool:
-        """Whether on CPU a member's losses, by samples that are packed, do not depend on how many others have."""
+        """Whether the losses can skip padded samples on CPU, with each member's bits independent of the others'."""
         return self.head.is_written_down and not self.shared
 
-    def outputs(self, params: Params, obs: Tensor, tapes: Tapes | None = None) -> Tensor:
-        """``(P, B, D) -> (P, B, L)``, what the head turns into a distribution; for ``tapes`` see :func:`mlp`."""
-        x = self._features(params, obs, tapes)
-        outputs = mlp(params, "actor", x, self.activation, tapes=tapes)
+    def outputs(self, params: Params, obs: Tensor, cache: ForwardCache | None = None) -> Tensor:
+        """Compute ``(P, B, D) -> (P, B, L)``, the numbers that the head turns into a distribution.
+
+        Args:
+            params: leaves ``(P, ...)``.
+            obs: observations.
+            cache: forward passes over ``obs`` with these parameters, used instead of computing them again.
+        """
+        x = self._features(params, obs, cache)
+        outputs = mlp(params, "actor", x, self.activation, cached=cache and cache.lookup("actor", obs))
         if self.head.name == "gaussian":
             outputs = torch.cat([outputs, params["actor.log_std"].expand_as(outputs)], -1)
         return outputs
 
     def acting_layers(self, params: Params) -> tuple[MLPSpec, list[Tensor]]:
-        """The layers from observations to outputs, one after the other; not for a Gaussian head."""
+        """List the layers from observations to outputs; not for a Gaussian head, whose outputs are more than these."""
         leaves = layer_leaves(params, "trunk") + layer_leaves(params, "actor")
         return MLPSpec(ACTIVATIONS[self.activation], len(leaves) // 2 - 1), leaves
 
-    def value(self, params: Params, obs: Tensor, tapes: Tapes | None = None) -> Tensor:
-        """``(P, B, D) -> (P, B)``, the critic's estimate of the discounted return; for ``tapes`` see :func:`mlp`."""
-        x = self._features(params, obs, tapes)
-        return mlp(params, "critic", x, self.activation, tapes=tapes).squeeze(-1)
+    def value(self, params: Params, obs: Tensor, cache: ForwardCache | None = None) -> Tensor:
+        """Compute ``(P, B, D) -> (P, B)``, the critic's estimates of the discounted return.
+
+        Arguments as :meth:`outputs`.
+        """
+        x = self._features(params, obs, cache)
+        return mlp(params, "critic", x, self.activation, cached=cache and cache.lookup("critic", obs)).squeeze(-1)
 
     def losses(self, params: Params, batch: Batch, critic: bool = True) -> dict[str, Tensor]:
-        """What agents make losses of, each a mean over samples, ``(P,)``, by the tags of their metrics.
+        """Compute what agents make losses of, each a mean over a member's valid samples, ``(P,)``, by metric tags.
 
         Args:
-            params: the only ones that gradients flow to.
-            batch: the samples.
-            critic: with the loss of the values, see :func:`pgkit.losses.actor_critic_terms`.
+            params: leaves ``(P, ...)``, the only tensors that gradients flow to.
+            batch: the samples. Its cache, if any, must be of these parameters.
+            critic: whether to include ``"loss/value"``.
+
+        Returns:
+            ``"loss/policy"``, ``"loss/value"`` and ``"policy/entropy"`` (in nats), the means of
+            :func:`pgkit.losses.actor_critic_terms`.
+
+        Raises:
+            ValueError: shapes, dtypes or devices do not fit together.
         """
-        sizes, batch = batch.packing and batch.packing.sizes, batch.without_padding()
+        sizes = batch.packing and batch.packing.sizes
+        batch = batch.without_padding()
         if self.head.is_written_down and use_compiled(batch.obs.dtype, batch.obs.device):
-            x = self._features(params, batch.obs, batch.tapes)
+            x = self._features(params, batch.obs, batch.cache)
             terms = compiled_losses(params, x, self.activation, batch, critic, sizes)
         else:
-            outputs = self.outputs(params, batch.obs, batch.tapes)
-            value = self.value(params, batch.obs, batch.tapes) if critic else batch.target
-            log_prob, entropy = self.head.log_prob(outputs, batch.action), self.head.entropy(outputs)
+            outputs = self.outputs(params, batch.obs, batch.cache)
+            value = self.value(params, batch.obs, batch.cache) if critic else batch.target
+            log_prob = self.head.log_prob(outputs, batch.action)
+            entropy = self.head.entropy(outputs)
             terms = actor_critic_terms(log_prob, entropy, value, batch.advantage, batch.target, batch.valid)
-        named = dict(zip(("loss/policy", "loss/value", "policy/entropy"), terms, strict=True))
-        return named if critic else {tag: term for tag, term in named.items() if tag != "loss/value"}
+        by_tag = dict(zip(("loss/policy", "loss/value", "policy/entropy"), terms, strict=True))
+        return by_tag if critic else {tag: term for tag, term in by_tag.items() if tag != "loss/value"}
 
-    def values(self, params: Params, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """Values of the observations and of the true next observations of a rollout, both ``(T, P, N)``."""
-        packed = rollout.packing is not None
-        strip = self._packed_value(params, rollout) if packed else self._strip_value(params, rollout.obs, rollout.tapes)
+    @torch.no_grad()
+    def values(self, params: Params, rollout: Rollout) -> tuple[Tensor, Tensor, ForwardCache]:
+        """Compute the critic's values of a rollout, without gradient.
+
+        Returns:
+            Values of the observations ``(T, P, N)``, values of the true next observations ``(T, P, N)``, and the
+            rollout's cache with the critic's forward pass, for :meth:`pgkit.types.Batch.from_rollout`.
+        """
+        value, cache = (self._all_values if rollout.packing is None else self._packed_values)(params, rollout)
         if rollout.final_obs is None:
-            return strip[:-1], strip[1:]
+            return value[:-1], value[1:], cache
         done = rollout.terminated | rollout.truncated
-        return strip[:-1], torch.where(done, self._strip_value(params, rollout.final_obs), strip[1:])
+        final_value = _by_time(self.value(params, member_samples(rollout.final_obs)), rollout.final_obs.shape)
+        return value[:-1], torch.where(done, final_value, value[1:]), cache
 
-    def _packed_value(self, params: Params, rollout: Rollout) -> Tensor:
-        """``(T + 1, P, N)``, 0 where nothing is packed."""
+    def _all_values(self, params: Params, rollout: Rollout) -> tuple[Tensor, ForwardCache]:
+        """Compute the values of all ``T + 1`` observations ``(T + 1, P, N)``, and the cache with these passes."""
+        x = member_samples(rollout.obs)
+        cache = rollout.cache
+        layer_outputs = dict(cache.layer_outputs) if cache is not None and cache.obs is rollout.obs else {}
+        if self.shared and self.hidden:
+            layer_outputs["trunk"] = forward_pass(params, "trunk", x, self.activation, activate_last=True)
+            x = layer_outputs["trunk"].results[-1]
+        layer_outputs["critic"] = forward_pass(params, "critic", x, self.activation)
+        value = layer_outputs["critic"].results[-1].squeeze(-1)
+        return _by_time(value, rollout.obs.shape), ForwardCache(rollout.obs, layer_outputs)
+
+    def _packed_values(self, params: Params, rollout: Rollout) -> tuple[Tensor, ForwardCache]:
+        """Compute the same from packed observations; values of observations that were not packed are 0."""
         assert rollout.packing is not None
-        steps, members, count = rollout.obs.shape[:3]
-        packing, leaves = rollout.packing, layer_leaves(params, "critic")
-        kept = kept_pass("critic", packing.obs, self.activation, leaves, rollout.tapes, packing.forward_sizes)
-        rollout.tapes["critic"] = kept
-        numbers = kept.layers.results[-1].squeeze(2)
-        return packing.scatter(numbers, steps * count).view(members, steps, count).transpose(0, 1)
+        steps, _, count = rollout.obs.shape[:3]
+        packing = rollout.packing
+        critic = forward_pass(params, "critic", packing.obs, self.activation, sizes=packing.forward_sizes)
+        value = packing.scatter(critic.results[-1].squeeze(2), steps * count)
+        return _by_time(value, rollout.obs.shape), ForwardCache(packing.obs, {"critic": critic})
 
-    def _strip_value(self, params: Params, obs: Tensor, tapes: Tapes | None = None) -> Tensor:
-        """``(T, P, N, D) -> (T, P, N)``."""
-        steps, members, count = obs.shape[:3]
-        flat = obs.transpose(0, 1).reshape(members, steps * count, -1)
-        return self.value(params, flat, tapes).view(members, steps, count).transpose(0, 1)
+    def _features(self, params: Params, obs: Tensor, cache: ForwardCache | None) -> Tensor:
+        """Compute what actor and critic see: the trunk's features, or the observations themselves."""
+        if not self.shared:
+            return obs
+        cached = cache and cache.lookup("trunk", obs)
+        return mlp(params, "trunk", obs, self.activation, activate_last=True, cached=cached)
 
-    def _features(self, params: Params, obs: Tensor, tapes: Tapes | None) -> Tensor:
-        return mlp(params, "trunk", obs, self.activation, activate_last=True, tapes=tapes) if self.shared else obs
+
+def _by_time(samples: Tensor, shape: torch.Size) -> Tensor:
+    """Give ``(P, T * N)`` the axes ``(T, P, N)``, where ``shape`` is ``(T, P, N, ...)``."""
+    steps, members, count = shape[:3]
+    return samples.view(members, steps, count).transpose(0, 1)

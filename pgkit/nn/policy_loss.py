@@ -1,7 +1,7 @@
 """The losses of a categorical policy and its critic as one node of autograd's graph: on CPU, two calls for all layers.
 
-Forward, what the networks have computed while acting is taken from their tapes. Backward, each member's samples are
-turned into gradients of outputs and values in closed form, which go through the layers while they are in the cache.
+The forward pass reuses what the networks have computed while acting. The backward pass turns each member's samples into
+gradients of outputs and values in closed form, and sends these through the layers while they are in the CPU's cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,115 +12,117 @@ import torch
 from torch import Tensor
 
 from pgkit.compiler.signature import address_of, flatten
-from pgkit.kernels.activations import Activation
-from pgkit.kernels.categorical import entropy, log_prob
-from pgkit.kernels.mlp import allocate_backward, contiguous_rows
-from pgkit.losses import actor_critic_terms
-from pgkit.nn.mlp import CachedForward, kept_pass, layer_by_layer, layer_leaves
+from pgkit.kernels.activations import ACTIVATIONS, Activation
+from pgkit.kernels.mlp import LayerOutputs, allocate_backward, contiguous_rows
+from pgkit.nn.mlp import first_rows, forward_pass, layer_leaves
 from pgkit.types import Batch, Params
 
 
 def compiled_losses(
     params: Params, x: Tensor, activation: str, batch: Batch, critic: bool, sizes: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """Policy loss, value loss and mean entropy, ``(P,)`` each, see :func:`pgkit.losses.actor_critic_terms`.
+    """Compute policy loss, value loss and mean entropy, ``(P,)`` each, as :func:`pgkit.losses.actor_critic_terms`.
 
     Args:
-        params: those of the networks "actor", which gives the outputs of a categorical head, and "critic".
-        x: ``(P, B, D)``, what the networks see.
-        activation: of both.
+        params: of the networks ``"actor"``, which gives the outputs of a categorical distribution, and ``"critic"``.
+        x: ``(P, B, D)``, the input of both networks.
+        activation: of both networks.
         batch: the samples.
-        critic: without, the values are the targets.
-        sizes: int64 ``(P,)``, how many of a member's samples may count, if not all; then ``x`` has no gradient.
+        critic: whether there is a value loss; without one the targets stand for the values.
+        sizes: int64 ``(P,)``, how many samples of each member may be valid, if not all B; then no gradient flows to
+            ``x``.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit together.
+        RuntimeError: in the backward pass, if it is asked for a graph of itself (``create_graph=True``).
     """
     names = ("actor", "critic") if critic else ("actor",)
-    leaves = [layer_leaves(params, name) for name in names]
-    pairs = zip(names, leaves, strict=True)
-    networks = [kept_pass(name, x, activation, own, batch.tapes, sizes) for name, own in pairs]
-    return _Losses.apply(networks, batch, sizes, x, *(leaf for own in leaves for leaf in own))  # type: ignore[no-untyped-call]
+    passes = [_cached_or_computed(params, name, x, activation, batch, sizes) for name in names]
+    leaves = [leaf for name in names for leaf in layer_leaves(params, name)]
+    return _Losses.apply(ACTIVATIONS[activation], passes, batch, sizes, x, *leaves)  # type: ignore[no-untyped-call]
+
+
+def _cached_or_computed(
+    params: Params, name: str, x: Tensor, activation: str, batch: Batch, sizes: Tensor | None
+) -> LayerOutputs:
+    """Return the network's forward pass over ``x`` from the batch's cache, or compute it."""
+    cached = batch.cache and batch.cache.lookup(name, batch.obs)
+    if cached is None:
+        return forward_pass(params, name, x, activation, sizes=sizes)
+    first_rows(cached, x)  # raises if the pass is too short; the compiled loss takes the longer one as it is
+    return cached
 
 
 class _Losses(torch.autograd.Function):
-    """``(networks, batch, sizes, x, *leaves) -> `` the three losses; ``networks`` are the passes through them."""
+    """``(activation, passes, batch, sizes, x, *leaves) -> `` the three losses, by one forward pass per network."""
 
     @staticmethod
     def forward(
-        ctx: Any, networks: Sequence[CachedForward], batch: Batch, sizes: Tensor | None, x: Tensor, *leaves: Tensor
+        ctx: Any,
+        activation: Activation,
+        passes: Sequence[LayerOutputs],
+        batch: Batch,
+        sizes: Tensor | None,
+        x: Tensor,
+        *leaves: Tensor,
     ) -> tuple[Tensor, ...]:
-        samples, means = _samples(networks, batch, x), x.new_empty(4, x.shape[0])
+        samples = _samples(passes, batch, x)
+        means = x.new_empty(4, x.shape[0])
         arguments = address_of(sizes), *_arguments(samples)
         _means(samples[0].shape[2], x.dtype)(*x.shape[:2], *arguments, means.data_ptr())
-        ctx.networks, ctx.sizes = networks, sizes
+        ctx.activation = activation
+        ctx.passes = passes
+        ctx.sizes = sizes
         ctx.save_for_backward(x, means, *samples, *leaves)
         return means[:3].unbind(0)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (x, means, *others), networks = ctx.saved_tensors, ctx.networks
-        samples, leaves = others[:6], others[6:]
-        if torch.is_grad_enabled():  # somebody asks for second derivatives
-            return None, None, None, *_differentiable_backward(networks, samples, x, leaves, grads)
+        if torch.is_grad_enabled():
+            # create_graph=True: the compiled gradient is opaque to autograd, which would take its derivative for zero.
+            raise RuntimeError("policy.losses is differentiable once: for second derivatives use policy.outputs")
+        x, means, *others = ctx.saved_tensors
+        samples = others[:6]
+        members, rows, width = x.shape
+        choices = samples[0].shape[2]
         source = contiguous_rows(x)
-        buffers = [allocate_backward(x, network.layers, ctx.needs_input_grad[3]) for network in networks]
-        (members, rows, width), choices, given = x.shape, samples[0].shape[2], torch.stack(grads)
+        term_grads = torch.stack(grads)
+        buffers = [allocate_backward(x, outputs, ctx.needs_input_grad[4]) for outputs in ctx.passes]
         scratch = x.new_empty(rows * (choices + 1) + max(buffer.scratch for buffer in buffers))
         workspace = x.new_empty(max(buffer.workspace for buffer in buffers))
-        _gradients(networks[0].spec.activation, choices, len(networks), x.dtype)(
-            *(members, rows, address_of(ctx.sizes), *_arguments(samples), given.data_ptr(), means.data_ptr()),
+        _gradients(ctx.activation, choices, len(buffers), x.dtype)(
+            *(members, rows, address_of(ctx.sizes), *_arguments(samples), term_grads.data_ptr(), means.data_ptr()),
             *(source.data_ptr(), source.stride(0) // width, scratch.data_ptr(), workspace.data_ptr()),
             *flatten(buffer.arguments for buffer in buffers),
         )
-        of_x = [buffer.x_grad for buffer in buffers if buffer.x_grad is not None]
-        of_leaves = [grad for buffer in buffers for grad in buffer.leaf_grads]
-        return None, None, None, sum(of_x[1:], of_x[0]) if of_x else None, *of_leaves
+        x_grads = [buffer.x_grad for buffer in buffers if buffer.x_grad is not None]
+        leaf_grads = [grad for buffer in buffers for grad in buffer.leaf_grads]
+        return None, None, None, None, sum(x_grads[1:], x_grads[0]) if x_grads else None, *leaf_grads
 
 
-def _samples(networks: Sequence[CachedForward], batch: Batch, x: Tensor) -> list[Tensor]:
-    """Outputs and values of samples, maybe more of them; their actions, advantages, targets, and which of them count.
+def _samples(passes: Sequence[LayerOutputs], batch: Batch, x: Tensor) -> list[Tensor]:
+    """List outputs and values, maybe of more samples, then actions, advantages, targets and validity of the samples.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit together.
     """
     others = [field.contiguous() for field in (batch.action, batch.advantage, batch.target, batch.valid)]
-    kinds = [torch.int64, x.dtype, x.dtype, torch.bool]
+    dtypes = [torch.int64, x.dtype, x.dtype, torch.bool]
     fit = all(tensor.shape == x.shape[:2] and tensor.is_cpu for tensor in others)
-    if not fit or [tensor.dtype for tensor in others] != kinds:
-        given = ", ".join(f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in others)
+    if not fit or [tensor.dtype for tensor in others] != dtypes:
+        received = ", ".join(f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in others)
         raise ValueError(
-            f"expected action, advantage, target, valid of samples {tuple(x.shape[:2])} on cpu, got {given}"
+            f"expected action, advantage, target, valid of shape (P, B) = {tuple(x.shape[:2])} on cpu, got {received}"
         )
-    outputs, *values = (network.layers.results[-1] for network in networks)
+    outputs, *values = (outputs.results[-1] for outputs in passes)
     return [outputs, *(values or [others[2]]), *others]
 
 
 def _arguments(samples: Sequence[Tensor]) -> tuple[int, ...]:
-    """The arguments :data:`pgkit.kernels.codegen.policy_loss.SAMPLES`."""
+    """List the arguments that :mod:`pgkit.kernels.codegen.policy_loss` takes of these samples."""
     outputs, value, *others = samples
     first = outputs.data_ptr(), outputs.shape[1], value.data_ptr(), value.shape[1]
     return *first, *(tensor.data_ptr() for tensor in others)
-
-
-def _differentiable_backward(
-    networks: Sequence[CachedForward],
-    samples: Sequence[Tensor],
-    x: Tensor,
-    leaves: Sequence[Tensor],
-    grads: Sequence[Tensor],
-) -> list[Tensor | None]:
-    """The gradients of input and leaves by autograd, so that they can be differentiated."""
-    (action, *weighed), of_actor = samples[2:], len(networks[0].layers.leaves)
-    parts = zip(networks, (leaves[:of_actor], leaves[of_actor:]), strict=False)
-    outputs, *values = (layer_by_layer(network.spec, x, own) for network, own in parts)
-    value = values[0].squeeze(-1) if values else samples[4]
-    of_samples = log_prob(outputs, action), entropy(outputs), value
-    results = zip(actor_critic_terms(*of_samples, *weighed), grads, strict=True)
-    terms, given = zip(*(pair for pair in results if pair[0].requires_grad), strict=True)
-    wanted = [leaf for leaf in (x, *leaves) if leaf.requires_grad]
-    found = iter(torch.autograd.grad(terms, wanted, given, create_graph=True))
-    return [next(found) if leaf.requires_grad else None for leaf in (x, *leaves)]
 
 
 @lru_cache

@@ -3,6 +3,7 @@
 The numbers are those of acting and stepping one after the other, to the last bit.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -13,11 +14,10 @@ from pgkit.compiler.signature import address_of, flatten
 from pgkit.envs.base import Elementwise, Environments
 from pgkit.kernels.activations import Activation
 from pgkit.kernels.mlp import allocate_forward
-from pgkit.nn.mlp import CachedForward
 from pgkit.nn.policy import Policy
 from pgkit.rollouts.signature import RolloutArguments, RolloutSpec
 from pgkit.system.cpu import use_compiled
-from pgkit.types import Params, Rollout
+from pgkit.types import ForwardCache, Params, Rollout
 
 _kernel = lazy_kernel("pgkit.rollouts.codegen:compile_rollout")
 
@@ -108,7 +108,7 @@ def compiled_rollout(
     _kernel(spec)(*flatten(arguments))
     rollout = Rollout(*(tensor.transpose(0, 1) for tensor in (obs, action, reward, *flags)))
     if taped and not policy.shared:
-        rollout.tapes["actor"] = CachedForward.of(mlp_spec, network.outputs, obs, *leaves)
+        rollout = replace(rollout, cache=ForwardCache(rollout.obs, {"actor": network.outputs}))
     return rollout
 
 

@@ -1,6 +1,7 @@
 """Rollouts of members, put together from single steps."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,10 @@ class MemberRollout(NamedTuple):
     rows: MemberRows
     rollout: Rollout
     raw: Rollout
+
+    def without_cache(self) -> "MemberRollout":
+        """Drop what networks have computed of the observations."""
+        return MemberRollout(self.rows, replace(self.rollout, cache=None), replace(self.raw, cache=None))
 
 
 def _unflatten(obs: Tensor, action: Tensor, result: Transition) -> Rollout:

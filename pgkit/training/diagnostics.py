@@ -43,7 +43,7 @@ def of_policy(
 def _of_all(policy: Policy, batches: Batches, before: Params, after: Params) -> dict[str, Tensor]:
     explained = [
         explained_variance(
-            policy.value(select_members(before, rows), batch.obs, batch.tapes), batch.target, batch.valid
+            policy.value(select_members(before, rows), batch.obs, batch.cache), batch.target, batch.valid
         )
         for rows, batch in batches
     ]

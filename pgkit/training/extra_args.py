@@ -52,7 +52,7 @@ def kl_of_update(policy: Policy, batches: Batches, before: Params, after: Params
     for rows, batch in batches:
         old, new = select_members(before, rows), select_members(after, rows)
         batch = batch.without_padding()
-        kl = policy.head.kl(policy.outputs(old, batch.obs, batch.tapes), policy.outputs(new, batch.obs))
+        kl = policy.head.kl(policy.outputs(old, batch.obs, batch.cache), policy.outputs(new, batch.obs))
         parts.append(masked_mean(kl, batch.valid))
     return concat_members(parts, [rows for rows, _ in batches])
 

@@ -60,12 +60,13 @@ def update(
     made = learn(population, pieces, env_steps, diagnose)
     population.alive = population.collector.sound(population.alive & made.finite)
     population.params = freeze(made.params, before, population.alive)
-    population.evidence = UpdateTrace(made.pieces, made.batches, before, obs_stats, made.largest)
+    # The forward caches are large, and belong to the parameters before the update: the trace does without them.
+    pieces = [piece.without_cache() for piece in made.pieces]
+    batches = [(rows, batch._replace(cache=None)) for rows, batch in made.batches]
+    population.evidence = UpdateTrace(pieces, batches, before, obs_stats, made.largest)
     population.updates += 1
     if "kl" in population.optimizer.requires:
         population.kl = extra_args.kl_of_update(population.policy, made.batches, before, population.params)
-    for _, batch in made.batches:
-        batch.tapes.clear()  # large, and of no use any more
     return made.metrics
 
 

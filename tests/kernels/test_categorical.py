@@ -8,8 +8,9 @@ from torch import Tensor
 
 from pgkit.kernels.categorical import MAX_COMPILED_CHOICES
 from pgkit.nn.distributions import categorical
+from pgkit.nn.mlp import forward_pass
 from pgkit.nn.policy import Policy
-from pgkit.types import Batch, Params
+from pgkit.types import Batch, ForwardCache, Params
 
 DTYPES = (torch.float32, torch.float64)
 OBS = 3
@@ -30,7 +31,7 @@ def samples(policy: Policy, dtype: torch.dtype = torch.float32) -> tuple[Params,
     action = torch.randint(policy.head.width, (3, 13), generator=random)
     valid = torch.rand(3, 13, generator=random) < 0.7
     valid[2] = False
-    return params, Batch(2 * numbers[..., 2:], action, numbers[..., 0], numbers[..., 1], valid, {})
+    return params, Batch(2 * numbers[..., 2:], action, numbers[..., 0], numbers[..., 1], valid)
 
 
 def by_single_functions(monkeypatch: pytest.MonkeyPatch, policy: Policy, *args: Any, **named: Any) -> dict[str, Tensor]:
@@ -69,16 +70,24 @@ def test_losses_and_gradients_are_those_of_the_single_functions(
 
 @pytest.mark.parametrize("activation", ["tanh", "silu"])
 @pytest.mark.parametrize(("shared", "critic"), [(False, True), (True, True), (True, False)])
-def test_losses_can_be_differentiated_twice(shared: bool, critic: bool, activation: str) -> None:
+def test_gradients_are_those_of_finite_differences(shared: bool, critic: bool, activation: str) -> None:
     policy = policy_of(3, shared, activation)
     params, batch = samples(policy, torch.float64)
 
     def losses(*leaves: Tensor) -> tuple[Tensor, ...]:
         named = dict(zip(params, leaves, strict=True))
-        return tuple(policy.losses(named, batch._replace(tapes={}), critic=critic).values())
+        return tuple(policy.losses(named, batch, critic=critic).values())
 
     assert torch.autograd.gradcheck(losses, tuple(params.values()), fast_mode=True)
-    assert torch.autograd.gradgradcheck(losses, tuple(params.values()), fast_mode=True)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    """Rather than taken for zero: those who need one differentiate ``policy.outputs``."""
+    policy = policy_of(3)
+    params, batch = samples(policy)
+    loss = policy.losses(params, batch)["loss/policy"].sum()
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.grad(loss, list(params.values()), create_graph=True, materialize_grads=True)
 
 
 def test_what_is_not_valid_may_be_anything() -> None:
@@ -109,26 +118,26 @@ def test_a_member_has_the_same_bits_alone() -> None:
     together = losses_and_gradients(params, batch)
     for k in range(3):
         own = {name: leaf[k : k + 1].detach().requires_grad_() for name, leaf in params.items()}
-        alone = losses_and_gradients(own, Batch(*(x[k : k + 1] for x in batch[:5]), {}))
+        alone = losses_and_gradients(own, Batch(*(x[k : k + 1] for x in batch[:5])))
         assert all(torch.equal(one[0], all_[k]) for one, all_ in zip(alone, together, strict=True))
 
 
-def test_what_acting_has_computed_is_taken_and_changes_nothing() -> None:
-    """Tapes of more rows than the batch has, as a rollout leaves them."""
+def test_cached_passes_are_used_and_change_nothing() -> None:
+    """Passes of more rows than the batch has, as a rollout leaves them."""
     policy = policy_of(2)
     params, batch = samples(policy)
-    with torch.no_grad():
-        longer = torch.cat([batch.obs, torch.ones(3, 2, OBS)], 1)
-        policy.outputs(params, longer, batch.tapes)
-        policy.value(params, longer, batch.tapes)
-    seen = batch._replace(obs=longer[:, :13])
+    longer = torch.cat([batch.obs, torch.ones(3, 2, OBS)], 1)
+    passes = {network: forward_pass(params, network, longer, "tanh") for network in ("actor", "critic")}
+    cached = batch._replace(cache=ForwardCache(batch.obs, passes))
     results = []
-    for tapes in (batch.tapes, {}):
-        losses = policy.losses(params, seen._replace(tapes=tapes))
+    for one in (cached, batch):
+        losses = policy.losses(params, one)
         results.append([*losses.values(), *torch.autograd.grad(sum(losses.values()).sum(), list(params.values()))])
-    assert all(torch.equal(own, other) for own, other in zip(*results, strict=True))
-    batch.tapes["critic"].layers.results[-1].add_(1.0)  # so the tape is what was looked at
-    assert not torch.equal(policy.losses(params, seen)["loss/value"], results[0][1])
+    assert all(torch.equal(first, second) for first, second in zip(*results, strict=True))
+    passes["critic"].results[-1].add_(1.0)  # so the cached pass is what the loss has looked at
+    assert not torch.equal(policy.losses(params, cached)["loss/value"], results[0][1])
+    others = cached._replace(obs=batch.obs.clone())  # not the observations of the cache
+    assert torch.equal(policy.losses(params, others)["loss/value"], results[0][1])
 
 
 @pytest.mark.parametrize("field", ["action", "advantage", "valid"])

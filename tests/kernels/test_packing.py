@@ -36,7 +36,7 @@ def acted(*overrides: str) -> tuple[Population, list[MemberRollout]]:
 
 
 def unpacked(piece: MemberRollout) -> MemberRollout:
-    return piece._replace(rollout=replace(piece.rollout, packing=None, tapes={}))
+    return piece._replace(rollout=replace(piece.rollout, packing=None, cache=None))
 
 
 def assert_same(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> None:
@@ -79,7 +79,7 @@ def test_gradients_are_those_of_a_member_alone() -> None:
     for piece in pieces:
         for k in range(piece.rollout.valid.shape[1]):
             fields = ("obs", "action", "reward", "terminated", "truncated", "valid")
-            own = replace(piece.rollout, tapes={}, **{name: getattr(piece.rollout, name)[:, [k]] for name in fields})
+            own = replace(piece.rollout, cache=None, **{name: getattr(piece.rollout, name)[:, [k]] for name in fields})
             own = replace(own, packing=pack(own.obs, own.valid))
             here = rows[place : place + 1]
             alone = population.take(here)

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from pgkit.kernels.activations import ACTIVATIONS
-from pgkit.nn import mlp as mlp_module
-from pgkit.nn.mlp import init_mlp, layer_count, mlp
+from pgkit.nn.mlp import forward_pass, init_mlp, layer_count, mlp
 from pgkit.seeding import stream_keys, uniform
 from pgkit.types import Params
 
@@ -180,18 +179,16 @@ def test_a_member_has_the_same_bits_in_every_population(sizes: tuple[int, ...], 
             assert all(torch.equal(a, b[rows]) for a, b in zip(result, expected, strict=True)), (size, start)
 
 
-def test_a_tape_serves_only_the_input_that_it_is_of() -> None:
-    """The first rows of each member it serves, too; not more rows, other members, or what was written since."""
+def test_a_cached_pass_is_used_in_place_of_another() -> None:
+    """Also for fewer rows of each member; never for more rows or other members, which a pass does not have."""
     params, x = init_mlp("net", keys(3), [4, 5, 2], [1.0, 1.0]), numbers(0, 3, 9, 4)
-    tapes: mlp_module.Tapes = {}
-    with torch.no_grad():
-        whole = mlp(params, "net", x[:, :6], "tanh", tapes=tapes)
-        tapes["net"].layers.results[-1].add_(100.0)  # to be recognised
-        assert torch.equal(mlp(params, "net", x[:, :6], "tanh", tapes=tapes), whole)
-        assert torch.equal(mlp(params, "net", x[:, :4], "tanh", tapes=dict(tapes)), whole[:, :4])
-        for other in (x, x[:2, :6], x[:, 1:6], x[0].view(3, 3, 4)):
-            own = {name: leaf[: len(other)] for name, leaf in params.items()}
-            found = mlp(own, "net", other, "tanh", tapes=dict(tapes))
-            torch.testing.assert_close(found, mlp(own, "net", other, "tanh"))
-        x[0, 0, 0] = 7.0
-        assert mlp(params, "net", x[:, :6], "tanh", tapes=tapes).max() < 50.0
+    cached = forward_pass(params, "net", x[:, :6], "tanh")
+    expected = mlp(params, "net", x[:, :6], "tanh")
+    assert torch.equal(cached.results[-1], expected)
+    cached.results[-1].add_(100.0)  # to be recognised
+    for rows in (6, 4):
+        outputs = mlp(params, "net", x[:, :rows], "tanh", cached=cached)
+        assert torch.equal(outputs, expected[:, :rows] + 100.0)
+    for other in (x, x[:2, :6]):
+        with pytest.raises(ValueError, match="cannot serve an input"):
+            mlp(params, "net", other, "tanh", cached=cached)

@@ -279,7 +279,7 @@ def test_values_of_a_rollout_look_at_the_true_next_observation(kind: str) -> Non
         return policy.value(own, source[t, k, n].view(1, 1, -1))[0, 0]
 
     for final_obs in (None, final):
-        now, following = policy.values(params, rollout_of(obs, final_obs, terminated, truncated))
+        now, following, _ = policy.values(params, rollout_of(obs, final_obs, terminated, truncated))
         assert now.shape == following.shape == (steps, members, count)
         for t in range(steps):
             for k in range(members):

@@ -159,35 +159,45 @@ def test_a_compiled_evaluation_is_that_of_single_steps(deterministic: bool, monk
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_tapes_change_no_bit_of_a_gradient(shared: bool) -> None:
+def test_the_cache_changes_no_bit_of_a_gradient(shared: bool) -> None:
     population = build(expand_seeds(config(policy={"shared": shared, "hidden": [16, 16]})))
     (piece,) = population.collect()
     batch = targets(population, piece)
-    assert set(batch.tapes) == ({"trunk", "critic"} if shared else {"actor", "critic"})
+    assert batch.cache is not None
+    assert set(batch.cache.layer_outputs) == ({"trunk", "critic"} if shared else {"actor", "critic"})
     loss, grads, _ = gradient(population, [(None, batch)])
-    computed, others, _ = gradient(population, [(None, batch._replace(tapes={}))])
+    computed, others, _ = gradient(population, [(None, batch._replace(cache=None))])
     assert torch.equal(loss, computed)
     assert all(torch.equal(grad, others[name]) for name, grad in grads.items())
 
 
-@pytest.mark.parametrize("change", ["weights written to", "other weights", "other observations"])
-def test_a_tape_of_other_numbers_is_not_used(change: str) -> None:
+def test_the_cache_of_other_observations_is_not_used() -> None:
     population = build(expand_seeds(config()))
     (piece,) = population.collect()
     batch = targets(population, piece)
-    if change == "weights written to":
-        population.params["actor.1.weight"] += 0.1
-        population.params["critic.1.weight"] += 0.1
-    elif change == "other weights":
-        population.params = {name: leaf + 0.1 for name, leaf in population.params.items()}
-    else:
-        batch = batch._replace(obs=batch.obs * 2)
+    batch = batch._replace(obs=batch.obs * 2)
     loss = gradient(population, [(None, batch)])[0]
-    assert torch.equal(loss, gradient(population, [(None, batch._replace(tapes={}))])[0])
+    assert torch.equal(loss, gradient(population, [(None, batch._replace(cache=None))])[0])
 
 
-def test_nothing_is_kept_of_tapes_after_an_update() -> None:
+def test_the_cache_of_packed_observations_is_used() -> None:
+    """Whole episodes of several groups of members: each batch has the critic's pass over what was packed."""
+    population = build(expand_seeds(config(agent={"name": "reinforce"}, rollout_steps=None)))
+    batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
+    for _, batch in batches:
+        packed = batch.without_padding()
+        assert batch.cache is not None
+        assert packed.cache is not None
+        assert batch.cache.lookup("critic", batch.obs) is None, "its rows are those of packed observations"
+        assert packed.cache.lookup("critic", packed.obs) is not None
+    loss, grads, _ = gradient(population, batches)
+    computed, others, _ = gradient(population, [(rows, batch._replace(cache=None)) for rows, batch in batches])
+    assert torch.equal(loss, computed)
+    assert all(torch.equal(grad, others[name]) for name, grad in grads.items())
+
+
+def test_nothing_is_cached_after_an_update() -> None:
     population = build(expand_seeds(config()))
     update(population)
     assert population.evidence is not None
-    assert all(not batch.tapes for _, batch in population.evidence.batches)
+    assert all(batch.cache is None for _, batch in population.evidence.batches)

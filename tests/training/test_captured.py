@@ -349,7 +349,7 @@ def test_learning_sees_true_last_observations() -> None:
         steps = single.env_steps
         rollout = single.collect()[0].rollout
         ended += int(rollout.terminated.sum())
-        seen = replace(rollout, final_obs=torch.randn(rollout.obs[1:].shape), tapes={})
+        seen = replace(rollout, final_obs=torch.randn(rollout.obs[1:].shape), cache=None)
         made = learn(single, [MemberRollout(None, seen, seen)], steps)
         single.params, single.updates = made.params, single.updates + 1
         learnt.collect()
