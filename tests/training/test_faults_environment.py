@@ -214,7 +214,7 @@ def test_a_comparison_gets_the_message() -> None:
         executor.start(0, configs)
         deadline = time.monotonic() + 60
         events = []
-        while not [event for event in events if event.kind == "failed"] and time.monotonic() < deadline:
+        while not [event for event in events if event.name == "failed"] and time.monotonic() < deadline:
             events += executor.events(0.5)
         assert events[-1].content == ANYWHERE["step raises"]
         executor.start(1, expand_seeds(config("", "async")))
