@@ -13,7 +13,7 @@ import llvmlite
 from llvmlite import binding, ir
 
 from pgkit.compiler.ir import INT
-from pgkit.compiler.recorder import active_recorders
+from pgkit.compiler.recorder import recorders
 from pgkit.system.files import WriteError, replace_file
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -32,7 +32,7 @@ def compile_function(function: ir.Function, vectorize: bool = False) -> Callable
     compiled = _compile(function, vectorize)
 
     def call(*arguments: Any) -> None:
-        for recorder in active_recorders():
+        for recorder in recorders.active:
             recorder(compiled, arguments)
         compiled(*arguments)
 

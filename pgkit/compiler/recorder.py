@@ -16,19 +16,14 @@ class _Recorders(threading.local):
         self.active: list[Recorder] = []
 
 
-_recorders = _Recorders()
+recorders = _Recorders()
 
 
 @contextmanager
 def record_calls(recorder: Recorder) -> Iterator[None]:
     """A context in which ``recorder(function, arguments)`` sees each call of a compiled function by this thread."""
-    _recorders.active.append(recorder)
+    recorders.active.append(recorder)
     try:
         yield
     finally:
-        _recorders.active.remove(recorder)
-
-
-def active_recorders() -> list[Recorder]:
-    """The recorders of this thread."""
-    return _recorders.active
+        recorders.active.remove(recorder)
