@@ -226,13 +226,6 @@ def for_range(builder: ir.IRBuilder, count: Index | ir.Value | int) -> Iterator[
     builder.position_at_end(after)
 
 
-@contextmanager
-def loop(builder: ir.IRBuilder, count: ir.Value) -> Iterator[ir.Value]:
-    """:func:`for_range` with a value of LLVM as the index."""
-    with for_range(builder, count) as index:
-        yield index.ir_value
-
-
 def load(builder: ir.IRBuilder, ir_type: ir.Type, base: ir.Value, index: Any) -> ir.Value:
     """The number at ``base[index]``; with a vector type, that number and those behind it."""
     number = _element_type(ir_type)
