@@ -59,7 +59,7 @@ def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
             )
             population = build(configs)
             monitor = stack.enter_context(Monitor([population], configs, LocalChannel(whole)))
-            parts.append((population, monitor, CapturedUpdates(loop.compute_update, loop.learn)))
+            parts.append((population, monitor, CapturedUpdates(loop.compute_update)))
         captured = Captured()
         time_phases([population for population, *_ in parts], phases, captured)
 
@@ -131,8 +131,10 @@ def seconds_of(program: Any, times: int = 3000) -> float:
 
 def time_phases(populations: Sequence[Any], spent: Counter[str], captured: Captured) -> None:
     """Add up seconds spent in each phase of an update, from now on; the outer of two counts without the inner."""
-    from pgkit.training import captured as captured_module
-    from pgkit.training import loop
+    from pgkit.optim.base import Optimizer
+    from pgkit.rollouts.collector import CompiledSteps, StepByStep
+    from pgkit.training import captured_member, loop
+    from pgkit.training.captured import CapturedUpdates
     from pgkit.training.monitor import Monitor
 
     inside = [0.0]  # seconds of inner phases, innermost last
@@ -154,27 +156,28 @@ def time_phases(populations: Sequence[Any], spent: Counter[str], captured: Captu
         setattr(owner, name, timed(phase, getattr(owner, name)))
 
     collector = populations[0].collector
-    replace(type(collector), "_act", "act")
+    replace(type(collector), "act", "act")
     replace(type(collector.envs), "step", "environments")
-    replace(type(collector), "steps", "rollout")
+    replace(StepByStep, "collect", "rollout")
+    replace(CompiledSteps, "collect", "rollout")
     replace(loop, "targets", "targets")
     replace(loop, "gradient", "gradient")
-    replace(loop, "optimize", "optimizer")
+    replace(Optimizer, "apply", "optimizer")
     replace(Monitor, "record_update", "logging")
-    replace(captured_module.CapturedUpdates, "go", STRETCHES)
-    replace(captured_module.CapturedUpdates, "learn", "learning without Python")
+    replace(CapturedUpdates, "run", STRETCHES)
+    replace(CapturedUpdates, "update_from_rollouts", "learning without Python")
 
-    class CachedForward(captured_module.Capture):
+    class KeptCapture(captured_member.Capture):
         def __init__(self) -> None:
             super().__init__()
             captured.capture = captured.capture or self
 
-    class KeptProgram(captured_module.Graph):
+    class KeptProgram(captured_member.Graph):
         def __init__(self, instructions: Any, *flags: Any) -> None:
             super().__init__(instructions, *flags)
             captured.program = captured.program or flags
 
-    captured_module.Capture, captured_module.Graph = CachedForward, KeptProgram  # type: ignore[misc]
+    captured_member.Capture, captured_member.Graph = KeptCapture, KeptProgram  # type: ignore[misc]
 
 
 def sb3_trains(env: str, envs: str, *how: str) -> None:

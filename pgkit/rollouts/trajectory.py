@@ -1,4 +1,4 @@
-"""Rollouts of members, put together from single steps."""
+"""Rollouts of some members, put together from single steps and from chunks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,59 +13,84 @@ from pgkit.types import Rollout
 
 
 class MemberRollout(NamedTuple):
-    """A rollout of some members: ``rows`` are their places in the parameters, the rollout's P their number.
+    """What some members of a population did for one update.
 
-    ``raw`` is the same with observations and rewards as the environments gave them.
+    Attributes:
+        rows: their places in the parameters, None for all members; the rollout's P is their number.
+        rollout: observations and rewards as the learner sees them.
+        unnormalized: the same as the environments gave them.
+        steps_before: float64 ``(P,)``, environment steps of each of these members before the rollout.
     """
 
     rows: MemberRows
     rollout: Rollout
-    raw: Rollout
+    unnormalized: Rollout
+    steps_before: Tensor
 
     def without_cache(self) -> "MemberRollout":
-        """Drop what networks have computed of the observations."""
-        return MemberRollout(self.rows, replace(self.rollout, cache=None), replace(self.raw, cache=None))
+        """Drop the forward passes that acting has computed."""
+        rollout = replace(self.rollout, cache=None)
+        return self._replace(rollout=rollout, unnormalized=replace(self.unnormalized, cache=None))
 
 
-def _unflatten(obs: Tensor, action: Tensor, result: Transition) -> Rollout:
-    """One step of all environments as ``(P, N, ...)``."""
+def unflatten_step(obs: Tensor, action: Tensor, transition: Transition) -> Rollout:
+    """One step of ``P * N`` environments as a rollout without a time axis.
+
+    Args:
+        obs: ``(P, N, D)`` before the step.
+        action: ``(P, N)`` or ``(P, N, A)``.
+        transition: of all these environments, ``(P * N, ...)``.
+    """
     shape = obs.shape[:2]
-    final_obs = None if result.final_obs is None else result.final_obs.view_as(obs)
-    terminated, truncated, valid = (flag.view(shape) for flag in (result.terminated, result.truncated, result.valid))
-    return Rollout(obs, action, result.reward.view(shape), terminated, truncated, valid, final_obs)
+    flags = (transition.terminated, transition.truncated, transition.valid)
+    terminated, truncated, valid = (flag.view(shape) for flag in flags)
+    final_obs = None if transition.final_obs is None else transition.final_obs.view_as(obs)
+    return Rollout(obs, action, transition.reward.view(shape), terminated, truncated, valid, final_obs)
 
 
-def _stack(record: Sequence[Rollout], last_obs: Tensor) -> Rollout:
-    """Single steps ``(P, N, ...)`` as one rollout ``(T, P, N, ...)``, the numbers of a member one behind the other."""
-    final_obs = [step.final_obs for step in record if step.final_obs is not None]
+def stack_steps(steps: Sequence[Rollout], last_obs: Tensor) -> Rollout:
+    """Stack steps ``(P, N, ...)`` into a rollout ``(T, P, N, ...)``.
 
-    def stacked(steps: Sequence[Tensor]) -> Tensor:
-        return torch.stack(list(steps), 1).transpose(0, 1)
+    In memory, the numbers of a member stand one behind the other: sums over them round alike for any P.
+
+    Args:
+        steps: T of them, see :func:`unflatten_step`.
+        last_obs: ``(P, N, D)`` after the last one.
+    """
+    final_obs = [step.final_obs for step in steps if step.final_obs is not None]
+
+    def stack(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(tensors), 1).transpose(0, 1)
 
     return Rollout(
-        obs=stacked([*(step.obs for step in record), last_obs]),
-        action=stacked([step.action for step in record]),
-        reward=stacked([step.reward for step in record]),
-        terminated=stacked([step.terminated for step in record]),
-        truncated=stacked([step.truncated for step in record]),
-        valid=stacked([step.valid for step in record]),
-        final_obs=stacked(final_obs) if final_obs else None,
+        obs=stack([*(step.obs for step in steps), last_obs]),
+        action=stack([step.action for step in steps]),
+        reward=stack([step.reward for step in steps]),
+        terminated=stack([step.terminated for step in steps]),
+        truncated=stack([step.truncated for step in steps]),
+        valid=stack([step.valid for step in steps]),
+        final_obs=stack(final_obs) if final_obs else None,
     )
 
 
-def _joined(record: Sequence[Rollout], rows: Tensor) -> Rollout:
-    """Rollouts one after the other, of some members; ``rows`` is a mask ``(P,)``."""
+def concatenate(chunks: Sequence[Rollout], members: Tensor) -> Rollout:
+    """Join chunks, one after the other in time, of the members where the mask ``(P,)`` is True."""
 
-    def joined(parts: Sequence[Tensor]) -> Tensor:
-        return torch.cat([part.transpose(0, 1)[rows] for part in parts], 1).transpose(0, 1)
+    def join(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.cat([tensor.transpose(0, 1)[members] for tensor in tensors], 1).transpose(0, 1)
 
-    obs = [*(part.obs[:-1] for part in record), record[-1].obs[-1:]]
-    names = ("action", "reward", "terminated", "truncated", "valid")
-    return Rollout(joined(obs), *(joined([getattr(part, name) for part in record]) for name in names))
+    return Rollout(
+        obs=join([*(chunk.obs[:-1] for chunk in chunks), chunks[-1].obs[-1:]]),
+        action=join([chunk.action for chunk in chunks]),
+        reward=join([chunk.reward for chunk in chunks]),
+        terminated=join([chunk.terminated for chunk in chunks]),
+        truncated=join([chunk.truncated for chunk in chunks]),
+        valid=join([chunk.valid for chunk in chunks]),
+    )
 
 
-def _pad(rollout: Rollout, length: int) -> Rollout:
-    """The rollout continued with steps that are none, to ``length`` steps."""
+def pad(rollout: Rollout, length: int) -> Rollout:
+    """Append steps of zeros, which are not ``valid``, up to ``length`` steps."""
     missing = length - len(rollout.valid)
 
     def padded(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What one update did, measured on its own batch: for log rows, not on the path of every update."""
+"""What one update did, measured on its batch, for log rows only."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,17 +19,17 @@ NETWORKS = ("actor", "critic", "trunk")
 def of_policy(
     policy: Policy, batches: Batches, before: Params, after: Params, members: Sequence[int]
 ) -> dict[str, Tensor]:
-    """How far the policy moved on the batch, and how well the critic had predicted its targets.
+    """How far the policy moved on the batch, and how well the critic predicted the targets before.
 
     Args:
         policy: what the parameters mean.
-        batches: of all members.
+        batches: the samples of all members.
         before: parameters ``(P, ...)``.
-        after: the same after the update.
-        members: rows of those that are asked for.
+        after: parameters after the update.
+        members: places of the members to measure.
 
     Returns:
-        ``(P,)`` each, NaN for the other members.
+        ``(P,)`` by tag, NaN for the other members.
     """
     size = len(next(iter(before.values())))
     batches = [(rows, batch.without_padding()) for rows, batch in batches]
@@ -54,15 +54,23 @@ def _of_all(policy: Policy, batches: Batches, before: Params, after: Params) -> 
 
 
 def of_optimizer(grads: Params, updates: Params, params: Params, state: object) -> dict[str, Tensor]:
-    """Norms of gradient and update, together and for each network, and what the optimizer knows of itself."""
+    """Norms of gradient and update, over all parameters and for each network, and the optimizer's diagnostics.
+
+    Args:
+        grads: as they were given to the optimizer.
+        updates: what it returned.
+        params: before the update.
+        state: the optimizer's state after it.
+    """
     measures = {f"optimizer/{name}": number for name, number in optim.measure(grads, updates, params).items()}
     for network in NETWORKS:
-        own = [_only(tree, network) for tree in (grads, updates, params)]
-        if own[0]:
-            measures |= {f"optimizer/{network}/{name}": number for name, number in optim.measure(*own).items()}
-    # What was measured stands: an optimizer knows its norms only of the members that it clips.
+        trees = [_only(tree, network) for tree in (grads, updates, params)]
+        if trees[0]:
+            measures |= {f"optimizer/{network}/{name}": number for name, number in optim.measure(*trees).items()}
+    # Measured norms come last and win: an optimizer knows norms only of the members that it clips.
     return {f"optimizer/{name}": number for name, number in optim.diagnostics(state).items()} | measures
 
 
 def _only(tree: Mapping[str, Tensor], network: str) -> Params:
+    """The leaves of one network."""
     return {name: leaf for name, leaf in tree.items() if name.startswith(f"{network}.")}

@@ -9,7 +9,7 @@ from torch import Tensor
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.base import Environments
 from pgkit.rollouts.evaluate import Episodes, EvalKey, evaluate_policy
-from pgkit.training.captured import Snapshots
+from pgkit.training.captured_outputs import Snapshots
 from pgkit.training.population import Population, build_envs
 from pgkit.tree import concat_members, select_members, take_tree
 from pgkit.types import Params
@@ -93,7 +93,7 @@ class Evaluator:
         """
         rows = torch.tensor([row], device=self.device)
         source = snapshots or Snapshots(population.env_steps, population.params)
-        tree = (source.params, population.collector.obs_stats, source.env_steps)
+        tree = (source.params, population.collector.state.obs_stats, source.env_steps)
         params, obs_stats, steps = select_members(tree, rows)
         member = int(population.members[row])
         self.waiting.append(Snapshot(member, point, float(steps), float("nan"), params, obs_stats))

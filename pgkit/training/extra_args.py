@@ -1,4 +1,4 @@
-"""What the training loop tells an optimizer beside the gradients: the signals that it needs, and no others."""
+"""Extra arguments of an optimizer's update, beside gradients, state and parameters: those that it requires."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,37 +12,47 @@ from pgkit import optim
 from pgkit.losses import masked_mean
 from pgkit.nn.policy import Policy
 from pgkit.optim.natural_gradient import FisherVectorProduct
+from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.training.population import Population
 from pgkit.tree import MemberRows, concat_members, select_members, take_tree
 from pgkit.types import Batch, Params
 
 Batches = Sequence[tuple[MemberRows, Batch]]
-"""The batches of an update, those of some members each: every member is in exactly one."""
+"""The batches of an update, each of some members: every member is in exactly one. Rows are None for all."""
 
 
-def gather(population: Population, env_steps: Tensor, batches: Batches) -> dict[str, Any]:
-    """The signals of an update, by name; ``env_steps`` ``(P,)`` are those before its rollout.
+def gather(population: Population, rollouts: Sequence[MemberRollout], batches: Batches) -> dict[str, Any]:
+    """The extra arguments that the population's optimizer requires, by name.
 
-    ``progress`` is the share of the budget that was used by then; ``kl`` the divergence of the policy over
-    the last update, NaN before the first; ``rollout_start`` whether the update is the first of its rollout, as all are
-    that take a rollout in one batch; ``fisher_vector_product`` a :class:`Fisher`.
+    ``progress`` is the share of the budget that was used before the rollouts, ``(P,)``; ``kl`` the divergence of each
+    policy over its last update, ``(P,)``, NaN before the first; ``rollout_start`` whether the update is the first from
+    its rollout, bool ``(P,)``; ``fisher_vector_product`` a :class:`Fisher`.
     """
-    signals: dict[str, Callable[[], Any]] = {
-        "progress": lambda: (env_steps / population.budget).clamp(max=1.0),
+
+    def progress() -> Tensor:
+        steps: Tensor = concat_members([rollout.steps_before for rollout in rollouts], [rows for rows, _ in batches])
+        return (steps / population.budget).clamp(max=1.0)
+
+    extra_args: dict[str, Callable[[], Any]] = {
+        "progress": progress,
         "kl": lambda: population.kl,
-        "rollout_start": lambda: torch.ones_like(population.alive),
+        "rollout_start": lambda: torch.ones_like(population.alive),  # each rollout is one batch
         "fisher_vector_product": lambda: Fisher(population.policy, population.params, batches),
     }
-    return {name: signals[name]() for name in signals if name in population.optimizer.requires}
+    return {name: extra_args[name]() for name in extra_args if name in population.optimizer.requires}
 
 
 def take_batches(batches: Batches, members: Tensor) -> Batches:
-    """Those of some members (int64 ``(M,)``), who are counted in that order then."""
+    """The batches of some members, int64 ``(M,)``; their rows become places in ``members``."""
     if batches[0][0] is None:
         return [(None, batches[0][1].take(members))]
-    found = [torch.where(rows[:, None] == members) for rows, _ in batches if rows is not None]
-    pairs = zip(found, batches, strict=True)
-    return [(place, batch.take(here)) for (here, place), (_, batch) in pairs if len(here)]
+    taken = []
+    for rows, batch in batches:
+        assert rows is not None  # or there would be one batch
+        places_in_batch, places_in_members = torch.where(rows[:, None] == members)
+        if len(places_in_batch):
+            taken.append((places_in_members, batch.take(places_in_batch)))
+    return taken
 
 
 @torch.no_grad()
@@ -59,9 +69,9 @@ def kl_of_update(policy: Policy, batches: Batches, before: Params, after: Params
 
 @dataclass(frozen=True)
 class Fisher:
-    """``v -> F v``, F the Fisher matrix of each member's policy over the samples of its batch.
+    """The product ``v -> F v`` with the Fisher matrix F of each member's policy, over the samples of its batch.
 
-    The parameters of the policy are those of the actor and of a shared trunk; ``v`` holds some of them by name.
+    The policy's parameters are those of the actor and of a shared trunk; ``v`` holds some of them by name.
 
     Attributes:
         policy: what the parameters mean.
@@ -74,27 +84,27 @@ class Fisher:
     batches: Batches
 
     def __call__(self, vector: Params) -> Params:
-        """F v, leaves ``(P, ...)`` as those of ``vector``."""
-        rows = [rows for rows, _ in self.batches]
-        parts = [product(select_members(vector, own)) for own, product in zip(rows, self._products, strict=True)]
-        return concat_members(parts, rows)
+        """F v, by the same names and in the same shapes as ``vector``, leaves ``(P, ...)``."""
+        rows_of_batches = [rows for rows, _ in self.batches]
+        pairs = zip(rows_of_batches, self._products, strict=True)
+        return concat_members([product(select_members(vector, rows)) for rows, product in pairs], rows_of_batches)
 
     def take(self, members: Tensor) -> "Fisher":
-        """That of some members (int64 ``(M,)``), in that order."""
+        """The product for some members, int64 ``(M,)``, in that order."""
         members = members.to(next(iter(self.params.values())).device)
         return Fisher(self.policy, take_tree(self.params, members), take_batches(self.batches, members))
 
     @cached_property
     def _products(self) -> list[FisherVectorProduct]:
-        """One for each batch; made when first asked for, after all taking."""
+        """One for each batch; computed at the first call, when members have been taken."""
         return [self._product(select_members(self.params, rows), batch) for rows, batch in self.batches]
 
     def _product(self, params: Params, batch: Batch) -> FisherVectorProduct:
-        of_policy = {name: leaf for name, leaf in params.items() if not name.startswith("critic.")}
+        policy_params = {name: leaf for name, leaf in params.items() if not name.startswith("critic.")}
         with torch.no_grad():
-            old = self.policy.outputs(of_policy, batch.obs)
+            old = self.policy.outputs(policy_params, batch.obs)
 
         def kl(moved: Params) -> Tensor:
             return masked_mean(self.policy.head.kl(old, self.policy.outputs(moved, batch.obs)), batch.valid)
 
-        return optim.fisher_vector_product(kl, of_policy)
+        return optim.fisher_vector_product(kl, policy_params)

@@ -1,4 +1,4 @@
-"""Why a member failed: the first number of its last update that is not finite. Computed only when somebody asks."""
+"""Why a member failed: the first number of its last update that is not finite. Computed only after a failure."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,25 +27,33 @@ Gradient = Callable[[Population, Batches], tuple[Tensor, Params, dict[str, Tenso
 
 
 def explain(population: Population, rows: Sequence[int], gradient: Gradient) -> dict[int, str]:
-    """By member, the first number in the last update of the members at these rows that was not finite.
+    """Find the first number that was not finite in the last update of each of these members.
 
-    A sound member has none. Observation statistics that an infinite observation has spoilt become what they were.
+    Observation statistics that an infinite observation has spoilt become again what they were before the update.
+
+    Args:
+        population: after the update.
+        rows: places of the members.
+        gradient: computes the update's gradient once more.
+
+    Returns:
+        The cause by member; members whose numbers were all finite have none.
     """
-    if not rows or population.evidence is None:
+    trace = population.trace
+    if not rows or trace is None:
         return {}
-    evidence = population.evidence
-    loss, grads, metrics = gradient(replace(population, params=evidence.params), evidence.batches)
-    population.collector.repair(evidence.obs_stats)
-    shown = {"loss": loss, **metrics}
-    found = {row: first_bad(population.policy, evidence, shown, grads, row) for row in rows}
-    return {int(population.members[row]): cause for row, cause in found.items() if cause}
+    loss, grads, metrics = gradient(replace(population, params=trace.params), trace.batches)
+    population.collector.repair(trace.obs_stats)
+    scalars = {"loss": loss, **metrics}
+    causes = {row: first_bad(population.policy, trace, scalars, grads, row) for row in rows}
+    return {int(population.members[row]): cause for row, cause in causes.items() if cause}
 
 
 def stop_at_bad_number(population: Population, configs: Sequence[TrainConfig], gradient: Gradient) -> None:
-    """Look at every number of the last update.
+    """Check every number of the last update.
 
     Raises:
-        BadNumber: one is not finite; its text says which, where and when.
+        BadNumber: one is not finite; the message says which, where and when.
     """
     for member, cause in explain(population, range(population.size), gradient).items():
         row = population.members.tolist().index(member)
@@ -55,79 +63,89 @@ def stop_at_bad_number(population: Population, configs: Sequence[TrainConfig], g
 
 
 def _backward_source(population: Population, gradient: Gradient) -> str:
-    """The operation whose derivative is NaN in the last update, as autograd's anomaly mode names it."""
-    assert population.evidence is not None
+    """The operation whose derivative was NaN in the last update, as autograd's anomaly mode names it."""
+    trace = population.trace
+    assert trace is not None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the mode warns of its cost, and tells the same twice
+        warnings.simplefilter("ignore")  # anomaly mode warns of its cost, and prints what the error says, too
         with torch.autograd.detect_anomaly():
             try:
-                gradient(replace(population, params=population.evidence.params), population.evidence.batches)
+                gradient(replace(population, params=trace.params), trace.batches)
             except RuntimeError as error:
                 return f" ({str(error).rstrip('.')})"
     return ""
 
 
 @torch.no_grad()
-def first_bad(policy: Policy, evidence: UpdateTrace, shown: Mapping[str, Tensor], grads: Params, row: int) -> str:
-    """What it is, where and which number, in the order in which an update computes; empty if all are finite.
+def first_bad(policy: Policy, trace: UpdateTrace, scalars: Mapping[str, Tensor], grads: Params, row: int) -> str:
+    """Describe a member's first number that is not finite, in the order in which an update computes.
 
     Args:
         policy: what the parameters mean.
-        evidence: of the update.
-        shown: loss and metrics of the agent, ``(P,)`` by name, the loss first.
+        trace: of the update.
+        scalars: loss and metrics of the agent, ``(P,)`` by name, the loss first.
         grads: of the loss, leaves ``(P, ...)``.
-        row: of the member.
+        row: place of the member.
+
+    Returns:
+        What it is, where, and the number; empty if all are finite.
     """
-    return next(_all_bad(policy, evidence, shown, grads, row), "")
+    return next(_all_bad(policy, trace, scalars, grads, row), "")
 
 
 def _all_bad(
-    policy: Policy, evidence: UpdateTrace, shown: Mapping[str, Tensor], grads: Params, row: int
+    policy: Policy, trace: UpdateTrace, scalars: Mapping[str, Tensor], grads: Params, row: int
 ) -> Iterator[str]:
-    for piece, (rows, batch) in zip(evidence.pieces, evidence.batches, strict=True):
-        here = [row] if rows is None else (rows == row).nonzero().flatten().tolist()
-        for p in here:
-            yield from _acting(piece.raw, p)
-            yield from _scaled(piece.rollout, p)
-            yield from _learning(policy, select_members(evidence.params, torch.tensor([row])), batch, p)
-    loss, *parts = shown
+    params = select_members(trace.params, torch.tensor([row]))
+    for rollout, (rows, batch) in zip(trace.rollouts, trace.batches, strict=True):
+        places = [row] if rows is None else (rows == row).nonzero().flatten().tolist()
+        for p in places:
+            yield from _bad_while_acting(rollout.unnormalized, p)
+            yield from _bad_scaling(rollout.rollout, p)
+            yield from _bad_learning(policy, params, batch, p)
+    loss, *parts = scalars
     for name in (*parts, loss):
-        yield from _bad(name, shown[name][row])
+        yield from _bad(name, scalars[name][row])
     for name, leaf in grads.items():
         yield from _bad(f"gradient of {name}", leaf[row])
     norm = sum(leaf[row].square().sum() for leaf in grads.values())
     yield from _bad("gradient, whose norm overflows float32", torch.as_tensor(norm))
-    for name, largest in zip(evidence.params, evidence.largest[:, row], strict=True):
+    for name, largest in zip(trace.params, trace.largest[:, row], strict=True):
         yield from _bad(f"update of {name}", largest)
 
 
-def _acting(raw: Rollout, p: int) -> Iterator[str]:
-    """The first in time; a step goes observation, action, reward."""
-    always = torch.ones_like(raw.valid[:, p])
-    masks = {"observation": torch.cat([always, always[:1]])}
-    masks |= {"action": raw.valid[:, p], "reward": raw.valid[:, p], "final observation": always}
-    given = {"observation": raw.obs, "action": raw.action, "reward": raw.reward, "final observation": raw.final_obs}
-    found = []
-    for rank, (name, tensor) in enumerate(given.items()):
+def _bad_while_acting(rollout: Rollout, p: int) -> Iterator[str]:
+    """The first in time; the order within a step is observation, action, reward."""
+    valid = rollout.valid[:, p]
+    always = torch.ones_like(valid)
+    columns = (
+        ("observation", rollout.obs, torch.cat([always, always[:1]])),
+        ("action", rollout.action, valid),
+        ("reward", rollout.reward, valid),
+        ("final observation", rollout.final_obs, always),
+    )
+    first = []
+    for rank, (name, tensor, mask) in enumerate(columns):
         if tensor is None:
             continue
-        own = tensor[:, p].flatten(2) if tensor.dim() > 3 else tensor[:, p].unsqueeze(2)
-        places = (~own.isfinite() & masks[name].unsqueeze(2)).nonzero()
+        numbers = tensor[:, p].flatten(2) if tensor.dim() > 3 else tensor[:, p].unsqueeze(2)
+        places = (~numbers.isfinite() & mask.unsqueeze(2)).nonzero()
         if len(places):
             t, n, feature = places[0].tolist()
-            found.append((t, rank, f"{name} = {own[t, n, feature].item()}, environment {n}, step {t} of its rollout"))
-    if found:
-        yield min(found)[2]
+            text = f"{name} = {numbers[t, n, feature].item()}, environment {n}, step {t} of its rollout"
+            first.append((t, rank, text))
+    if first:
+        yield min(first)[2]
 
 
-def _scaled(rollout: Rollout, p: int) -> Iterator[str]:
-    """What is not finite though the environment's own numbers are."""
+def _bad_scaling(rollout: Rollout, p: int) -> Iterator[str]:
+    """What is not finite although the environment's numbers are."""
     yield from _bad("normalised observation", rollout.obs[:, p])
     yield from _bad("scaled reward", rollout.reward[:, p][rollout.valid[:, p]])
 
 
-def _learning(policy: Policy, params: Params, batch: Batch, p: int) -> Iterator[str]:
-    """Targets, and what the networks make of the observations; ``params`` are the member's, ``p`` its place here."""
+def _bad_learning(policy: Policy, params: Params, batch: Batch, p: int) -> Iterator[str]:
+    """Targets and outputs of the actor; ``params`` are those of the member, ``p`` is its place in the batch."""
     valid = batch.valid[p]
     yield from _bad("advantage (an overflow, or the critic's values)", batch.advantage[p][valid])
     yield from _bad("return", batch.target[p][valid])

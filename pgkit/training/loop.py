@@ -1,12 +1,17 @@
-"""The training loop: one, for every agent, optimizer and population size."""
+"""The training loop: one, for every agent, optimizer and population size.
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+An update collects rollouts, and computes from them targets, the gradient and new parameters (:func:`update`). On CPU,
+:func:`compute_update` is also traced and then repeated without Python, see :mod:`pgkit.training.captured`: there is no
+second definition of an update.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pgkit.optim.base import copy_leaves
+from pgkit.optim.base import State, copy_leaves
 from pgkit.optim.update import add_updates, freeze
 from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.training import diagnostics, extra_args, failures
@@ -20,127 +25,124 @@ from pgkit.types import Batch, Params
 
 
 def run(population: Population, monitor: Monitor, debug_numerics: bool = False) -> TrainResult:
-    """Train until every member has left."""
+    """Train until every member has used its budget or has failed."""
+    captured = CapturedUpdates(compute_update)
     monitor.begin()
-    stretches = CapturedUpdates(compute_update, learn)
     while population.size:
-        advance(population, monitor, stretches, debug_numerics)
+        advance(population, monitor, captured, debug_numerics)
         population = retire(population, monitor)
         monitor.maybe_checkpoint()
     return monitor.finish()
 
 
-def advance(population: Population, monitor: Monitor, stretches: CapturedUpdates, debug_numerics: bool = False) -> None:
-    """As many updates as nobody needs to look at, where that is possible, or one."""
-    diagnose, unseen = monitor.rows_to_log(population), 0 if debug_numerics else monitor.updates_until_event(population)
-    if population.rollout_steps is not None:
-        unseen = min(unseen, stretches.most)
-    marks, until = monitor.next_evaluation(population), monitor.next_event(population)
-    gone = stretches.go(population, unseen, marks, until, bool(diagnose))
-    if gone is None:
-        gone = UpdateOutput(update(population, diagnose, None if debug_numerics else stretches))
+def advance(population: Population, monitor: Monitor, captured: CapturedUpdates, debug_numerics: bool = False) -> None:
+    """Make as many updates without Python as the monitor need not see, or else one with it; then log."""
+    diagnose = monitor.rows_to_log(population)
+    max_updates = 0 if debug_numerics else monitor.updates_until_event(population)
+    if population.rollout_steps is not None:  # for whole episodes the monitor counts steps: log rows keep their order
+        max_updates = min(max_updates, captured.max_updates)
+    snapshot_at = monitor.next_evaluation(population)
+    output = captured.run(population, max_updates, snapshot_at, monitor.next_event(population), bool(diagnose))
+    if output is None:
+        output = UpdateOutput(update(population, diagnose, None if debug_numerics else captured))
     if debug_numerics:
         failures.stop_at_bad_number(population, monitor.configs, gradient)
-    monitor.record_update(population, gone.metrics, gone.aside)
+    monitor.record_update(population, output.metrics, output.snapshots)
 
 
 def update(
-    population: Population, diagnose: Sequence[int] = (), stretches: CapturedUpdates | None = None
+    population: Population, diagnose: Sequence[int] = (), captured: CapturedUpdates | None = None
 ) -> dict[str, Tensor]:
-    """One rollout and one optimizer step; returns metrics ``(P,)``, many more of them to ``diagnose`` members by row.
+    """Collect one rollout of every member, and take one optimizer step.
 
-    With ``stretches`` there are no others, where learning needs no Python.
+    Args:
+        population: is changed.
+        diagnose: rows of the members of whom more is measured.
+        captured: does the part after the rollouts without Python, where that is possible.
+
+    Returns:
+        Metrics ``(P,)`` by tag. Without Python there are none unless a member is to be diagnosed.
     """
-    before, obs_stats = population.params, population.collector.obs_stats
-    population.evidence = None  # nothing of the last update is held while the next one acts
-    env_steps, pieces = population.env_steps, population.collect()
-    measured = stretches.learn(population, pieces, env_steps, bool(diagnose)) if stretches else None
-    if measured is not None:
-        return measured
-    made = learn(population, pieces, env_steps, diagnose)
-    population.alive = population.collector.sound(population.alive & made.finite)
-    population.params = freeze(made.params, before, population.alive)
-    # The forward caches are large, and belong to the parameters before the update: the trace does without them.
-    pieces = [piece.without_cache() for piece in made.pieces]
-    batches = [(rows, batch._replace(cache=None)) for rows, batch in made.batches]
-    population.evidence = UpdateTrace(pieces, batches, before, obs_stats, made.largest)
+    params, obs_stats = population.params, population.collector.state.obs_stats
+    population.trace = None  # frees what the last update computed from, before members act
+    rollouts = population.collect()
+    metrics = captured.update_from_rollouts(population, rollouts, bool(diagnose)) if captured else None
+    if metrics is not None:
+        return metrics
+    result = compute_update(population, rollouts, diagnose)
+    population.alive = population.collector.finite(population.alive & result.finite)
+    population.params = freeze(result.params, params, population.alive)
+    population.opt_state = result.opt_state
+    # Forward caches are large, and belong to the parameters before the update: the trace does without them.
+    kept_rollouts = [rollout.without_cache() for rollout in rollouts]
+    kept_batches = [(rows, batch._replace(cache=None)) for rows, batch in result.batches]
+    population.trace = UpdateTrace(kept_rollouts, kept_batches, params, obs_stats, result.largest)
     population.updates += 1
     if "kl" in population.optimizer.requires:
-        population.kl = extra_args.kl_of_update(population.policy, made.batches, before, population.params)
-    return made.metrics
+        population.kl = extra_args.kl_of_update(population.policy, result.batches, params, population.params)
+    return result.metrics
 
 
 class UpdateResult(NamedTuple):
-    """What an update makes; members where not ``finite`` keep the parameters that they had.
+    """What an update computes.
 
     Attributes:
-        pieces: the rollouts.
-        batches: what the agent makes of them.
-        params: the moved parameters.
-        largest: ``(L, P)``, the largest magnitude in each leaf of them.
-        finite: bool ``(P,)``, whether loss and parameters are.
-        metrics: ``(P,)`` each.
+        batches: what the agent computed from each rollout.
+        params: parameters after the optimizer step, leaves ``(P, ...)``.
+        opt_state: the optimizer's state after it.
+        largest: ``(L, P)``, the largest magnitude in each leaf of the parameters.
+        finite: bool ``(P,)``, whether loss and parameters are finite.
+        metrics: ``(P,)`` by tag.
     """
 
-    pieces: list[MemberRollout]
     batches: Batches
     params: Params
+    opt_state: State
     largest: Tensor
     finite: Tensor
     metrics: dict[str, Tensor]
 
 
-def compute_update(population: Population, diagnose: Sequence[int] = ()) -> UpdateResult:
-    """One rollout and one optimizer step; the environments and the optimizer's state are one further then."""
-    env_steps = population.env_steps
-    return learn(population, population.collect(), env_steps, diagnose)
-
-
-def learn(
-    population: Population, pieces: list[MemberRollout], env_steps: Tensor, diagnose: Sequence[int] = ()
+def compute_update(
+    population: Population, rollouts: Sequence[MemberRollout], diagnose: Sequence[int] = ()
 ) -> UpdateResult:
-    """One optimizer step by these rollouts, before which there were so many steps ``(P,)``.
+    """Compute new parameters from rollouts: targets, gradient, optimizer.
 
-    The optimizer's state is one further then.
+    This is the function that is captured. It leaves the population as it is, but for the optimizer's state, whose
+    buffers the new state may reuse.
     """
-    batches = [(piece.rows, targets(population, piece)) for piece in pieces]
+    params = population.params
+    batches = [(rollout.rows, targets(population, rollout)) for rollout in rollouts]
     loss, grads, metrics = gradient(population, batches)
-    sent = extra_args.gather(population, env_steps, batches)
-    moved, largest, measured = optimize(population, grads, sent, bool(diagnose))
-    if diagnose:
-        measured |= diagnostics.of_policy(population.policy, batches, population.params, moved, diagnose)
-    finite = (loss.abs() < torch.inf) & (largest < torch.inf).all(0)  # fewer operations than isfinite
-    return UpdateResult(pieces, batches, moved, largest, finite, metrics | measured)
-
-
-def optimize(
-    population: Population, grads: Params, sent: Mapping[str, Any], diagnose: bool
-) -> tuple[Params, Tensor, dict[str, Tensor]]:
-    """The moved parameters, the largest magnitude ``(L, P)`` in each leaf of them, and metrics if ``diagnose``.
-
-    The state of the optimizer becomes the next one.
-    """
-    optimizer, state, before = population.optimizer, population.opt_state, population.params
+    extra = extra_args.gather(population, rollouts, batches)
     if not diagnose:
-        moved, largest, population.opt_state = optimizer.apply(grads, state, before, donate=True, **sent)
-        return moved, largest, {}
-    # Gradients are measured below, so a copy is donated; the state is not looked at again.
-    updates, population.opt_state = optimizer.update(copy_leaves(grads), state, before, donate=True, **sent)
-    measured = diagnostics.of_optimizer(grads, updates, before, population.opt_state)
-    return *add_updates(before, updates, donate=True), measured
+        moved, largest, opt_state = population.optimizer.apply(
+            grads, population.opt_state, params, donate=True, **extra
+        )
+    else:
+        # A copy of the gradients is donated, because they are measured afterwards.
+        updates, opt_state = population.optimizer.update(
+            copy_leaves(grads), population.opt_state, params, donate=True, **extra
+        )
+        metrics |= diagnostics.of_optimizer(grads, updates, params, opt_state)
+        moved, largest = add_updates(params, updates, donate=True)
+        metrics |= diagnostics.of_policy(population.policy, batches, params, moved, diagnose)
+    finite = (loss.abs() < torch.inf) & (largest < torch.inf).all(0)  # fewer operations than isfinite
+    return UpdateResult(batches, moved, opt_state, largest, finite, metrics)
 
 
 @torch.no_grad()
-def targets(population: Population, piece: MemberRollout) -> Batch:
-    """What the agent makes of a rollout."""
-    params, config = select_members(population.params, piece.rows), take_config(population.agent_config, piece.rows)
-    return population.agent.targets(population.policy, params, piece.rollout, config)
+def targets(population: Population, rollout: MemberRollout) -> Batch:
+    """Returns and advantages of a rollout, as the agent computes them."""
+    params = select_members(population.params, rollout.rows)
+    config = take_config(population.agent_config, rollout.rows)
+    return population.agent.targets(population.policy, params, rollout.rollout, config)
 
 
 def gradient(population: Population, batches: Batches) -> tuple[Tensor, Params, dict[str, Tensor]]:
-    """Loss ``(P,)``, its gradient and the agent's metrics ``(P,)``, from batches of some members each.
+    """Loss ``(P,)``, its gradient, leaves ``(P, ...)``, and the agent's metrics ``(P,)`` by tag.
 
-    Members share no number, so the gradient of the sum of their losses is each member's own gradient.
+    Members share no number, so the gradient of the sum of their losses holds each member's gradient.
     """
     parts = []
     for rows, batch in batches:
@@ -149,8 +151,7 @@ def gradient(population: Population, batches: Batches) -> tuple[Tensor, Params, 
         }
         config = take_config(population.agent_config, rows)
         loss, metrics = population.agent.loss(population.policy, leaves, batch, config)
-        of_each = torch.ones_like(loss)
-        grads = torch.autograd.grad(loss, list(leaves.values()), of_each, materialize_grads=True)
+        grads = torch.autograd.grad(loss, list(leaves.values()), torch.ones_like(loss), materialize_grads=True)
         detached = {tag: metric.detach() for tag, metric in metrics.items()}
         parts.append((loss.detach(), dict(zip(leaves, grads, strict=True)), detached))
     return concat_members(parts, [rows for rows, _ in batches])

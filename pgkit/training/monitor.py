@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgkit.config.schema import TrainConfig
 from pgkit.rollouts.evaluate import EvalKey
-from pgkit.training.captured import Snapshots
+from pgkit.training.captured_outputs import Snapshots
 from pgkit.training.evaluator import Evaluation, Evaluator, evaluations_from_state, evaluations_state
 from pgkit.training.messages import Channel, Evaluated, Line, RowsLogged, StateSaved, StepsDone
 from pgkit.training.population import Population
@@ -148,7 +148,7 @@ class Monitor:
             self._evaluate_waiting()
             self._send_state()  # one of these evaluations may be a member's best
         parts = [part for part in self.parts if part.size]
-        trees = [(part.params, part.collector.obs_stats, part.alive, part.env_steps) for part in parts]
+        trees = [(part.params, part.collector.state.obs_stats, part.alive, part.env_steps) for part in parts]
         params, obs_stats, alive, env_steps = concat_members(trees, [part.members for part in parts])
         keys = [EvalKey(config.seed, 0) for config in self.configs]
         final = self._evaluator.evaluate(params, obs_stats, keys, self.configs[0].evaluation.final_episodes, "report")

@@ -5,24 +5,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pgkit.nn.policy import Policy
 from pgkit.optim.base import Optimizer
-from pgkit.rollouts.collector import Collector
 from pgkit.system.cpu import use_compiled
 from pgkit.training.population import Population
 
-MOST_SAMPLES = 2**16
-"""Of whole episodes, of one member: a program has room for the longest that there may be."""
+MAX_SAMPLES = 2**16
+"""Of one member's whole episodes: a captured update has memory for the longest episodes that there can be."""
 
 
 class OptimizerGroup(NamedTuple):
     """Members that share an optimizer.
 
     Attributes:
-        number: of the optimizer.
-        optimizer: theirs.
-        rows: int64 ``(M,)``, theirs in the population.
-        state: of the optimizer, with rows for them alone.
+        number: of the optimizer among those of the population.
+        optimizer: the optimizer.
+        rows: int64 ``(M,)``, places of the members in the population.
+        state: the optimizer's state, with rows for these members alone.
     """
 
     number: int
@@ -32,27 +30,40 @@ class OptimizerGroup(NamedTuple):
 
 
 def group_by_optimizer(population: Population, acts: bool) -> list[OptimizerGroup]:
-    """The kinds that have members; none if it is clear that nothing can be captured."""
-    optimizer, state, collector = population.optimizer, population.opt_state, population.collector
+    """The groups of a population that have members.
+
+    Args:
+        population: the members.
+        acts: whether rollouts are to be captured, too.
+
+    Returns:
+        Nothing if it is clear that no update can be captured.
+    """
+    optimizer = population.optimizer
+    state = population.opt_state
     on_cpu = use_compiled(torch.float32, population.members.device)
-    if not on_cpu or "kl" in optimizer.requires or not _is_pure(optimizer):
+    if not on_cpu or "kl" in optimizer.requires or not _has_plain_state(optimizer):
         return []
-    if population.rollout_steps is None and not (acts and _are_episodes_captured(collector, population.policy)):
+    if population.rollout_steps is None and not (acts and _episodes_fit(population)):
         return []
     if "group" not in state:
         return [OptimizerGroup(0, optimizer, torch.arange(population.size), state)]
-    rows = [(state["group"] == index).nonzero().squeeze(1) for index in range(len(optimizer.parts))]
-    kinds = zip(range(len(rows)), optimizer.parts, rows, state["states"], strict=True)
-    return [OptimizerGroup(*kind) for kind in kinds if len(kind[2])]
+    groups = []
+    for index, (part, part_state) in enumerate(zip(optimizer.parts, state["states"], strict=True)):
+        rows = (state["group"] == index).nonzero().squeeze(1)
+        if len(rows):
+            groups.append(OptimizerGroup(index, part, rows, part_state))
+    return groups
 
 
-def _are_episodes_captured(collector: Collector, policy: Policy) -> bool:
-    """Whether environments wait for a new episode, and a program of whole ones would not be too large."""
-    longest = collector.envs.info.max_episode_steps
-    fits = longest is not None and longest * collector.count <= MOST_SAMPLES
-    return collector.waiting and policy.supports_packing and fits
+def _episodes_fit(population: Population) -> bool:
+    """Whether all environments wait for a new episode, and the longest one would not take too much memory."""
+    collector = population.collector
+    horizon = collector.envs.info.max_episode_steps
+    fits = horizon is not None and horizon * collector.envs_per_member <= MAX_SAMPLES
+    return collector.state.waiting and population.policy.supports_packing and fits
 
 
-def _is_pure(optimizer: Optimizer) -> bool:
-    """Whether all that it knows is in its state, as tensors."""
-    return bool(optimizer.transforms) or (bool(optimizer.parts) and all(map(_is_pure, optimizer.parts)))
+def _has_plain_state(optimizer: Optimizer) -> bool:
+    """Whether all that the optimizer remembers is in its state, as tensors."""
+    return bool(optimizer.transforms) or (bool(optimizer.parts) and all(map(_has_plain_state, optimizer.parts)))

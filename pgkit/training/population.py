@@ -1,4 +1,4 @@
-"""A population in training: everything that an update reads and writes."""
+"""A population in training: everything that an update reads and writes, and how it is built from configurations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,9 @@ from pgkit.errors import PgkitError
 from pgkit.nn.distributions import head_for
 from pgkit.nn.policy import Policy
 from pgkit.optim.base import Optimizer
-from pgkit.rollouts.collector import Collector, Normalization
+from pgkit.rollouts.collector import ActingStrategy, Collector
+from pgkit.rollouts.episodes import fastest_strategy
+from pgkit.rollouts.normalization import Normalization
 from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.seeding import stream_seed
 from pgkit.system.cpu import configure_cpu
@@ -28,17 +30,17 @@ from pgkit.types import Batch, Params
 
 
 class UpdateTrace(NamedTuple):
-    """What an update had at hand, kept until the next one: enough to say why a member failed in it.
+    """What the last update computed from: enough to say why a member failed in it.
 
     Attributes:
-        pieces: the rollouts.
-        batches: what the agent made of them: those of some members each.
+        rollouts: what the members did.
+        batches: what the agent computed from each rollout.
         params: before the update, leaves ``(P, ...)``.
-        obs_stats: of the observation normaliser before the rollout.
+        obs_stats: observation statistics before the rollout.
         largest: ``(L, P)`` largest magnitude in each leaf of the parameters after the update, in their order.
     """
 
-    pieces: Sequence[MemberRollout]
+    rollouts: Sequence[MemberRollout]
     batches: Sequence[tuple[MemberRows, Batch]]
     params: Params
     obs_stats: dict[str, Tensor]
@@ -52,19 +54,19 @@ class Population:
     Attributes:
         policy: what the parameters mean.
         agent: the gradient estimator.
-        agent_config: its settings; floats are ``(P,)``.
-        optimizer: what turns gradients into updates.
-        collector: the environments, and who acts in them.
+        agent_config: its settings; real numbers are ``(P,)``.
+        optimizer: turns gradients into updates.
+        collector: the environments, and where the members stand in them.
         rollout_steps: T, or None for whole episodes.
         budget: environment steps of each member.
-        members: ``(P,)`` positions in the list of configurations.
+        members: int64 ``(P,)``, positions in the list of configurations.
         params: leaves ``(P, ...)``.
         opt_state: the optimizer's state.
-        alive: bool ``(P,)``, False from the first update on whose loss, outcome or observation statistics are not
-            finite: parameters stay what they were.
-        kl: ``(P,)`` divergence of each policy over its last update, if the optimizer needs it; NaN until known.
-        updates: how many there were; with whole episodes, whose number differs, at most.
-        evidence: of the last update; None before the first.
+        alive: bool ``(P,)``, False from the first update on whose loss, parameters or observation statistics are not
+            finite; such a member keeps the parameters that it had before.
+        kl: ``(P,)`` divergence of each policy over its last update, if the optimizer requires it; NaN until known.
+        updates: how many there were; with whole episodes, of the member that made most.
+        trace: what the last update computed from; None before the first, and after updates without Python.
     """
 
     policy: Policy
@@ -80,7 +82,7 @@ class Population:
     alive: Tensor
     kl: Tensor
     updates: int = 0
-    evidence: UpdateTrace | None = None
+    trace: UpdateTrace | None = None
 
     @property
     def size(self) -> int:
@@ -93,14 +95,13 @@ class Population:
         return self.collector.env_steps
 
     @torch.no_grad()
-    def collect(self) -> list[MemberRollout]:
-        """Let everybody act."""
-        if self.rollout_steps is None:
-            return self.collector.episodes(self.params)
-        return self.collector.steps(self.params, self.rollout_steps)
+    def collect(self, strategy: ActingStrategy | None = None) -> list[MemberRollout]:
+        """Let all members act for one update, by default in the fastest way that gives these rollouts."""
+        strategy = strategy or fastest_strategy(self.collector, self.params, self.rollout_steps)
+        return strategy.collect(self.collector, self.params)
 
     def take(self, rows: Tensor) -> "Population":
-        """The members at these rows; they share the environments with the whole."""
+        """The members at these rows, int64 ``(M,)``, on the same environments."""
         return replace(
             self,
             agent_config=take_config(self.agent_config, rows),
@@ -110,21 +111,31 @@ class Population:
             opt_state=self.optimizer.take(self.opt_state, rows),
             alive=self.alive[rows],
             kl=self.kl[rows],
-            evidence=None,
+            trace=None,
         )
 
     def state(self, envs: bool = True) -> dict[str, Any]:
         """Everything between two updates, as plain data and tensors.
 
         Args:
-            envs: with the state of the environments; in vain for those that cannot be saved.
+            envs: include the state of the environments; it is None if they cannot be saved.
         """
-        own = {"members": self.members, "params": self.params, "alive": self.alive, "kl": self.kl}
-        state = {"opt_state": self.optimizer.dump(self.opt_state), "updates": self.updates}
-        return own | state | self.collector.state(envs)
+        return {
+            "members": self.members,
+            "params": self.params,
+            "alive": self.alive,
+            "kl": self.kl,
+            "opt_state": self.optimizer.dump(self.opt_state),
+            "updates": self.updates,
+            **self.collector.dump(envs),
+        }
 
     def resumed(self, saved: Mapping[str, Any], restart: bool = False) -> "Population":
-        """The members of a state, found in this fresh population, as they were; ``anew``: but at new episodes.
+        """The members of a saved state, taken from this new population.
+
+        Args:
+            saved: what :meth:`state` returned.
+            restart: let all episodes begin anew, because the environments' state was not saved.
 
         Raises:
             PgkitError: the state is that of other networks, or the environments do not come back as they were.
@@ -146,29 +157,34 @@ class Population:
 
 
 def build(configs: Sequence[TrainConfig], restart_count: int = 0) -> Population:
-    """A population at its start: environments reset, parameters drawn, optimizers initialised.
+    """A population before its first update: environments reset, parameters drawn, optimizers initialised.
 
     Args:
         configs: one for each member.
-        beginning: how often the environments had begun before; the streams of each time are others.
+        restart_count: how often the environments have begun anew; each time they get other random streams.
 
     Raises:
-        PgkitError: the configurations do not fit together, or cannot run here.
+        PgkitError: the configurations do not fit together, or cannot run on this machine.
     """
     agent_config = stack_agent_config(configs)
     optimizer = optim.from_config([config.optimizer for config in configs])
-    first, seeds = configs[0], [config.seed for config in configs]
+    first = configs[0]
+    seeds = [config.seed for config in configs]
+    count = first.envs_per_member
     device = resolve_device(first.device)
     if device.type == "cpu":
         configure_cpu()
-    envs = build_envs(first, len(seeds) * first.envs_per_member, device)
-    streams = range(restart_count * first.envs_per_member, (restart_count + 1) * first.envs_per_member)
+    envs = build_envs(first, len(seeds) * count, device)
+    streams = range(restart_count * count, (restart_count + 1) * count)
     env_seeds = [stream_seed(seed, "env", n) for seed in seeds for n in streams]
     policy = build_policy(first, envs.info)
-    obs = envs.reset(env_seeds).view(len(seeds), first.envs_per_member, -1)
+    obs = envs.reset(env_seeds).view(len(seeds), count, -1)
     agent_config = agent_config.model_copy(update={n: v.to(device) for n, v in tensors_of(agent_config).items()})
-    scaling = Normalization(
-        first.env.reward_scale, first.env.normalize_observations, first.env.normalize_rewards, agent_config.gamma
+    normalization = Normalization(
+        reward_scale=first.env.reward_scale,
+        observations=first.env.normalize_observations,
+        rewards=first.env.normalize_rewards,
+        gamma=agent_config.gamma,
     )
     params = {name: leaf.to(device) for name, leaf in policy.init(seeds).items()}
     return Population(
@@ -176,7 +192,7 @@ def build(configs: Sequence[TrainConfig], restart_count: int = 0) -> Population:
         agent=first.agent_module,
         agent_config=agent_config,
         optimizer=optimizer,
-        collector=Collector(policy, envs, obs, seeds, scaling),
+        collector=Collector.initial(policy, envs, obs, seeds, normalization),
         rollout_steps=first.rollout_steps,
         budget=first.steps,
         members=torch.arange(len(seeds), device=device),
@@ -187,15 +203,16 @@ def build(configs: Sequence[TrainConfig], restart_count: int = 0) -> Population:
     )
 
 
-def build_again(
+def rebuild(
     configs: Sequence[TrainConfig], states: Sequence[Mapping[str, Any]], restart_count: int
 ) -> list[Population]:
-    """The parts of a population as they were; environments that were not saved begin anew.
+    """The parts of a population as they were saved; environments that were not saved begin anew.
 
     Args:
         configs: one for each member.
-        states: of the parts (:meth:`Population.state`), together of all members.
-        beginning: as for :func:`build`.
+        states: what :meth:`Population.state` returned for each part; together they hold all members. The last part is
+            the one in training.
+        restart_count: as for :func:`build`.
 
     Raises:
         PgkitError: as :func:`build` and :meth:`Population.resumed`; the environments are closed then.
@@ -211,7 +228,7 @@ def build_again(
 
 
 def build_envs(config: TrainConfig, count: int, device: torch.device) -> Environments:
-    """That many of the configuration's environments."""
+    """``count`` environments as a configuration describes them."""
     env = config.env
     return make_envs(
         env.id,
@@ -226,7 +243,7 @@ def build_envs(config: TrainConfig, count: int, device: torch.device) -> Environ
 
 
 def build_policy(config: TrainConfig, info: EnvInfo) -> Policy:
-    """The policy of a configuration in environments like these."""
+    """The policy that a configuration describes, for such environments."""
     settings = config.policy
     return Policy(
         obs_dim=info.obs_dim,
@@ -241,11 +258,11 @@ def build_policy(config: TrainConfig, info: EnvInfo) -> Policy:
 
 
 def take_config(config: Any, rows: MemberRows) -> Any:
-    """An agent's settings for the members at these rows."""
+    """The agent's settings of the members at these rows."""
     return config if rows is None else config.model_copy(update=select_members(tensors_of(config), rows))
 
 
 def tensors_of(config: BaseModel) -> dict[str, Tensor]:
-    """The settings of an agent that are one number per member."""
+    """The settings of an agent that are one number per member, ``(P,)`` by name."""
     fields = ((name, getattr(config, name)) for name in type(config).model_fields)
     return {name: value for name, value in fields if isinstance(value, Tensor)}

@@ -15,7 +15,7 @@ from pgkit.training.coordinator import Coordinator
 from pgkit.training.loop import retire, run
 from pgkit.training.messages import Channel
 from pgkit.training.monitor import Monitor
-from pgkit.training.population import Population, build, build_again
+from pgkit.training.population import Population, build, rebuild
 from pgkit.training.result import TrainResult
 from pgkit.training.worker_process import WorkerTask
 from pgkit.training.workers import split, start_workers
@@ -133,7 +133,7 @@ class PopulationWorker:
         if task.saved is None:
             self._parts = [build(task.configs)]
         else:
-            self._parts = build_again(task.configs, task.saved["parts"], task.restart_count)
+            self._parts = rebuild(task.configs, task.saved["parts"], task.restart_count)
         self.inexact = task.inexact
         if task.recorded and task.saved is None:
             self.inexact = self._parts[-1].collector.envs.resume_problem()

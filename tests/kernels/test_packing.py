@@ -84,7 +84,8 @@ def test_gradients_are_those_of_a_member_alone() -> None:
             here = rows[place : place + 1]
             alone = population.take(here)
             assert_same(
-                gradient(alone, [(None, targets(alone, MemberRollout(None, own, own)))])[1], take_tree(grads, here)
+                gradient(alone, [(None, targets(alone, MemberRollout(None, own, own, alone.env_steps)))])[1],
+                take_tree(grads, here),
             )
             place += 1
     assert place == 6

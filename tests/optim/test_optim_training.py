@@ -62,8 +62,9 @@ def test_episodes_come_in_several_pieces() -> None:
 @pytest.mark.parametrize("optimizer", [NPG, KL, RESET])
 def test_only_required_arguments_are_computed(optimizer: Mapping[str, Any]) -> None:
     population = build([config("actor-critic", optimizer)])
-    batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
-    sent = extra_args.gather(population, population.env_steps, batches)
+    rollouts = population.collect()
+    batches = [(rollout.rows, targets(population, rollout)) for rollout in rollouts]
+    sent = extra_args.gather(population, rollouts, batches)
     assert sent.keys() == population.optimizer.requires
     assert len(sent) == 1
 
@@ -123,9 +124,10 @@ def test_natural_gradient_moves_the_policy_by_max_kl(shared: bool) -> None:
     last = "actor.0.weight" if shared else "actor.1.weight"  # initially so small that all actions are equally likely
     population.params[last] = population.params[last] * 20
     before = population.params
-    batches = [(piece.rows, targets(population, piece)) for piece in population.collect()]
+    rollouts = population.collect()
+    batches = [(rollout.rows, targets(population, rollout)) for rollout in rollouts]
     _, grads, _ = gradient(population, batches)
-    sent = extra_args.gather(population, population.env_steps, batches)
+    sent = extra_args.gather(population, rollouts, batches)
     updates, _ = population.optimizer.update(grads, population.opt_state, before, **sent)
     assert all(leaf.any() for leaf in updates.values())
     kl = extra_args.kl_of_update(population.policy, batches, before, apply_updates(before, updates))

@@ -15,7 +15,9 @@ from pgkit.envs import Environments, Transition, make_envs, wrap_vector_env
 from pgkit.errors import PgkitError
 from pgkit.nn.distributions import head_for
 from pgkit.nn.policy import Policy
-from pgkit.rollouts.collector import Collector, Normalization
+from pgkit.rollouts.collector import Collector
+from pgkit.rollouts.episodes import fastest_strategy
+from pgkit.rollouts.normalization import Normalization
 from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.types import Rollout
 
@@ -71,7 +73,8 @@ def collector(
     policy = Policy(envs.info.obs_dim, head_for(envs.info.action_space), hidden=(8,), critic_hidden=(8,))
     obs = envs.reset(env_seeds).view(size, count, -1)
     gamma = 0.9 - 0.1 * torch.arange(size)
-    return Collector(policy, envs, obs, seeds or range(size), Normalization(reward, observations, returns, gamma))
+    normalization = Normalization(reward, observations, returns, gamma)
+    return Collector.initial(policy, envs, obs, seeds or range(size), normalization)
 
 
 def params_of(acting: Collector, seeds: Sequence[int] | None = None) -> dict[str, Tensor]:
@@ -80,17 +83,28 @@ def params_of(acting: Collector, seeds: Sequence[int] | None = None) -> dict[str
     return {name: leaf * 30 if name == "actor.1.weight" else leaf for name, leaf in params.items()}
 
 
+def rollout_of(acting: Collector, params: dict[str, Tensor], length: int) -> MemberRollout:
+    """The rollout of all members."""
+    (rollout,) = fastest_strategy(acting, params, length).collect(acting, params)
+    return rollout
+
+
+def episodes(acting: Collector, params: dict[str, Tensor]) -> list[MemberRollout]:
+    """Rollouts of some members each."""
+    return fastest_strategy(acting, params, None).collect(acting, params)
+
+
 def steps_of(base: int) -> list[Step]:
     """The first real steps of a counting environment: observation, next one, reward, terminated, truncated."""
     steps: list[Step] = []
     for episode in range(20):
-        kind = base + episode
-        length = 2 + kind % 3
+        number = base + episode
+        length = 2 + number % 3
         for step in range(1, length + 1):
             over = step == length
             reward = 100.0 * base + 10 * episode + step
             before, after = (base, episode, step - 1), (base, episode, step)
-            steps.append((before, after, reward, over and kind % 2 == 0, over and kind % 2 == 1))
+            steps.append((before, after, reward, over and number % 2 == 0, over and number % 2 == 1))
     return steps
 
 
@@ -128,14 +142,14 @@ def counts(acting: Collector) -> list[list[float]]:
     return torch.stack(acting.statistics, 1).tolist()
 
 
-def by_member(pieces: Sequence[MemberRollout]) -> dict[int, Rollout]:
+def by_member(rollouts: Sequence[MemberRollout]) -> dict[int, Rollout]:
     """Each member's own rollout, P = 1."""
     members = {}
-    for rows, rollout, _ in pieces:
+    for rows, rollout, *_ in rollouts:
         for place, row in enumerate(range(rollout.valid.shape[1]) if rows is None else rows.tolist()):
             assert row not in members
-            own = (rollout.obs, rollout.action, rollout.reward, rollout.terminated, rollout.truncated, rollout.valid)
-            members[row] = Rollout(*(tensor[:, place : place + 1] for tensor in own))
+            fields = (rollout.obs, rollout.action, rollout.reward, rollout.terminated, rollout.truncated, rollout.valid)
+            members[row] = Rollout(*(tensor[:, place : place + 1] for tensor in fields))
     return members
 
 
@@ -152,7 +166,7 @@ def test_fixed_steps_count_what_is_written_down_by_hand() -> None:
     """15 calls. Bases 0, 1, 4: episodes of 2, 3, 4, 2, ... and 3, 4, 2, 3, ... steps, a reset call after each."""
     envs = make_envs(COUNTING, 4)
     acting = collector(envs, [10, 31, 52, 74], 2)
-    rollouts = [acting.steps(params_of(acting), length)[0].rollout for length in (5, 3, 7)]
+    rollouts = [rollout_of(acting, params_of(acting), length).rollout for length in (5, 3, 7)]
     assert acting.statistics.env_steps.tolist() == [11 + 12, 12 + 12]
     assert acting.statistics.episodes.tolist() == [4 + 4, 3 + 4]
     # base 0, lengths 2 3 4 2: episodes e of n steps return 10 e n + n (n + 1) / 2
@@ -169,7 +183,7 @@ def test_fixed_steps_count_what_is_written_down_by_hand() -> None:
 
 def test_reset_steps_are_marked_and_empty() -> None:
     acting = collector(make_envs(COUNTING, 1), [10], 1)
-    rollout = acting.steps(params_of(acting), 7)[0].rollout
+    rollout = rollout_of(acting, params_of(acting), 7).rollout
     assert rollout.valid[:, 0, 0].tolist() == [True, True, False, True, True, True, False]
     dummy = ~rollout.valid
     for field in (rollout.reward, rollout.terminated, rollout.truncated):
@@ -181,7 +195,7 @@ def test_statistics_of_cartpole_are_those_of_a_slow_recount(backend: str) -> Non
     acting = collector(make_envs("CartPole-v1", 6, backend=backend), range(6), 2)
     params, rollouts = params_of(acting), []
     for length in (1, 60, 17, 90):
-        rollouts.append(acting.steps(params, length)[0].rollout)
+        rollouts.append(rollout_of(acting, params, length).rollout)
         assert counts(acting) == recount(rollouts)
     assert acting.statistics.episodes.min() > 2
     assert len(set(acting.statistics.env_steps.tolist())) > 1
@@ -191,11 +205,11 @@ def test_each_rollout_draws_new_numbers() -> None:
     """The action noise is a function of seed, rollout and step: other rollouts and members get other numbers."""
     acting = collector(make_envs("helpers.probe_envs:ProbeCounting-v0", 2), [10, 10], 1)
     params = {name: torch.zeros_like(leaf) for name, leaf in acting.policy.init([0, 1]).items()}
-    actions = torch.stack([acting.steps(params, 64)[0].rollout.action.squeeze(2) for _ in range(2)])
+    actions = torch.stack([rollout_of(acting, params, 64).rollout.action.squeeze(2) for _ in range(2)])
     drawn = {tuple(row) for row in actions.transpose(1, 2).flatten(0, 1).tolist()}
     assert len(drawn) == 4
     again = collector(make_envs("helpers.probe_envs:ProbeCounting-v0", 2), [10, 10], 1)
-    assert torch.equal(again.steps(params, 64)[0].rollout.action.squeeze(2), actions[0])
+    assert torch.equal(rollout_of(again, params, 64).rollout.action.squeeze(2), actions[0])
 
 
 def test_whole_episodes_of_counting_environments() -> None:
@@ -203,7 +217,7 @@ def test_whole_episodes_of_counting_environments() -> None:
     acting = collector(make_envs(COUNTING, 6), [10, 31, 52, 73, 94, 5], 2)
     params, rollouts, passed = params_of(acting), [], [0] * 6
     for _ in range(3):
-        members = by_member(acting.episodes(params))
+        members = by_member(episodes(acting, params))
         assert sorted(members) == [0, 1, 2]
         rollouts.append(members)
         for k in range(6):
@@ -218,14 +232,14 @@ def test_whole_episodes_of_counting_environments() -> None:
 
 
 @pytest.mark.parametrize("backend", ["pgkit", "gymnasium"])
-def test_whole_episodes_come_in_pieces_of_doubling_length(backend: str) -> None:
+def test_whole_episodes_come_in_parts_of_doubling_length(backend: str) -> None:
     acting = collector(make_envs("CartPole-v1", 24, backend=backend), range(24), 2)
     params = params_of(acting)
     rollouts: list[dict[int, Rollout]] = []
     padded = set()
     for _ in range(2):
-        pieces = acting.episodes(params)
-        for rows, rollout, _ in pieces:
+        parts = episodes(acting, params)
+        for rows, rollout, *_ in parts:
             lengths = rollout.valid.sum(0)
             padded.add(len(rollout.valid))
             assert rows is not None
@@ -236,7 +250,7 @@ def test_whole_episodes_come_in_pieces_of_doubling_length(backend: str) -> None:
             assert torch.equal(rollout.valid, steps < lengths)
             assert torch.equal(rollout.terminated | rollout.truncated, steps == lengths - 1)
             assert not rollout.reward[~rollout.valid].any()
-        rollouts.append(by_member(pieces))
+        rollouts.append(by_member(parts))
         assert sorted(rollouts[-1]) == list(range(12))
     assert len(padded) > 1
     assert counts(acting) == [recount([rollout[member] for rollout in rollouts])[0] for member in range(12)]
@@ -246,7 +260,7 @@ def test_whole_episodes_come_in_pieces_of_doubling_length(backend: str) -> None:
 @pytest.mark.parametrize(("limit", "padded"), [(31, 32), (32, 32), (33, 64), (64, 64), (70, 128)])
 def test_members_that_end_together_are_one_piece(limit: int, padded: int) -> None:
     acting = collector(make_envs("helpers.probes:ProbeEndless-v0", 4, max_episode_steps=limit), range(4), 2)
-    ((rows, rollout, _),) = acting.episodes(params_of(acting))
+    ((rows, rollout, *_),) = episodes(acting, params_of(acting))
     assert rows is None
     assert rollout.valid.shape == (padded, 2, 2)
     assert acting.statistics.lengths.tolist() == acting.statistics.env_steps.tolist() == [2 * limit] * 2
@@ -259,7 +273,7 @@ def test_finished_environments_are_not_stepped(env_id: str) -> None:
     params = params_of(acting)
     for first in (True, False):
         envs.calls.clear()
-        members = by_member(acting.episodes(params))
+        members = by_member(episodes(acting, params))
         lengths = [int(members[k // 2].valid[:, 0, k % 2].sum()) for k in range(6)]
         assert len(set(lengths)) > 1
         expected = [[k for k in range(6) if t < lengths[k]] for t in range(max(lengths))]
@@ -269,12 +283,12 @@ def test_finished_environments_are_not_stepped(env_id: str) -> None:
 
 def test_an_episode_is_the_same_alone_and_beside_longer_ones() -> None:
     together = collector(make_envs("CartPole-v1", 24), range(24), 2)
-    whole = [by_member(together.episodes(params_of(together))) for _ in range(2)]
+    whole = [by_member(episodes(together, params_of(together))) for _ in range(2)]
     for member in (0, 5, 11):
         alone = collector(make_envs("CartPole-v1", 2), [2 * member, 2 * member + 1], 2, seeds=[member])
         for expected in whole:
-            (own,) = by_member(alone.episodes(params_of(alone, [member]))).values()
-            check_same(own, expected[member])
+            (single,) = by_member(episodes(alone, params_of(alone, [member]))).values()
+            check_same(single, expected[member])
 
 
 def vector_of(mode: AutoresetMode, count: int) -> Environments:
@@ -285,7 +299,7 @@ def vector_of(mode: AutoresetMode, count: int) -> Environments:
 def test_vector_environments_give_the_same_transitions_in_every_autoreset_mode(mode: AutoresetMode) -> None:
     acting = collector(vector_of(mode, 4), [10, 31, 52, 74], 2)
     params = params_of(acting)
-    rollouts = [acting.steps(params, length)[0].rollout for length in (5, 3, 7)]
+    rollouts = [rollout_of(acting, params, length).rollout for length in (5, 3, 7)]
     assert (rollouts[0].final_obs is None) == (mode == AutoresetMode.NEXT_STEP)
     for member, bases in enumerate([(0, 1), (2, 4)]):
         for n, base in enumerate(bases):
@@ -299,9 +313,10 @@ def test_whole_episodes_are_the_same_with_autoreset_at_once() -> None:
     seeds = [10, 31, 52, 74]
     slow, fast = (collector(envs, seeds, 2) for envs in (make_envs(COUNTING, 4), AtOnce(make_envs(COUNTING, 4))))
     for _ in range(3):
-        expected, given = by_member(slow.episodes(params_of(slow))), by_member(fast.episodes(params_of(fast)))
+        expected = by_member(episodes(slow, params_of(slow)))
+        computed = by_member(episodes(fast, params_of(fast)))
         for k in range(4):
-            assert real_steps([given[k // 2]], 0, k % 2) == real_steps([expected[k // 2]], 0, k % 2)
+            assert real_steps([computed[k // 2]], 0, k % 2) == real_steps([expected[k // 2]], 0, k % 2)
     assert counts(slow) == counts(fast)
 
 
@@ -309,19 +324,19 @@ def test_whole_episodes_need_environments_that_step_one_by_one() -> None:
     """Those that step all at once would run on into the next episode while others finish."""
     acting = collector(vector_of(AutoresetMode.NEXT_STEP, 2), [10, 31], 1)
     with pytest.raises(PgkitError, match=r"SyncVectorEnv.*whole episodes"):
-        acting.episodes(params_of(acting))
+        episodes(acting, params_of(acting))
 
 
 def test_those_who_left_are_not_stepped_any_more() -> None:
     envs = Recorded(make_envs(COUNTING, 6))
     acting = collector(envs, [10, 31, 52, 73, 94, 5], 2)
     params = params_of(acting)
-    rollouts = [acting.steps(params, 5)[0].rollout]
+    rollouts = [rollout_of(acting, params, 5).rollout]
     envs.calls.clear()
     rows = torch.tensor([2, 0])
     staying = acting.take(rows)
-    here = {name: leaf[rows] for name, leaf in params.items()}
-    rest = staying.steps(here, 6)[0].rollout
+    staying_params = {name: leaf[rows] for name, leaf in params.items()}
+    rest = rollout_of(staying, staying_params, 6).rollout
     assert envs.calls == [[4, 5, 0, 1]] * 6
     for place, member in enumerate(rows.tolist()):
         for n in range(2):
@@ -330,19 +345,19 @@ def test_those_who_left_are_not_stepped_any_more() -> None:
             assert before + after == steps_of(2 * member + n)[: len(before + after)]
     assert staying.statistics.env_steps.tolist() != acting.statistics.env_steps[rows].tolist()
     alone = staying.take(torch.tensor([1]))  # rows of rows
-    alone.steps({name: leaf[1:] for name, leaf in here.items()}, 1)
+    rollout_of(alone, {name: leaf[1:] for name, leaf in staying_params.items()}, 1)
     assert envs.calls[-1] == [0, 1]
 
 
 def test_taking_members_leaves_the_whole_as_it_was() -> None:
     acting = collector(make_envs(COUNTING, 4), [10, 31, 52, 74], 2, observations=True, returns=True)
-    acting.steps(params_of(acting), 5)
-    before = [counts(acting), acting.obs_stats["mean"].clone(), acting.discounted.clone()]
+    rollout_of(acting, params_of(acting), 5)
+    before = [counts(acting), acting.state.obs_stats["mean"].clone(), acting.state.discounted.clone()]
     taken = acting.take(torch.tensor([1]))
-    taken.steps({name: leaf[1:] for name, leaf in params_of(acting).items()}, 4)
+    rollout_of(taken, {name: leaf[1:] for name, leaf in params_of(acting).items()}, 4)
     assert counts(acting) == before[0]
-    assert torch.equal(acting.obs_stats["mean"], before[1])
-    assert torch.equal(acting.discounted, before[2])
+    assert torch.equal(acting.state.obs_stats["mean"], before[1])
+    assert torch.equal(acting.state.discounted, before[2])
 
 
 class Moments:
@@ -361,20 +376,8 @@ class Moments:
 def raw_and_seen(size: int, lengths: Sequence[int], **scaling: bool) -> tuple[list[Rollout], list[Rollout], Collector]:
     """Rollouts of the same environments, raw as the environments gave them, and as the learner sees them."""
     acting = collector(make_envs("helpers.probe_envs:ProbeNoise-v0", 2 * size), range(2 * size), 2, **scaling)
-    raw, seen = [], []
-    for length in lengths:
-        record: list[Rollout] = []
-        piece = acting._piece
-
-        def spy(rows: Tensor | None, rollout: Rollout, counted=False, piece=piece, record=record) -> MemberRollout:
-            record.append(rollout)
-            return piece(rows, rollout, counted)
-
-        acting._piece = spy
-        seen.append(acting.steps(params_of(acting), length)[0].rollout)
-        acting._piece = piece
-        raw += record
-    return raw, seen, acting
+    rollouts = [rollout_of(acting, params_of(acting), length) for length in lengths]
+    return [rollout.unnormalized for rollout in rollouts], [rollout.rollout for rollout in rollouts], acting
 
 
 def test_observations_are_normalised_by_what_was_seen_before_the_rollout() -> None:
@@ -386,8 +389,8 @@ def test_observations_are_normalised_by_what_was_seen_before_the_rollout() -> No
             expected = moments.normalize(before.obs[:, member].double().numpy())
             np.testing.assert_allclose(after.obs[:, member].numpy(), expected, atol=1e-5)
             moments.samples += list(before.obs[:-1, member][before.valid[:, member]].double().numpy())
-        np.testing.assert_allclose(acting.obs_stats["mean"][member], np.mean(moments.samples, 0), atol=1e-9)
-        assert acting.obs_stats["count"][member] == acting.statistics.env_steps[member]
+        np.testing.assert_allclose(acting.state.obs_stats["mean"][member], np.mean(moments.samples, 0), atol=1e-9)
+        assert acting.state.obs_stats["count"][member] == acting.statistics.env_steps[member]
 
 
 def test_the_policy_acts_on_what_the_learner_sees() -> None:
@@ -395,8 +398,8 @@ def test_the_policy_acts_on_what_the_learner_sees() -> None:
     acting = collector(make_envs("helpers.probe_envs:ProbeNoise-v0", 6), range(6), 2, observations=True)
     params = params_of(acting)
     for _ in range(3):
-        noise = acting._noise(0, 8)
-        rollout = acting.steps(params, 8)[0].rollout
+        noise = acting.noise(0, 8)
+        rollout = rollout_of(acting, params, 8).rollout
         for t in range(8):
             outputs = acting.policy.outputs(params, rollout.obs[t])
             assert torch.equal(acting.policy.head.sample(outputs, noise[t]), rollout.action[t])
@@ -421,7 +424,7 @@ def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None
 
 def test_a_reward_scale_is_a_factor_and_statistics_stay_unscaled() -> None:
     plain, scaled = (collector(make_envs(COUNTING, 2), [10, 31], 1, reward=factor) for factor in (1.0, 0.01))
-    before, after = (acting.steps(params_of(acting), 9)[0].rollout for acting in (plain, scaled))
+    before, after = (rollout_of(acting, params_of(acting), 9).rollout for acting in (plain, scaled))
     assert torch.equal(before.reward * 0.01, after.reward)
     assert counts(plain) == counts(scaled)
 
@@ -430,14 +433,14 @@ def test_normalisation_of_whole_episodes_is_that_of_the_member_alone() -> None:
     """Pieces end at different times, but a member's statistics hold its own samples only."""
     options = {"observations": True, "returns": True}
     together = collector(make_envs("CartPole-v1", 16), range(16), 2, **options)
-    gamma = together.scaling.gamma
-    rollouts = [by_member(together.episodes(params_of(together))) for _ in range(3)]
+    gamma = together.normalization.gamma
+    rollouts = [by_member(episodes(together, params_of(together))) for _ in range(3)]
     for member in (0, 7):
         alone = collector(make_envs("CartPole-v1", 2), [2 * member, 2 * member + 1], 2, seeds=[member], **options)
-        alone.scaling = alone.scaling._replace(gamma=gamma[member : member + 1])
+        alone.normalization = alone.normalization._replace(gamma=gamma[member : member + 1])
         for expected in rollouts:
-            (own,) = by_member(alone.episodes(params_of(alone, [member]))).values()
-            check_same(own, expected[member])
+            (single,) = by_member(episodes(alone, params_of(alone, [member]))).values()
+            check_same(single, expected[member])
         for name in ("obs_stats", "return_stats"):
-            for key, leaf in getattr(alone, name).items():
-                assert torch.equal(leaf[0], getattr(together, name)[key][member])
+            for key, leaf in getattr(alone.state, name).items():
+                assert torch.equal(leaf[0], getattr(together.state, name)[key][member])

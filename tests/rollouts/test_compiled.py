@@ -12,7 +12,7 @@ from pgkit.config.load import parse_config
 from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.cartpole import CartPole
-from pgkit.rollouts import collector, evaluate
+from pgkit.rollouts import episodes, evaluate
 from pgkit.rollouts.compiled import elementwise
 from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
 from pgkit.training.loop import gradient, targets, update
@@ -37,7 +37,7 @@ def config(**changes: Any) -> TrainConfig:
 
 def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on nothing is compiled whole."""
-    for module in (collector, evaluate):
+    for module in (episodes, evaluate):
         monkeypatch.setattr(module, "elementwise", lambda envs, policy, params: None)
 
 
@@ -68,8 +68,8 @@ def test_a_compiled_rollout_is_that_of_single_steps(case: str, monkeypatch: pyte
             if turn == 4:
                 population = population.take(torch.tensor([3, 1]))
             update(population)
-            assert population.evidence is not None
-            rollouts.append(population.evidence.pieces[0].raw)
+            assert population.trace is not None
+            rollouts.append(population.trace.rollouts[0].unnormalized)
         return rollouts, population
 
     compiled, whole = collect()
@@ -102,8 +102,8 @@ def test_compiled_episodes_are_those_of_single_steps(case: str, monkeypatch: pyt
         for taken in ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [4, 0, 2], [1]):
             population = population.take(torch.tensor(taken))
             update(population)
-            assert population.evidence is not None
-            pieces += population.evidence.pieces
+            assert population.trace is not None
+            pieces += population.trace.rollouts
         return pieces, population
 
     compiled, whole = collect()
@@ -117,10 +117,10 @@ def test_compiled_episodes_are_those_of_single_steps(case: str, monkeypatch: pyt
         valid = own.rollout.valid
         assert not valid.all()
         for name in ("valid", "reward", "terminated", "truncated"):
-            assert torch.equal(getattr(own.raw, name), getattr(other.raw, name)), name
-        assert torch.equal(own.raw.action[valid], other.raw.action[valid])
+            assert torch.equal(getattr(own.unnormalized, name), getattr(other.unnormalized, name)), name
+        assert torch.equal(own.unnormalized.action[valid], other.unnormalized.action[valid])
         for at in (slice(0, -1), slice(1, None)):
-            assert torch.equal(own.raw.obs[at][valid], other.raw.obs[at][valid])
+            assert torch.equal(own.unnormalized.obs[at][valid], other.unnormalized.obs[at][valid])
     for own, other in zip(whole.collector.statistics, stepped.collector.statistics, strict=True):
         assert torch.equal(own, other)
     for name, leaf in whole.params.items():
@@ -199,5 +199,5 @@ def test_the_cache_of_packed_observations_is_used() -> None:
 def test_nothing_is_cached_after_an_update() -> None:
     population = build(expand_seeds(config()))
     update(population)
-    assert population.evidence is not None
-    assert all(batch.cache is None for _, batch in population.evidence.batches)
+    assert population.trace is not None
+    assert all(batch.cache is None for _, batch in population.trace.batches)

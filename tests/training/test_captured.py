@@ -1,7 +1,8 @@
-"""Stretches of updates are the same updates, to the last bit, and happen wherever they can."""
+"""Captured updates are the same updates, to the last bit, and replace Python wherever they can."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +14,10 @@ from pgkit.config.load import parse_config
 from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
 from pgkit.rollouts.trajectory import MemberRollout
-from pgkit.training import captured as stretches_module
+from pgkit.training import captured as captured_module
 from pgkit.training import train
 from pgkit.training.captured import CapturedUpdates
-from pgkit.training.loop import compute_update, learn, update
-from pgkit.training.monitor import Monitor
+from pgkit.training.loop import compute_update, update
 from pgkit.training.population import Population, build
 from pgkit.training.result import TrainResult
 from pgkit.tree import map_tree
@@ -26,7 +26,7 @@ from pgkit.tree import map_tree
 def config(**changes: Any) -> TrainConfig:
     """Five members on CartPole with episodes of at most 23 steps."""
     table: dict[str, Any] = {
-        "name": "stretches",
+        "name": "captured",
         "env": {"id": "CartPole-v1", "max_episode_steps": 23},
         "agent": {"name": "actor-critic", "lam": 0.9, "entropy_coef": 0.01},
         "optimizer": {"name": "adam", "lr": 0.01, "max_grad_norm": 0.5, "schedule": {"lr": "linear"}},
@@ -65,7 +65,7 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "normalised advantages": {"agent": {"name": "actor-critic", "normalize_advantage": True}},
     "settings that differ": {"agent": {"name": "actor-critic", "gamma": 0.95, "value_coef": 0.7}},
 }
-KINDS = [
+OPTIMIZERS = [
     {"name": "sgd", "lr": 0.1},
     {"name": "adam", "lr": 0.01},
     {"name": "sgd", "lr": 0.01},
@@ -75,16 +75,16 @@ KINDS = [
 
 
 def population_of(case: str) -> Population:
-    if case == "kinds":
-        return build([config(seeds=[k], optimizer=own) for k, own in enumerate(KINDS)])
+    if case == "mixed optimizers":
+        return build([config(seeds=[k], optimizer=optimizer) for k, optimizer in enumerate(OPTIMIZERS)])
     return build(expand_seeds(config(**CASES[case])))
 
 
 def tensors(population: Population) -> list[Tensor]:
-    """All that differs between two populations."""
-    found: list[Tensor] = []
-    map_tree(found.append, population.state())
-    return found
+    """Everything that an update may change."""
+    leaves: list[Tensor] = []
+    map_tree(leaves.append, population.state())
+    return leaves
 
 
 def assert_same(one: Population, other: Population) -> None:
@@ -94,72 +94,92 @@ def assert_same(one: Population, other: Population) -> None:
 
 def assert_equal(some: list[Tensor], others: list[Tensor]) -> None:
     assert len(some) > 20
-    for own, other in zip(some, others, strict=True):
-        assert torch.equal(own.nan_to_num(7.0), other.nan_to_num(7.0))
+    for tensor, other in zip(some, others, strict=True):
+        assert torch.equal(tensor.nan_to_num(7.0), other.nan_to_num(7.0))
 
 
-def no_marks(population: Population) -> Tensor:
+def no_snapshots(population: Population) -> Tensor:
     return torch.full((population.size,), torch.inf, dtype=torch.float64)
 
 
-def alternate(single: Population, whole: Population) -> Population:
-    """Updates and stretches in turns, or updates alone; then of two members that are left, in another order."""
-    stretches = CapturedUpdates(compute_update, learn)
+def alternate(single: Population, whole: Population, diagnose: bool = False) -> Population:
+    """Updates with and without Python in turns, against updates with Python; then of two members, in another order."""
+    captured = CapturedUpdates(compute_update)
     for turn, times in enumerate([1, 13, 2, 9]):
         if turn == 2:
             single, whole = (population.take(torch.tensor([3, 1])) for population in (single, whole))
-        update(single), update(whole)
+        update(single)
+        update(whole)
+        if diagnose:
+            metrics = update(single, diagnose=range(single.size))
+            output = captured.run(whole, 1, no_snapshots(whole), diagnose=True)
+            assert output is not None
+            assert_same_metrics(output.metrics, metrics)
         for _ in range(times):
             update(single)
-        assert stretches.go(whole, times, no_marks(whole)) is not None
+        assert captured.run(whole, times, no_snapshots(whole)) is not None
         assert_same(single, whole)
     return single
 
 
-@pytest.mark.parametrize("case", [*CASES, "kinds"])
-def test_a_stretch_is_as_many_updates(case: str) -> None:
-    single, whole = population_of(case), population_of(case)
-    assert alternate(single, whole).collector.statistics.episodes.min() > 2
+DIAGNOSED = {
+    "adam, clipped, with a schedule",
+    "a shared trunk",
+    "no hidden layer",
+    "an optimizer of the critic's own",
+    "everything around",
+    "normalised advantages",
+    "mixed optimizers",
+}
 
 
-def test_members_of_a_stretch_are_as_alone() -> None:
-    together, stretches = population_of("kinds"), CapturedUpdates(compute_update, learn)
-    assert stretches.go(together, 20, no_marks(together)) is not None
-    for k, own in enumerate(KINDS):
-        alone = build([config(seeds=[k], optimizer=own)])
-        assert CapturedUpdates(compute_update, learn).go(alone, 20, no_marks(alone)) is not None
+@pytest.mark.parametrize("case", [*CASES, "mixed optimizers"])
+def test_captured_updates_are_the_same_updates(case: str) -> None:
+    """Log rows, too, of optimizers and networks that differ in what they report."""
+    single = alternate(population_of(case), population_of(case), diagnose=case in DIAGNOSED)
+    assert single.collector.statistics.episodes.min() > 2
+
+
+def test_members_are_captured_as_alone() -> None:
+    together, captured = population_of("mixed optimizers"), CapturedUpdates(compute_update)
+    assert captured.run(together, 20, no_snapshots(together)) is not None
+    for k, optimizer in enumerate(OPTIMIZERS):
+        alone = build([config(seeds=[k], optimizer=optimizer)])
+        assert CapturedUpdates(compute_update).run(alone, 20, no_snapshots(alone)) is not None
         for name, leaf in alone.params.items():
             assert torch.equal(leaf[0], together.params[name][k])
 
 
-def test_parameters_are_put_aside_where_members_pass_their_marks() -> None:
+def test_parameters_are_snapshot_where_members_reach_their_step() -> None:
     single, whole = (population_of("adam, clipped, with a schedule") for _ in range(2))
-    marks = torch.tensor([100.0, torch.inf, 330.0, 32.0, 5000.0], dtype=torch.float64)
-    gone = CapturedUpdates(compute_update, learn).go(whole, 12, marks)
-    assert gone is not None
-    assert gone.aside is not None
-    aside = gone.aside
+    snapshot_at = torch.tensor([100.0, torch.inf, 330.0, 32.0, 5000.0], dtype=torch.float64)
+    output = CapturedUpdates(compute_update).run(whole, 12, snapshot_at)
+    assert output is not None
+    assert output.snapshots is not None
+    snapshots = output.snapshots
     passed = torch.zeros(5, dtype=torch.bool)
     for _ in range(12):
         update(single)
-        for row in ((single.env_steps >= marks) & ~passed).nonzero().squeeze(1).tolist():
+        for row in ((single.env_steps >= snapshot_at) & ~passed).nonzero().squeeze(1).tolist():
             passed[row] = True
-            assert aside.env_steps[row] == single.env_steps[row]
+            assert snapshots.env_steps[row] == single.env_steps[row]
             for name, leaf in single.params.items():
-                assert torch.equal(aside.params[name][row], leaf[row])
+                assert torch.equal(snapshots.params[name][row], leaf[row])
     assert passed.tolist() == [True, False, True, True, False]
-    assert aside.env_steps.isnan().tolist() == (~passed).tolist()
+    assert snapshots.env_steps.isnan().tolist() == (~passed).tolist()
 
 
 BREAKING = {"name": "sgd", "lr": 1e30}
 
 
-def test_a_stretch_ends_before_an_update_in_which_a_member_breaks() -> None:
+def test_captured_updates_end_before_a_member_breaks() -> None:
     """Of two populations, one stops short as if nothing had happened after it; then one update breaks the member."""
     settings = [{"name": "adam"}, {"name": "rmsprop", "lr": 1e18}, {"name": "adam"}]
-    single, whole = (build([config(seeds=[k], optimizer=own) for k, own in enumerate(settings)]) for _ in range(2))
-    stretches, done = CapturedUpdates(compute_update, learn), 0
-    while stretches.go(whole, 10, no_marks(whole)) is not None:
+    single, whole = (
+        build([config(seeds=[k], optimizer=optimizer) for k, optimizer in enumerate(settings)]) for _ in range(2)
+    )
+    captured, done = CapturedUpdates(compute_update), 0
+    while captured.run(whole, 10, no_snapshots(whole)) is not None:
         done += 1
         assert whole.alive.all()
         assert done < 100
@@ -171,12 +191,14 @@ def test_a_stretch_ends_before_an_update_in_which_a_member_breaks() -> None:
 
 
 def test_a_member_that_breaks_at_once_stops_everything() -> None:
-    population = build([config(seeds=[k], optimizer=own) for k, own in enumerate([BREAKING, {"name": "adam"}])])
-    stretches = CapturedUpdates(compute_update, learn)
-    assert stretches.go(population, 10, no_marks(population)) is not None
+    population = build(
+        [config(seeds=[k], optimizer=optimizer) for k, optimizer in enumerate([BREAKING, {"name": "adam"}])]
+    )
+    captured = CapturedUpdates(compute_update)
+    assert captured.run(population, 10, no_snapshots(population)) is not None
     assert population.updates == 1
     before = [tensor.clone() for tensor in tensors(population)]
-    assert stretches.go(population, 10, no_marks(population)) is None
+    assert captured.run(population, 10, no_snapshots(population)) is None
     assert_equal(before, tensors(population))
 
 
@@ -199,26 +221,26 @@ EPISODES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def begun(configs: list[TrainConfig]) -> Population:
-    """After a first update, with which environments wait at the end of an episode."""
+def after_one_update(configs: list[TrainConfig]) -> Population:
+    """After the first update, environments wait at the end of an episode."""
     population = build(configs)
     update(population)
     return population
 
 
 @pytest.mark.parametrize("case", EPISODES)
-def test_a_stretch_of_whole_episodes_is_as_many_updates(case: str) -> None:
-    single, whole = (begun(episodes_of(**EPISODES[case])) for _ in range(2))
+def test_captured_whole_episodes_are_the_same_updates(case: str) -> None:
+    single, whole = (after_one_update(episodes_of(**EPISODES[case])) for _ in range(2))
     alternate(single, whole)
 
 
-def test_members_with_whole_episodes_stop_where_they_are_looked_at() -> None:
+def test_members_with_whole_episodes_stop_at_their_step() -> None:
     """Each after as many updates as it takes by itself."""
-    whole = begun(episodes_of())
-    until = torch.tensor([400.0, 1000.0, 0.0, 401.0, 2000.0], dtype=torch.float64)
-    assert CapturedUpdates(compute_update, learn).go(whole, 1000, no_marks(whole), until) is not None
-    for row, end in enumerate(until.tolist()):
-        alone = begun(episodes_of(seeds=[row]))
+    whole = after_one_update(episodes_of())
+    stop_at = torch.tensor([400.0, 1000.0, 0.0, 401.0, 2000.0], dtype=torch.float64)
+    assert CapturedUpdates(compute_update).run(whole, 1000, no_snapshots(whole), stop_at) is not None
+    for row, end in enumerate(stop_at.tolist()):
+        alone = after_one_update(episodes_of(seeds=[row]))
         update(alone)
         while float(alone.env_steps) < end:
             update(alone)
@@ -227,12 +249,12 @@ def test_members_with_whole_episodes_stop_where_they_are_looked_at() -> None:
             assert torch.equal(leaf[0], whole.params[name][row])
 
 
-def test_a_stretch_of_whole_episodes_ends_before_a_member_breaks() -> None:
+def test_captured_whole_episodes_end_before_a_member_breaks() -> None:
     settings = [{"name": "adam"}, {"name": "rmsprop", "lr": 1e18}, {"name": "adam"}]
-    configs = [episodes_of(seeds=[k], optimizer=own)[0] for k, own in enumerate(settings)]
-    single, whole, stretches = begun(configs), begun(configs), CapturedUpdates(compute_update, learn)
-    until = torch.full((3,), 1e6, dtype=torch.float64)
-    while stretches.go(whole, 10, no_marks(whole), until) is not None:
+    configs = [episodes_of(seeds=[k], optimizer=optimizer)[0] for k, optimizer in enumerate(settings)]
+    single, whole, captured = after_one_update(configs), after_one_update(configs), CapturedUpdates(compute_update)
+    stop_at = torch.full((3,), 1e6, dtype=torch.float64)
+    while captured.run(whole, 10, no_snapshots(whole), stop_at) is not None:
         assert whole.updates < 1000
     while single.alive.all():
         update(single)
@@ -241,17 +263,17 @@ def test_a_stretch_of_whole_episodes_ends_before_a_member_breaks() -> None:
     assert_same(single, whole)
 
 
-def test_a_training_with_whole_episodes_ends_as_one_without_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_with_captured_whole_episodes_ends_as_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
     """Log rows, evaluations, a member that breaks, and members that are done at different times."""
-    went: list[bool] = []
-    go = CapturedUpdates.go
+    ran: list[bool] = []
+    run = CapturedUpdates.run
 
     def spy(self: CapturedUpdates, *arguments: Any) -> Any:
-        gone = go(self, *arguments)
-        went.append(gone is not None)
-        return gone
+        output = run(self, *arguments)
+        ran.append(output is not None)
+        return output
 
-    monkeypatch.setattr(CapturedUpdates, "go", spy)
+    monkeypatch.setattr(CapturedUpdates, "run", spy)
     changes: dict[str, Any] = {
         "evaluation": {"points": 7, "episodes": 3},
         "env": {"id": "CartPole-v1"},
@@ -259,20 +281,20 @@ def test_a_training_with_whole_episodes_ends_as_one_without_stretches(monkeypatc
         "steps": 20_000,
     }
 
-    def done(stretched: bool) -> TrainResult:
+    def done(captured: bool) -> TrainResult:
         with monkeypatch.context() as patch:
-            if not stretched:
-                patch.setattr(Monitor, "updates_until_event", lambda *arguments: 0)
+            if not captured:
+                patch.setenv("PGKIT_COMPILE", "kernels")
             return train.train(episodes_of(**changes))
 
     whole, single = done(True), done(False)
-    assert sum(went) > 10
+    assert sum(ran) > 10
     assert whole.table == single.table
     assert whole.reasons == single.reasons
     assert len(whole.evaluations) == len(single.evaluations) > 20
-    for own, other in zip(whole.evaluations, single.evaluations, strict=True):
-        assert own[:3] == other[:3]
-        assert torch.equal(own.episodes.returns, other.episodes.returns)
+    for evaluation, other in zip(whole.evaluations, single.evaluations, strict=True):
+        assert evaluation[:3] == other[:3]
+        assert torch.equal(evaluation.episodes.returns, other.episodes.returns)
     for name, leaf in whole.params.items():
         assert torch.equal(leaf, single.params[name])
 
@@ -293,7 +315,7 @@ NOT_CAPTURED: Mapping[str, Mapping[str, Any]] = {
 def test_what_cannot_be_captured_is_left_alone(case: str) -> None:
     population = build(expand_seeds(config(**NOT_CAPTURED[case])))
     before = [tensor.clone() for tensor in tensors(population)]
-    assert CapturedUpdates(compute_update, learn).go(population, 5, no_marks(population)) is None
+    assert CapturedUpdates(compute_update).run(population, 5, no_snapshots(population)) is None
     assert_equal(before, tensors(population))
     population.collector.envs.close()
 
@@ -306,9 +328,9 @@ def test_whole_episodes_that_cannot_be_captured_are_left_alone(case: str) -> Non
         "very long episodes": {"env": {"id": "CartPole-v1", "max_episode_steps": 1_000_000}},
     }
     configs = episodes_of(**changes.get(case, {}))
-    population = build(configs) if case == "the first episodes" else begun(configs)
+    population = build(configs) if case == "the first episodes" else after_one_update(configs)
     before = [tensor.clone() for tensor in tensors(population)]
-    assert CapturedUpdates(compute_update, learn).go(population, 5, no_marks(population)) is None
+    assert CapturedUpdates(compute_update).run(population, 5, no_snapshots(population)) is None
     assert_equal(before, tensors(population))
 
 
@@ -327,15 +349,15 @@ LEARNT: Mapping[str, Mapping[str, Any]] = {
 
 @pytest.mark.parametrize("case", LEARNT)
 def test_learning_without_python_is_the_same_update(case: str) -> None:
-    """Where no whole stretch can be captured; then of two members that are left."""
+    """Where no whole update can be captured; then of two members that are left."""
     single, learnt = (build(expand_seeds(config(**LEARNT[case]))) for _ in range(2))
-    stretches = CapturedUpdates(compute_update, learn)
-    assert stretches.go(learnt, 2, no_marks(learnt)) is None
+    captured = CapturedUpdates(compute_update)
+    assert captured.run(learnt, 2, no_snapshots(learnt)) is None
     for turn in range(12):
         if turn == 8:
             single, learnt = (population.take(torch.tensor([4, 0])) for population in (single, learnt))
         update(single)
-        assert update(learnt, stretches=stretches) == {}
+        assert update(learnt, captured=captured) == {}
         assert_same(single, learnt)
     for population in (single, learnt):
         population.collector.envs.close()
@@ -346,51 +368,35 @@ def test_learning_sees_true_last_observations() -> None:
     single, learnt = (build(expand_seeds(config())) for _ in range(2))
     ended = 0
     for _ in range(5):
-        steps = single.env_steps
-        rollout = single.collect()[0].rollout
+        (member,) = single.collect()
+        rollout = member.rollout
         ended += int(rollout.terminated.sum())
         seen = replace(rollout, final_obs=torch.randn(rollout.obs[1:].shape), cache=None)
-        made = learn(single, [MemberRollout(None, seen, seen)], steps)
-        single.params, single.updates = made.params, single.updates + 1
+        rollouts = [MemberRollout(None, seen, seen, member.steps_before)]
+        result = compute_update(single, rollouts)
+        single.params = result.params
+        single.opt_state = result.opt_state
+        single.updates += 1
         learnt.collect()
-        assert (
-            CapturedUpdates(compute_update, learn).learn(learnt, [MemberRollout(None, seen, seen)], steps) is not None
-        )
+        assert CapturedUpdates(compute_update).update_from_rollouts(learnt, rollouts) is not None
         assert_same(single, learnt)
     assert ended > 0
 
 
-def test_a_member_that_breaks_while_learning_has_evidence() -> None:
+def test_a_member_that_breaks_while_learning_leaves_a_trace() -> None:
     settings = [{"name": "adam"}, BREAKING]
-    configs = [config(seeds=[k], env={"id": "Acrobot-v1"}, optimizer=own) for k, own in enumerate(settings)]
+    configs = [config(seeds=[k], env={"id": "Acrobot-v1"}, optimizer=optimizer) for k, optimizer in enumerate(settings)]
     single, learnt = build(configs), build(configs)
-    stretches, done = CapturedUpdates(compute_update, learn), 0
+    captured, done = CapturedUpdates(compute_update), 0
     while single.alive.all():
         update(single)
-        done += update(learnt, stretches=stretches) == {}
+        done += update(learnt, captured=captured) == {}
     assert done > 0
     assert learnt.alive.tolist() == [True, False]
-    assert learnt.evidence is not None
+    assert learnt.trace is not None
     assert_same(single, learnt)
     for population in (single, learnt):
         population.collector.envs.close()
-
-
-@pytest.mark.parametrize("case", [*CASES, "kinds"])
-def test_a_diagnosis_without_python_is_the_same(case: str) -> None:
-    """Of one update among others, also when members have left."""
-    single, whole = population_of(case), population_of(case)
-    stretches = CapturedUpdates(compute_update, learn)
-    for turn in range(4):
-        if turn == 2:
-            single, whole = (population.take(torch.tensor([3, 1])) for population in (single, whole))
-        metrics = update(single, diagnose=range(single.size))
-        gone = stretches.go(whole, 1, no_marks(whole), diagnose=True)
-        assert gone is not None
-        assert_same_metrics(gone.metrics, metrics)
-        update(single)
-        assert stretches.go(whole, 1, no_marks(whole)) is not None
-        assert_same(single, whole)
 
 
 def assert_same_metrics(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> None:
@@ -402,83 +408,81 @@ def assert_same_metrics(some: Mapping[str, Tensor], others: Mapping[str, Tensor]
 @pytest.mark.parametrize("case", LEARNT)
 def test_a_diagnosis_of_learning_without_python_is_the_same(case: str) -> None:
     single, learnt = (build(expand_seeds(config(**LEARNT[case]))) for _ in range(2))
-    stretches = CapturedUpdates(compute_update, learn)
+    captured = CapturedUpdates(compute_update)
     for _ in range(3):
         metrics = update(single, diagnose=range(single.size))
-        assert_same_metrics(update(learnt, diagnose=range(learnt.size), stretches=stretches), metrics)
-        assert learnt.evidence is None
+        assert_same_metrics(update(learnt, diagnose=range(learnt.size), captured=captured), metrics)
+        assert learnt.trace is None
         assert_same(single, learnt)
     for population in (single, learnt):
         population.collector.envs.close()
 
 
-def trained(monkeypatch: pytest.MonkeyPatch, stretched: bool, **changes: Any) -> TrainResult:
-    """A whole training; without stretches, every update is looked at."""
+def trained(monkeypatch: pytest.MonkeyPatch, captured: bool, **changes: Any) -> TrainResult:
+    """A whole training, with captured updates or without."""
     with monkeypatch.context() as patch:
-        if not stretched:
-            patch.setattr(Monitor, "updates_until_event", lambda *arguments: 0)  # so they do not act, nor learn
-            patch.setattr(CapturedUpdates, "learn", lambda *arguments: None)
+        if not captured:
+            patch.setenv("PGKIT_COMPILE", "kernels")
         return train.train(expand_seeds(config(**changes)))
 
 
-def test_a_training_with_stretches_ends_as_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluations, budgets, a member that breaks on the way: all the same; and most updates are in stretches."""
+def test_a_training_with_captured_updates_ends_as_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations, budgets, a member that breaks on the way: all the same; and most updates are captured."""
     seen: list[int] = []
-    go = CapturedUpdates.go
+    run = CapturedUpdates.run
 
     def spy(self: CapturedUpdates, population: Population, *arguments: Any) -> Any:
         before = population.updates
-        gone = go(self, population, *arguments)
+        output = run(self, population, *arguments)
         seen.append(population.updates - before)
-        return gone
+        return output
 
-    monkeypatch.setattr(CapturedUpdates, "go", spy)
+    monkeypatch.setattr(CapturedUpdates, "run", spy)
     changes = {
         "evaluation": {"points": 7, "episodes": 3},
         "optimizer": {"name": "sgd", "lr": 0.17},
         "log_interval": 900,
     }
-    whole, single = (trained(monkeypatch, stretched, **changes) for stretched in (True, False))
+    whole, single = (trained(monkeypatch, captured, **changes) for captured in (True, False))
     assert sum(seen) > 0.8 * single.parts[-1].updates > 100
     assert whole.table == single.table
     assert whole.reasons == single.reasons
     assert len(whole.evaluations) == len(single.evaluations) > 20
-    for own, other in zip(whole.evaluations, single.evaluations, strict=True):
-        assert own[:3] == other[:3]
-        assert torch.equal(own.episodes.returns, other.episodes.returns)
-    for own_part, other_part in zip(whole.parts, single.parts, strict=True):
-        assert_same(own_part, other_part)
+    for evaluation, other in zip(whole.evaluations, single.evaluations, strict=True):
+        assert evaluation[:3] == other[:3]
+        assert torch.equal(evaluation.episodes.returns, other.episodes.returns)
+    for part, other in zip(whole.parts, single.parts, strict=True):
+        assert_same(part, other)
 
 
-def test_stretches_take_about_as_long_as_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captured_updates_take_about_as_long_as_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many updates that are; it changes nothing else."""
-    monkeypatch.setattr(stretches_module, "SECONDS", 0.02)
-    stretches, population = CapturedUpdates(compute_update, learn), population_of("one environment")
-    assert stretches.most == 2
-    for _ in range(4):
-        assert stretches.go(population, stretches.most, no_marks(population)) is not None
-    assert stretches.most > 20
-    monkeypatch.setattr(stretches_module, "SECONDS", 0.0)
-    assert stretches.go(population, 5, no_marks(population)) is not None
-    assert stretches.most == 2
+    clock = iter([0.0, 0.01, 10.0, 15.0])  # five updates of 2 ms, then five of a second
+    monkeypatch.setattr(captured_module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    captured, population = CapturedUpdates(compute_update), population_of("one environment")
+    assert captured.max_updates == 2
+    assert captured.run(population, 5, no_snapshots(population)) is not None
+    assert captured.max_updates == int(5 * captured_module.SECONDS / 0.01)
+    assert captured.run(population, 5, no_snapshots(population)) is not None
+    assert captured.max_updates == 2
 
 
 def test_a_number_that_python_has_read_is_not_captured() -> None:
     """PyTorch does not tell of ``tolist`` and ``numpy``: the next update shows it."""
 
-    def reading(population: Population, diagnose: Sequence[int]) -> Any:
-        made = compute_update(population)
-        made.params["actor.2.bias"].add_(made.params["critic.2.bias"].view(-1).tolist()[0])
-        return made
+    def reading(population: Population, rollouts: Sequence[MemberRollout], diagnose: Sequence[int]) -> Any:
+        result = compute_update(population, rollouts)
+        result.params["actor.2.bias"].add_(result.params["critic.2.bias"].view(-1).tolist()[0])
+        return result
 
     population = population_of("adam, clipped, with a schedule")
     before = [tensor.clone() for tensor in tensors(population)]
-    assert CapturedUpdates(reading, learn).go(population, 5, no_marks(population)) is None
+    assert CapturedUpdates(reading).run(population, 5, no_snapshots(population)) is None
     assert_equal(before, tensors(population))
 
 
-def test_an_own_transform_with_torch_outside_the_captured_functions_trains_on() -> None:
-    """A step that is compiled, numbers that are not: no stretch, the same training."""
+def test_a_custom_transform_with_torch_outside_the_captured_functions_trains_on() -> None:
+    """A step that is compiled, numbers that are not: nothing is captured, the training is the same."""
     part = optim.Transform(
         step=lambda grad, leaf, scalars: scalars["rate"] * grad,
         precompute=lambda hyper, member, extra_args: {"rate": -hyper["lr"].exp()},
@@ -487,6 +491,6 @@ def test_an_own_transform_with_torch_outside_the_captured_functions_trains_on() 
     population = build(expand_seeds(config()))
     population.optimizer = optim.chain(part)
     population.opt_state = population.optimizer.init(population.params)
-    assert CapturedUpdates(compute_update, learn).go(population, 5, no_marks(population)) is None
+    assert CapturedUpdates(compute_update).run(population, 5, no_snapshots(population)) is None
     update(population)
     assert population.alive.all()

@@ -22,9 +22,10 @@ import pgkit
 from pgkit.errors import PgkitError
 from pgkit.logging import read_metrics
 from pgkit.logging.parquet import write_metrics
+from pgkit.optim.base import Optimizer
 from pgkit.runs import checkpoint, provenance
 from pgkit.system.signals import Stopped
-from pgkit.training import loop, monitor
+from pgkit.training import monitor
 from pgkit.training.evaluate_run import evaluate_run
 from pgkit.training.result import TrainResult
 from pgkit.training.resume import resume
@@ -203,14 +204,15 @@ def test_an_error_in_an_update_leaves_the_last_good_checkpoint(
 ) -> None:
     """The error comes after the optimizer has changed its state and before the parameters change."""
     directory = copied(half, tmp_path / "run")
-    apply, count = loop.move, iter(range(1000))
+    apply = Optimizer.apply
+    count = iter(range(1000))
 
-    def failing(*arguments: Any, **signals: Any) -> Any:
+    def failing(*arguments: Any, **options: Any) -> Any:
         if next(count) == 2:
             raise RuntimeError("in the middle")
-        return apply(*arguments, **signals)
+        return apply(*arguments, **options)
 
-    monkeypatch.setattr(loop, "move", failing)
+    monkeypatch.setattr(Optimizer, "apply", failing)
     with pytest.raises(RuntimeError, match="in the middle"):
         resume(directory)
     monkeypatch.undo()
@@ -369,14 +371,14 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int, code:
 
 def test_a_second_interrupt_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes in the middle of an update; the last checkpoint stays."""
-    step = loop.move
+    apply = Optimizer.apply
 
-    def interrupted(*arguments: Any, **signals: Any) -> Any:
+    def interrupted(*arguments: Any, **options: Any) -> Any:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
-        return step(*arguments, **signals)
+        return apply(*arguments, **options)
 
-    monkeypatch.setattr(loop, "move", interrupted)
+    monkeypatch.setattr(Optimizer, "apply", interrupted)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt) as ended:
         train([config()], tmp_path / "run")

@@ -15,7 +15,7 @@ from pgkit.compare.plan.plan import Plan, Run
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.base import EnvInfo
 from pgkit.training.captured import CapturedUpdates
-from pgkit.training.loop import compute_update, learn, update
+from pgkit.training.loop import compute_update, update
 from pgkit.training.population import build
 
 SIZES = (16, 32, 64, 128)
@@ -95,12 +95,13 @@ def split_runs(runs: Sequence[Run], sizes: dict[tuple[str, str], int]) -> list[l
 
 def _speed(configs: Sequence[TrainConfig], seconds: float) -> float:
     """Measure the environment steps per second of a population, without its first updates, which compile."""
-    population, stretches = build(configs), CapturedUpdates(compute_update, learn)
-    no_marks = torch.full((len(configs),), torch.inf, dtype=torch.float64)
+    population = build(configs)
+    captured = CapturedUpdates(compute_update)
+    no_snapshots = torch.full((len(configs),), torch.inf, dtype=torch.float64)
 
     def advance() -> None:
-        if stretches.go(population, UPDATES, no_marks) is None:
-            update(population, stretches=stretches)
+        if captured.run(population, UPDATES, no_snapshots) is None:
+            update(population, captured=captured)
 
     try:
         advance()

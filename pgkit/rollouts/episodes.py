@@ -1,0 +1,204 @@
+"""Whole episodes: one of every environment, however long it is.
+
+An environment whose episode is over idles until all episodes of its member are over: nothing changes in it, and its
+steps are padding (``valid`` is False), which networks skip where samples can be packed.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pgkit.envs.base import Elementwise
+from pgkit.errors import PgkitError
+from pgkit.kernels.packing import pack
+from pgkit.rollouts.collector import ActingStrategy, Collector, CompiledSteps, StepByStep
+from pgkit.rollouts.compiled import ActingState, compiled_rollout, elementwise
+from pgkit.rollouts.statistics import update_env_stats
+from pgkit.rollouts.trajectory import MemberRollout, concatenate, pad, stack_steps
+from pgkit.system.cpu import use_compiled
+from pgkit.tree import replace_members, select_members, take_tree
+from pgkit.types import Params, Rollout
+
+FIRST_BOUNDARY = 32
+"""Members leave a rollout after 32, 64, 128, ... steps."""
+
+
+class _Active(NamedTuple):
+    """Members with an episode under way.
+
+    Attributes:
+        rows: int64 ``(p,)``, their places in the parameters.
+        obs: ``(p, N, D)``.
+        running: bool ``(p, N)``, environments whose episode is not over.
+    """
+
+    rows: Tensor
+    obs: Tensor
+    running: Tensor
+
+
+@dataclass(frozen=True)
+class WholeEpisodes:
+    """One whole episode of every environment, in chunks of doubling length.
+
+    Members whose episodes are all over leave at the next boundary, 32, 64, 128, ... steps, with a rollout padded to
+    it. So a member's shapes, and with them its rounding, depend on its own episodes alone.
+
+    Attributes:
+        envs: environments whose step is compiled; None to step them from Python.
+    """
+
+    envs: Elementwise | None = None
+
+    def collect(self, collector: Collector, params: Params) -> list[MemberRollout]:
+        """Act until the last episode is over.
+
+        Raises:
+            PgkitError: the environments cannot step a few of them alone: those that are done would go on.
+        """
+        info = collector.envs.info
+        if not info.can_step_subset:
+            raise PgkitError(f"environment {info.name!r} steps all at once: it cannot give whole episodes")
+        steps_before = collector.env_steps
+        counts = collector.state.counts
+        _begin_episodes(collector, params)
+        obs = collector.state.obs
+        members = torch.arange(len(obs), device=obs.device)
+        active = _Active(members, obs, torch.ones(obs.shape[:2], dtype=torch.bool, device=obs.device))
+        record: list[Rollout] = []
+        rollouts = []
+        length = 0
+        boundary = FIRST_BOUNDARY
+        while len(active.rows):
+            active_params = take_tree(params, active.rows)
+            while length < boundary and active.running.any():
+                chunk, running = self._act(collector, active_params, active, range(length, boundary))
+                record.append(chunk)
+                length += len(chunk.valid)
+                active = active._replace(obs=chunk.obs[-1], running=running)
+            staying = active.running.any(1)
+            if not staying.all():
+                leaving = active.rows[~staying]
+                rows = None if len(leaving) == len(members) else leaving
+                rollout = pad(concatenate(record, ~staying), boundary)
+                counts = replace_members(counts, rows, update_env_stats(select_members(counts, rows), rollout))
+                scaled = collector.scale(rows, rollout)
+                rollouts.append(MemberRollout(rows, scaled, rollout, select_members(steps_before, rows)))
+            record = [concatenate(record, staying)]
+            active = _Active(*(tensor[staying] for tensor in active))
+            length = boundary
+            boundary *= 2
+        collector.finish(collector.state.obs, counts, waiting=True)
+        return [_pack_samples(collector, rollout) for rollout in rollouts]
+
+    def _act(self, collector: Collector, params: Params, active: _Active, steps: range) -> tuple[Rollout, Tensor]:
+        """At most these steps of the active members, and which environments are running after them."""
+        if self.envs is None:
+            return _step_running(collector, params, active, steps)
+        rows = active.rows
+        running = active.running.clone()  # the compiled rollout writes into it
+        counters = collector.state.counters[rows] + steps.start * collector.envs_per_member
+        counts = collector.state.counts[rows]  # thrown away: steps are counted when the episodes are complete
+        start = ActingState(active.obs, collector.members[rows], collector.keys[rows], counters, counts, running)
+        return compiled_rollout(collector.policy, params, self.envs, start, len(steps), taped=False), running
+
+
+@dataclass(frozen=True)
+class EpisodesToHorizon:
+    """One whole episode of every environment, padded to the longest that there can be.
+
+    No number is read on the way, so that it can be captured. The environments have to wait at the end of an episode.
+
+    Attributes:
+        envs: environments whose step is compiled.
+        horizon: steps of the longest episode.
+    """
+
+    envs: Elementwise
+    horizon: int
+
+    def collect(self, collector: Collector, params: Params) -> list[MemberRollout]:
+        """Reset all environments by one step, then act for ``horizon`` steps."""
+        steps_before = collector.env_steps
+        start = collector.acting_state()
+        reset = compiled_rollout(collector.policy, params, self.envs, start, 1, taped=False)
+        obs = reset.obs[-1].clone()
+        start = start._replace(obs=obs, running=torch.ones(obs.shape[:2], dtype=torch.bool))
+        rollout = compiled_rollout(collector.policy, params, self.envs, start, self.horizon, taped=False)
+        collector.finish(obs, start.counts, waiting=True)
+        scaled = collector.scale(None, rollout)
+        return [_pack_samples(collector, MemberRollout(None, scaled, rollout, steps_before), allow_host_read=False)]
+
+
+def fastest_strategy(collector: Collector, params: Params, steps: int | None) -> ActingStrategy:
+    """The fastest way to act that the environments, the policy and the device allow.
+
+    Args:
+        collector: whose members act.
+        params: leaves ``(P, ...)``.
+        steps: T; None for whole episodes.
+    """
+    envs = None
+    if not collector.normalization.observations:  # a compiled rollout hands observations to the network as they are
+        envs = elementwise(collector.envs, collector.policy, params)
+    if steps is None:
+        return WholeEpisodes(envs)
+    return StepByStep(steps) if envs is None else CompiledSteps(envs, steps)
+
+
+def _begin_episodes(collector: Collector, params: Params) -> None:
+    """Begin an episode in every environment."""
+    state = collector.state
+    if state.waiting and collector.envs.info.autoreset == "next_step":
+        action = collector.act(params, state.obs, collector.noise(0, 1)[0])  # ignored: the step is a reset
+        transition = collector.envs.step(action.flatten(0, 1), collector.env_index(collector.members))
+        collector.state = replace(state, obs=transition.obs.view_as(state.obs))
+
+
+def _step_running(collector: Collector, params: Params, active: _Active, steps: range) -> tuple[Rollout, Tensor]:
+    """At most these steps, from Python, while an environment is running."""
+    _, obs, running = active
+    record = []
+    for noise in collector.noise(steps.start, steps.stop)[:, active.rows]:
+        action = collector.act(params, obs, noise, active.rows)
+        step, obs = _step(collector, action, active._replace(obs=obs, running=running))
+        record.append(step)
+        running = running & ~(step.terminated | step.truncated)
+        if not running.any():
+            break
+    return stack_steps(record, obs), running
+
+
+def _step(collector: Collector, action: Tensor, active: _Active) -> tuple[Rollout, Tensor]:
+    """Step the environments that are running; returns that step and the observations after it."""
+    rows, obs, running = active
+    count, device = collector.envs_per_member, obs.device
+    running_index = running.flatten().nonzero().squeeze(1)
+    index = (collector.members[rows][:, None] * count + torch.arange(count, device=device)).flatten()
+    transition = collector.envs.step(action.flatten(0, 1)[running_index], index[running_index])
+    flags = torch.zeros(2, running.numel(), dtype=torch.bool, device=device)
+    flags[:, running_index] = torch.stack([transition.terminated, transition.truncated])
+    reward = torch.zeros(running.numel(), device=device)
+    reward[running_index] = transition.reward
+    next_obs = obs.flatten(0, 1).clone()
+    next_obs[running_index] = transition.obs if transition.final_obs is None else transition.final_obs
+    if transition.final_obs is not None:
+        # The environment has begun its next episode already: keep that observation for the next rollout.
+        state = collector.state
+        first_obs = state.obs[rows].flatten(0, 1)
+        first_obs[running_index] = transition.obs
+        collector.state = replace(state, obs=replace_members(state.obs, rows, first_obs.view_as(obs)))
+    terminated, truncated = flags.view(2, *running.shape)
+    rollout = Rollout(obs, action, reward.view_as(terminated), terminated, truncated, running)
+    return rollout, next_obs.view_as(obs)
+
+
+def _pack_samples(collector: Collector, member: MemberRollout, allow_host_read: bool = True) -> MemberRollout:
+    """Pack the samples of whole episodes, if the policy's networks take them so, to leave out the padding."""
+    rollout = member.rollout
+    if not collector.policy.supports_packing or not use_compiled(rollout.obs.dtype, rollout.obs.device):
+        return member
+    packing = pack(rollout.obs, rollout.valid, allow_host_read)
+    return member._replace(rollout=replace(rollout, packing=packing))
