@@ -3,11 +3,14 @@
 In: a ``Policy`` and its parameters ``(P, ...)``, ``Environments`` with P * N sub-environments, seeds.
 Out: ``pgkit.types.Rollout`` tensors ``(T, P, N, ...)``, and statistics of episodes.
 
-Where to start: ``collector.Collector.collect``, which a training loop calls once per update.
+Where to start: ``collector.StepByStep.collect``. A training loop picks an acting strategy for each update
+(``episodes.fastest_strategy``); all strategies have one method, ``collect(collector, params)``.
 
 =============  ========================================================================================
-collector      rollouts of T steps, or of whole episodes, with normalization and statistics
-trajectory     joining steps and pieces into rollouts
+collector      the environments of a population and where they stand; rollouts of T steps
+episodes       rollouts of whole episodes
+normalization  scaling of observations and rewards by running statistics
+trajectory     joining steps and chunks into rollouts
 compiled       rollouts in one compiled loop, for environments with an ``Elementwise`` step
 codegen        the LLVM code of that loop
 statistics     returns and lengths of episodes, before any normalization

@@ -239,7 +239,7 @@ def test_debug_numerics_stops_at_the_first_bad_number(fault: str, scaled: bool, 
     words = f"train {tmp_path}/faulty.toml --quiet --debug-numerics --workers 2 --out {tmp_path}/run"
     done = CliRunner().invoke(app, words.split())
     assert done.exit_code == 1
-    assert done.stderr.startswith(f"error: seed 1, before step 160: first bad number: {FAULTS[fault]}")
+    assert done.stderr.startswith(f"error: seed 1, before step 160: first non-finite number: {FAULTS[fault]}")
     assert done.stderr.count("\n") == 1
     saved = load_latest(tmp_path / "run" / "checkpoints")["workers"][1]["parts"][0]
     assert 0 < saved["updates"] < 6  # the last one before the bad update
