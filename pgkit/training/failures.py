@@ -59,7 +59,9 @@ def stop_at_bad_number(population: Population, configs: Sequence[TrainConfig], g
         row = population.members.tolist().index(member)
         source = _backward_source(population, gradient) if cause.startswith("gradient of") else ""
         steps = population.env_steps[row].item()
-        raise BadNumber(f"seed {configs[member].seed}, before step {steps:,.0f}: first non-finite number: {cause}{source}")
+        raise BadNumber(
+            f"seed {configs[member].seed}, before step {steps:,.0f}: first non-finite number: {cause}{source}"
+        )
 
 
 def _backward_source(population: Population, gradient: Gradient) -> str:
