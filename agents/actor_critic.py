@@ -2,9 +2,9 @@
 
     gradient = mean over samples of  grad log pi(a_t | s_t) * A_t,      A_t = GAE(gamma, lam)
 
-``lam = 1`` makes A_t the n-step return minus the value, with n up to the rollout's length; ``lam = 0`` the
-TD(0) error; values between, the generalised advantage of Schulman et al. 2016 (arXiv 1506.02438). A truncated
-episode, and the rollout's end, bootstrap from the value of the true next observation; a terminated one does not.
+With ``lam = 1``, A_t is the n-step return minus the value, where n goes up to the rollout's length; with ``lam = 0``
+it is the TD(0) error; in between it is the generalized advantage of Schulman et al. 2016 (arXiv 1506.02438). Truncated
+episodes, and the rollout's end, bootstrap from the value of the true next observation; terminated episodes do not.
 """
 
 from pydantic import BaseModel, ConfigDict, Field

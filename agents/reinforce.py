@@ -2,9 +2,9 @@
 
     gradient = mean over episodes of  sum_t  grad log pi(a_t | s_t) * (G_t - b_t)
 
-``G_t`` is the discounted return from step t on (``returns = "reward_to_go"``) or of the whole episode
-(``"full"``), ``b_t`` the baseline. An episode ends where its task ends or where its time limit cuts it; what the
-limit cut off counts as zero, unless a learned value stands for it (``baseline = "value"``).
+``G_t`` is the discounted return from step t on (``returns = "reward_to_go"``) or of the whole episode (``"full"``), and
+``b_t`` is the baseline. An episode ends where its task ends or where its time limit cuts it. Rewards after the time
+limit count as zero, unless a learned value stands for them (``baseline = "value"``).
 """
 
 from typing import Literal

@@ -1,8 +1,14 @@
-"""Averages over the samples of a batch, one number for each member. Pure functions of tensors.
+"""Losses of policy gradients: means over the samples of a batch, one number per member. Pure functions of tensors.
 
-Samples are ``(P, B)``; those that are not valid may hold anything, NaN included, and get no gradient. Sums run
-along a contiguous row, so that a member's bits do not depend on P. A tensor of another rank or shape, which PyTorch
-would silently broadcast, is a ValueError.
+Samples are ``(P, B)``. Samples that are not valid may hold anything, NaN included; they get no gradient. A tensor of
+another rank or shape, which PyTorch would silently broadcast, is a ValueError in every function. Sums run along a
+contiguous row, so a member's bits do not depend on P.
+
+>>> log_prob = torch.tensor([[-0.5, -1.0, -2.0]])  # P = 1, B = 3
+>>> advantage = torch.tensor([[1.0, 2.0, 3.0]])
+>>> valid = torch.tensor([[True, True, False]])  # the last sample does not count
+>>> policy_gradient_loss(log_prob, advantage, valid)
+tensor([1.2500])
 """
 
 import torch
@@ -12,22 +18,45 @@ from pgkit.kernels.scan import total
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
-    """Mean of ``x (P, B)`` over the samples where ``valid (P, B)``, ``(P,)``; 0 where there is none."""
+    """Average ``x`` over each member's valid samples.
+
+    >>> masked_mean(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]]))
+    tensor([2.])
+
+    Args:
+        x: ``(P, B)``.
+        valid: ``(P, B)`` bool, samples that count.
+
+    Returns:
+        ``(P,)``, 0 for a member without a valid sample.
+
+    Raises:
+        ValueError: the shapes differ or are not ``(P, B)``, or ``valid`` is not bool.
+    """
     _check(x=x, valid=valid)
     return total(torch.where(valid, x, 0.0).contiguous()) / total(valid.to(x.dtype)).clamp(min=1)
 
 
 def policy_gradient_loss(log_prob: Tensor, advantage: Tensor, valid: Tensor) -> Tensor:
-    """``-mean(log pi(a|s) * A)``, ``(P,)``: minus its gradient is the policy gradient (Williams 1992), A held fixed.
+    """Compute ``-mean(log pi(a|s) A)``, whose negative gradient is the policy gradient, with A held fixed.
 
-    A mean over samples is the unbiased estimator, a sum over steps and a mean over episodes, divided by the mean
-    length of the member's episodes; where lengths vary and tell of returns, that also turns the expected direction.
-    For the unbiased one, multiply ``A`` by the number of valid samples over the number of episodes.
+    Source: Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning".
+
+    The unbiased estimator of the policy gradient sums over the steps of an episode and averages over episodes. The mean
+    over samples is this divided by the mean length of the member's episodes. Where lengths vary and are correlated with
+    returns, the division also changes the expected direction. For the unbiased estimator, multiply ``advantage`` by the
+    number of valid samples and divide it by the number of episodes.
 
     Args:
         log_prob: ``(P, B)``, in nats; the only argument that gradients flow to.
-        advantage: ``(P, B)``.
+        advantage: ``(P, B)``, in units of the return.
         valid: ``(P, B)`` bool, samples that count.
+
+    Returns:
+        ``(P,)``.
+
+    Raises:
+        ValueError: the shapes differ or are not ``(P, B)``, or ``valid`` is not bool.
     """
     _check(log_prob=log_prob, advantage=advantage, valid=valid)
     weight = torch.where(valid, advantage.detach(), 0.0)  # before the product: NaN times a gradient of 0 is NaN
@@ -35,7 +64,22 @@ def policy_gradient_loss(log_prob: Tensor, advantage: Tensor, valid: Tensor) -> 
 
 
 def value_loss(value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """``mean((V - target)^2)``, ``(P,)``, the target held fixed; all arguments ``(P, B)``."""
+    """Compute the critic's loss ``mean((V - target)^2)``, with the target held fixed.
+
+    >>> value_loss(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]]), torch.tensor([[True, True]]))
+    tensor([2.5000])
+
+    Args:
+        value: ``(P, B)``, the critic's predictions; the only argument that gradients flow to.
+        target: ``(P, B)``, returns to predict.
+        valid: ``(P, B)`` bool, samples that count.
+
+    Returns:
+        ``(P,)``.
+
+    Raises:
+        ValueError: the shapes differ or are not ``(P, B)``, or ``valid`` is not bool.
+    """
     _check(value=value, target=target, valid=valid)
     error = torch.where(valid, value - target.detach(), 0.0)
     return masked_mean(error.square(), valid)
@@ -44,15 +88,43 @@ def value_loss(value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 def actor_critic_terms(
     log_prob: Tensor, entropy: Tensor, value: Tensor, advantage: Tensor, target: Tensor, valid: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Policy loss, value loss and mean entropy, ``(P,)`` each; all arguments ``(P, B)``, as above."""
+    """Compute what actor-critic losses are made of: policy loss, value loss and mean entropy.
+
+    Args:
+        log_prob: ``(P, B)``, see :func:`policy_gradient_loss`.
+        entropy: ``(P, B)``, entropies of the policy's distributions, in nats.
+        value: ``(P, B)``, see :func:`value_loss`.
+        advantage: ``(P, B)``, see :func:`policy_gradient_loss`.
+        target: ``(P, B)``, see :func:`value_loss`.
+        valid: ``(P, B)`` bool, samples that count.
+
+    Returns:
+        :func:`policy_gradient_loss`, :func:`value_loss` and the mean entropy, ``(P,)`` each.
+
+    Raises:
+        ValueError: the shapes differ or are not ``(P, B)``, or ``valid`` is not bool.
+    """
     policy = policy_gradient_loss(log_prob, advantage, valid)
     return policy, value_loss(value, target, valid), masked_mean(entropy, valid)
 
 
 def explained_variance(value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """``1 - Var(target - V) / Var(target)``, ``(P,)``: 1 is perfect, 0 no better than a constant.
+    """Compute ``1 - Var(target - V) / Var(target)``: 1 for a perfect critic, 0 for one no better than a constant.
 
-    NaN where all targets are equal: there is nothing to explain.
+    >>> target = torch.tensor([[1.0, 2.0, 3.0]])
+    >>> explained_variance(target + 5.0, target, torch.ones(1, 3, dtype=torch.bool))  # a constant error does not count
+    tensor([1.])
+
+    Args:
+        value: ``(P, B)``, the critic's predictions.
+        target: ``(P, B)``, what they should be.
+        valid: ``(P, B)`` bool, samples that count.
+
+    Returns:
+        ``(P,)``, at most 1; NaN where all targets are equal, because there is nothing to explain.
+
+    Raises:
+        ValueError: the shapes differ or are not ``(P, B)``, or ``valid`` is not bool.
     """
     _check(value=value, target=target, valid=valid)
     variance = _variance(target, valid)
@@ -67,7 +139,7 @@ def _variance(x: Tensor, valid: Tensor) -> Tensor:
 def _check(**tensors: Tensor) -> None:
     valid = tensors["valid"]
     if valid.dim() != 2 or any(tensor.shape != valid.shape for tensor in tensors.values()):
-        given = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
-        raise ValueError(f"expected tensors of one shape (P, B), got {given}")
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+        raise ValueError(f"expected tensors of one shape (P, B), got {shapes}")
     if valid.dtype != torch.bool:
         raise ValueError(f"valid must be bool, got {valid.dtype}")

@@ -1,18 +1,35 @@
-"""Returns and advantages: what a policy gradient weighs log-probabilities with. Pure functions of tensors.
+"""Returns and advantages: the weights of log-probabilities in a policy gradient. Pure functions of tensors.
 
-All take ``(T, P, N)`` tensors, time first. An episode ends where ``terminated`` (nothing follows) or ``truncated``
-(a time limit cut it: its value goes on). Steps that are none (``valid`` False: resets, idle environments) get 0
-and let nothing pass, whatever their entries hold. ``value[t] = V(s_t)`` and ``next_value[t] = V(s_{t+1})`` of the
-*true* next observation. The rollout's last step bootstraps from ``next_value`` unless its episode terminated.
+All functions take ``(T, P, N)`` tensors, time first. An episode ends where it is ``terminated`` (nothing follows) or
+``truncated`` (a time limit cut it, and the value of the next observation stands for the rest). Steps that are not
+``valid`` (resets, environments that wait) get 0, and nothing passes through them, whatever they hold.
+``value[t]`` is V(s_t), and ``next_value[t]`` is V(s_{t+1}) of the *true* next observation. The last step of a rollout
+bootstraps from ``next_value`` unless its episode terminated.
 
-Notation: r reward, d = gamma * (1 - terminated), e = 1 where the next row is not a step of the same episode, else 0.
+>>> def episode(*numbers):  # T steps of one environment of one member
+...     return torch.tensor(numbers).view(-1, 1, 1)
+>>> ends = EpisodeEnds(
+...     terminated=episode(False, False, True), truncated=episode(False, False, False), valid=episode(True, True, True)
+... )
+>>> reward = episode(1.0, 1.0, 1.0)
+>>> zeros = torch.zeros_like(reward)
+>>> reward_to_go(reward, zeros, ends, gamma=0.5).flatten()
+tensor([1.7500, 1.5000, 1.0000])
+>>> value = episode(1.5, 1.5, 1.5)
+>>> next_value = episode(1.5, 1.5, 0.0)
+>>> gae(reward, value, next_value, ends, gamma=0.5, lam=1.0).flatten()  # reward_to_go - value
+tensor([ 0.2500,  0.0000, -0.5000])
+>>> gae(reward, value, next_value, ends, gamma=0.5, lam=0.0).flatten()  # the TD error
+tensor([ 0.2500,  0.2500, -0.5000])
+
+Notation: r reward, d = gamma (1 - terminated), e = 1 where the next row is not a step of the same episode, else 0.
 
 An estimator A is called *unbiased* when, with w_t = gamma^t (:func:`discount_from_start`),
 
     E[ mean over episodes of  sum_t w_t grad log pi(a_t | s_t) A_t ]  =  grad E[ sum_t gamma^t r_t ].
 
-With w_t = 1 and gamma < 1, the custom, the same estimators are unbiased for another quantity: the sum over steps of
-``E[grad log pi(a_t | s_t) Q(s_t, a_t)]`` with Q discounted and states weighed by how often they are visited. It is
+With w_t = 1 and gamma < 1, as in most code, the same estimators are unbiased for another quantity: the sum over steps of
+``E[grad log pi(a_t | s_t) Q(s_t, a_t)]`` with Q discounted and states weighted by how often they are visited. It is
 the gradient of no objective (Nota and Thomas 2020, arXiv 1906.07073). The tests compare both with exact values.
 """
 
@@ -27,7 +44,16 @@ from pgkit.types import Scalar
 
 
 class EpisodeEnds(NamedTuple):
-    """Where episodes end; bool ``(T, P, N)`` each, as in :class:`pgkit.types.Rollout`."""
+    """Where episodes end, and which steps count: bool ``(T, P, N)`` each, as in :class:`pgkit.types.Rollout`.
+
+    >>> never = torch.zeros(5, 3, 2, dtype=torch.bool)  # T = 5, P = 3, N = 2
+    >>> ends = EpisodeEnds(terminated=never, truncated=never, valid=~never)
+
+    Attributes:
+        terminated: the task ended after this step: nothing follows.
+        truncated: a time limit cut the episode after this step.
+        valid: the step is one of an episode, neither a reset nor padding.
+    """
 
     terminated: Tensor
     truncated: Tensor
@@ -35,20 +61,20 @@ class EpisodeEnds(NamedTuple):
 
 
 def gae(reward: Tensor, value: Tensor, next_value: Tensor, ends: EpisodeEnds, gamma: Scalar, lam: Scalar) -> Tensor:
-    """Generalised advantage estimation (Schulman et al. 2016, arXiv 1506.02438, eq. 16), cut at episode ends.
+    """Compute generalized advantage estimates (Schulman et al. 2016, arXiv 1506.02438, eq. 16), cut at episode ends.
 
     ``A_t = delta_t + (1 - e_t) d_t lam A_{t+1}``, ``delta_t = r_t + d_t next_value_t - value_t``.
 
-    ``lam = 0`` is the TD error, ``lam = 1`` :func:`reward_to_go` minus the value. Unbiased for any lam when
-    ``value`` is the policy's true value; for any value when ``lam = 1`` and every episode is in the rollout to its
-    termination. Biased otherwise.
+    ``lam = 0`` is the TD error, ``lam = 1`` is :func:`reward_to_go` minus the value. Unbiased for any lam if ``value``
+    is the policy's true value; unbiased for any value if ``lam = 1`` and the rollout holds every episode up to its
+    termination. Biased otherwise. An example is in the module's notes.
 
     Args:
         reward: ``(T, P, N)``.
-        value: ``(T, P, N)``.
+        value: ``(T, P, N)``, in units of the discounted return.
         next_value: ``(T, P, N)``; may hold anything where ``terminated``.
         ends: where episodes end.
-        gamma: discount in [0, 1], a number or ``(P,)``.
+        gamma: discount per step in [0, 1], a number or ``(P,)``.
         lam: in [0, 1], a number or ``(P,)``.
 
     Returns:
@@ -60,7 +86,8 @@ def gae(reward: Tensor, value: Tensor, next_value: Tensor, ends: EpisodeEnds, ga
     _check(ends, reward=reward, value=value, next_value=next_value)
     dtype = torch.promote_types(reward.dtype, torch.promote_types(value.dtype, next_value.dtype))
     reward, value, next_value = (numbers.to(dtype) for numbers in (reward, value, next_value))
-    gamma, lam = _per_member("gamma", gamma, reward), _per_member("lam", lam, reward)
+    gamma = _per_member("gamma", gamma, reward)
+    lam = _per_member("lam", lam, reward)
     discounts = [number.expand(reward.shape) for number in (gamma, gamma * lam)]
     carried = [reward.new_zeros(reward.shape[1:]), ends.valid.new_zeros(reward.shape[1:])]
     inputs = [reward, value, next_value, *ends, *discounts]
@@ -68,9 +95,9 @@ def gae(reward: Tensor, value: Tensor, next_value: Tensor, ends: EpisodeEnds, ga
 
 
 def td0(reward: Tensor, value: Tensor, next_value: Tensor, ends: EpisodeEnds, gamma: Scalar) -> Tensor:
-    """The TD error ``r_t + d_t next_value_t - value_t`` (Sutton and Barto 2018, eq. 6.5); arguments as :func:`gae`.
+    """Compute the TD error ``r_t + d_t next_value_t - value_t`` (Sutton and Barto 2018, eq. 6.5), ``(T, P, N)``.
 
-    Unbiased when ``value`` is the policy's true value, biased otherwise.
+    Unbiased if ``value`` is the policy's true value, biased otherwise. Arguments and errors as :func:`gae`.
     """
     _check(ends, reward=reward, value=value, next_value=next_value)
     target = reward + _following(next_value, ends, _per_member("gamma", gamma, reward))
@@ -78,58 +105,85 @@ def td0(reward: Tensor, value: Tensor, next_value: Tensor, ends: EpisodeEnds, ga
 
 
 def reward_to_go(reward: Tensor, next_value: Tensor, ends: EpisodeEnds, gamma: Scalar) -> Tensor:
-    """The discounted return from each step on: ``G_t = r_t + d_t (e_t next_value_t + (1 - e_t) G_{t+1})``.
+    """Compute discounted returns from each step on: ``G_t = r_t + d_t (e_t next_value_t + (1 - e_t) G_{t+1})``.
 
-    What lies behind a truncation, or behind the rollout's end, is stood for by ``next_value``; give zeros to
-    count it as nothing. Arguments as :func:`gae`. With whole episodes this is the weight of REINFORCE, unbiased
-    with any baseline that does not depend on the action: none, leave-one-out, a value of the state alone.
+    ``next_value`` stands for the rewards after a truncation and after the end of the rollout; pass zeros to count them
+    as nothing. With whole episodes this is the weight of REINFORCE (Williams 1992), unbiased with any baseline that
+    does not depend on the action: none, leave-one-out, a value of the state alone. Arguments and errors as :func:`gae`;
+    returns ``(T, P, N)``. An example is in the module's notes.
     """
     _check(ends, reward=reward, next_value=next_value)
-    gamma, goes_on = _per_member("gamma", gamma, reward), _goes_on(ends)
+    gamma = _per_member("gamma", gamma, reward)
+    goes_on = _goes_on(ends)
     bootstrap = torch.where(goes_on, 0.0, _following(next_value, ends, gamma))
     step = torch.where(ends.valid, reward + bootstrap, 0.0)
     return _accumulate(step, torch.where(goes_on, gamma, 0.0))
 
 
 def full_return(reward: Tensor, next_value: Tensor, ends: EpisodeEnds, gamma: Scalar) -> Tensor:
-    """The discounted return of the whole episode, the same number at each of its steps.
+    """Compute the discounted return of the whole episode, the same number at each of its steps, ``(T, P, N)``.
 
-    Weighs past rewards too, which an action cannot have changed: the expectation of :func:`reward_to_go` times
-    :func:`discount_from_start`, at a higher variance. Unbiased as it is (w_t = 1 for every gamma), with the
-    same baselines. Episodes must begin in the rollout. Arguments as :func:`gae`.
+    It includes past rewards, which an action cannot have changed. The gradient has the expectation of
+    :func:`reward_to_go` times :func:`discount_from_start`, and a higher variance. Unbiased as it is (w_t = 1 for every
+    gamma), with the same baselines. Episodes must begin in the rollout. Arguments and errors as :func:`gae`.
     """
     to_go = reward_to_go(reward, next_value, ends, gamma)
-    goes_on, returns = _goes_on(ends), [to_go[0]]
+    goes_on = _goes_on(ends)
+    returns = [to_go[0]]
     for t in range(1, len(to_go)):
         returns.append(torch.where(goes_on[t - 1], returns[-1], to_go[t]))
     return torch.stack(returns)
 
 
 def discount_from_start(ends: EpisodeEnds, gamma: Scalar, dtype: torch.dtype = torch.float32) -> Tensor:
-    """``gamma^t`` with t counted from the episode's first step in the rollout, ``(T, P, N)``; 0 where not valid.
+    """Compute ``gamma^t``, with t counted from the episode's first step in the rollout, ``(T, P, N)``.
 
     The policy gradient of the discounted return has this factor (Sutton and Barto 2018, section 13.3). Most code
-    leaves it out, because late steps would hardly count; see the module's notes for what that estimates.
+    leaves it out, because late steps would hardly count; the module's notes say what that estimates. Steps that are not
+    valid get 0.
+
+    >>> never = torch.zeros(3, 1, 1, dtype=torch.bool)
+    >>> discount_from_start(EpisodeEnds(never, never, ~never), gamma=0.5).flatten()
+    tensor([1.0000, 0.5000, 0.2500])
+
+    Args:
+        ends: where episodes end.
+        gamma: discount per step in [0, 1], a number or ``(P,)``.
+        dtype: of the result.
+
+    Raises:
+        ValueError: the masks are not bool ``(T, P, N)``, or ``gamma`` is not ``(P,)``.
     """
     _check(ends)
     factor = torch.ones(ends.valid.shape[1:], dtype=dtype, device=ends.valid.device)
-    goes_on, number, factors = _goes_on(ends), _per_member("gamma", gamma, factor.unsqueeze(0)), [factor]
+    gamma = _per_member("gamma", gamma, factor.unsqueeze(0))
+    goes_on = _goes_on(ends)
+    factors = [factor]
     for t in range(1, len(ends.valid)):
-        factors.append(torch.where(goes_on[t - 1], factors[-1] * number, 1.0))
+        factors.append(torch.where(goes_on[t - 1], factors[-1] * gamma, 1.0))
     return torch.where(ends.valid, torch.stack(factors), 0.0)
 
 
 def n_step(reward: Tensor, next_value: Tensor, ends: EpisodeEnds, gamma: Scalar, n: int) -> Tensor:
-    """The n-step return: n rewards, then the value (Sutton and Barto 2018, eq. 7.1), shorter at ends.
+    """Compute n-step returns: n rewards, then the value (Sutton and Barto 2018, eq. 7.1); fewer where an episode ends.
 
     ``G_t^1 = r_t + d_t next_value_t``, ``G_t^k = r_t + d_t (e_t next_value_t + (1 - e_t) G_{t+1}^{k-1})``.
-    ``n >= T`` is :func:`reward_to_go`. Arguments as :func:`gae`; n at least 1. Unbiased when ``next_value`` is
-    the policy's true value, biased otherwise.
+    ``n >= T`` is :func:`reward_to_go`. Unbiased if ``next_value`` is the policy's true value, biased otherwise.
+    Arguments as :func:`gae`, ``n`` at least 1; returns ``(T, P, N)``.
+
+    >>> never = torch.zeros(3, 1, 1, dtype=torch.bool)
+    >>> ones = torch.ones(3, 1, 1)
+    >>> n_step(ones, 10 * ones, EpisodeEnds(never, never, ~never), gamma=1.0, n=2).flatten()
+    tensor([12., 12., 11.])
+
+    Raises:
+        ValueError: ``n`` is less than 1, or as for :func:`gae`.
     """
     _check(ends, reward=reward, next_value=next_value)
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
-    gamma, goes_on = _per_member("gamma", gamma, reward), _goes_on(ends)
+    gamma = _per_member("gamma", gamma, reward)
+    goes_on = _goes_on(ends)
     result = torch.where(ends.valid, reward + _following(next_value, ends, gamma), 0.0)
     last = result
     for _ in range(min(n, len(reward)) - 1):
@@ -139,11 +193,22 @@ def n_step(reward: Tensor, next_value: Tensor, ends: EpisodeEnds, gamma: Scalar,
 
 
 def mean_baseline(returns: Tensor, valid: Tensor) -> Tensor:
-    """The mean over a member's N environments at each time step, over those still running; ``(T, P, N)``.
+    """Average the returns of a member's running environments at each time step, ``(T, P, N)``.
 
-    Biased: it holds a share of each sample's own return. Where n environments run, the gradient comes out too
-    short by a factor of (n - 1) / n: with episodes of one length the direction is right, with others late steps
+    Biased, because the mean contains a share of each sample's own return. Where n environments run, the gradient is too
+    short by a factor of (n - 1) / n. If all episodes have one length, its direction is right; otherwise late steps
     count less.
+
+    >>> returns = torch.tensor([[[1.0, 3.0]]])  # T = 1, P = 1, N = 2
+    >>> mean_baseline(returns, torch.tensor([[[True, True]]]))
+    tensor([[[2., 2.]]])
+
+    Args:
+        returns: ``(T, P, N)``.
+        valid: ``(T, P, N)`` bool, which environments are running.
+
+    Raises:
+        ValueError: the shapes differ or are not ``(T, P, N)``, or ``valid`` is not bool.
     """
     _check_pair(returns, valid, "(T, P, N)")
     counts = valid.sum(2, keepdim=True)
@@ -152,10 +217,15 @@ def mean_baseline(returns: Tensor, valid: Tensor) -> Tensor:
 
 
 def leave_one_out_baseline(returns: Tensor, valid: Tensor) -> Tensor:
-    """The mean over a member's *other* environments running at each time step; ``(T, P, N)``, 0 where none does.
+    """Average the returns of a member's *other* running environments at each step, ``(T, P, N)``; 0 without others.
 
-    Unbiased when environments begin their episodes together, because the others' episodes are independent of
-    this one's actions (Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free!").
+    Unbiased if environments begin their episodes together, because the other episodes are independent of this one's
+    actions (Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free!"). Arguments and errors as
+    :func:`mean_baseline`.
+
+    >>> returns = torch.tensor([[[1.0, 3.0, 5.0]]])  # T = 1, P = 1, N = 3
+    >>> leave_one_out_baseline(returns, torch.tensor([[[True, True, True]]]))
+    tensor([[[4., 3., 2.]]])
     """
     _check_pair(returns, valid, "(T, P, N)")
     kept = torch.where(valid, returns, 0.0).contiguous()
@@ -164,9 +234,21 @@ def leave_one_out_baseline(returns: Tensor, valid: Tensor) -> Tensor:
 
 
 def normalize_advantage(advantage: Tensor, valid: Tensor, eps: float = 1e-8) -> Tensor:
-    """Mean 0 and (population) standard deviation 1 over each member's valid samples; both ``(P, B)``.
+    """Shift and scale to mean 0 and (population) standard deviation 1 over each member's valid samples.
 
-    Changes the scale of the gradient from update to update: biased, and customary. Samples that are not valid get 0.
+    Biased, because the scale of the gradient changes from update to update, but
+    most policy-gradient code does it.
+
+    >>> normalize_advantage(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]]))
+    tensor([[-1.,  1.,  0.]])
+
+    Args:
+        advantage: ``(P, B)``.
+        valid: ``(P, B)`` bool, samples that count; the others get 0.
+        eps: what is added to the standard deviation.
+
+    Raises:
+        ValueError: the shapes differ or are not ``(P, B)``, or ``valid`` is not bool.
     """
     _check_pair(advantage, valid, "(P, B)")
     count = total(valid.to(advantage.dtype)).clamp(min=1)
@@ -177,7 +259,7 @@ def normalize_advantage(advantage: Tensor, valid: Tensor, eps: float = 1e-8) -> 
 
 
 def _advantage(later: Any, valid_later: Any, reward: Any, value: Any, next_value: Any, *rest: Any) -> list[Any]:
-    """One step of :func:`gae`."""
+    """Compute one step of :func:`gae`, backwards in time, as :func:`pgkit.kernels.scan.scan` traces it."""
     terminated, truncated, valid, gamma, gamma_lam = rest
     error = torch.where(valid, reward + torch.where(terminated, 0.0, gamma * next_value) - value, 0.0)
     goes_on = valid & valid_later & ~(terminated | truncated)
@@ -186,8 +268,9 @@ def _advantage(later: Any, valid_later: Any, reward: Any, value: Any, next_value
 
 
 def _accumulate(step: Tensor, passes: Tensor) -> Tensor:
-    """``x_t = step_t + passes_t x_{t+1}``, backwards in time."""
-    carried, inputs = [step.new_zeros(step.shape[1:])], [step, passes.to(step.dtype)]
+    """Compute ``x_t = step_t + passes_t x_{t+1}``, backwards in time."""
+    carried = [step.new_zeros(step.shape[1:])]
+    inputs = [step, passes.to(step.dtype)]
     return scan(_accumulated, carried, inputs, [step.dtype], reverse=True)[0]
 
 
@@ -197,7 +280,7 @@ def _accumulated(later: Any, step: Any, passes: Any) -> list[Any]:
 
 
 def _goes_on(ends: EpisodeEnds) -> Tensor:
-    """``1 - e``: whether the next row is a step of the same episode."""
+    """Compute ``1 - e``: whether the next row is a step of the same episode, bool ``(T, P, N)``."""
     goes_on = ends.valid & ~(ends.terminated | ends.truncated)
     goes_on[:-1] &= ends.valid[1:]
     goes_on[-1] = False
@@ -205,12 +288,12 @@ def _goes_on(ends: EpisodeEnds) -> Tensor:
 
 
 def _following(next_value: Tensor, ends: EpisodeEnds, gamma: Tensor) -> Tensor:
-    """``d_t next_value_t``; a selection, not a product, so that an infinite value of a last state does no harm."""
+    """Compute ``d_t next_value_t`` by a selection, so that an infinite value of a terminal state does no harm."""
     return torch.where(ends.terminated, 0.0, gamma * next_value)
 
 
 def _per_member(name: str, number: Scalar, like: Tensor) -> Tensor:
-    """A number or ``(P,)``, in the precision of ``like (T, P, N)`` and made to broadcast against it."""
+    """Convert a number or ``(P,)`` to the precision of ``like (T, P, N)``, in a shape that broadcasts against it."""
     if not isinstance(number, Tensor):
         return like.new_full((1, 1), number)
     if number.shape not in ((), like.shape[1:2]):
@@ -221,8 +304,8 @@ def _per_member(name: str, number: Scalar, like: Tensor) -> Tensor:
 def _check(ends: EpisodeEnds, **tensors: Tensor) -> None:
     shape = ends.valid.shape
     if len(shape) != 3 or shape[0] == 0 or any(tensor.shape != shape for tensor in (*ends, *tensors.values())):
-        given = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in (tensors | ends._asdict()).items())
-        raise ValueError(f"expected tensors of one shape (T, P, N) with T >= 1, got {given}")
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in (tensors | ends._asdict()).items())
+        raise ValueError(f"expected tensors of one shape (T, P, N) with T >= 1, got {shapes}")
     for name, mask in zip(ends._fields, ends, strict=True):
         _check_mask(name, mask)
 
@@ -236,3 +319,9 @@ def _check_pair(x: Tensor, valid: Tensor, axes: str) -> None:
 def _check_mask(name: str, mask: Tensor) -> None:
     if mask.dtype != torch.bool:
         raise ValueError(f"{name} must be bool, got {mask.dtype}")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Ends":
+        raise AttributeError("pgkit.returns.Ends is called pgkit.returns.EpisodeEnds")
+    raise AttributeError(f"module 'pgkit.returns' has no attribute {name!r}")

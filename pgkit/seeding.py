@@ -1,9 +1,13 @@
-"""One seed per member, many disjoint named streams.
+"""Random numbers: one seed per member, and many independent named streams for each seed.
 
-A stream is a 64-bit key derived with :class:`numpy.random.SeedSequence` from ``(seed, stream name, index)``,
-never from ``seed + i``. Numbers are a pure function of key and counter (SplitMix64, Steele, Lea and Flood 2014,
-"Fast splittable pseudorandom number generators"), so a member draws the same numbers whoever trains beside it,
-on any device, and resuming needs nothing but the counter.
+A stream is a 64-bit key, which :class:`numpy.random.SeedSequence` derives from ``(seed, stream name, index)``, never
+from ``seed + i``. The numbers of a stream are a pure function of its key and a counter (SplitMix64: Steele, Lea and
+Flood 2014, "Fast splittable pseudorandom number generators"). So a member draws the same numbers whichever members
+train beside it and on any device, and resuming a stream takes nothing but its counter.
+
+>>> keys = stream_keys([0, 1], "action")  # P = 2
+>>> uniform(keys[:, None], torch.arange(3)).shape
+torch.Size([2, 3])
 """
 
 from collections.abc import Sequence
@@ -20,13 +24,13 @@ _MIX_2 = 0x94D049BB133111EB - 2**64
 
 
 def stream_seed(seed: int, stream: str, index: int = 0) -> int:
-    """A 64-bit integer seed of stream ``stream`` (one of ``STREAMS``), sub-stream ``index``, of run ``seed``."""
+    """Derive a 64-bit seed for sub-stream ``index`` of ``stream`` (one of ``STREAMS``) from the seed of a run."""
     sequence = np.random.SeedSequence(seed, spawn_key=(STREAMS.index(stream), index))
     return int(sequence.generate_state(1, np.uint64)[0])
 
 
 def stream_keys(seeds: Sequence[int], stream: str, count: int | None = None) -> Tensor:
-    """Keys for :func:`uniform`: int64 ``(P,)``, or ``(P, count)`` with one key per sub-stream."""
+    """Derive keys for :func:`uniform` from P seeds: int64 ``(P,)``, or ``(P, count)`` with one key per sub-stream."""
     indices = range(1 if count is None else count)
     keys = [[stream_seed(seed, stream, index) for index in indices] for seed in seeds]
     tensor = torch.from_numpy(np.array(keys, dtype=np.uint64).view(np.int64))
@@ -34,11 +38,11 @@ def stream_keys(seeds: Sequence[int], stream: str, count: int | None = None) -> 
 
 
 def uniform(key: Tensor, counter: Tensor) -> Tensor:
-    """Numbers in the open interval (0, 1), float32 with 23 random bits, of the broadcast shape of the arguments.
+    """Draw numbers from the open interval (0, 1): float32 with 23 random bits, in the arguments' broadcast shape.
 
     Args:
         key: int64, of any shape.
-        counter: int64, broadcastable against ``key``; the position in the stream.
+        counter: int64, broadcastable against ``key``, the position in the stream.
     """
     bits = key + (counter + 1) * _GOLDEN
     bits = (bits ^ _shift_right(bits, 30)) * _MIX_1
@@ -48,5 +52,5 @@ def uniform(key: Tensor, counter: Tensor) -> Tensor:
 
 
 def _shift_right(bits: Tensor, count: int) -> Tensor:
-    """Logical shift of int64 seen as unsigned."""
+    """Shift the bits of int64 to the right and fill with zeros, as for an unsigned integer."""
     return (bits >> count) & ((1 << (64 - count)) - 1)

@@ -27,7 +27,8 @@ from pgkit.kernels.packing import Packing
 Params = dict[str, Tensor]
 """Parameters by name, such as ``"actor.0.weight"``; every leaf has shape ``(P, ...)``.
 
->>> params = {"actor.0.weight": torch.zeros(3, 4, 2), "actor.0.bias": torch.zeros(3, 1, 2)}  # P = 3, D = 4, A = 2
+``pgkit.Params`` is what :meth:`pgkit.nn.policy.Policy.init` returns, and what optimizers take and return: weights are
+``(P, in, out)``, biases ``(P, 1, out)``, a Gaussian policy's ``"actor.log_std"`` is ``(P, 1, A)``.
 """
 
 Scalar = float | Tensor
@@ -60,6 +61,7 @@ class Rollout:
 
     Transition t leads from ``obs[t]`` to ``obs[t + 1]``, except where ``final_obs`` says otherwise.
 
+    >>> import torch
     >>> never = torch.zeros(5, 3, 2, dtype=torch.bool)  # T = 5, P = 3, N = 2
     >>> rollout = Rollout(
     ...     obs=torch.zeros(6, 3, 2, 4),
@@ -100,10 +102,10 @@ class Rollout:
 class Batch(NamedTuple):
     """Samples of an update, member by member, without gradients. An agent's ``targets`` makes it of a rollout.
 
-    >>> rollout = Rollout(
-    ...     torch.zeros(6, 3, 2, 4), *torch.zeros(2, 5, 3, 2), *torch.zeros(3, 5, 3, 2, dtype=torch.bool)
-    ... )
-    >>> zeros = torch.zeros(5, 3, 2)
+    >>> import torch
+    >>> zeros = torch.zeros(5, 3, 2)  # T = 5, P = 3, N = 2
+    >>> never = zeros.bool()
+    >>> rollout = Rollout(torch.zeros(6, 3, 2, 4), zeros.long(), zeros, never, never, ~never)
     >>> Batch.from_rollout(rollout, advantage=zeros, target=zeros).obs.shape  # P = 3, B = T * N = 10, D = 4
     torch.Size([3, 10, 4])
 

@@ -1,1 +1,22 @@
-"""Networks and action distributions of a population."""
+"""Networks and action distributions of a population.
+
+``policy.py``, where to start reading: :class:`Policy`, an actor and a critic. It holds no parameters: ``init`` draws
+them, ``outputs``, ``value``, ``values`` and ``losses`` take them. In come parameters ``(P, ...)`` and observations
+``(P, B, D)``; out go outputs ``(P, B, L)``, values ``(P, B)`` and losses ``(P,)``.
+
+``distributions.py``: :class:`Head`, what outputs mean. Sampling, log-probability, entropy and KL divergence of
+categorical, multi-categorical, Bernoulli and Gaussian actions, and :func:`head_for` an action space. A new distribution
+goes here, and needs tests against ``torch.distributions`` such as the others have in ``tests/nn/test_policy.py``.
+
+``mlp.py``: the layers of all members in one pass, and their initial weights.
+
+``policy_loss.py``: the losses of a categorical policy and its critic as one compiled node of autograd, on CPU. It is
+optional: ``PGKIT_COMPILE=off`` computes the same losses, up to rounding, by ``pgkit.losses`` and ``distributions.py``.
+
+Keep members apart: no function here may let a number of one member depend on another member, or on P.
+"""
+
+from pgkit.nn.distributions import Head, bernoulli, categorical, gaussian, head_for, multi_categorical
+from pgkit.nn.policy import Policy
+
+__all__ = ["Head", "Policy", "bernoulli", "categorical", "gaussian", "head_for", "multi_categorical"]

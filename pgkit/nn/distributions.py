@@ -1,4 +1,15 @@
-"""Action distributions: categorical, multi-categorical, Bernoulli, Gaussian."""
+"""Action distributions: categorical, multi-categorical, Bernoulli, Gaussian.
+
+A head is a set of pure functions of ``outputs``, ``(P, B, L)``, the numbers that a network computes per observation.
+Sampling is a function of uniform numbers in (0, 1) that the caller draws.
+
+>>> head = categorical(3)
+>>> outputs = torch.tensor([[[0.0, 0.0, 0.0]]])  # P = 1, B = 1, L = 3
+>>> head.sample(outputs, torch.tensor([[[0.5]]]))
+tensor([[1]])
+>>> head.entropy(outputs)  # log 3
+tensor([[1.0986]])
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,17 +38,17 @@ LOG_TWO_PI = math.log(2 * math.pi)
 
 
 class Head(NamedTuple):
-    """A family of action distributions.
+    """A family of action distributions, as functions of a network's outputs.
 
     Attributes:
-        name: of the family.
-        width: L, how many numbers describe the distribution at one observation.
-        noise: how many uniform numbers one sample takes.
+        name: the name of the family.
+        width: L, the number of outputs that describe the distribution at one observation.
+        noise: the number of uniform numbers that one sample takes.
         sample: ``(outputs (..., B, L), uniform (..., B, noise)) -> action (..., B)`` or ``(..., B, A)``.
-        mode: ``outputs -> `` the most likely action.
-        log_prob: ``(outputs, action) -> (..., B)``, natural logarithm of the probability (density).
+        mode: ``outputs (..., B, L) -> action``, the most likely action.
+        log_prob: ``(outputs, action) -> (..., B)``, the logarithm of the probability or density, in nats.
         entropy: ``outputs -> (..., B)``, in nats.
-        kl: ``(outputs, other) -> (..., B)``, the divergence KL(outputs || other) in nats.
+        kl: ``(outputs, other) -> (..., B)``, the divergence KL(outputs || other), in nats.
     """
 
     name: str
@@ -51,13 +62,15 @@ class Head(NamedTuple):
 
     @property
     def is_written_down(self) -> bool:
-        """Whether acting and losses can be compiled: :mod:`pgkit.kernels.categorical` has this distribution for one
-        sample."""
+        """Whether acting and losses can be compiled, because :mod:`pgkit.kernels.categorical` has this distribution."""
         return self.name == "categorical" and self.width <= MAX_COMPILED_CHOICES
 
 
 def categorical(choices: int) -> Head:
-    """One of ``choices`` actions, by the softmax of the outputs; sampled by inverting the distribution function."""
+    """Return the head of one of ``choices`` actions, with the softmax of the outputs as probabilities.
+
+    Sampled by inverting the distribution function.
+    """
 
     def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
         if is_compiled(outputs):
@@ -75,7 +88,7 @@ def categorical(choices: int) -> Head:
 
 
 def multi_categorical(choices: Sequence[int]) -> Head:
-    """Independent categorical components, ``choices[a]`` actions in component a; actions are ``(..., A)``."""
+    """Return the head of A independent categorical components with ``choices[a]`` actions in component a."""
     parts = [categorical(count) for count in choices]
     sizes = list(choices)
 
@@ -103,7 +116,7 @@ def multi_categorical(choices: Sequence[int]) -> Head:
 
 
 def bernoulli(components: int) -> Head:
-    """Independent yes/no components, P(1) = sigmoid(output); actions are ``(..., A)`` of 0 and 1."""
+    """Return the head of A independent components that are 1 with probability sigmoid(output), else 0."""
 
     def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
         return (uniform < torch.sigmoid(outputs)).long()
@@ -122,9 +135,9 @@ def bernoulli(components: int) -> Head:
 
 
 def gaussian(components: int) -> Head:
-    """Independent normal components; outputs are A means, then A logarithms of standard deviations.
+    """Return the head of A independent normal components; outputs are A means, then A logarithms of deviations.
 
-    The log-probability is that of the drawn action. Environments see it clipped into their bounds.
+    The log-probability is that of the drawn action, which environments see clipped into their bounds.
     """
 
     def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
@@ -151,10 +164,14 @@ def gaussian(components: int) -> Head:
 
 
 def head_for(space: "Space[Any]") -> Head:
-    """The head for a Gymnasium action space.
+    """Choose the head for a Gymnasium action space.
+
+    >>> from gymnasium import spaces
+    >>> head_for(spaces.MultiDiscrete([3, 2])).name
+    'multi-categorical'
 
     Raises:
-        PgkitError: the space is none of Discrete, Box, MultiDiscrete and MultiBinary.
+        PgkitError: the space is not Discrete, Box, MultiDiscrete or MultiBinary.
     """
     from gymnasium import spaces
 

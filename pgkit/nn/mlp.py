@@ -36,6 +36,7 @@ def mlp(
     activation stands between layers, and after the last one if ``activate_last``. A network without layers returns
     ``x``.
 
+    >>> from pgkit.seeding import stream_keys
     >>> params = init_mlp("net", stream_keys([0, 1], "weights"), [4, 8, 3], [1.0, 1.0])
     >>> mlp(params, "net", torch.zeros(2, 5, 4), "tanh").shape
     torch.Size([2, 5, 3])
@@ -208,6 +209,7 @@ def layer_count(params: Mapping[str, Any], name: str) -> int:
 def init_mlp(name: str, keys: Tensor, sizes: Sequence[int], gains: Sequence[float], orthogonal: bool = True) -> Params:
     """Draw weights ``(P, in, out)`` and zero biases ``(P, 1, out)`` of the layers ``sizes[0] -> sizes[1] -> ...``.
 
+    >>> from pgkit.seeding import stream_keys
     >>> params = init_mlp("net", stream_keys([0, 1], "weights"), [4, 8, 3], [1.0, 1.0])
     >>> {name: tuple(leaf.shape) for name, leaf in params.items()}
     {'net.0.weight': (2, 4, 8), 'net.0.bias': (2, 1, 8), 'net.1.weight': (2, 8, 3), 'net.1.bias': (2, 1, 3)}

@@ -25,7 +25,7 @@ class Policy:
     A policy holds no parameters: they are passed to each method, leaves ``(P, ...)``. Actions are sampled from uniform
     numbers that the caller draws, so they are as reproducible as the caller's random stream.
 
-    >>> from pgkit.nn import Policy, categorical
+    >>> from pgkit.nn import categorical
     >>> policy = Policy(obs_dim=4, head=categorical(2), hidden=(32,))
     >>> params = policy.init(seeds=[0, 1, 2])  # P = 3
     >>> obs = torch.zeros(3, 5, 4)  # (P, B, D)
