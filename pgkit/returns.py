@@ -28,8 +28,8 @@ An estimator A is called *unbiased* when, with w_t = gamma^t (:func:`discount_fr
 
     E[ mean over episodes of  sum_t w_t grad log pi(a_t | s_t) A_t ]  =  grad E[ sum_t gamma^t r_t ].
 
-With w_t = 1 and gamma < 1, as in most code, the same estimators are unbiased for another quantity: the sum over steps of
-``E[grad log pi(a_t | s_t) Q(s_t, a_t)]`` with Q discounted and states weighted by how often they are visited. It is
+With w_t = 1 and gamma < 1, as in most code, the same estimators are unbiased for another quantity: the sum over steps
+of ``E[grad log pi(a_t | s_t) Q(s_t, a_t)]``, with Q discounted and states weighted by how often they are visited. It is
 the gradient of no objective (Nota and Thomas 2020, arXiv 1906.07073). The tests compare both with exact values.
 """
 

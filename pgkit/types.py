@@ -147,10 +147,10 @@ class Batch(NamedTuple):
                 f"got {tuple(advantage.shape)} and {tuple(target.shape)}"
             )
         columns = (rollout.obs[:-1], rollout.action, advantage, target, rollout.valid)
-        obs, *others = (column.transpose(0, 1).flatten(1, 2) for column in columns)
+        obs, action, advantage, target, valid = (column.transpose(0, 1).flatten(1, 2) for column in columns)
         if cache is not None and cache.obs is rollout.obs:
             cache = cache._replace(obs=obs)
-        return Batch(obs, *others, cache, rollout.packing)
+        return Batch(obs, action, advantage, target, valid, cache, rollout.packing)
 
     def without_padding(self) -> "Batch":
         """Drop padding, so that networks skip padded rows. Without a packing, return the batch as it is."""
@@ -168,4 +168,5 @@ class Batch(NamedTuple):
     def take(self, members: Tensor) -> "Batch":
         """Select the members ``members`` (int64 ``(M,)``), without the cache."""
         fields = (self.obs, self.action, self.advantage, self.target, self.valid)
-        return Batch(*(field.index_select(0, members) for field in fields))
+        obs, action, advantage, target, valid = (field.index_select(0, members) for field in fields)
+        return Batch(obs, action, advantage, target, valid)

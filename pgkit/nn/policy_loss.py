@@ -114,7 +114,7 @@ def _samples(passes: Sequence[LayerOutputs], batch: Batch, x: Tensor) -> list[Te
         raise ValueError(
             f"expected action, advantage, target, valid of shape (P, B) = {tuple(x.shape[:2])} on cpu, got {received}"
         )
-    outputs, *values = (outputs.results[-1] for outputs in passes)
+    outputs, *values = (forward.results[-1] for forward in passes)
     return [outputs, *(values or [others[2]]), *others]
 
 
