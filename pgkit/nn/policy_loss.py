@@ -4,18 +4,22 @@ The forward pass reuses what the networks have computed while acting. The backwa
 gradients of outputs and values in closed form, and sends these through the layers while they are in the CPU's cache.
 """
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pgkit.compiler.lazy import lazy_kernel
 from pgkit.compiler.signature import address_of, flatten
 from pgkit.kernels.activations import ACTIVATIONS, Activation
 from pgkit.kernels.mlp import LayerOutputs, allocate_backward, contiguous_rows
+from pgkit.kernels.signatures import LossGradients, LossMeans, Samples
 from pgkit.nn.mlp import first_rows, forward_pass, layer_leaves
 from pgkit.types import Batch, Params
+
+_means_kernel = lazy_kernel("pgkit.kernels.codegen.policy_loss:compile_means")
+_gradients_kernel = lazy_kernel("pgkit.kernels.codegen.policy_loss:compile_gradients")
 
 
 def compiled_losses(
@@ -68,8 +72,14 @@ class _Losses(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         samples = _samples(passes, batch, x)
         means = x.new_empty(4, x.shape[0])
-        arguments = address_of(sizes), *_arguments(samples)
-        _means(samples[0].shape[2], x.dtype)(*x.shape[:2], *arguments, means.data_ptr())
+        arguments = LossMeans(
+            members=x.shape[0],
+            rows=x.shape[1],
+            sizes=address_of(sizes),
+            samples=_sample_arguments(samples),
+            means=means.data_ptr(),
+        )
+        _means_kernel(samples[0].shape[2], x.dtype)(*flatten(arguments))
         ctx.activation = activation
         ctx.passes = passes
         ctx.sizes = sizes
@@ -90,11 +100,20 @@ class _Losses(torch.autograd.Function):
         buffers = [allocate_backward(x, outputs, ctx.needs_input_grad[4]) for outputs in ctx.passes]
         scratch = x.new_empty(rows * (choices + 1) + max(buffer.scratch for buffer in buffers))
         workspace = x.new_empty(max(buffer.workspace for buffer in buffers))
-        _gradients(ctx.activation, choices, len(buffers), x.dtype)(
-            *(members, rows, address_of(ctx.sizes), *_arguments(samples), term_grads.data_ptr(), means.data_ptr()),
-            *(source.data_ptr(), source.stride(0) // width, scratch.data_ptr(), workspace.data_ptr()),
-            *flatten(buffer.arguments for buffer in buffers),
+        arguments = LossGradients(
+            members=members,
+            rows=rows,
+            sizes=address_of(ctx.sizes),
+            samples=_sample_arguments(samples),
+            grads=term_grads.data_ptr(),
+            means=means.data_ptr(),
+            x=source.data_ptr(),
+            x_rows=source.stride(0) // width,
+            scratch=scratch.data_ptr(),
+            workspace=workspace.data_ptr(),
+            networks=tuple(buffer.arguments for buffer in buffers),
         )
+        _gradients_kernel(ctx.activation, choices, len(buffers), x.dtype)(*flatten(arguments))
         x_grads = [buffer.x_grad for buffer in buffers if buffer.x_grad is not None]
         leaf_grads = [grad for buffer in buffers for grad in buffer.leaf_grads]
         return None, None, None, None, sum(x_grads[1:], x_grads[0]) if x_grads else None, *leaf_grads
@@ -118,22 +137,8 @@ def _samples(passes: Sequence[LayerOutputs], batch: Batch, x: Tensor) -> list[Te
     return [outputs, *(values or [others[2]]), *others]
 
 
-def _arguments(samples: Sequence[Tensor]) -> tuple[int, ...]:
-    """List the arguments that :mod:`pgkit.kernels.codegen.policy_loss` takes of these samples."""
+def _sample_arguments(samples: Sequence[Tensor]) -> Samples:
+    """Point compiled losses to the tensors of :func:`_samples`."""
     outputs, value, *others = samples
-    first = outputs.data_ptr(), outputs.shape[1], value.data_ptr(), value.shape[1]
-    return *first, *(tensor.data_ptr() for tensor in others)
-
-
-@lru_cache
-def _means(choices: int, dtype: torch.dtype) -> Callable[..., None]:
-    from pgkit.kernels.codegen.policy_loss import compile_means  # LLVM is loaded where something is compiled
-
-    return compile_means(choices, dtype)
-
-
-@lru_cache
-def _gradients(activation: Activation, choices: int, networks: int, dtype: torch.dtype) -> Callable[..., None]:
-    from pgkit.kernels.codegen.policy_loss import compile_gradients
-
-    return compile_gradients(activation, choices, networks, dtype)
+    addresses = (tensor.data_ptr() for tensor in others)
+    return Samples(outputs.data_ptr(), outputs.shape[1], value.data_ptr(), value.shape[1], *addresses)

@@ -58,7 +58,7 @@ def compiled_rollout(
     envs: Elementwise,
     at: ActingState,
     length: int,
-    taped: bool = True,
+    keep_outputs: bool = True,
     deterministic: bool = False,
 ) -> Rollout:
     """Act for ``length`` steps in the environments of every member.
@@ -69,7 +69,7 @@ def compiled_rollout(
         envs: of all members there are.
         at: where the rollout begins.
         length: T, at least 1.
-        taped: keep the outputs of the policy's layers for the gradient, see :func:`pgkit.nn.mlp.mlp`.
+        keep_outputs: keep the outputs of all layers of the policy as the rollout's cache, for the gradient.
         deterministic: take the most likely actions.
     """
     members, count, features = at.obs.shape
@@ -82,7 +82,7 @@ def compiled_rollout(
     mlp_spec, leaves = policy.acting_layers(params)
     leaves = [leaf.contiguous() for leaf in leaves]
     # Outputs that nobody needs afterwards are overwritten step by step and member by member, so they stay in the cache.
-    rows = length * count if taped else count
+    rows = length * count if keep_outputs else count
     network = allocate_forward(mlp_spec, torch.Size([members, rows, features]), leaves)
     assert network.outputs.arguments is not None
     acting = [tensor.contiguous() for tensor in (at.members, at.keys, at.counters)]
@@ -104,10 +104,10 @@ def compiled_rollout(
         constants=tuple(tensor.data_ptr() for tensor in envs.constants),
         workspace=network.workspace.data_ptr(),
     )
-    spec = _rollout_spec(policy, mlp_spec.activation, envs, at, taped, deterministic)
+    spec = _rollout_spec(policy, mlp_spec.activation, envs, at, keep_outputs, deterministic)
     _kernel(spec)(*flatten(arguments))
     rollout = Rollout(*(tensor.transpose(0, 1) for tensor in (obs, action, reward, *flags)))
-    if taped and not policy.shared:
+    if keep_outputs and not policy.shared:
         rollout = replace(rollout, cache=ForwardCache(rollout.obs, {"actor": network.outputs}))
     return rollout
 

@@ -102,7 +102,7 @@ class WholeEpisodes:
         counters = collector.state.counters[rows] + steps.start * collector.envs_per_member
         counts = collector.state.counts[rows]  # thrown away: steps are counted when the episodes are complete
         start = ActingState(active.obs, collector.members[rows], collector.keys[rows], counters, counts, running)
-        return compiled_rollout(collector.policy, params, self.envs, start, len(steps), taped=False), running
+        return compiled_rollout(collector.policy, params, self.envs, start, len(steps), keep_outputs=False), running
 
 
 @dataclass(frozen=True)
@@ -123,10 +123,10 @@ class EpisodesToHorizon:
         """Reset all environments by one step, then act for ``horizon`` steps."""
         steps_before = collector.env_steps
         start = collector.acting_state()
-        reset = compiled_rollout(collector.policy, params, self.envs, start, 1, taped=False)
+        reset = compiled_rollout(collector.policy, params, self.envs, start, 1, keep_outputs=False)
         obs = reset.obs[-1].clone()
         start = start._replace(obs=obs, running=torch.ones(obs.shape[:2], dtype=torch.bool))
-        rollout = compiled_rollout(collector.policy, params, self.envs, start, self.horizon, taped=False)
+        rollout = compiled_rollout(collector.policy, params, self.envs, start, self.horizon, keep_outputs=False)
         collector.finish(obs, start.counts, waiting=True)
         scaled = collector.scale(None, rollout)
         return [_pack_samples(collector, MemberRollout(None, scaled, rollout, steps_before), allow_host_read=False)]

@@ -213,7 +213,7 @@ def _run_compiled(
     while len(members):
         state = ActingState(obs, members, noise_keys, counters, env_stats, running)
         rollout = compiled_rollout(
-            policy, params, env_step, state, _COMPILED_BLOCK_STEPS, taped=False, deterministic=deterministic
+            policy, params, env_step, state, _COMPILED_BLOCK_STEPS, keep_outputs=False, deterministic=deterministic
         )
         final_env_stats[members] = env_stats  # changed in place by the rollout, as is ``running``
         counters = counters + _COMPILED_BLOCK_STEPS * episodes
