@@ -78,14 +78,14 @@ def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
             return (population.updates - before) * population.size * int(envs) * STEPS
 
         def report() -> dict[str, Any]:
-            spent = phases + captured.phases(phases.pop(STRETCHES, 0.0))
+            spent = phases + captured.phases(phases.pop(CAPTURED, 0.0))
             phases.clear()
             return {"phases": dict(spent)}
 
         serve(advance, report)
 
 
-STRETCHES = "stretches"
+CAPTURED = "captured updates"
 
 
 class Captured:
@@ -102,7 +102,7 @@ class Captured:
             self.ends.append((phase, len(self.capture.instructions)))
 
     def phases(self, seconds: float) -> Counter[str]:
-        """Time spent in stretches by phase: programs of the first phases alone differ by what the next one takes."""
+        """Divide the time of captured updates by phase: graphs of the first phases differ by what the next takes."""
         if self.program is None:
             return Counter()
         from pgkit.compiler.graph import Graph
@@ -164,7 +164,7 @@ def time_phases(populations: Sequence[Any], spent: Counter[str], captured: Captu
     replace(loop, "gradient", "gradient")
     replace(Optimizer, "apply", "optimizer")
     replace(Monitor, "record_update", "logging")
-    replace(CapturedUpdates, "run", STRETCHES)
+    replace(CapturedUpdates, "run", CAPTURED)
     replace(CapturedUpdates, "update_from_rollouts", "learning without Python")
 
     class KeptCapture(captured_member.Capture):

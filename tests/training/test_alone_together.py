@@ -48,10 +48,10 @@ def outcome(configs: list[TrainConfig]) -> list[dict[str, object]]:
     members = {}
     for part in result.parts:
         for row, member in enumerate(part.members.tolist()):
-            here = torch.tensor([row])
+            rows = torch.tensor([row])
             members[member] = {
-                "params": take_tree(part.params, here),
-                "opt_state": plain(part.optimizer.dump(part.optimizer.take(part.opt_state, here))),
+                "params": take_tree(part.params, rows),
+                "opt_state": plain(part.optimizer.dump(part.optimizer.take(part.opt_state, rows))),
                 "statistics": [float(field[row]) for field in part.collector.statistics],
                 "row": result.table[member],
             }

@@ -260,11 +260,11 @@ def test_metrics_are_one_row_for_each_number(run: Run) -> None:
     assert set(rows["tag"]) >= set(EVERY_RUN)
     assert set(rows["member"]) == {0, 1}
     for member, name in enumerate(("seed-3", "seed-11")):
-        own = rows[rows["member"] == member]
+        of_member = rows[rows["member"] == member]
         for tag, points in events(place(run) / name).items():
-            here = own[own["tag"] == tag]
-            assert here["step"].tolist() == [step for step, _ in points]
-            assert here["value"].tolist() == pytest.approx([number for _, number in points], rel=1e-6)
+            logged = of_member[of_member["tag"] == tag]
+            assert logged["step"].tolist() == [step for step, _ in points]
+            assert logged["value"].tolist() == pytest.approx([number for _, number in points], rel=1e-6)
 
 
 def test_the_configuration_is_read_back_equal(run: Run, tmp_path: Path) -> None:
@@ -310,15 +310,15 @@ def test_checkpoints_are_plain_data_with_the_last_parameters(run: Run) -> None:
     directory = place(run) / "checkpoints"
     assert len(list(directory.glob("step-*.pt"))) == 2
     saved = torch.load(latest(directory), weights_only=True)
-    found = {}
+    params = {}
     for part in saved["workers"][0]["parts"]:
         for row, member in enumerate(part["members"].tolist()):
-            found[member] = take_tree(part["params"], torch.tensor([row]))
+            params[member] = take_tree(part["params"], torch.tensor([row]))
             assert part["statistics"]["env_steps"][row] == run[1].table[member]["env_steps"]
             assert part["alive"][row]
     for member in (0, 1):
         for name, leaf in run[1].params.items():
-            assert torch.equal(found[member][name][0], leaf[member])
+            assert torch.equal(params[member][name][0], leaf[member])
 
 
 def test_recording_changes_nothing_that_is_learnt(run: Run) -> None:

@@ -50,8 +50,9 @@ def agent_gradient(agent: ModuleType, config: object, mdp: Mdp, population: Popu
 @pytest.mark.parametrize("baseline", ["none", "leave_one_out", "value"])
 @pytest.mark.parametrize("whole", [False, True], ids=["reward-to-go", "full"])
 def test_reinforce(whole: bool, baseline: Literal["none", "leave_one_out", "value"]):
-    mdp, kind = tabular.ladder(), "full" if whole else "reward_to_go"
-    config = reinforce.Config(gamma=0.8, returns=kind, baseline=baseline, average="episode")
+    mdp = tabular.ladder()
+    returns = "full" if whole else "reward_to_go"
+    config = reinforce.Config(gamma=0.8, returns=returns, baseline=baseline, average="episode")
     population = whole_episodes(mdp, 2)
     truth = exact(mdp, 3, 0.8, discounted=whole)
     assert_unbiased(agent_gradient(reinforce, config, mdp, population, WRONG[:3]), truth)
