@@ -32,7 +32,7 @@ pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[2]
 
-KILLS = 5
+KILLS = 2
 """In a test run; the script makes as many as one likes."""
 
 
