@@ -1,4 +1,4 @@
-"""An analysed comparison as plain data: what figures, the report and TensorBoard are made from."""
+"""An analysed comparison as plain data: the source of figures, report and TensorBoard files."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ import pandas as pd
 from pgkit.errors import PgkitError, format_value
 
 CASE = ("environment", "agent")
-"""What is never pooled, but for the measures across environments."""
+"""Keys of a case. Cases are pooled only in measures across environments."""
 ARM = (*CASE, "optimizer")
 SETTING = (*ARM, "lr")
-"""What tells settings apart on the grid of learning rates."""
+"""Keys of a setting on the grid of learning rates."""
 NUMBERED = (*ARM, "setting", "lr")
-"""What tells them apart where all is tuned: their number; the rate goes with it."""
+"""Keys of a setting in track "all tuned": its number, which determines the rate."""
 
 TIERS_WITH_CLAIMS = ("standard", "publication")
 """The quick tier explores: it ranks nothing."""
 
 FEW_SEEDS = 10
-"""Below this number of runs an interval would be a pretence: minimum, median and maximum are shown instead."""
+"""The smallest number of runs that gets an interval; below it, minimum, median and maximum are shown."""
 
 
 def _with_limits(*names: str) -> tuple[str, ...]:
-    """Columns of estimates, each followed by the limits of its confidence interval."""
+    """Return names of estimates, each followed by the limits of its confidence interval."""
     return tuple(column for name in names for column in (name, f"{name}_low", f"{name}_high"))
 
 
@@ -32,8 +32,8 @@ class Schema(NamedTuple):
     """The columns of a table, in their order.
 
     Attributes:
-        keys: what says which row it is; no two rows agree in all of them.
-        columns: the rest.
+        keys: columns that identify a row; no two rows agree in all of them.
+        columns: the other columns.
     """
 
     keys: tuple[str, ...]
@@ -41,7 +41,7 @@ class Schema(NamedTuple):
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Keys first."""
+        """All columns, keys first."""
         return (*self.keys, *self.columns)
 
 
@@ -66,11 +66,11 @@ _OF_PAIR = (
 
 
 def schemas(all_tuned: bool = False, greedy: bool = False) -> Mapping[str, Schema]:
-    """Every table by name, as README.md describes them.
+    """Return the schema of every table by name, as README.md describes them.
 
     Args:
-        all_tuned: of the track where settings have numbers; else they are learning rates.
-        greedy: with columns of evaluations with most likely actions.
+        all_tuned: whether for track "all tuned", where numbers identify settings, not learning rates.
+        greedy: whether to add the columns of greedy evaluations.
     """
     setting, number = (NUMBERED, ("setting",)) if all_tuned else (SETTING, ())
     run, greedy_auc = ("stage", *setting, "seed"), ("greedy_auc",) if greedy else ()
@@ -97,12 +97,12 @@ def schemas(all_tuned: bool = False, greedy: bool = False) -> Mapping[str, Schem
 
 
 SCHEMAS = schemas()
-"""The tables of the track "lr only"."""
+"""Schemas of track "lr only"."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything that a report says.
+    """An analysed comparison.
 
     Attributes:
         plan: plain data as in ``plan.json``: name, question, tier, metric, arms {label: settings}, agents,
@@ -110,7 +110,7 @@ class Analysis:
             spaces {label: {hyperparameter: {low, high, scale}}} and settings {label: [{...}]}), tuning_seeds,
             evaluation_seeds, neighbour_seeds, rope, failure_below, evaluation {points, episodes, final_episodes},
             cases [{environment, agent, config (resolved TOML)}], held_equal {name: value}, hash.
-        tables: by the names of :func:`schemas`.
+        tables: the tables by name, as in :func:`schemas`.
         facts: planned, finished, failed, missing (numbers of runs), deviations [str], formulas {label: text},
             provenance (plain data as in ``provenance.json``), not_varied [str], wall_seconds.
     """
@@ -121,12 +121,12 @@ class Analysis:
 
     @property
     def intervals(self) -> bool:
-        """Whether there are runs enough for confidence intervals of scores."""
+        """Whether there are enough runs for confidence intervals of scores."""
         return len(self.plan["evaluation_seeds"]) >= FEW_SEEDS
 
     @property
     def claims(self) -> bool:
-        """Whether the tier, and the number of runs, allow to say which arm is better."""
+        """Whether the tier and the number of runs support claims about which arm is better."""
         return self.intervals and self.plan["tier"] in TIERS_WITH_CLAIMS
 
     @property
@@ -136,7 +136,7 @@ class Analysis:
 
     @property
     def schemas(self) -> Mapping[str, Schema]:
-        """Of the tables."""
+        """Schemas of the tables."""
         return schemas(self.all_tuned, self.plan["evaluation"].get("greedy", False))
 
     @property
@@ -159,14 +159,14 @@ class Analysis:
         return scale
 
     def of(self, table: str, case: tuple[str, str]) -> pd.DataFrame:
-        """The rows of a case."""
+        """Return the rows of a case."""
         frame = self.tables[table]
         environment, agent = case
         return frame[(frame["environment"] == environment) & (frame["agent"] == agent)]
 
 
 def make_table(name: str, rows: Iterable[Mapping[str, Any]], schema: Schema | None = None) -> pd.DataFrame:
-    """A table of that name, columns in the order of its schema; by default that of track "lr only".
+    """Build a table with the columns of its schema, by default the schema of track "lr only".
 
     Raises:
         PgkitError: see :func:`check_table`.
@@ -178,7 +178,7 @@ def make_table(name: str, rows: Iterable[Mapping[str, Any]], schema: Schema | No
 
 
 def check_tables(tables: Mapping[str, pd.DataFrame], wanted: Mapping[str, Schema] = SCHEMAS) -> None:
-    """Check that all tables are there, each with the columns of its schema, and no key twice.
+    """Check that no table is missing, that each has the columns of its schema, and that keys are unique.
 
     Raises:
         PgkitError: the first mistake.

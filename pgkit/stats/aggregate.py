@@ -17,12 +17,12 @@ from scipy import stats
 from pgkit.stats.samples import LEVEL, Estimate, FloatArray, Rng, as_array, batches, generator, percentile_interval
 
 MIN_ENVIRONMENTS = 3
-"""With fewer, report environments one by one."""
+"""The fewest environments to aggregate; with fewer, report them one by one."""
 
 RESAMPLES = 50_000
 PROFILE_RESAMPLES = 2_000
 TAUS = np.linspace(0.0, 1.2, 121)
-"""Where performance profiles are evaluated."""
+"""Scores at which performance profiles are evaluated."""
 
 
 class Aggregates(NamedTuple):
@@ -133,7 +133,7 @@ def performance_profile(
 
 
 def _resampled(array: FloatArray, rng: np.random.Generator, resamples: int) -> Iterator[FloatArray]:
-    """Resamples ``(b, n, E)``, b at a time, runs drawn anew within each environment."""
+    """Yield batches of resamples ``(b, n, E)``; runs are drawn anew within each environment."""
     for count in batches(resamples, array.size):
         yield np.take_along_axis(array[None], rng.integers(0, len(array), (count, *array.shape)), axis=1)
 

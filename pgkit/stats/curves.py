@@ -1,4 +1,4 @@
-"""One number from a learning curve, for any number of runs at once.
+"""Measures of learning curves, for any number of runs at once.
 
 Curves are *scores* ``(..., K)``: evaluations at K equally spaced points of the budget, the first before training, the
 last at its end. Scores are normalised, 0 the random policy and 1 the reference return, so every measure here is in
@@ -18,10 +18,10 @@ from numpy.typing import ArrayLike
 from pgkit.stats.samples import BoolArray, FloatArray, as_array
 
 ALPHA = 0.05
-"""The share of values that a tail holds."""
+"""Default share of values in a tail."""
 
 FAILURE_BELOW = 0.1
-"""A run whose final score is lower has failed."""
+"""The final score below which a run has failed."""
 
 
 def normalize(returns: ArrayLike, random: float, reference: float) -> FloatArray:
@@ -41,9 +41,9 @@ def normalize(returns: ArrayLike, random: float, reference: float) -> FloatArray
 
 
 def apply_floor(scores: ArrayLike, at: ArrayLike, failed_at: ArrayLike, floor: float = 0.0) -> FloatArray:
-    """Scores with ``floor`` from the point on at which a run failed, whatever stands there (NaN, too); ``(..., K)``.
+    """Replace scores from the point of failure on, NaN included, by ``floor``; ``(..., K)``.
 
-    A run that fails therefore stays in every statistic. What it reached before counts.
+    So a failed run stays in every statistic, with the scores that it reached before.
 
     Args:
         scores: ``(..., K)``.
@@ -87,7 +87,7 @@ def has_failed(scores: ArrayLike, diverged: ArrayLike, below: float = FAILURE_BE
     Args:
         scores: ``(..., K)``, with the floor of diverged runs.
         diverged: ``(...)``, whether a loss, gradient or parameter became non-finite.
-        below: on the normalised scale.
+        below: limit on the normalised scale.
 
     Raises:
         ValueError: shapes do not fit, or a score is not finite.
@@ -146,9 +146,9 @@ def max_drawdown(scores: ArrayLike) -> FloatArray:
 def has_collapsed(scores: ArrayLike, size: float = 0.5, within: float = 0.1) -> BoolArray:
     """Whether a drawdown of at least ``size`` was not recovered from ``within`` a share of the budget.
 
-    Recovered is a run whose drawdown is below ``size`` again. With 51 points and a tenth of the budget, 5 steps between
-    points: six points in a row at ``size`` or more are a collapse. A fall too late for the time to recover to be over
-    is none; :func:`max_drawdown` and :func:`retention` show it.
+    A run recovers when its drawdown is below ``size`` again. With 51 points a tenth of the budget is five intervals, so
+    six points in a row at ``size`` or more are a collapse. A fall too close to the end to leave that much time does not
+    count; :func:`max_drawdown` and :func:`retention` show it.
 
     Args:
         scores: ``(..., K)``.
@@ -170,7 +170,7 @@ def steps_to_threshold(scores: ArrayLike, at: ArrayLike, threshold: float, windo
     """The environment steps of the first point from which on the running mean stays at or above ``threshold``.
 
     The running mean at point k is over points ``k - window + 1 ... k``, so none exists before point ``window - 1``.
-    Once reached and lost again does not count.
+    A threshold that is reached and lost again does not count.
 
     Args:
         scores: ``(..., K)``.

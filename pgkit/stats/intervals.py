@@ -1,4 +1,4 @@
-"""Intervals for one arm in one environment; values are one number a run, ``(n,)``."""
+"""Intervals for one arm in one environment; values ``(n,)`` are one number per run."""
 
 import warnings
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from pgkit.stats.samples import (
 )
 
 SKEW_LIMIT = 1.0
-"""Beyond this absolute skewness a t interval of few runs misleads."""
+"""The absolute skewness above which a t interval of few runs misleads."""
 
 MIN_TOLERANCE_RUNS = 46
 """The fewest runs whose extremes hold 90 % of all runs with 95 % confidence."""
 
 
 class Tolerance(NamedTuple):
-    """The extremes of a sample, and with what confidence they hold the share ``content`` of all runs."""
+    """The extremes of a sample, and the confidence that they contain the share ``content`` of all runs."""
 
     low: float
     high: float
@@ -124,10 +124,10 @@ def tolerance_confidence(n: int, content: float = 0.9) -> float:
 
 
 def tolerance_interval(values: ArrayLike, content: float = 0.9) -> Tolerance:
-    """Between which scores most runs of this arm lie: the minimum and maximum, with the confidence *achieved*.
+    """Return the minimum and maximum as a tolerance interval, with the confidence *achieved*.
 
-    Fit to be called a 90/95 tolerance interval from n = 46 on, where the confidence reaches 0.95. Below, give the
-    confidence with it: the extremes of 20 runs hold 90 % of all runs with confidence 0.61. Ties (a maximal return) only
+    From n = 46 on the confidence reaches 0.95: a 90/95 tolerance interval. Below that, report the confidence with the
+    interval: the extremes of 20 runs hold 90 % of all runs with confidence 0.61. Ties (a maximal return) only
     raise it.
 
     Args:

@@ -1,6 +1,6 @@
-"""Two arms run on the same seeds, compared seed by seed. Only for plans that say so beforehand.
+"""Comparison of two arms seed by seed, for plans that declare it beforehand.
 
-Values are ``(n,)`` of each arm, entry i of both from seed i, higher is better.
+Values are ``(n,)`` for each arm, entry i of both from seed i; higher is better.
 """
 
 import numpy as np
@@ -65,7 +65,7 @@ def paired_improvement(first: ArrayLike, second: ArrayLike, level: float = LEVEL
 
 
 def _differences(first: ArrayLike, second: ArrayLike) -> FloatArray:
-    """``x_i - y_i``, sorted.
+    """Return ``x_i - y_i``, sorted.
 
     Raises:
         ValueError: the arms do not have the same number of runs.

@@ -1,7 +1,7 @@
-"""Two arms in one environment: how far apart, how sure, and what may be said about it.
+"""Comparison of two arms in one environment: differences, tests, verdicts.
 
-Values are one number a run, higher is better, ``(n,)`` of the first arm and ``(m,)`` of the second. Exchanging the arms
-mirrors every result. The functions of :mod:`pgkit.stats.paired` are for plans that say the comparison is paired.
+Values are one number per run, ``(n,)`` for the first arm and ``(m,)`` for the second; higher is better. Exchanging the
+arms mirrors every result. For plans that declare a paired comparison, see :mod:`pgkit.stats.paired`.
 """
 
 from functools import lru_cache
@@ -16,13 +16,13 @@ from scipy import optimize, stats
 from pgkit.stats.samples import LEVEL, Estimate, FloatArray, Rng, Verdict, as_sample, batches, check_share, generator
 
 EXACT_LIMIT = 200_000
-"""Permutation tests enumerate when there are at most so many ways to split."""
+"""The most splits that a permutation test enumerates."""
 
 DRAWS = 100_000
-"""Random splits of a permutation test that cannot enumerate."""
+"""The number of random splits where there are too many to enumerate."""
 
 ROPE = 0.05
-"""The region of practical equivalence: a difference of normalised scores that nobody would care about."""
+"""The region of practical equivalence: the largest difference of normalised scores that does not matter."""
 
 
 class Difference(NamedTuple):
@@ -62,13 +62,13 @@ def welch(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Differen
 
 
 def from_error(difference: float, error: float, df: float, level: float = LEVEL) -> Difference:
-    """Interval and two-sided test of a difference with a standard error and Student's t."""
+    """Return the interval and the two-sided t test of a difference with a standard error."""
     t, half = difference / error, float(stats.t.ppf((1 + level) / 2, df)) * error
     return Difference(difference, difference - half, difference + half, t, df, float(2 * stats.t.sf(abs(t), df)))
 
 
 def certain(difference: float) -> Difference:
-    """A difference of numbers that do not vary."""
+    """Return the result for a difference without variance."""
     t = float(np.sign(difference)) * np.inf if difference else 0.0
     return Difference(difference, difference, difference, t, float("nan"), 0.0 if difference else 1.0)
 
@@ -155,7 +155,7 @@ def holm(p: ArrayLike) -> FloatArray:
 
 
 def verdict(low: float, high: float, rope: float = ROPE) -> Verdict:
-    """What the interval of a difference, first minus second, allows to say.
+    """Return the verdict that the interval of a difference, first minus second, supports.
 
     *better*: all of it above the ROPE ``[-rope, rope]``; *worse*: all below; *equivalent*: all inside, ends included;
     *unresolved*: anything else, and where there is no interval (NaN).
@@ -174,14 +174,14 @@ def verdict(low: float, high: float, rope: float = ROPE) -> Verdict:
 
 @lru_cache(maxsize=2)  # a comparison asks for the same sizes for each of its pairs
 def _splits(total: int, size: int) -> NDArray[np.int16]:
-    """All choices of ``size`` out of ``total``, ``(C(total, size), size)``."""
+    """Return all choices of ``size`` out of ``total``, ``(C(total, size), size)``."""
     count = comb(total, size)
     indices = chain.from_iterable(combinations(range(total), size))
     return np.fromiter(indices, dtype=np.int16, count=count * size).reshape(count, size)
 
 
 def _newcombe(value: float, n: int, m: int, level: float) -> tuple[float, float]:
-    """The roots of ``(theta - value)^2 = z^2 V(theta)`` on either side of ``value``."""
+    """Return the roots of ``(theta - value)^2 = z^2 V(theta)`` on either side of ``value``."""
     z, more = float(stats.norm.ppf((1 + level) / 2)), (n + m) / 2 - 1
 
     def excess(theta: float) -> float:

@@ -1,4 +1,4 @@
-"""Which arm is best, and how sure that is, by bootstrap over runs."""
+"""Bootstrap probabilities of the rank of each arm."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from pgkit.stats.samples import FloatArray, Rng, as_sample, batches, generator
 
 RESAMPLES = 10_000
 DECIMALS = 12
-"""Means that agree to so many decimals tie: sums in another order differ in the last bits."""
+"""Means that agree to this many decimals tie, because sums in another order differ in the last bits."""
 
 
 class Ranking(NamedTuple):
@@ -52,7 +52,7 @@ def rank_arms(scores: Sequence[ArrayLike], rng: Rng, resamples: int = RESAMPLES)
 
 
 def _rank_shares(means: FloatArray) -> FloatArray:
-    """``(A, B)`` to ``(A, A)``: how often arm a has rank r, ties shared."""
+    """Return how often arm a has rank r, ties shared: ``(A, B)`` to ``(A, A)``."""
     count, ranks = len(means), np.arange(len(means))
     shares = np.empty((count, count))
     for a in range(count):

@@ -1,4 +1,4 @@
-"""What the statistics share: types of results, checks at the door, one source of randomness.
+"""Shared parts of the statistics: types of results, checks of arguments, random numbers.
 
 Functions that draw take ``rng``: a :class:`numpy.random.Generator`, which they advance, or an integer seed. Given a
 seed, the result is a function of the data alone. Values are sorted before anything is drawn, so that the order in
@@ -16,13 +16,13 @@ Rng: TypeAlias = np.random.Generator | int
 Verdict: TypeAlias = Literal["better", "worse", "equivalent", "unresolved"]
 
 LEVEL = 0.95
-"""Confidence level of every interval, unless told otherwise."""
+"""Default confidence level of intervals."""
 
 MIN_EVALUATION_SEEDS = 10
-"""With fewer runs no interval belongs in a report: show every run, the minimum, the median and the maximum."""
+"""The fewest runs for which a report shows intervals; below, it shows every run, minimum, median and maximum."""
 
 BATCH_NUMBERS = 500_000
-"""At most so many numbers (4 MB) of resamples are held at once."""
+"""The most resampled numbers held in memory at once (4 MB)."""
 
 
 class Interval(NamedTuple):
@@ -41,14 +41,14 @@ class Estimate(NamedTuple):
 
 
 def generator(rng: Rng) -> np.random.Generator:
-    """The generator itself, or a new one from an integer seed."""
+    """Return the generator itself, or a new one from an integer seed."""
     return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
 
 
 def as_array(values: ArrayLike, axes: str, name: str = "values") -> FloatArray:
-    """Finite float64 with the rank of ``axes``, none of them empty; ``axes`` is written as ``(runs, K)``.
+    """Convert to a finite float64 array with the rank of ``axes`` and no empty axis.
 
-    ``(..., K)`` allows any rank from one.
+    ``axes`` is text such as ``(runs, K)``; ``(..., K)`` allows any rank from one.
 
     Raises:
         ValueError: another rank, an empty axis, or a number that is not finite.
@@ -64,7 +64,7 @@ def as_array(values: ArrayLike, axes: str, name: str = "values") -> FloatArray:
 
 
 def as_sample(values: ArrayLike, name: str = "values") -> FloatArray:
-    """Finite float64 ``(n,)`` with n at least 1.
+    """Convert to a finite float64 array ``(n,)`` with n at least 1.
 
     Raises:
         ValueError: as :func:`as_array`.
@@ -84,13 +84,13 @@ def check_share(name: str, share: float) -> None:
 
 
 def batches(count: int, size: int) -> list[int]:
-    """``count`` resamples of ``size`` numbers each, cut into parts of bounded memory: how many are in each part."""
+    """Split ``count`` resamples of ``size`` numbers into batches of bounded memory; return the batch sizes."""
     part = max(1, min(count, BATCH_NUMBERS // max(1, size)))
     return [min(part, count - start) for start in range(0, count, part)]
 
 
 def percentile_interval(resampled: ArrayLike, level: float = LEVEL) -> Interval:
-    """Quantiles of the resampled statistic: the percentile bootstrap (Efron and Tibshirani 1993, section 13.3).
+    """Return quantiles of the resampled statistic, the percentile bootstrap (Efron and Tibshirani 1993, section 13.3).
 
     Resamples in which the statistic does not exist (NaN) are left out.
 
@@ -108,5 +108,5 @@ def percentile_interval(resampled: ArrayLike, level: float = LEVEL) -> Interval:
 
 
 def sort_columns(matrix: NDArray[Any]) -> NDArray[np.intp]:
-    """The order of the last axis, ``(S,)``, that sorts columns by their first row, ties by the next, and so on."""
+    """Return the order ``(S,)`` of columns that sorts them by their first row, ties by the next row, and so on."""
     return np.lexsort(matrix.reshape(-1, matrix.shape[-1])[::-1])

@@ -1,7 +1,7 @@
-"""Which setting tuning selects, and which others it might have selected with other seeds.
+"""Selection of a setting on tuning seeds, and the settings that other seeds might have selected.
 
-Nothing computed here is an arm's performance: the best of several settings on the seeds that chose it looks better than
-it is. Performance is measured on fresh seeds.
+Nothing here measures an arm's performance: on the seeds that selected it, the best of several settings looks better
+than it is. Fresh seeds measure performance.
 """
 
 from typing import NamedTuple
@@ -16,11 +16,11 @@ CHOSEN = 0.05
 """A setting belongs to the uncertainty set when at least this share of resamples selects it."""
 
 DECIMALS = 12
-"""Means that agree to so many decimals tie."""
+"""Means that agree to this many decimals tie."""
 
 
 class Selection(NamedTuple):
-    """What tuning selects among L settings.
+    """The result of tuning among L settings.
 
     Attributes:
         best: index of the setting with the highest mean; of those that tie, the first.
@@ -44,7 +44,7 @@ def select(scores: ArrayLike, rng: Rng, resamples: int = RESAMPLES, share: float
         scores: ``(L, S)``: L settings, learning rates ascending, by S tuning seeds; failed runs with their floor.
         rng: generator or seed.
         resamples: at least 1.
-        share: of resamples, from which on a setting is in the set.
+        share: smallest share of resamples that puts a setting into the set.
     """
     array = as_array(scores, "(L, S)", "scores")
     array = array[:, sort_columns(array)]

@@ -1,4 +1,4 @@
-"""How an arm's score depends on the learning rate: s(lr), the mean normalised score over tuning seeds.
+"""Sensitivity of an arm's score to the learning rate: s(lr) is the mean normalised score over tuning seeds.
 
 Scores are ``(L, S)``: L rates, ascending, by S seeds, the same for every rate. Intervals are percentiles of a bootstrap
 over seeds, a seed being drawn with all its rates, because runs of one seed share initial weights and environments. With
@@ -17,7 +17,7 @@ from pgkit.stats.samples import LEVEL, Estimate, FloatArray, Rng, as_array, gene
 
 RESAMPLES = 2_000
 NEAR_BEST = 0.9
-"""The share of the best score that counts as nearly as good."""
+"""The share of the best score from which a rate counts as nearly as good."""
 
 _SAME_DECADE = 1e-9
 
@@ -35,7 +35,7 @@ class Sensitivity(NamedTuple):
 def rate_sensitivity(
     scores: ArrayLike, failed: ArrayLike, rates: ArrayLike, rng: Rng, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> Sensitivity:
-    """All measures of one arm in one environment with bootstrap intervals over seeds.
+    """Compute all measures of one arm in one environment, with bootstrap intervals over seeds.
 
     Args:
         scores: ``(L, S)``, failed runs with their floor.
@@ -198,17 +198,17 @@ def phi(scores: ArrayLike, rng: Rng, resamples: int = RESAMPLES, level: float = 
 
 
 def _estimate(value: float, resampled: FloatArray, level: float) -> Estimate:
-    """A measure with its interval; none where the measure itself does not exist."""
+    """Return a measure with its interval, which is NaN where the measure is."""
     return Estimate(value, *((np.nan, np.nan) if np.isnan(value) else percentile_interval(resampled, level)))
 
 
 def _means(array: FloatArray, drawn: NDArray[np.int64]) -> FloatArray:
-    """Mean curves ``(B, L)`` of scores ``(L, S)`` over drawn seeds ``(B, S)``."""
+    """Return mean curves ``(B, L)`` of scores ``(L, S)`` over drawn seeds ``(B, S)``."""
     return np.stack([np.mean(row[drawn], axis=1) for row in array], axis=1)
 
 
 def _curve(curve: ArrayLike, rates: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """s ``(..., L)`` and log10 of the rates ``(L,)``, checked."""
+    """Check and return s ``(..., L)`` and log10 of the rates ``(L,)``."""
     s, grid = as_array(curve, "(..., L)", "curve"), as_array(rates, "(L,)", "rates")
     if len(grid) != s.shape[-1] or grid[0] <= 0 or (np.diff(grid) <= 0).any():
         raise ValueError(f"expected {s.shape[-1]} rates, positive and ascending, got {grid.tolist()}")

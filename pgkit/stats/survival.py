@@ -1,4 +1,4 @@
-"""Times that some runs never reach: NaN stands for *not within the budget*. Such runs are never dropped."""
+"""Times to a threshold. NaN means *not within the budget*; such runs are censored, never dropped."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from pgkit.stats.samples import BoolArray, FloatArray
 
 
 class Survival(NamedTuple):
-    """A step function: from ``times[i]`` on, the share ``share[i]`` of runs has not got there; 1 before."""
+    """A step function: from ``times[i]`` on, ``share[i]`` of the runs have not arrived; before the first, all."""
 
     times: FloatArray
     share: FloatArray
@@ -22,14 +22,14 @@ def kaplan_meier(times: ArrayLike, horizon: ArrayLike) -> Survival:
     budget before t_i.
 
     Args:
-        times: ``(n,)`` environment steps, NaN where never.
+        times: ``(n,)`` environment steps, NaN for runs that never arrive.
         horizon: the budget, a number or one a run ``(n,)``; positive.
 
     Returns:
         The distinct times of arrival, ascending, and the share after each; empty when none arrives.
 
     Raises:
-        ValueError: shapes differ, or a time lies behind its horizon.
+        ValueError: shapes differ, or a time exceeds its horizon.
     """
     last, arrived, _ = _observed(times, horizon)
     distinct = np.unique(last[arrived])
@@ -62,7 +62,7 @@ def restricted_mean(times: ArrayLike, horizon: ArrayLike) -> float:
 
 
 def _observed(times: ArrayLike, horizon: ArrayLike) -> tuple[FloatArray, BoolArray, FloatArray]:
-    """When each run was last looked at, whether it arrived then, and its horizon."""
+    """Return each run's last observed time, whether it arrived then, and its horizon."""
     array = np.asarray(times, dtype=np.float64)
     if array.ndim != 1 or not len(array) or np.shape(horizon) not in ((), array.shape):
         raise ValueError(f"expected times (n,) and a horizon or (n,) of them, got {array.shape}, {np.shape(horizon)}")

@@ -1,4 +1,4 @@
-"""Which columns of which table a reader sees, under which names, with what explanation."""
+"""Columns of the report's tables: their order, headers, formats and help texts."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,27 +11,27 @@ from pgkit.compare.report.style import percent, rate, short_number
 
 
 def number(value: float) -> str:
-    """A score."""
+    """Format a score."""
     return f"{value:.3f}".replace("-", "\u2212")
 
 
 def p_value(value: float) -> str:
-    """A probability that is never zero."""
+    """Format a p-value, never as zero."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def reward(value: float) -> str:
-    """A return, in the environment's units."""
+    """Format a return, in the environment's units."""
     return f"{value:.1f}".replace("-", "\u2212")
 
 
 def word(value: object) -> str:
-    """A text or a truth value."""
+    """Format a text, or a bool as yes or no."""
     return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
 
 def whole(value: float) -> str:
-    """A count or a seed."""
+    """Format a count or a seed."""
     return f"{value:.0f}"
 
 
@@ -39,11 +39,11 @@ class Column(NamedTuple):
     """A column as shown.
 
     Attributes:
-        name: in the table.
-        header: what readers see.
-        show: how its values are written.
-        help: what it means; empty where the header says it.
-        limits: columns of the confidence interval that is written behind it; or none.
+        name: its name in the stored table.
+        header: its name in the report.
+        show: formats a value as text.
+        help: explanation; empty where the header suffices.
+        limits: columns with the ends of its confidence interval, or none.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Column(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All columns of the stored table that are in it."""
+        """Columns of the stored table that it shows."""
         return (self.name, *self.limits)
 
     @property
     def is_text(self) -> bool:
-        """Whether it holds words, which stand at the left of their column."""
+        """Whether it holds text, which is aligned left."""
         return self.show is word
 
 
@@ -69,9 +69,9 @@ class View:
 
     Attributes:
         table: its name among the stored tables.
-        caption: what its rows are.
-        columns: what is shown, in order.
-        open: whether readers see it at once, not only when they ask.
+        caption: title of the table.
+        columns: its columns, in order.
+        open: whether the page shows it unfolded.
         rows: (column, value) of the rows that are shown; None: all.
     """
 
@@ -90,7 +90,7 @@ class Cell(NamedTuple):
 
 
 def cells(view: View, rows: pd.DataFrame) -> list[list[Cell]]:
-    """The cells of a view of these rows."""
+    """Return the cells of a view of these rows."""
     if view.rows is not None:
         rows = rows[rows[view.rows[0]] == view.rows[1]]
     records = rows.to_dict("records")
@@ -98,7 +98,7 @@ def cells(view: View, rows: pd.DataFrame) -> list[list[Cell]]:
 
 
 def cell(column: Column, record: Mapping[str, Any]) -> Cell:
-    """One cell: ``0.912 [0.880, 0.944]``."""
+    """Return one cell, such as ``0.912 [0.880, 0.944]``."""
     values = tuple(record[name] for name in column.names)
     text = show(column.show, values[0])
     if column.limits:
@@ -107,17 +107,17 @@ def cell(column: Column, record: Mapping[str, Any]) -> Cell:
 
 
 def show(how: Callable[[Any], str], value: Any) -> str:
-    """A value as a reader sees it; a dash for a number that does not exist."""
+    """Format a value; NaN becomes a dash."""
     return "\u2013" if isinstance(value, float) and math.isnan(value) else how(value)
 
 
 def estimate(name: str, header: str, show: Callable[[Any], str] = number, help: str = "") -> Column:
-    """A column with its interval ``<name>_low`` to ``<name>_high``."""
+    """Return a column with its interval from ``<name>_low`` to ``<name>_high``."""
     return Column(name, header, show, help, (f"{name}_low", f"{name}_high"))
 
 
 def _event(count: str, name: str, header: str, help: str) -> tuple[Column, Column]:
-    """How often something happened, and its rate with Wilson's interval."""
+    """Return the columns of an event: its count, and its rate with Wilson's interval."""
     limits = (f"{name}_low", f"{name}_high")
     return Column(count, header, whole, help), Column(f"{name}_rate", f"{header}, rate", percent, "Wilson 95 %", limits)
 

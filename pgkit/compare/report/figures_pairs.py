@@ -1,4 +1,4 @@
-"""Figures of comparisons: differences, probabilities, budgets. Functions take the tables of one case."""
+"""Figures that compare arms: differences, probabilities, budgets. Each function takes the tables of one case."""
 
 from collections.abc import Mapping, Sequence
 
@@ -26,17 +26,17 @@ VERDICTS: Mapping[str, ArmStyle] = {
     "equivalent": ArmStyle("#3f7d3f", "s", SOLID),
     "unresolved": ArmStyle("#8a8a8a", "o", SOLID),
 }
-"""How the verdicts of pairs look; without claims everything is drawn as unresolved."""
+"""Color and marker of each verdict; without claims every pair is drawn as unresolved."""
 
 FEW_ENVIRONMENTS = 3
-"""Below this number of environments nothing is said across them."""
+"""The smallest number of environments for which measures across environments are drawn."""
 
 
 @settings()
 def draw_pairs(pairs: pd.DataFrame, rope: float, claims: bool = True, axes: Axes | None = None) -> Axes:
-    """A row for each pair of arms: difference of mean scores with its 95 % interval (Welch), and the verdict.
+    """Draw the difference of mean scores of each pair of arms with its 95 % interval (Welch) and its verdict.
 
-    The band is the region of practical equivalence.
+    Each pair has a row; the band is the region of practical equivalence.
 
     Args:
         pairs: table ``pairs`` of one case.
@@ -56,7 +56,7 @@ def draw_pairs(pairs: pd.DataFrame, rope: float, claims: bool = True, axes: Axes
 
 @settings()
 def draw_improvement(pairs: pd.DataFrame, claims: bool = True, axes: Axes | None = None) -> Axes:
-    """A row for each pair: the probability that a run of the first arm beats one of the second, with its interval.
+    """Draw the probability that a run of the first arm beats one of the second, with its interval, a row for each pair.
 
     Arguments as :func:`draw_pairs`.
     """
@@ -82,13 +82,13 @@ def draw_expected_best(
     axes: Axes | None = None,
     unit: str = "learning rates",
 ) -> Axes:
-    """The score to expect of the best of k settings drawn from those that were tried, with its bootstrap band.
+    """Draw the expected best score of k settings drawn from those tried, with its bootstrap band.
 
     Args:
         expected_best: table ``expected_best`` of one case.
         labels: all arms, in the order that decides their styles; default: those of the table.
         axes: where to draw; None for a new figure.
-        unit: what the settings are.
+        unit: the name of the settings in labels and title.
     """
     axes = panel(axes)
     _bands(axes, expected_best, "k", "value", labels)
@@ -102,7 +102,7 @@ def draw_expected_best(
 
 @settings()
 def draw_profiles(profiles: pd.DataFrame, labels: Sequence[str] | None = None, axes: Axes | None = None) -> Axes:
-    """The share of runs, all environments together, whose score is above tau.
+    """Draw the share of runs, over all environments, whose score is above tau.
 
     Args:
         profiles: table ``profiles`` of one agent.
@@ -121,7 +121,7 @@ def draw_profiles(profiles: pd.DataFrame, labels: Sequence[str] | None = None, a
 
 
 def _forest(axes: Axes, pairs: pd.DataFrame, words: str, limits: tuple[Array, Array, Array], claims: bool) -> None:
-    """Rows of a point with an interval, named at the left, and with their verdicts at the right."""
+    """Draw a row for each pair: its name at the left, a point with its interval, its verdict at the right."""
     for row, (pair, middle, low, high) in enumerate(zip(pairs.itertuples(), *limits, strict=True)):
         verdict = str(pair.verdict) if claims else "unresolved"
         look = VERDICTS[verdict]
@@ -145,7 +145,7 @@ def _forest(axes: Axes, pairs: pd.DataFrame, words: str, limits: tuple[Array, Ar
 def _bands(
     axes: Axes, table: pd.DataFrame, x: str, y: str, labels: Sequence[str] | None, at_right: bool = True
 ) -> None:
-    """A line with its interval for each arm."""
+    """Draw a line with its interval for each arm."""
     ends = []
     for arm, look in arm_styles(arms_in(labels, table["optimizer"])).items():
         line = table[table["optimizer"] == arm].sort_values(x)

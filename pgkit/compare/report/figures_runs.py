@@ -1,4 +1,4 @@
-"""Figures of runs: what each seed did. Functions take the tables of one case, and return the axes they drew on."""
+"""Figures of single runs. Each function takes the tables of one case and returns the axes it drew on."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,9 +31,9 @@ Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 def draw_sensitivity(
     runs: pd.DataFrame, sensitivity: pd.DataFrame, labels: Sequence[str] | None = None, axes: Axes | None = None
 ) -> Axes:
-    """Score against learning rate: a dot for every tuning run, a line through each arm's means.
+    """Draw score against learning rate: a dot for every tuning run, a line through each arm's means.
 
-    The selected rate has a ring; the ends of the grid are dotted lines.
+    A ring marks the selected rate, dotted lines mark the ends of the grid.
 
     Args:
         runs: table ``runs`` of one case; its tuning runs are drawn.
@@ -58,9 +58,9 @@ def draw_sensitivity(
 
 @settings()
 def draw_failures(sensitivity: pd.DataFrame, labels: Sequence[str] | None = None, axes: Axes | None = None) -> Axes:
-    """The share of tuning runs that failed, against learning rate; arguments as :func:`draw_sensitivity`.
+    """Draw the share of failed tuning runs against learning rate; arguments as :func:`draw_sensitivity`.
 
-    Arms are shifted a little to the side, so that none hides another.
+    Arms are shifted sideways a little, so that none hides another.
     """
     axes = panel(axes, 1.6)
     arms = arm_styles(arms_in(labels, sensitivity["optimizer"]))
@@ -90,16 +90,17 @@ def draw_setting(
     labels: Sequence[str] | None = None,
     axes: Axes | None = None,
 ) -> Axes:
-    """Score against one hyperparameter of one arm, over all of its settings: the others vary as well.
+    """Draw score against one hyperparameter of one arm, over all its settings; the other hyperparameters vary, too.
 
-    A small dot for every tuning run, a mark for a setting's mean (hollow where a run failed), a ring if it is selected.
+    Small dots are tuning runs, larger marks are means of settings (hollow where a run failed), a ring marks the
+    selected setting.
 
     Args:
         runs: table ``runs`` of one case; its tuning runs are drawn.
         sensitivity: table ``sensitivity`` of the same case.
         table: table ``settings``.
-        arm: whose settings.
-        hyperparameter: on the horizontal axis.
+        arm: label of the arm.
+        hyperparameter: name of the hyperparameter on the horizontal axis.
         space: its range: ``low``, ``high`` and ``scale``; with "1-x log" the axis shows 1 - x.
         labels: all arms, in the order that decides their styles; default: those of the table.
         axes: where to draw; None for a new figure.
@@ -135,14 +136,14 @@ def draw_learning(
     every_run: Sequence[str] = (),
     axes: Axes | None = None,
 ) -> Axes:
-    """Return against environment steps: each arm's median over evaluation seeds, and the band from 10 % to 90 %.
+    """Draw return against environment steps: each arm's median over evaluation seeds with the band from 10 % to 90 %.
 
     Args:
         curves: table ``curves`` of one case; its evaluation runs are drawn.
         scale: the environment's ``reference_return`` and ``threshold``, drawn as lines, and its ``random_return``,
-            which stands for the evaluations of runs that have diverged.
+            which replaces the missing evaluations of diverged runs.
         labels: all arms, in the order that decides their styles; default: those of the table.
-        every_run: arms to draw run by run; the others then are medians in the background.
+        every_run: arms whose runs are drawn one by one; medians of the others are then faint background lines.
         axes: where to draw; None for a new figure.
     """
     axes = panel(axes)
@@ -170,9 +171,10 @@ def draw_learning(
 def draw_scores(
     runs: pd.DataFrame, arms: pd.DataFrame, labels: Sequence[str] | None = None, axes: Axes | None = None
 ) -> Axes:
-    """The score of every evaluation run as a dot, failed ones as crosses, a row for each arm.
+    """Draw the score of every evaluation run as a dot (a cross if it failed), a row for each arm.
 
-    Below them the mean with its 95 % interval (Student's t) or, with fewer than ten runs, minimum, median and maximum.
+    Below the dots: the mean with its 95 % interval (Student's t) or, with fewer than ten runs, the minimum, median and
+    maximum.
 
     Args:
         runs: table ``runs`` of one case; its evaluation runs are drawn.
@@ -208,7 +210,7 @@ def draw_scores(
 
 @settings()
 def draw_drawdowns(curves: pd.DataFrame, labels: Sequence[str] | None = None, axes: Axes | None = None) -> Axes:
-    """How far each arm's worst evaluation seed fell below its best evaluation so far.
+    """Draw the drawdown of each arm's worst evaluation seed: its best score so far minus its score.
 
     Args:
         curves: table ``curves`` of one case.
@@ -236,12 +238,12 @@ def draw_drawdowns(curves: pd.DataFrame, labels: Sequence[str] | None = None, ax
 
 
 def curves_of(curves: pd.DataFrame, column: str, floor: float) -> tuple[Array, Array]:
-    """The curves of a setting's runs as arrays: env steps ``(K,)``, and ``(n, K)`` of a column.
+    """Return env steps ``(K,)`` and the values ``(n, K)`` of a column for the n runs of a setting.
 
     Args:
         curves: rows of the table ``curves`` of one setting and stage.
-        column: ``score`` or ``return_mean``, or those of most likely actions.
-        floor: what stands where a diverged run has no evaluations, so that it does not drop out of the picture.
+        column: ``score`` or ``return_mean``, or their greedy counterparts.
+        floor: value for evaluations that a diverged run lacks, so that the run stays in the figure.
     """
     table = curves.pivot(index="seed", columns="point", values=[column, "env_steps"])
     if table.empty:
@@ -250,7 +252,7 @@ def curves_of(curves: pd.DataFrame, column: str, floor: float) -> tuple[Array, A
 
 
 def _draw_arm(axes: Axes, steps: Array, returns: Array, look: ArmStyle, background: bool) -> None:
-    """A median with its band, or a faint median only."""
+    """Draw a median with its band or, in the background, a faint median only."""
     low, median, high = np.quantile(returns, [0.1, 0.5, 0.9], axis=0)
     if background:
         axes.plot(steps, median, color="#c4c4c4", linewidth=1.0, zorder=1.5)
@@ -260,20 +262,20 @@ def _draw_arm(axes: Axes, steps: Array, returns: Array, look: ArmStyle, backgrou
 
 
 def _draw_runs(axes: Axes, steps: Array, returns: Array, look: ArmStyle) -> None:
-    """Every run as a thin line, all in one collection."""
+    """Draw every run as a thin line; one collection holds all."""
     lines = [np.column_stack([steps, run]) for run in returns]
     axes.add_collection(LineCollection(lines, colors=look.color, linewidths=0.5, alpha=0.5, zorder=2))
 
 
 def _draw_greedy(axes: Axes, curves: pd.DataFrame, floor: float) -> None:
-    """The median with most likely actions, if it was played."""
+    """Draw the median of greedy evaluations, if there are any."""
     if "greedy_return_mean" in curves:
         steps, returns = curves_of(curves, "greedy_return_mean", floor)
         axes.plot(steps, np.median(returns, axis=0), color=INK, linestyle=(0, (1, 1)), linewidth=1.2, zorder=4)
 
 
 def _mark_returns(axes: Axes, scale: Mapping[str, float], named: bool) -> None:
-    """Lines at the reference return and at the threshold."""
+    """Draw lines at the reference return and at the threshold."""
     for name, key, dashes in (("reference", "reference_return", (0, (4, 2))), ("threshold", "threshold", (0, (1, 2)))):
         axes.axhline(scale[key], color=FAINT, linewidth=0.9, linestyle=dashes, zorder=1)
         if named:
@@ -283,7 +285,7 @@ def _mark_returns(axes: Axes, scale: Mapping[str, float], named: bool) -> None:
 
 
 def _mark_grid_ends(axes: Axes, rates: pd.Series) -> None:
-    """Dotted lines at the smallest and the largest rate that was tried."""
+    """Draw dotted lines at the smallest and the largest rate tried."""
     for end in (rates.min(), rates.max()):
         axes.axvline(end, color=FAINT, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
 

@@ -1,4 +1,4 @@
-"""The report of a comparison: one HTML page that needs nothing else, a Markdown summary, figures and tables as files.
+"""The report of a comparison: a self-contained HTML page, a Markdown summary, and files of figures and tables.
 
 Equal analyses give equal bytes.
 """
@@ -26,9 +26,8 @@ from pgkit.system.files import replace_file, write_text
 RANKINGS = ("p_best", "mean_rank")
 """Columns that rank arms; left out in tiers without claims."""
 
-
 T, BCA = ("t_low", "t_high"), ("bca_low", "bca_high")
-"""Intervals over evaluation runs; left out if there are few runs."""
+"""Limits of the intervals over evaluation runs; left out below ten runs."""
 
 
 class Drawing(NamedTuple):
@@ -37,9 +36,9 @@ class Drawing(NamedTuple):
     Attributes:
         name: name of its files, and its id in the page.
         figure: key of :data:`pgkit.compare.report.figures.CAPTIONS`.
-        where: the case or agent that it shows.
-        caption: its caption, which is also the alternative text.
-        svg: SVG text to be put into a page.
+        where: name of the case or agent.
+        caption: caption and alternative text.
+        svg: SVG text to embed in a page.
         png: PNG bytes.
     """
 
@@ -63,9 +62,9 @@ def write_report(analysis: Analysis, directory: Path, drawings: Sequence[Drawing
     """Write ``report.html``, ``summary.md``, ``figures/`` and ``tables/``.
 
     Args:
-        analysis: what to report.
+        analysis: the analysed comparison.
         directory: created when missing.
-        drawings: the result of :func:`draw`, if it is known already.
+        drawings: result of :func:`draw`; None to draw now.
 
     Returns:
         The path of the page.
@@ -136,7 +135,7 @@ def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
 
 
 def summary(analysis: Analysis) -> str:
-    """The report in short, as Markdown."""
+    """Return a short report as Markdown."""
     lines = [f"# {analysis.plan['name']}", "", f"*{analysis.plan['question']}*", ""]
     for answer in prose.answers(analysis):
         lines += [f"**{answer.case}.** {answer.text} {answer.sure}", ""]
@@ -163,7 +162,7 @@ def summary(analysis: Analysis) -> str:
 
 
 def markdown(grid: Grid) -> list[str]:
-    """The lines of a table."""
+    """Return the lines of a table in Markdown."""
     headers = [column.header for column in grid.view.columns]
     rows = [headers, ["---"] * len(headers), *([cell.text for cell in row] for row in grid.rows)]
     escaped = [[text.replace("|", "\\|") for text in row] for row in rows]
@@ -171,7 +170,7 @@ def markdown(grid: Grid) -> list[str]:
 
 
 def _case(analysis: Analysis, case: tuple[str, str], drawings: Sequence[Drawing]) -> dict[str, Any]:
-    """What the page says about a case."""
+    """Return the template's variables for one case."""
     name = prose.case_name(case)
     config = next(entry for entry in analysis.plan["cases"] if (entry["environment"], entry["agent"]) == case)["config"]
     rates = [] if analysis.all_tuned else [columns.RATES]
@@ -189,14 +188,14 @@ def _case(analysis: Analysis, case: tuple[str, str], drawings: Sequence[Drawing]
 
 
 def _main_views(analysis: Analysis) -> list[View]:
-    """The tables that everyone reads: arms and, unless there are too few runs for intervals, pairs."""
+    """Return the main tables: arms and, with enough runs for intervals, pairs; in track "all tuned" also settings."""
     pairs = columns.PAIRS if analysis.claims else columns.PAIRS_EXPLORATORY
     tuned = [columns.SELECTED] if analysis.all_tuned else []
     return [columns.ARMS_IN_SHORT, *([pairs] if analysis.intervals else []), *tuned]
 
 
 def _grid(analysis: Analysis, view: View, rows: pd.DataFrame, case: str) -> Grid:
-    """A view of these rows, without what the tier or the number of runs does not allow: ranks, intervals of scores."""
+    """Return a view of these rows without ranks or intervals that the tier or the number of runs does not support."""
     shown_columns = tuple(column for column in view.columns if column.name in rows)  # some tracks and plans have fewer
     if not analysis.claims:
         shown_columns = tuple(column for column in shown_columns if column.name not in RANKINGS)
@@ -208,13 +207,13 @@ def _grid(analysis: Analysis, view: View, rows: pd.DataFrame, case: str) -> Grid
 
 
 def exact(values: Sequence[Any]) -> str:
-    """The values behind a cell, every digit, as JSON."""
+    """Return the values of a cell with all digits, as JSON."""
     plain = [value.item() if hasattr(value, "item") else value for value in values]
     return json.dumps(plain)
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: 1 h 12 min."""
+    """Format seconds for readers, such as ``1 h 12 min``."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes == 0:
         return f"{rest} s"
@@ -223,13 +222,13 @@ def duration(seconds: float) -> str:
 
 
 def as_texts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(dotted key, value as text) of nested plain data."""
+    """Flatten nested plain data to pairs (dotted key, value as text)."""
     entries = flatten(data).items()
     return [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in entries]
 
 
 def slug(text: str) -> str:
-    """A text as part of a file's name or of an id."""
+    """Turn a text into a part of a file name or id."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 

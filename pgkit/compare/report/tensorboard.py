@@ -1,4 +1,4 @@
-"""A comparison in TensorBoard: a run for each setting and each evaluated arm, and the report's figures."""
+"""TensorBoard files of a comparison: a run for each setting and each evaluated arm, and the report's figures."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ STAGES = ("tuning", "evaluation")
 
 
 def write_tensorboard(analysis: Analysis, directory: Path, drawings: Sequence[Drawing] | None = None) -> None:
-    """Write the runs, in place of those that are there.
+    """Write a TensorBoard run for each setting, and replace earlier ones.
 
     Args:
-        analysis: what to show.
-        directory: for ``tensorboard --logdir``; event files in it are removed.
-        drawings: the report's figures, when they are drawn already.
+        analysis: the analysed comparison.
+        directory: argument of ``tensorboard --logdir``; event files in it are deleted first.
+        drawings: the report's figures; None to draw them.
     """
     for old in directory.rglob("events.out.tfevents.*"):
         old.unlink()
@@ -46,8 +46,9 @@ def write_tensorboard(analysis: Analysis, directory: Path, drawings: Sequence[Dr
 
 
 def run_name(setting: Mapping[str, Any]) -> str:
-    """The name of a setting's run: ``tuning/cartpole-v1-reinforce/adam-lr3e-3``, or ``.../adam-setting7`` where all is
-    tuned; an evaluated arm's ends with the arm.
+    """Return the name of a setting's run, such as ``tuning/cartpole-v1-reinforce/adam-lr3e-3``.
+
+    In track "all tuned" it ends with ``adam-setting7``; the run of an evaluated arm ends with the arm's label.
     """
     case = slug(f"{setting['environment']}-{setting['agent']}")
     name = f"-setting{setting['setting']}" if "setting" in setting else f"-lr{rate(setting['lr'])}"
@@ -56,7 +57,7 @@ def run_name(setting: Mapping[str, Any]) -> str:
 
 
 def final_numbers(runs: pd.DataFrame) -> dict[str, float]:
-    """What the HParams tab shows of a setting: score, failure rate, median steps to threshold (censored: never)."""
+    """Return a setting's metrics for the HParams tab: score, failure rate, and median steps to threshold if reached."""
     steps = float(np.median(runs["steps_to_threshold"].fillna(np.inf)))
     numbers = {"compare/score": runs["auc"].mean(), "compare/failure_rate": (runs["failure"] != "").mean()}
     return {name: float(value) for name, value in numbers.items()} | (
@@ -71,7 +72,7 @@ def _write_setting(
     final: Mapping[str, float],
     now: float,
 ) -> None:
-    """One run: its hyperparameters, the median and the band of its ``(K,)``, ``(n, K)`` curves, its final numbers."""
+    """Write one run: hyperparameters, median and band of the curves ``(K,)``, ``(n, K)``, and final metrics."""
     steps, returns = curve
     writer = TensorBoardWriter(directory)
     writer.hyperparameters(setting)
