@@ -59,9 +59,12 @@ def _multiply(a: Tensor, b: Tensor, bias: Tensor | None, sums: Tensor | None) ->
     members, rows, inner = a.shape
     columns = b.shape[2]
     bias = None if bias is None else bias.detach().contiguous()
-    transposed = b.stride(2) != 1 and b.stride(1) == 1
-    if b.stride(2) != 1 and not transposed:
+    b_member_stride, b_row_stride, b_column_stride = b.stride()
+    transposed = b_column_stride != 1 and b_row_stride == 1
+    if b_column_stride != 1 and not transposed:
         b = b.contiguous()
+        b_member_stride, b_row_stride, b_column_stride = b.stride()
+    a_member_stride, a_row_stride, a_column_stride = a.stride()
     result = a.new_empty(members, rows, columns)
     workspace = a.new_empty(inner + 1, columns + COLUMN_PADDING)
     first = MemberMatmul(
@@ -69,17 +72,17 @@ def _multiply(a: Tensor, b: Tensor, bias: Tensor | None, sums: Tensor | None) ->
         inner=inner,
         columns=columns,
         a=a.data_ptr(),
-        a_row_stride=a.stride(1),
-        a_column_stride=a.stride(2),
+        a_row_stride=a_row_stride,
+        a_column_stride=a_column_stride,
         b=b.data_ptr(),
-        b_stride=b.stride(2) if transposed else b.stride(1),
+        b_stride=b_column_stride if transposed else b_row_stride,
         b_transposed=transposed,
         bias=address_of(bias),
         sums=address_of(sums),
         result=result.data_ptr(),
         workspace=workspace.data_ptr(),
     )
-    _kernel(a.dtype)(*flatten(Matmul(members, a.stride(0), b.stride(0), first)))
+    _kernel(a.dtype)(*flatten(Matmul(members, a_member_stride, b_member_stride, first)))
     return result
 
 
