@@ -101,7 +101,7 @@ def test_a_comparison_shows_it_as_a_second_column(tmp_path: Path) -> None:
     page = (tmp_path / "c" / "report.html").read_text(encoding="utf-8")
     assert "score, greedy" in page
     assert "played with sampled and with most likely actions" in page
-    assert "Dotted: the median with most likely actions" in page
+    assert "Dotted: the median with the most likely actions" in page
     assert "greedy_returns" in Store(tmp_path / "c").load()
 
 
