@@ -144,7 +144,7 @@ def test_words_are_joined_as_people_do() -> None:
     assert [prose.seeds(s) for s in ([], [4], [0, 1, 2], [3, 5, 6])] == ["none", "4", "0 to 2 (3)", "3, 5, 6"]
     assert [duration(s) for s in (5, 65, 3725)] == ["5 s", "1 min 5 s", "1 h 2 min"]
     assert slug("CartPole-v1, actor-critic") == "cartpole-v1-actor-critic"
-    assert dict(flatten({"a": {"b": 1, "c": "x"}, "d": [1, None]})) == {"a.b": "1", "a.c": "x", "d": "[1, null]"}
+    assert flatten({"a": {"b": 1, "c": "x"}, "d": [1, None]}) == {"a.b": 1, "a.c": "x", "d": [1, None]}
     assert exact((0.1, math.nan, True, "x")) == '[0.1, NaN, true, "x"]'
 
 
@@ -318,7 +318,7 @@ def test_tables_are_checked(analysis: Analysis) -> None:
 
 
 def test_readme_describes_every_table() -> None:
-    readme = (Path(prose.__file__).parent / "README.md").read_text(encoding="utf-8")
+    readme = (Path(prose.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     described = set(re.findall(r"^\| `(\w+)` \|", readme, re.MULTILINE))
     assert described == set(SCHEMAS) | set(schemas(all_tuned=True))
 
