@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.hparams import hparams_tab
 from helpers.small_comparison import tables, write_toml
 from typer.testing import CliRunner
 
@@ -388,8 +389,6 @@ def test_the_report_says_what_was_tuned(done: Path) -> None:
 
 
 def test_tensorboard_has_a_run_for_each_setting(done: Path) -> None:
-    from test_logging import hparams_tab
-
     names = {path.parent.name for path in (done / "tensorboard" / "tuning").rglob("events.*")}
     assert names == {f"{arm}-setting{k}" for arm in ("sgd", "fast adam") for k in range(4)}
     _, groups = hparams_tab(done / "tensorboard" / "tuning" / "cartpole-v1-actor-critic")
