@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 def serve(advance: Callable[[], int], report: Callable[[], Mapping[str, Any]] = dict) -> None:
     """The program's end: for each line, a number of seconds, work so long and answer with steps and seconds.
 
+    It works at least once in each turn: 0 seconds are a single ``advance``.
+
     Args:
         advance: works a little, and returns how many environment steps that were.
         report: anything else for the answer, since the last one.
@@ -24,7 +26,7 @@ def serve(advance: Callable[[], int], report: Callable[[], Mapping[str, Any]] = 
     report()
     print("ready", flush=True)
     for line in sys.stdin:
-        start, steps = time.perf_counter(), 0
+        start, steps = time.perf_counter(), advance()
         while time.perf_counter() - start < float(line):
             steps += advance()
         seconds, megabytes = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -172,18 +172,16 @@ class MemberBuffers(NamedTuple):
 
     def table(self) -> Any:
         """An array with a :class:`BufferEntry` for each tensor."""
-        columns = zip(self.sources, self.targets, self.workspace, self.rows, strict=True)
-        entries = [
-            BufferEntry(
+        words: list[int] = []
+        for source, target, workspace, rows in zip(self.sources, self.targets, self.workspace, self.rows, strict=True):
+            words += BufferEntry(
                 source=source.data_ptr(),
                 target=target.data_ptr(),
                 workspace=workspace.data_ptr(),
-                row_bytes=workspace.numel() * workspace.element_size(),
+                row_bytes=workspace.nbytes,
                 rows=rows.data_ptr(),
             )
-            for source, target, workspace, rows in columns
-        ]
-        return _array([word for entry in entries for word in entry])
+        return _array(words)
 
 
 class GraphStatus(NamedTuple):

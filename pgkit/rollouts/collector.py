@@ -6,7 +6,8 @@ the strategies of :mod:`pgkit.rollouts.episodes` whole episodes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -61,9 +62,18 @@ class CollectorState:
             discounted=torch.zeros(members, envs_per_member, device=obs.device),
         )
 
+    @cached_property
+    def env_steps(self) -> Tensor:
+        """Environment steps of each member so far, float64 ``(P,)``."""
+        return env_steps(self.counts)
+
+    def dump(self) -> dict[str, Any]:
+        """The attributes above by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def take(self, rows: Tensor) -> "CollectorState":
         """The state of the members at these rows."""
-        return CollectorState(**take_tree(vars(self), rows))
+        return CollectorState(**take_tree(self.dump(), rows))
 
 
 class ActingStrategy(Protocol):
@@ -127,7 +137,7 @@ class Collector:
     def dump(self, envs: bool) -> dict[str, Any]:
         """The state between two rollouts as plain data; ``"envs"`` is None if not asked for or impossible."""
         env_state = self.envs.state(self.env_index(self.members)) if envs else None
-        return {**vars(self.state), "statistics": self.statistics._asdict(), "envs": env_state}
+        return {**self.state.dump(), "statistics": self.statistics._asdict(), "envs": env_state}
 
     def resumed(self, saved: Mapping[str, Any], restart: bool) -> "Collector":
         """This new collector in the state that another of the same members was dumped in.
@@ -139,7 +149,7 @@ class Collector:
         Raises:
             PgkitError: the environments do not come back as they were.
         """
-        state = CollectorState(**{name: saved[name] for name in vars(self.state)})
+        state = CollectorState(**{name: saved[name] for name in self.state.dump()})
         if restart:
             counts = state.counts.clone()
             counts[:, :2] = 0.0  # return and length of the episodes that were under way
@@ -162,7 +172,7 @@ class Collector:
     @property
     def env_steps(self) -> Tensor:
         """Environment steps of each member so far, float64 ``(P,)``."""
-        return env_steps(self.state.counts)
+        return self.state.env_steps
 
     def finite(self, alive: Tensor) -> Tensor:
         """``alive`` ``(P,)`` without the members whose observation statistics are not finite."""

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from functools import cache
 
 import torch
 
@@ -21,11 +22,11 @@ graphs: these, and whole updates are captured and repeated without Python.
 """
 
 
+@cache
 def compile_mode() -> str:
     """One of ``COMPILE_MODES``: the environment variable ``PGKIT_COMPILE``, by default ``graphs``.
 
-    It is read at every call, so that a test or a debugger can switch at any time. Results with ``off`` differ from the
-    others by rounding.
+    It is read once, because every kernel asks. Results with ``off`` differ from the others by rounding.
 
     Raises:
         PgkitError: the variable has another value.

@@ -9,6 +9,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from pgkit.envs import cartpole, make_envs
 from pgkit.envs.cartpole import CartPole
 from pgkit.errors import PgkitError
+from tests.helpers.compile_mode import set_compile_mode
 
 IN_ORDER = [cartpole.X, cartpole.X_VELOCITY, cartpole.ANGLE, cartpole.ANGLE_VELOCITY]
 ULPS = 4  # of the velocities, or of their changes: now and then sines or cosines differ from NumPy's in the last bit
@@ -192,7 +193,7 @@ def test_a_step_waits_for_nothing(monkeypatch):
 
     As on GPUs, where a step is made of tensor operations.
     """
-    monkeypatch.setenv("PGKIT_COMPILE", "off")
+    set_compile_mode(monkeypatch, "off")
 
     envs = CartPole(8)
     envs.reset(range(8))
@@ -223,7 +224,7 @@ def test_tensor_operations_give_the_same_numbers(monkeypatch):
     """Those that run on GPUs; velocities to rounding of sines and cosines, all else exactly."""
     actions = torch.randint(2, (60, 21), generator=torch.Generator().manual_seed(6))
     compiled, fields = run(list(range(21)), actions)
-    monkeypatch.setenv("PGKIT_COMPILE", "off")
+    set_compile_mode(monkeypatch, "off")
     on_tensors, other_fields = run(list(range(21)), actions)
     torch.testing.assert_close(compiled, on_tensors, rtol=1e-6, atol=1e-7)
     assert all(torch.equal(a, b) for a, b in zip(fields, other_fields, strict=True))

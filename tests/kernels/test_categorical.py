@@ -11,6 +11,7 @@ from pgkit.nn.distributions import categorical
 from pgkit.nn.mlp import forward_pass
 from pgkit.nn.policy import Policy
 from pgkit.types import Batch, ForwardCache, Params
+from tests.helpers.compile_mode import set_compile_mode
 
 DTYPES = (torch.float32, torch.float64)
 OBS = 3
@@ -36,7 +37,7 @@ def samples(policy: Policy, dtype: torch.dtype = torch.float32) -> tuple[Params,
 
 def by_single_functions(monkeypatch: pytest.MonkeyPatch, policy: Policy, *args: Any, **named: Any) -> dict[str, Tensor]:
     with monkeypatch.context() as patch:
-        patch.setenv("PGKIT_COMPILE", "off")
+        set_compile_mode(patch, "off")
         return policy.losses(*args, **named)
 
 

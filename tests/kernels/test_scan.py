@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pgkit.kernels.scan import scan
+from tests.helpers.compile_mode import set_compile_mode
 
 SHAPES = [(1, 1, 1), (5, 3, 8), (7, 2, 11), (40, 1, 16), (3, 0, 4)]
 
@@ -33,7 +34,7 @@ def test_a_compiled_scan_is_that_on_tensors(
     shape: tuple[int, int, int], reverse: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled = run(shape, reverse)
-    monkeypatch.setenv("PGKIT_COMPILE", "off")
+    set_compile_mode(monkeypatch, "off")
     for result, expected in zip(compiled, run(shape, reverse), strict=True):
         assert torch.equal(result, expected)
         assert result.dtype == expected.dtype

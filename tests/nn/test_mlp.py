@@ -10,6 +10,7 @@ from pgkit.kernels.activations import ACTIVATIONS
 from pgkit.nn.mlp import forward_pass, init_mlp, layer_count, mlp
 from pgkit.seeding import stream_keys, uniform
 from pgkit.types import Params
+from tests.helpers.compile_mode import set_compile_mode
 
 POPULATIONS = (1, 2, 5, 64)
 SHAPES = [(1, 1), (1, 2), (2, 1), (3, 1), (1, 64), (4, 64), (64, 64), (64, 1), (65, 3)]
@@ -114,7 +115,7 @@ def test_compiled_passes_are_those_on_tensors(activation: str, monkeypatch: pyte
         return [outputs.detach(), *torch.autograd.grad(outputs.square().sum(), [x, *params.values()])]
 
     compiled = passes()
-    monkeypatch.setenv("PGKIT_COMPILE", "off")
+    set_compile_mode(monkeypatch, "off")
     for own, other in zip(compiled, passes(), strict=True):
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
 

@@ -13,6 +13,7 @@ from pgkit.optim import Transform, apply_updates, chain, list_optimizers, make
 from pgkit.optim.base import Leaf, Scalars
 from pgkit.optim.transforms import scale_by_rate
 from pgkit.types import Params
+from tests.helpers.compile_mode import set_compile_mode
 
 DTYPES = (torch.float32, torch.float64)
 SHAPES = {"weight": (3, 37), "bias": (1, 37), "log_std": (5,)}
@@ -120,7 +121,7 @@ def test_compiled_optimizers_do_what_they_do_on_tensors(
     optimizer_name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled = [moved(optimizer_name, options, dtype) for options in OPTIONS]
-    monkeypatch.setenv("PGKIT_COMPILE", "off")
+    set_compile_mode(monkeypatch, "off")
     for expected, options in zip(compiled, OPTIONS, strict=True):
         for name, leaf in moved(optimizer_name, options, dtype).items():
             torch.testing.assert_close(expected[name], leaf, rtol=1e-5 if dtype is torch.float32 else 1e-13, atol=1e-6)
@@ -134,7 +135,7 @@ def swap(grad: Tensor, leaf: Leaf, scalars: Scalars) -> Tensor:
 
 @pytest.mark.parametrize("mode", ["kernels", "off"])
 def test_a_step_may_exchange_gradient_and_state(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PGKIT_COMPILE", mode)
+    set_compile_mode(monkeypatch, mode)
     params = {"p": torch.zeros(2, 3)}
     optimizer = chain(Transform(swap, leaf_state={"last": 0.0}), scale_by_rate(1.0))
     state, grads = optimizer.init(params), torch.zeros(2, 3)

@@ -15,6 +15,7 @@ from pgkit.optim.reductions import inner, row_sum
 from pgkit.optim.update import add_updates
 from pgkit.tree import map_tree
 from pgkit.types import Params
+from tests.helpers.compile_mode import set_compile_mode
 
 Table = Mapping[str, Any]
 SHAPES = {
@@ -90,7 +91,7 @@ def train(optimizer: Optimizer, members: Tensor, size: int) -> Params:
 def test_apply_is_an_update_and_its_addition(table: Table, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parameters, state, and the largest magnitude of each leaf, to the last bit; also of a member that fails."""
     if not compiled:
-        monkeypatch.setenv("PGKIT_COMPILE", "off")
+        set_compile_mode(monkeypatch, "off")
     others_tables: list[Table] = [{"name": "sgd"}, {"name": "adam"}]
     optimizer, members = from_config([table, *others_tables, table]), torch.arange(4)
     params = others = random_params(4, 0)

@@ -11,7 +11,8 @@ import torch
 from helpers.command_line import pgkit
 
 from pgkit.errors import PgkitError
-from pgkit.system.cpu import available_cpus, use_compiled, use_graphs
+from pgkit.system import cpu
+from pgkit.system.cpu import available_cpus, compile_mode, use_compiled, use_graphs
 
 TWENTY_MEGABYTES = """
 import ctypes, sys, torch
@@ -79,6 +80,7 @@ def test_available_cpus_with_and_without_affinity_masks(monkeypatch: pytest.Monk
 def test_pgkit_compile_says_what_is_compiled(
     mode: str | None, kernels: bool, graphs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cpu, "compile_mode", compile_mode.__wrapped__)  # without its cache
     monkeypatch.delenv("PGKIT_COMPILE", raising=False)
     if mode is not None:
         monkeypatch.setenv("PGKIT_COMPILE", mode)
@@ -93,6 +95,7 @@ def test_kernels_are_for_floats_on_cpu() -> None:
 
 
 def test_an_unknown_mode_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "compile_mode", compile_mode.__wrapped__)
     monkeypatch.setenv("PGKIT_COMPILE", "yes")
     with pytest.raises(PgkitError, match=r"^PGKIT_COMPILE must be off, kernels or graphs, got 'yes'$"):
         use_graphs()
@@ -101,6 +104,7 @@ def test_an_unknown_mode_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_an_unknown_mode_ends_a_command_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cpu, "compile_mode", compile_mode.__wrapped__)
     monkeypatch.setenv("PGKIT_COMPILE", "yes")
     outcome = pgkit(f"train cartpole-actor-critic steps=1000 --out {tmp_path / 'run'}")
     assert outcome.exit_code == 2

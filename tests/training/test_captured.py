@@ -21,6 +21,7 @@ from pgkit.training.loop import compute_update, update
 from pgkit.training.population import Population, build
 from pgkit.training.result import TrainResult
 from pgkit.tree import map_tree
+from tests.helpers.compile_mode import set_compile_mode
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -284,7 +285,7 @@ def test_a_training_with_captured_whole_episodes_ends_as_one_without(monkeypatch
     def done(captured: bool) -> TrainResult:
         with monkeypatch.context() as patch:
             if not captured:
-                patch.setenv("PGKIT_COMPILE", "kernels")
+                set_compile_mode(patch, "kernels")
             return train.train(episodes_of(**changes))
 
     whole, single = done(True), done(False)
@@ -422,7 +423,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, captured: bool, **changes: Any) -> 
     """A whole training, with captured updates or without."""
     with monkeypatch.context() as patch:
         if not captured:
-            patch.setenv("PGKIT_COMPILE", "kernels")
+            set_compile_mode(patch, "kernels")
         return train.train(expand_seeds(config(**changes)))
 
 

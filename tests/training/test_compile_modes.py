@@ -8,11 +8,12 @@ from pgkit.config.load import parse_config
 from pgkit.config.members import expand_seeds
 from pgkit.training.train import train
 from pgkit.types import Params
+from tests.helpers.compile_mode import set_compile_mode
 
 
 def trained_params(mode: str, agent: str, monkeypatch: pytest.MonkeyPatch) -> Params:
     """Parameters ``(2, ...)`` after a few updates on CartPole."""
-    monkeypatch.setenv("PGKIT_COMPILE", mode)
+    set_compile_mode(monkeypatch, mode)
     config = parse_config(
         {
             "name": "modes",
