@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pgkit.config.schema import TrainConfig
     from pgkit.training.result import TrainResult
 
+FIGURES = "Draw the figures of the report, which takes seconds."
+
 app = typer.Typer(
     help="Policy gradients with pluggable optimizers: train populations of agents, see what the optimizer changes.",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -160,6 +162,7 @@ def compare(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the comparison; default: comparisons/<name>.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost, write nothing.")] = False,
+    figures: Annotated[bool, typer.Option("--figures/--no-figures", help=FIGURES)] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")] = False,
 ) -> None:
     """Compare optimizers over learning rates and seeds; the same command continues a stopped comparison.
@@ -178,7 +181,9 @@ def compare(
             plan, cost = api.dry_run(comparison, overrides or (), cores)
             _print_plan(plan, cost, cores)
             return
-        analysis = api.compare(comparison, overrides or (), out, cores, executor, ray_address, progress=not quiet)
+        analysis = api.compare(
+            comparison, overrides or (), out, cores, executor, ray_address, progress=not quiet, figures=figures
+        )
         directory = out or api.COMPARISONS / analysis.plan["name"]
         typer.echo((directory / "summary.md").read_text(encoding="utf-8"))
         typer.echo(f"written to {directory} (open {directory / 'report.html'})")
@@ -190,6 +195,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Write one report of all of them, pooled, to this directory.")
     ] = None,
+    figures: Annotated[bool, typer.Option("--figures/--no-figures", help=FIGURES)] = True,
 ) -> None:
     """Rebuild the reports of stored comparisons, finished or not; with --out, pool several into one report.
 
@@ -199,11 +205,11 @@ def report(
         from pgkit.compare import api
 
         if out is not None:
-            api.build_pooled_report(comparisons, out)
+            api.build_pooled_report(comparisons, out, figures)
             typer.echo(f"written to {out} (open {out / 'report.html'})")
             return
         for directory in comparisons:
-            api.build_report(directory)
+            api.build_report(directory, figures)
             typer.echo(f"written to {directory} (open {directory / 'report.html'})")
 
 

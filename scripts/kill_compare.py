@@ -45,7 +45,7 @@ def main() -> None:
 
 def command(comparison: list[str], directory: Path) -> list[str]:
     """``pgkit compare`` into a directory."""
-    words = ["compare", *comparison, "--out", str(directory), "--workers", "2", "--quiet"]
+    words = ["compare", *comparison, "--out", str(directory), "--workers", "2", "--quiet", "--no-figures"]
     return [sys.executable, "-m", "pgkit", *words]
 
 

@@ -31,6 +31,7 @@ def compare(
     executor: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
     progress: bool = False,
+    figures: bool = True,
 ) -> Analysis:
     """Run a comparison, or what is missing of it, and write its report.
 
@@ -48,6 +49,7 @@ def compare(
         executor: processes on this machine, or Ray.
         ray_address: address of a Ray cluster; None starts one on this machine.
         progress: show the progress in the terminal.
+        figures: draw the figures of the report, which takes seconds.
 
     Raises:
         PgkitError: a mistake in the comparison, results of another one in the directory, or runs that crashed.
@@ -56,7 +58,7 @@ def compare(
     place = COMPARISONS / plan.config.name if directory is None else _path(directory)
     with Display(progress) as display, closing(make_executor(executor, workers, ray_address)) as running:
         execute(plan, Store(place), running, display)
-    return build_report(place)
+    return build_report(place, figures)
 
 
 def dry_run(name_or_path: str | Path, overrides: Overrides, workers: int) -> tuple[Plan, list[dict[str, Any]]]:
@@ -100,21 +102,26 @@ def load_pooled_analysis(directories: Sequence[str | Path], name: str = "pooled"
     return _analysed(pool([read_stored(_path(directory)) for directory in directories], name))
 
 
-def build_report(directory: str | Path) -> Analysis:
+def build_report(directory: str | Path, figures: bool = True) -> Analysis:
     """Analyse a stored comparison again, and write its report, figures, tables and TensorBoard runs.
+
+    Args:
+        directory: of the comparison.
+        figures: draw figures; without, those of an earlier report stay as they are.
 
     Raises:
         PgkitError: as :func:`load_analysis`, or the directory cannot be written.
     """
-    return _write(load_analysis(directory), _path(directory))
+    return _write(load_analysis(directory), _path(directory), figures)
 
 
-def build_pooled_report(directories: Sequence[str | Path], out: str | Path) -> Analysis:
+def build_pooled_report(directories: Sequence[str | Path], out: str | Path, figures: bool = True) -> Analysis:
     """Write the report of several comparisons as one, see :func:`load_pooled_analysis`.
 
     Args:
         directories: of the comparisons.
         out: directory of the report; not the directory of a comparison.
+        figures: draw figures.
 
     Raises:
         PgkitError: as :func:`load_pooled_analysis`, or ``out`` holds something else; then nothing is written.
@@ -124,7 +131,7 @@ def build_pooled_report(directories: Sequence[str | Path], out: str | Path) -> A
         raise PgkitError(f"{out} is a file: --out must be a directory")
     if (out / "plan.json").exists():
         raise PgkitError(f"{out} holds a comparison: --out must be another directory")
-    return _write(load_pooled_analysis(directories, out.name), out)
+    return _write(load_pooled_analysis(directories, out.name), out, figures)
 
 
 def _path(directory: str | Path) -> Path:
@@ -138,8 +145,8 @@ def _analysed(stored: Stored) -> Analysis:
     return analyse(plan, scales(plan, baselines), baselines, runs, provenance)
 
 
-def _write(analysis: Analysis, directory: Path) -> Analysis:
-    drawings = draw(analysis)
+def _write(analysis: Analysis, directory: Path, figures: bool) -> Analysis:
+    drawings = draw(analysis) if figures else []
     write_report(analysis, directory, drawings)
     write_tensorboard(analysis, directory / "tensorboard", drawings)
     return analysis

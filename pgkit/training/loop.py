@@ -151,7 +151,9 @@ def gradient(population: Population, batches: Batches) -> tuple[Tensor, Params, 
         }
         config = take_config(population.agent_config, rows)
         loss, metrics = population.agent.loss(population.policy, leaves, batch, config)
-        grads = torch.autograd.grad(loss, list(leaves.values()), torch.ones_like(loss), materialize_grads=True)
+        # A sum, because PyTorch imports SymPy for a second when it gets grad_outputs.
+        total = loss if len(loss) == 1 else loss.sum()
+        grads = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
         detached = {tag: metric.detach() for tag, metric in metrics.items()}
         parts.append((loss.detach(), dict(zip(leaves, grads, strict=True)), detached))
     return concat_members(parts, [rows for rows, _ in batches])

@@ -22,7 +22,7 @@ SECOND = TOML.replace("[environments.CartPole-v1.agents.actor-critic]\nrollout_s
 
 def run(place: Path, name: str, *words: str) -> Path:
     """A comparison that was run."""
-    api.compare(place / "small.toml", [*TUNED, *words], place / name, workers=1)
+    api.compare(place / "small.toml", [*TUNED, *words], place / name, workers=1, figures=False)
     return place / name
 
 
@@ -44,7 +44,7 @@ def test_the_tables_are_those_of_one_comparison(
     place: Path, parts: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
-    result = CliRunner().invoke(app, ["report", *parts, "--out", f"pooled-{parts[0]}"])
+    result = CliRunner().invoke(app, ["report", *parts, "--no-figures", "--out", f"pooled-{parts[0]}"])
     assert result.exit_code == 0, result.output
     pooled = place / f"pooled-{parts[0]}"
     assert tables(pooled) == tables(place / "whole")
@@ -61,10 +61,21 @@ def test_the_tables_are_those_of_one_comparison(
 def test_without_out_each_is_built_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     (place / "sgd" / "report.html").unlink()
-    result = CliRunner().invoke(app, ["report", "sgd", "adam"])
+    result = CliRunner().invoke(app, ["report", "sgd", "adam", "--no-figures"])
     assert result.exit_code == 0
     assert result.stdout.count("written to ") == 2
     assert (place / "sgd" / "report.html").exists()
+
+
+def test_figures_are_drawn_unless_they_are_not_wanted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    assert not (place / "reinforce" / "figures").exists()
+    before = (place / "reinforce" / "report.html").read_text(encoding="utf-8")
+    result = CliRunner().invoke(app, ["report", "reinforce"])
+    assert result.exit_code == 0
+    assert (place / "reinforce" / "figures" / "cartpole-v1-reinforce-learning.png").exists()
+    after = (place / "reinforce" / "report.html").read_text(encoding="utf-8")
+    assert ("<svg" in before, "<svg" in after) == (False, True)
 
 
 def test_refusals_are_one_line_and_write_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

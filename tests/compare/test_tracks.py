@@ -349,7 +349,7 @@ def test_what_is_lost_is_run_again_with_the_same_bytes(done: Path) -> None:
     before, plan = tables(done), done.parent / "small.toml"
     for batch in sorted((done / "chunks").iterdir())[::2]:
         batch.unlink()
-    api.compare(plan, WORDS, done, workers=1)
+    api.compare(plan, WORDS, done, workers=1, figures=False)
     assert tables(done) == before
 
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.envs.classic_control import CartPoleEnv
+from helpers.compile_mode import set_compile_mode
 
 from pgkit.envs import cartpole, make_envs
 from pgkit.envs.cartpole import CartPole
 from pgkit.errors import PgkitError
-from tests.helpers.compile_mode import set_compile_mode
 
 IN_ORDER = [cartpole.X, cartpole.X_VELOCITY, cartpole.ANGLE, cartpole.ANGLE_VELOCITY]
 ULPS = 4  # of the velocities, or of their changes: now and then sines or cosines differ from NumPy's in the last bit

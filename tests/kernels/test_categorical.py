@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.compile_mode import set_compile_mode
 from torch import Tensor
 
 from pgkit.kernels.categorical import MAX_COMPILED_CHOICES
@@ -11,7 +12,6 @@ from pgkit.nn.distributions import categorical
 from pgkit.nn.mlp import forward_pass
 from pgkit.nn.policy import Policy
 from pgkit.types import Batch, ForwardCache, Params
-from tests.helpers.compile_mode import set_compile_mode
 
 DTYPES = (torch.float32, torch.float64)
 OBS = 3

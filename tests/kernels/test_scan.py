@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.compile_mode import set_compile_mode
 from torch import Tensor
 
 from pgkit.kernels.scan import scan
-from tests.helpers.compile_mode import set_compile_mode
 
 SHAPES = [(1, 1, 1), (5, 3, 8), (7, 2, 11), (40, 1, 16), (3, 0, 4)]
 

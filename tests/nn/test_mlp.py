@@ -4,13 +4,13 @@ from itertools import pairwise
 
 import pytest
 import torch
+from helpers.compile_mode import set_compile_mode
 from torch import Tensor
 
 from pgkit.kernels.activations import ACTIVATIONS
 from pgkit.nn.mlp import forward_pass, init_mlp, layer_count, mlp
 from pgkit.seeding import stream_keys, uniform
 from pgkit.types import Params
-from tests.helpers.compile_mode import set_compile_mode
 
 POPULATIONS = (1, 2, 5, 64)
 SHAPES = [(1, 1), (1, 2), (2, 1), (3, 1), (1, 64), (4, 64), (64, 64), (64, 1), (65, 3)]

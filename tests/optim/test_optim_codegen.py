@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.compile_mode import set_compile_mode
 from torch import Tensor
 
 from pgkit.compiler.jit import compile_module
@@ -13,7 +14,6 @@ from pgkit.optim import Transform, apply_updates, chain, list_optimizers, make
 from pgkit.optim.base import Leaf, Scalars
 from pgkit.optim.transforms import scale_by_rate
 from pgkit.types import Params
-from tests.helpers.compile_mode import set_compile_mode
 
 DTYPES = (torch.float32, torch.float64)
 SHAPES = {"weight": (3, 37), "bias": (1, 37), "log_std": (5,)}

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.compile_mode import set_compile_mode
 from torch import Tensor
 
 from pgkit.errors import PgkitError
@@ -15,7 +16,6 @@ from pgkit.optim.reductions import inner, row_sum
 from pgkit.optim.update import add_updates
 from pgkit.tree import map_tree
 from pgkit.types import Params
-from tests.helpers.compile_mode import set_compile_mode
 
 Table = Mapping[str, Any]
 SHAPES = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.compile_mode import set_compile_mode
 from torch import Tensor
 
 from pgkit import optim
@@ -21,7 +22,6 @@ from pgkit.training.loop import compute_update, update
 from pgkit.training.population import Population, build
 from pgkit.training.result import TrainResult
 from pgkit.tree import map_tree
-from tests.helpers.compile_mode import set_compile_mode
 
 
 def config(**changes: Any) -> TrainConfig:

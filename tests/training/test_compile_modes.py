@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from helpers.compile_mode import set_compile_mode
 
 from pgkit.compiler.graph import Capture
 from pgkit.config.load import parse_config
 from pgkit.config.members import expand_seeds
 from pgkit.training.train import train
 from pgkit.types import Params
-from tests.helpers.compile_mode import set_compile_mode
 
 
 def trained_params(mode: str, agent: str, monkeypatch: pytest.MonkeyPatch) -> Params:

@@ -1,7 +1,7 @@
 """Where batches of runs are trained: processes on this machine, or a Ray cluster. Both give the same bits."""
 
+import contextlib
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
@@ -47,51 +47,82 @@ class Executor(Protocol):
         """Stop everything that is running."""
 
 
+class _Worker(NamedTuple):
+    """A process that trains one batch after the other, and the parent's end of its connection."""
+
+    process: BaseProcess
+    connection: Connection
+
+    def end(self) -> None:
+        """Kill the process, unless it has ended."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
 class LocalExecutor:
-    """Runs every batch in a process with one thread: a crash costs that batch and nothing else."""
+    """Processes of one thread each, which keep their compiled code from batch to batch.
+
+    A crash costs the batch and nothing else: where a batch fails, its process is replaced.
+    """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._running: dict[int, tuple[BaseProcess, Connection]] = {}
+        self._running: dict[int, _Worker] = {}
+        self._idle: list[_Worker] = []
 
     def start(self, batch: int, configs: Sequence[TrainConfig]) -> None:
-        self._running[batch] = processes.start_process(_work, list(configs), preload="pgkit.compare.execution.worker")
+        self._running[batch] = self._send(list(configs))
 
     def events(self, timeout: float) -> list[Event]:
-        ready = wait([connection for _, connection in self._running.values()], timeout)
+        ready = wait([worker.connection for worker in self._running.values()], timeout)
         events = []
-        for batch, (process, connection) in list(self._running.items()):
-            while connection in ready and batch in self._running and connection.poll():
-                event = self._receive(batch, process, connection)
+        for batch, worker in list(self._running.items()):
+            while worker.connection in ready and batch in self._running and worker.connection.poll():
+                event = self._receive(batch, worker)
                 events.append(event)
                 if event.name != "steps":
-                    self._end(batch)
+                    del self._running[batch]
+                if event.name == "done":
+                    self._idle.append(worker)
+                elif event.name == "failed":
+                    worker.end()
         return events
 
     def close(self) -> None:
-        for process, _ in self._running.values():
-            process.kill()
-        for batch in list(self._running):
-            self._end(batch)
+        for worker in (*self._running.values(), *self._idle):
+            worker.end()
+        self._running.clear()
+        self._idle.clear()
 
     def pids(self) -> list[int]:
-        """Return the ids of the running processes."""
-        return [process.pid for process, _ in self._running.values() if process.pid]
+        """Return the ids of the processes that train."""
+        return [worker.process.pid for worker in self._running.values() if worker.process.pid]
 
-    def _receive(self, batch: int, process: Any, connection: Connection) -> Event:
+    def _send(self, configs: list[TrainConfig]) -> _Worker:
+        """Hand a batch to an idle process, or to a new one."""
+        while self._idle:
+            worker = self._idle.pop()
+            try:
+                worker.connection.send(configs)
+            except OSError:  # somebody has killed it
+                worker.end()
+            else:
+                return worker
+        worker = _Worker(*processes.start_process(_work, preload="pgkit.compare.execution.worker"))
+        with contextlib.suppress(OSError):  # if it has ended already, events() says so
+            worker.connection.send(configs)
+        return worker
+
+    def _receive(self, batch: int, worker: _Worker) -> Event:
         try:
-            return Event(batch, *connection.recv())
+            return Event(batch, *worker.connection.recv())
         except (EOFError, OSError):
-            process.join()
-            return Event(batch, "failed", f"its process ended unexpectedly (exit code {process.exitcode})")
-
-    def _end(self, batch: int) -> None:
-        process, connection = self._running.pop(batch)
-        process.join()
-        connection.close()
+            worker.process.join()
+            return Event(batch, "failed", f"its process ended unexpectedly (exit code {worker.process.exitcode})")
 
 
-def _work(connection: Connection, configs: Sequence[TrainConfig]) -> None:
+def _work(connection: Connection) -> None:
     """Body of a worker process; it ends with its parent, whose pipe breaks."""
     last = time.monotonic()
 
@@ -101,12 +132,16 @@ def _work(connection: Connection, configs: Sequence[TrainConfig]) -> None:
             last = time.monotonic()
             connection.send(("steps", steps))
 
-    try:
-        connection.send(("done", run_batch(configs, on_steps)))
-    except BrokenPipeError:
-        sys.exit(1)
-    except Exception as error:
-        connection.send(("failed", format_error(error)))
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            configs = connection.recv()
+            try:
+                outcome = ("done", run_batch(configs, on_steps))
+            except ConnectionError:
+                raise
+            except Exception as error:
+                outcome = ("failed", format_error(error))
+            connection.send(outcome)
 
 
 class RayExecutor:

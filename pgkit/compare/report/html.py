@@ -115,7 +115,7 @@ def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
     )
     environment.filters |= {"steps": short_number, "rate": rate, "seeds": prose.seeds, "slug": slug, "exact": exact}
     environment.filters |= {"svg": Markup, "duration": duration}
-    across = [drawing for drawing in drawings if drawing.figure == "profiles"]
+    across = analysis.tables["across"]
     return environment.get_template("report.html.j2").render(
         plan=analysis.plan,
         facts=analysis.facts,
@@ -125,8 +125,8 @@ def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
         introduction=prose.introduction(analysis),
         state_of_runs=prose.state_of_runs(analysis),
         cases=[_case(analysis, case, drawings) for case in analysis.cases],
-        across=across,
-        across_tables=[_grid(analysis, columns.ACROSS, analysis.tables["across"], "across")] if across else [],
+        across=[drawing for drawing in drawings if drawing.figure == "profiles"],
+        across_tables=[_grid(analysis, columns.ACROSS, across, "across")] if len(across) else [],
         baselines=_grid(analysis, columns.BASELINES, analysis.tables["baselines"], "baselines"),
         held=as_texts(analysis.plan["held_equal"]),
         provenance=as_texts(analysis.facts["provenance"]),
