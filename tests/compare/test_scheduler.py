@@ -76,6 +76,7 @@ def test_a_run_of_a_comparison_has_the_bits_of_a_run_alone(whole: Path) -> None:
         assert (row["diverged"], row["env_steps"]) == (alone["diverged"], alone["env_steps"])
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     write_toml(tmp_path)
     script = [sys.executable, ROOT / "scripts" / "kill_compare.py", "small.toml", "--kills", str(KILLS)]
@@ -155,6 +156,7 @@ def test_full_disk(whole: Path, tmp_path: Path) -> None:
         assert tables(disk / "comparisons" / "small") == tables(whole)
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_tables(whole: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is an extra")
     write_toml(tmp_path)

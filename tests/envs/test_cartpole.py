@@ -208,7 +208,6 @@ def test_a_step_waits_for_nothing(monkeypatch):
         assert 16 * 20 < len(operations) < 16 * (90 if index is None else 100)
 
 
-@pytest.mark.slow  # torch imports its decompositions for meta tensors
 def test_all_tensors_are_on_the_device():
     """Meta tensors hold no data: a value that Python reads, or a tensor left on the CPU, would raise."""
     envs = CartPole(8, device="meta")

@@ -27,8 +27,6 @@ from torch import Tensor
 
 from pgkit import returns
 
-pytestmark = pytest.mark.slow
-
 GAMMAS = [0.8, 1.0]
 
 

@@ -9,8 +9,6 @@ from pgkit.config.schema import TrainConfig
 from pgkit.training.train import train
 from pgkit.tree import take_tree
 
-pytestmark = pytest.mark.slow
-
 OPTIMIZERS = [
     {"name": "sgd", "lr": 0.05},
     {"name": "momentum", "lr": 0.01, "momentum": 0.8},

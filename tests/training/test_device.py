@@ -34,7 +34,11 @@ class OneDevice(TorchDispatchMode):
 
 def build(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> population.Population:
     monkeypatch.setattr(population, "resolve_device", lambda name: META)
-    return population.build(expand_seeds(load_config("cartpole-actor-critic", ["seeds=3", *overrides])))
+    return population.build(
+        expand_seeds(
+            load_config("cartpole-actor-critic", ["seeds=3", "envs_per_member=2", "rollout_steps=6", *overrides])
+        )
+    )
 
 
 def check(trained: population.Population) -> None:

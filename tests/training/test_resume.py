@@ -31,7 +31,7 @@ from pgkit.training.result import TrainResult
 from pgkit.training.resume import resume
 from pgkit.training.train import train
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = pytest.mark.process
 
 LANDER = {"id": "LunarLander-v3", "backend": "gymnasium", "max_episode_steps": 60, "normalize_rewards": True}
 ENVS = {
@@ -462,6 +462,7 @@ def test_envpool_says_so_beforehand_and_restarts(
 # --- kill -9 ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "workers"), [("cartpole-actor-critic-adam", 2), ("lander-async-reinforce-rmsprop", 1)]
 )

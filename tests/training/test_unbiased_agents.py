@@ -24,8 +24,6 @@ from pgkit.agents import actor_critic, reinforce
 from pgkit.nn.distributions import categorical
 from pgkit.nn.policy import Policy
 
-pytestmark = pytest.mark.slow
-
 
 def agent_gradient(agent: ModuleType, config: object, mdp: Mdp, population: Population, critic: Array) -> Array:
     """The expectation of minus the gradient that an agent's own code computes, with a linear policy on one-hot states.

@@ -157,6 +157,7 @@ def after_states(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[],
     return arrange
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_at_any_time(alone: TrainResult, tmp_path: Path, after_states: Any) -> None:
     """Before the first checkpoint, during training, and when one worker is done."""
     run, configs = tmp_path / "run", population("actor-critic", CARTPOLE, steps=6000, checkpoint_points=200)
