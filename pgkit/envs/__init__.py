@@ -22,6 +22,7 @@ cartpole       backend "pgkit": CartPole-v1 on tensors
 envpool        backend "envpool": C++ environments
 replay         exact resumption of Gymnasium environments
 normalize      running statistics of observations and returns
+seeding        seeds that old generators take, too
 spaces         Gymnasium's spaces to tensors and back
 errors         one line for environments that fail
 =============  ========================================================================================

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
+from pgkit.envs.seeding import fold_seed
 from pgkit.envs.spaces import (
     ObsFlattener,
     action_converter,
@@ -79,7 +80,7 @@ class EnvPoolEnvs:
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
         chosen = self._chosen(index)
-        pool = self._create_pool([_fold_seed(seed) for seed in check_seeds(seeds, index, self.info.num_envs)])
+        pool = self._create_pool([fold_seed(seed) for seed in check_seeds(seeds, index, self.info.num_envs)])
         key = max(self._pools, default=-1) + 1
         self._pools[key] = pool
         self._slots[chosen, 0] = key
@@ -151,8 +152,3 @@ def _cached_flattener(space: "Space[Any]") -> Callable[[int], ObsFlattener]:
     from gymnasium.vector.utils import batch_space
 
     return lru_cache(lambda count: batch_flattener(space, partial(batch_space, space, count), count))
-
-
-def _fold_seed(seed: int) -> int:
-    """Fold 64 bits into the 31 of EnvPool's seeds; seeds below 2**31 stay as they are."""
-    return (seed ^ seed >> 31 ^ seed >> 62) & 0x7FFFFFFF

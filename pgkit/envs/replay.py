@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pgkit.envs.seeding import reset_with_seed
 from pgkit.envs.spaces import ObsFlattener
 from pgkit.errors import PgkitError
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from gymnasium import Env
 
 GeneratorState = Mapping[str, Any]
-"""``np_random.bit_generator.state`` of an environment; empty if it has no ``np_random``."""
+"""``np_random.bit_generator.state`` of an environment; empty if ``np_random`` is no ``numpy.random.Generator``."""
 
 _TRIAL_STEPS = 40
 _EARLIER_STEPS = 8
@@ -56,9 +57,12 @@ class EnvHistory:
 
 
 def generator_state(env: "Env[Any, Any]") -> GeneratorState:
-    """The present state of an environment's random generator."""
-    generator = getattr(env.unwrapped, "np_random", None)
-    return {} if generator is None else generator.bit_generator.state
+    """The present state of an environment's random generator; empty unless it is a ``numpy.random.Generator``."""
+    try:
+        generator = getattr(env.unwrapped, "np_random", None)
+    except Exception:  # a property of the environment's, which nothing but resuming asks for
+        return {}
+    return generator.bit_generator.state if isinstance(generator, np.random.Generator) else {}
 
 
 def replay(env: "Env[Any, Any]", history: EnvHistory, flatten: ObsFlattener, name: str) -> None:
@@ -67,7 +71,7 @@ def replay(env: "Env[Any, Any]", history: EnvHistory, flatten: ObsFlattener, nam
     Raises:
         NotReproduced: it ends in another observation, sum of rewards, or flag.
     """
-    obs = env.reset(seed=history.seed)[0]
+    obs = reset_with_seed(env, history.seed)[0]
     if history.generator is not None:
         if history.generator:
             cast(Any, env.unwrapped.np_random.bit_generator).state = history.generator
@@ -106,7 +110,10 @@ def replay_problem(create: Callable[[], "Env[Any, Any]"], flatten: ObsFlattener,
         history = _trial_history(first, flatten)
         replay(second, history, flatten, name)
         if not history.generator:
-            return f"environment {name!r} has no generator np_random, so its resets cannot be repeated"
+            return (
+                f"environment {name!r} has no numpy.random.Generator as np_random, so its resets cannot be repeated"
+            )
+        pack_histories([history])  # what a checkpoint does
         next_obs = [_as_row(flatten, env.reset()[0]).tobytes() for env in (first, second)]
         if next_obs[0] != next_obs[1]:
             return f"environment {name!r} continues differently after a repeated episode"
@@ -127,7 +134,7 @@ def _trial_history(env: "Env[Any, Any]", flatten: ObsFlattener) -> EnvHistory:
     """
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(_EARLIER_STEPS + _TRIAL_STEPS)]
-    env.reset(seed=1)
+    reset_with_seed(env, 1)
     for action in actions[:_EARLIER_STEPS]:
         if any(env.step(action)[2:4]):
             break

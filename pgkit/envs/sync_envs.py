@@ -19,6 +19,7 @@ from pgkit.envs.replay import (
     replay_problem,
     unpack_histories,
 )
+from pgkit.envs.seeding import reset_with_seed
 from pgkit.envs.spaces import action_converter, action_shape, check_action, is_flat, obs_flattener, observation_size
 from pgkit.errors import PgkitError
 
@@ -86,7 +87,7 @@ class SyncEnvs:
             self._actions[k] = []
             self._over[k] = True  # until the reset has succeeded
             try:
-                obs[row] = self._flat(self._envs[k].reset(seed=seed)[0])
+                obs[row] = self._flat(reset_with_seed(self._envs[k], seed)[0])
             except ENV_EXCEPTIONS as error:
                 raise self._error(k, error) from error
             self._over[k] = False

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pgkit.envs.base import Autoreset, EnvInfo, Transition, check_seeds
 from pgkit.envs.errors import ENV_EXCEPTIONS, env_error
+from pgkit.envs.seeding import SEED_ERRORS, fold_seed
 from pgkit.envs.spaces import (
     action_converter,
     action_shape,
@@ -138,11 +139,13 @@ class VectorEnvs:
     def _reset(self, seeds: list[int]) -> Any:
         from gymnasium.error import Error
 
-        try:
-            return self._vector_env.reset(seed=cast(Any, seeds))[0]
-        except (Error, TypeError, ValueError):  # it takes a single seed
-            seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
-            return self._vector_env.reset(seed=seed)[0]
+        for integers in (seeds, [fold_seed(seed) for seed in seeds]):
+            try:
+                return self._vector_env.reset(seed=cast(Any, integers))[0]
+            except (Error, *SEED_ERRORS):
+                pass
+        seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])  # it takes a single seed
+        return self._vector_env.reset(seed=seed)[0]
 
     def _step(self, action: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step the vector environment; its results as new arrays ``(K, D)`` and ``(K,)``, and its infos."""
