@@ -5,6 +5,7 @@
 - ``processes``: start a process that computes with one thread and is shielded from Ctrl-C.
 - ``signals``: Ctrl-C and SIGTERM ask a run to stop, once its state is saved.
 - ``cpu``: threads and memory of this process, usable cores, and whether compiled kernels are used.
+- ``process_state``: what a process has set (default dtype, grad mode, threads) is put aside and restored.
 - ``progress``: the progress bar of a run.
 
 Each module stands alone: start with the one you need. Messages for users are one line, and errors are

@@ -1,17 +1,12 @@
 """CPU settings: which cores there are, how memory is kept, and what is compiled (``PGKIT_COMPILE``)."""
 
-import ctypes
 import os
 from functools import cache
 
 import torch
 
 from pgkit.errors import PgkitError
-
-_TRIM_THRESHOLD = -1  # options of glibc's mallopt(3)
-_TOP_PAD = -2
-_MMAP_THRESHOLD = -3
-
+from pgkit.system.process_state import MALLOC_MMAP_THRESHOLD, MALLOC_TOP_PAD, MALLOC_TRIM_THRESHOLD, set_malloc
 
 COMPILE_MODES = ("off", "kernels", "graphs")
 """How much of the computation on CPU is compiled.
@@ -58,15 +53,14 @@ def configure_cpu() -> None:
     """Compute on one thread, and let the process keep the memory that it frees.
 
     More threads split sums differently for different P, which changes bits. glibc returns large blocks to the system
-    and maps each page of the next block anew, which takes longer than most kernels.
+    and maps each page of the next block anew, which takes longer than most kernels. The end of a block of
+    :func:`pgkit.system.process_state.isolated_process` undoes both.
 
     Raises:
         PgkitError: ``PGKIT_COMPILE`` has an unknown value.
     """
     compile_mode()
     torch.set_num_threads(1)
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # glibc
-        libc.mallopt(_MMAP_THRESHOLD, 32 << 20)  # the largest value that it accepts
-        libc.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
-        libc.mallopt(_TOP_PAD, 64 << 20)
+    set_malloc(MALLOC_MMAP_THRESHOLD, 32 << 20)  # the largest value that glibc accepts
+    set_malloc(MALLOC_TRIM_THRESHOLD, (1 << 31) - 1)
+    set_malloc(MALLOC_TOP_PAD, 64 << 20)

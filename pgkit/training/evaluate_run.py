@@ -10,6 +10,7 @@ from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
 from pgkit.runs.directory import as_directory
 from pgkit.runs.reader import saved_members
 from pgkit.system.cpu import configure_cpu
+from pgkit.system.process_state import isolated_process
 from pgkit.training.population import build_envs, build_policy
 from pgkit.training.result import evaluation_row, spread
 
@@ -60,7 +61,14 @@ def evaluate_run(
         raise PgkitError(f"episodes must be a whole number of at least 1, got {format_value(episodes)}")
     if type(seed) is not int or seed < 0:
         raise PgkitError(f"seed must be a whole number of at least 0, got {format_value(seed)}")
-    configs, params, obs_stats = saved_members(place, best)
+    with isolated_process():
+        return _evaluate(place, episodes, deterministic, seed, device, best)
+
+
+def _evaluate(
+    directory: Path, episodes: int, deterministic: bool, seed: int, device: str, best: bool
+) -> EvaluationResult:
+    configs, params, obs_stats = saved_members(directory, best)
     first = configs[0]
     target = resolve_device(device)
     if target.type == "cpu":

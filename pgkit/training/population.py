@@ -25,6 +25,7 @@ from pgkit.rollouts.normalization import Normalization
 from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.seeding import stream_seed
 from pgkit.system.cpu import configure_cpu
+from pgkit.system.process_state import restored_settings
 from pgkit.tree import MemberRows, select_members, take_tree
 from pgkit.types import Batch, Params
 
@@ -230,16 +231,17 @@ def rebuild(
 def build_envs(config: TrainConfig, count: int, device: torch.device) -> Environments:
     """``count`` environments as a configuration describes them."""
     env = config.env
-    return make_envs(
-        env.id,
-        count,
-        kwargs=env.kwargs,
-        max_episode_steps=env.max_episode_steps,
-        backend=env.backend,
-        vectorization=env.vectorization,
-        timeout=env.timeout,
-        device=device,
-    )
+    with restored_settings():
+        return make_envs(
+            env.id,
+            count,
+            kwargs=env.kwargs,
+            max_episode_steps=env.max_episode_steps,
+            backend=env.backend,
+            vectorization=env.vectorization,
+            timeout=env.timeout,
+            device=device,
+        )
 
 
 def build_policy(config: TrainConfig, info: EnvInfo) -> Policy:

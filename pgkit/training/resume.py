@@ -21,6 +21,7 @@ from pgkit.runs.directory import as_directory, is_finished, lock_run
 from pgkit.runs.reader import read_settings, sizes_of
 from pgkit.runs.writer import ResumeState
 from pgkit.system.files import remove_temporary_files
+from pgkit.system.process_state import isolated_process
 from pgkit.training.coordinator import Coordinator
 from pgkit.training.extract_member import extract_member
 from pgkit.training.result import TrainResult
@@ -70,7 +71,7 @@ def resume(
     if member is not None and out is not None:
         extract_member(place, member, as_directory(out))
         place = Path(out)
-    with lock_run(place):
+    with isolated_process(), lock_run(place):
         if is_finished(place):
             return None
         remove_temporary_files(place)

@@ -11,6 +11,7 @@ from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError, format_value
 from pgkit.runs.directory import as_directory, check_run_directory, new_run
 from pgkit.system.cpu import available_cpus
+from pgkit.system.process_state import isolated_process
 from pgkit.training.coordinator import Coordinator
 from pgkit.training.loop import retire, run
 from pgkit.training.messages import Channel
@@ -72,6 +73,7 @@ def train(
     tasks = [WorkerTask(group, place is not None, debug_numerics) for group in groups]
     sizes = [len(group) for group in groups]
     with (
+        isolated_process(),
         start_workers(tasks, PopulationWorker) as started,
         nullcontext() if place is None else new_run(place, overwrite),
         Coordinator(configs, sizes, place, started.inexact, progress, on_steps) as coordinator,

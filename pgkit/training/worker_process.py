@@ -16,6 +16,7 @@ from pgkit.errors import PgkitError, format_error
 from pgkit.runs.checkpoint import to_plain
 from pgkit.runs.provenance import cpu_seconds
 from pgkit.system import processes
+from pgkit.system.process_state import isolated_process
 from pgkit.system.signals import SIGNALS
 from pgkit.training.messages import (
     Channel,
@@ -117,7 +118,8 @@ def worker_main(connection: Connection, make_worker: WorkerFactory) -> None:
     for number in SIGNALS:  # the parent handles signals to the whole process group, and asks for the last state
         signal.signal(number, signal.SIG_IGN)
     try:
-        _train(pickle.loads(connection.recv_bytes()), make_worker, connection)
+        with isolated_process():  # a main module that is imported again may set defaults
+            _train(pickle.loads(connection.recv_bytes()), make_worker, connection)
     except (EOFError, ConnectionError):
         sys.exit(1)  # the parent is gone
     except Exception as error:
