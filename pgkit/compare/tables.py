@@ -73,7 +73,8 @@ def schemas(all_tuned: bool = False, greedy: bool = False) -> Mapping[str, Schem
         greedy: whether to add the columns of greedy evaluations.
     """
     setting, number = (NUMBERED, ("setting",)) if all_tuned else (SETTING, ())
-    run, greedy_auc = ("stage", *setting, "seed"), ("greedy_auc",) if greedy else ()
+    run = ("stage", *setting, "seed")
+    greedy_auc = ("greedy_auc",) if greedy else ()
     greedy_curve = ("greedy_return_mean", "greedy_score") if greedy else ()
     tables = {
         "runs": Schema(run, (*_OF_RUN, *greedy_auc)),
@@ -171,7 +172,8 @@ def make_table(name: str, rows: Iterable[Mapping[str, Any]], schema: Schema | No
     Raises:
         PgkitError: see :func:`check_table`.
     """
-    rows, schema = list(rows), schema or SCHEMAS[name]
+    rows = list(rows)
+    schema = schema or SCHEMAS[name]
     table = pd.DataFrame(rows, columns=None if rows else list(schema.all))
     check_table(name, table, schema)
     return table[list(schema.all)]

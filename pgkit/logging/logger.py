@@ -134,7 +134,8 @@ class Logger:
             for row in np.flatnonzero(present).tolist():
                 points.setdefault(row, {})[tag] = float(column[row])
         for row, numbers in points.items():
-            member, step = int(members[row]), int(steps[row])
+            member = int(members[row])
+            step = int(steps[row])
             self._last_steps[member] = max(self._last_steps[member], step)
             self._writers[member].scalars(step, numbers, now)
             self._writers[member].flush()

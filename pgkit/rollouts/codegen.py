@@ -111,7 +111,8 @@ class _Step(NamedTuple):
 
 def _columns(at: _Step, logits: ir.Value) -> tuple[list[Column], list[Column]]:
     """What :func:`_acting_step` reads and writes, in its order."""
-    spec, args = at.spec, at.args
+    spec = at.spec
+    args = at.args
     first_env = at.member_number(args.member_indices) * args.count
     state, constants = (
         [at.column(base, IR_TYPES[dtype], first_env) for base, dtype in zip(bases, dtypes, strict=True)]

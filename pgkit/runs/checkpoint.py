@@ -66,7 +66,8 @@ def load(path: Path, device: torch.device | str | None = "cpu") -> Any:
     trailer = _TRAILER.fullmatch(content[-_TRAILER_SIZE:])
     if trailer is None:
         raise CorruptCheckpoint(f"{path} is not a complete pgkit checkpoint: its last line is missing")
-    version, digest = int(trailer[1]), trailer[2].decode()
+    version = int(trailer[1])
+    digest = trailer[2].decode()
     if not 1 <= version <= FORMAT:
         newer = ": it needs a newer pgkit" if version > FORMAT else ""
         raise PgkitError(f"checkpoint {path} has format {version}, this pgkit reads 1 to {FORMAT}{newer}")

@@ -121,10 +121,12 @@ def performance_profile(
         resamples: at least 1.
         level: confidence level in (0, 1).
     """
-    array, tau = np.sort(as_array(scores, "(n, E)", "scores"), axis=0), as_array(taus, "(T,)", "taus")
+    array = np.sort(as_array(scores, "(n, E)", "scores"), axis=0)
+    tau = as_array(taus, "(T,)", "taus")
     runs, environments = array.shape
     above = (array[:, :, None] > tau).astype(np.float64)
-    source, drawn = generator(rng), []
+    source = generator(rng)
+    drawn = []
     for count in batches(resamples, environments * max(runs, len(tau))):
         times = source.multinomial(runs, np.full(runs, 1 / runs), size=(environments, count))
         drawn.append(sum(times[e] @ above[:, e] for e in range(environments)) / array.size)

@@ -92,7 +92,8 @@ def has_failed(scores: ArrayLike, diverged: ArrayLike, below: float = FAILURE_BE
     Raises:
         ValueError: shapes do not fit, or a score is not finite.
     """
-    last, lost = final(scores), np.asarray(diverged, dtype=bool)
+    last = final(scores)
+    lost = np.asarray(diverged, dtype=bool)
     if lost.shape != last.shape:
         raise ValueError(f"expected diverged {last.shape}, got {lost.shape}")
     return np.logical_or(lost, last < below)
@@ -103,7 +104,8 @@ def retention(scores: ArrayLike, share: float = 0.1) -> FloatArray:
 
     NaN where the best is not above 0: a run that never beat the random policy has nothing to keep.
     """
-    last, top = final(scores, share), best(scores)
+    last = final(scores, share)
+    top = best(scores)
     return np.divide(last, top, out=np.full_like(top, np.nan), where=top > 0)
 
 
@@ -185,7 +187,8 @@ def steps_to_threshold(scores: ArrayLike, at: ArrayLike, threshold: float, windo
     Raises:
         ValueError: ``at`` does not have one entry a point, ``window`` is below 1, or a score is not finite.
     """
-    array, steps = as_array(scores, "(..., K)"), as_array(at, "(K,)", "at")
+    array = as_array(scores, "(..., K)")
+    steps = as_array(at, "(K,)", "at")
     if len(steps) != array.shape[-1] or window < 1:
         raise ValueError(f"expected at ({array.shape[-1]},) and window >= 1, got {steps.shape} and {window}")
     if window > len(steps):

@@ -42,7 +42,8 @@ def paired_permutation_test(
     if n < 63 and 2**n <= exact_limit:
         flips = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
         return float(np.mean(np.abs(total - 2 * np.sum(flips * differences, axis=1)) >= observed))
-    source, extreme = generator(rng), 0
+    source = generator(rng)
+    extreme = 0
     for count in batches(draws, n):
         flips = source.integers(0, 2, (count, n))
         extreme += int(np.sum(np.abs(total - 2 * np.sum(flips * differences, axis=1)) >= observed))
@@ -57,9 +58,11 @@ def paired_improvement(first: ArrayLike, second: ArrayLike, level: float = LEVEL
     """
     check_share("level", level)
     differences = _differences(first, second)
-    n, share = len(differences), float(np.mean((np.sign(differences) + 1) / 2))
+    n = len(differences)
+    share = float(np.mean((np.sign(differences) + 1) / 2))
     z = float(stats.norm.ppf((1 + level) / 2))
-    centre, half = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    centre = share + z * z / (2 * n)
+    half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     low, high = (float(min(max(end / (1 + z * z / n), 0.0), 1.0)) for end in (centre - half, centre + half))
     return Estimate(share, low, high)
 
@@ -70,7 +73,8 @@ def _differences(first: ArrayLike, second: ArrayLike) -> FloatArray:
     Raises:
         ValueError: the arms do not have the same number of runs.
     """
-    a, b = as_sample(first, "first"), as_sample(second, "second")
+    a = as_sample(first, "first")
+    b = as_sample(second, "second")
     if a.shape != b.shape:
         raise ValueError(f"paired arms need one value a seed each, got {a.shape} and {b.shape}")
     return np.sort(a - b)

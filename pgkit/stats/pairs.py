@@ -49,7 +49,8 @@ def welch(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Differen
         level: confidence level in (0, 1).
     """
     check_share("level", level)
-    a, b = np.sort(as_sample(first, "first")), np.sort(as_sample(second, "second"))
+    a = np.sort(as_sample(first, "first"))
+    b = np.sort(as_sample(second, "second"))
     difference = float(a.mean() - b.mean())
     if min(len(a), len(b)) == 1:
         return Difference(difference, *[float("nan")] * 5)
@@ -63,7 +64,8 @@ def welch(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Differen
 
 def from_error(difference: float, error: float, df: float, level: float = LEVEL) -> Difference:
     """Return the interval and the two-sided t test of a difference with a standard error."""
-    t, half = difference / error, float(stats.t.ppf((1 + level) / 2, df)) * error
+    t = difference / error
+    half = float(stats.t.ppf((1 + level) / 2, df)) * error
     return Difference(difference, difference - half, difference + half, t, df, float(2 * stats.t.sf(abs(t), df)))
 
 
@@ -75,7 +77,8 @@ def certain(difference: float) -> Difference:
 
 def standardized_difference(first: ArrayLike, second: ArrayLike) -> float:
     """``(mean_1 - mean_2) / sqrt((s_1^2 + s_2^2) / 2)``, Cohen's d with the variances averaged; NaN where it is x/0."""
-    a, b = np.sort(as_sample(first, "first")), np.sort(as_sample(second, "second"))
+    a = np.sort(as_sample(first, "first"))
+    b = np.sort(as_sample(second, "second"))
     if min(len(a), len(b)) == 1 or not (np.ptp(a) or np.ptp(b)):
         return float("nan")
     return float((a.mean() - b.mean()) / np.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2))
@@ -97,16 +100,20 @@ def permutation_test(
         draws: B.
         exact_limit: 0 always draws.
     """
-    a, b = np.sort(as_sample(first, "first")), np.sort(as_sample(second, "second"))
+    a = np.sort(as_sample(first, "first"))
+    b = np.sort(as_sample(second, "second"))
     pool = np.sort(np.concatenate([a, b]))
     slack = 1e-12 * float(np.sum(np.abs(pool)))  # splits that tie with the arms' may differ in the last bits
-    mean, few = pool.mean(), a if len(a) <= len(b) else b
+    mean = pool.mean()
+    few = a if len(a) <= len(b) else b
     pool -= mean
-    size, total = len(few), len(pool)
+    size = len(few)
+    total = len(pool)
     observed = abs(float(np.sum(few - mean))) - slack
     if comb(total, size) <= exact_limit:
         return float(np.mean(np.abs(np.sum(pool[_splits(total, size)], axis=1)) >= observed))
-    source, extreme = generator(rng), 0
+    source = generator(rng)
+    extreme = 0
     for count in batches(draws, total):
         shuffled = source.permuted(np.broadcast_to(pool, (count, total)), axis=1)
         extreme += int(np.sum(np.abs(np.sum(shuffled[:, :size], axis=1)) >= observed))
@@ -129,7 +136,8 @@ def probability_of_improvement(first: ArrayLike, second: ArrayLike, level: float
         level: confidence level in (0, 1).
     """
     check_share("level", level)
-    a, b = as_sample(first, "first"), as_sample(second, "second")
+    a = as_sample(first, "first")
+    b = as_sample(second, "second")
     order = np.sort(b)
     wins = np.searchsorted(order, a, "left") + np.searchsorted(order, a, "right")
     value = float(np.sum(wins) / (2 * len(a) * len(b)))
@@ -147,7 +155,8 @@ def holm(p: ArrayLike) -> FloatArray:
     values = np.asarray(p, dtype=np.float64)
     if values.ndim != 1 or ((values < 0) | (values > 1)).any():
         raise ValueError(f"expected p-values (k,) in [0, 1], got shape {values.shape}")
-    result, known = np.full(values.shape, np.nan), np.flatnonzero(~np.isnan(values))
+    result = np.full(values.shape, np.nan)
+    known = np.flatnonzero(~np.isnan(values))
     order = known[np.argsort(values[known], kind="stable")]
     factors = len(known) - np.arange(len(known))
     result[order] = np.maximum.accumulate(np.minimum(1.0, factors * values[order]))
@@ -182,7 +191,8 @@ def _splits(total: int, size: int) -> NDArray[np.int16]:
 
 def _newcombe(value: float, n: int, m: int, level: float) -> tuple[float, float]:
     """Return the roots of ``(theta - value)^2 = z^2 V(theta)`` on either side of ``value``."""
-    z, more = float(stats.norm.ppf((1 + level) / 2)), (n + m) / 2 - 1
+    z = float(stats.norm.ppf((1 + level) / 2))
+    more = (n + m) / 2 - 1
 
     def excess(theta: float) -> float:
         tails = (1 - theta) / (2 - theta) + theta / (1 + theta)

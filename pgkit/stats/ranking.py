@@ -39,7 +39,8 @@ def rank_arms(scores: Sequence[ArrayLike], rng: Rng, resamples: int = RESAMPLES)
         raise ValueError("there is no arm to rank")
     arms = [np.sort(as_sample(values, f"scores[{a}]")) for a, values in enumerate(scores)]
     order = sorted(range(len(arms)), key=lambda a: (len(arms[a]), arms[a].tolist()))
-    means, source = np.empty((len(arms), resamples)), generator(rng)
+    means = np.empty((len(arms), resamples))
+    source = generator(rng)
     for a in order:
         means[a] = np.concatenate(
             [
@@ -53,7 +54,8 @@ def rank_arms(scores: Sequence[ArrayLike], rng: Rng, resamples: int = RESAMPLES)
 
 def _rank_shares(means: FloatArray) -> FloatArray:
     """Return how often arm a has rank r, ties shared: ``(A, B)`` to ``(A, A)``."""
-    count, ranks = len(means), np.arange(len(means))
+    count = len(means)
+    ranks = np.arange(len(means))
     shares = np.empty((count, count))
     for a in range(count):
         better = np.sum(means > means[a], axis=0)

@@ -54,7 +54,8 @@ def as_array(values: ArrayLike, axes: str, name: str = "values") -> FloatArray:
         ValueError: another rank, an empty axis, or a number that is not finite.
     """
     array = np.asarray(values, dtype=np.float64, order="C")  # in another order sums round differently
-    rank, least = len(axes.strip("(,)").split(",")), axes.startswith("(...")
+    rank = len(axes.strip("(,)").split(","))
+    least = axes.startswith("(...")
     wrong = array.ndim < rank - 1 if least else array.ndim != rank
     if wrong or array.ndim == 0 or 0 in array.shape:
         raise ValueError(f"{name} must have shape {axes} with no axis empty, got {array.shape}")

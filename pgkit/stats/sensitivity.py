@@ -48,14 +48,18 @@ def rate_sensitivity(
     Raises:
         ValueError: shapes do not fit, or rates are not positive and ascending.
     """
-    array, lost = as_array(scores, "(L, S)", "scores"), np.asarray(failed, dtype=bool)
+    array = as_array(scores, "(L, S)", "scores")
+    lost = np.asarray(failed, dtype=bool)
     if lost.shape != array.shape:
         raise ValueError(f"expected failed {array.shape}, got {lost.shape}")
     order = sort_columns(np.concatenate([array, lost]))
-    array, lost = array[:, order], lost[:, order]
+    array = array[:, order]
+    lost = lost[:, order]
     drawn = generator(rng).integers(0, array.shape[1], (resamples, array.shape[1]))
-    curves, losses = _means(array, drawn), np.any(lost[:, drawn], axis=2).T
-    whole, any_lost = array.mean(axis=1), np.any(lost, axis=1)
+    curves = _means(array, drawn)
+    losses = np.any(lost[:, drawn], axis=2).T
+    whole = array.mean(axis=1)
+    any_lost = np.any(lost, axis=1)
     measures: tuple[Callable[[FloatArray, ArrayLike], FloatArray], ...] = (
         lambda s, _: width(s, rates),
         lambda s, _: area(s, rates),
@@ -85,7 +89,8 @@ def width(curve: ArrayLike, rates: ArrayLike, share: float = NEAR_BEST) -> Float
     s, decades = _curve(curve, rates)
     top = np.argmax(s, axis=-1)[..., None]
     best = np.take_along_axis(s, top, axis=-1)
-    outside, index = s < share * best, np.arange(len(decades))
+    outside = s < share * best
+    index = np.arange(len(decades))
     low = np.max(np.where(outside & (index < top), index, -1), axis=-1) + 1
     high = np.min(np.where(outside & (index > top), index, len(decades)), axis=-1) - 1
     return np.where(best[..., 0] > 0, decades[high] - decades[low], 0.0)
@@ -153,7 +158,8 @@ def expected_best(values: ArrayLike) -> FloatArray:
     """
     array = np.sort(as_array(values, "(..., L)"), axis=-1)
     count = array.shape[-1]
-    i, k = np.arange(1, count + 1), np.arange(1, count + 1)[:, None]
+    i = np.arange(1, count + 1)
+    k = np.arange(1, count + 1)[:, None]
     weights = special.comb(i - 1, k - 1) / special.comb(count, k)
     return np.sum(array[..., None, :] * weights, axis=-1)
 
@@ -168,7 +174,8 @@ def expected_best_intervals(
     array = as_array(scores, "(L, S)", "scores")
     array = array[:, sort_columns(array)]
     drawn = generator(rng).integers(0, array.shape[1], (resamples, array.shape[1]))
-    curves, values = expected_best(_means(array, drawn)), expected_best(array.mean(axis=1))
+    curves = expected_best(_means(array, drawn))
+    values = expected_best(array.mean(axis=1))
     return tuple(Estimate(float(value), *percentile_interval(curves[:, k], level)) for k, value in enumerate(values))
 
 
@@ -185,7 +192,8 @@ def phi(scores: ArrayLike, rng: Rng, resamples: int = RESAMPLES, level: float = 
         resamples: at least 1.
         level: confidence level in (0, 1).
     """
-    array, source = as_array(scores, "(E, L, S)", "scores"), generator(rng)
+    array = as_array(scores, "(E, L, S)", "scores")
+    source = generator(rng)
     seeds = array.shape[2]
     curves = np.stack(
         [_means(part[:, sort_columns(part)], source.integers(0, seeds, (resamples, seeds))) for part in array]
@@ -209,7 +217,8 @@ def _means(array: FloatArray, drawn: NDArray[np.int64]) -> FloatArray:
 
 def _curve(curve: ArrayLike, rates: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Check and return s ``(..., L)`` and log10 of the rates ``(L,)``."""
-    s, grid = as_array(curve, "(..., L)", "curve"), as_array(rates, "(L,)", "rates")
+    s = as_array(curve, "(..., L)", "curve")
+    grid = as_array(rates, "(L,)", "rates")
     if len(grid) != s.shape[-1] or grid[0] <= 0 or (np.diff(grid) <= 0).any():
         raise ValueError(f"expected {s.shape[-1]} rates, positive and ascending, got {grid.tolist()}")
     return s, np.log10(grid)

@@ -60,7 +60,8 @@ def kl_of_update(policy: Policy, batches: Batches, before: Params, after: Params
     """Mean KL(old || new) of the policy over the samples of an update, ``(P,)``."""
     parts = []
     for rows, batch in batches:
-        old, new = select_members(before, rows), select_members(after, rows)
+        old = select_members(before, rows)
+        new = select_members(after, rows)
         batch = batch.without_padding()
         kl = policy.head.kl(policy.outputs(old, batch.obs, batch.cache), policy.outputs(new, batch.obs))
         parts.append(masked_mean(kl, batch.valid))

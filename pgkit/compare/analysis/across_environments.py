@@ -33,7 +33,8 @@ def add(
         table = of_arm.pivot(index="seed", columns="environment", values="auc")
         if table.shape[1] < len(environments):
             return
-        scores, keys = table[environments].to_numpy(), {"agent": agent, "optimizer": arm}
+        scores = table[environments].to_numpy()
+        keys = {"agent": agent, "optimizer": arm}
         tuning = np.stack([_on_common_points(plan, results[environment, agent], arm) for environment in environments])
         for index, environment in enumerate(("", *environments), start=-1):
             kept = [column for column in range(len(environments)) if column != index]

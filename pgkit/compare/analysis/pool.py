@@ -48,7 +48,8 @@ def read_stored(directory: Path) -> Stored:
         PgkitError: there is no comparison, it has no results yet, or it cannot be read.
     """
     store = Store(directory)
-    plan, baselines = store.plan(), store.baselines()
+    plan = store.plan()
+    baselines = store.baselines()
     if baselines is None:
         raise PgkitError(f"{directory} has no results yet")
     return Stored(str(directory), plan, baselines, store.load(), read_json(directory / "provenance.json"))
@@ -134,7 +135,8 @@ def _with_cases(first: Stored, second: Stored, where: str) -> Plan:
     for case in second.plan.cases:
         if case[:2] in known:
             raise PgkitError(f"{where} cannot be pooled: both have {case.environment}, {case.agent}")
-    ours, theirs = first.plan.config, second.plan.config
+    ours = first.plan.config
+    theirs = second.plan.config
     environments = ours.environments | {
         name: score for name, score in theirs.environments.items() if name not in ours.environments
     }
@@ -145,13 +147,15 @@ def _with_cases(first: Stored, second: Stored, where: str) -> Plan:
 
 def _with_arms(first: Stored, second: Stored, where: str) -> Plan:
     """Return the first plan with the arms of both."""
-    ours, theirs = first.plan, second.plan
+    ours = first.plan
+    theirs = second.plan
     if common := [label for label in theirs.arms if label in ours.arms]:
         raise PgkitError(f"{where} cannot be pooled: both have the arm {common[0]!r}")
     if not ours.all_tuned:
         _check_grids(first, second, where)
     config = ours.config.model_copy(update={"optimizers": (*ours.config.optimizers, *theirs.config.optimizers)})
-    arms, spaces = {**ours.arms, **theirs.arms}, {**ours.spaces, **theirs.spaces}
+    arms = {**ours.arms, **theirs.arms}
+    spaces = {**ours.spaces, **theirs.spaces}
     return replace(ours, config=config, arms=arms, spaces=spaces, settings={**ours.settings, **theirs.settings})
 
 

@@ -105,7 +105,8 @@ def _speed(configs: Sequence[TrainConfig], seconds: float) -> float:
 
     try:
         advance()
-        before, started = population.env_steps.sum().item(), time.perf_counter()
+        before = population.env_steps.sum().item()
+        started = time.perf_counter()
         while time.perf_counter() - started < seconds:
             advance()
         return (population.env_steps.sum().item() - before) / (time.perf_counter() - started)

@@ -47,7 +47,8 @@ class Display:
 
     def begin(self, stage: Stage, env_steps: int) -> None:
         """Begin a stage of ``env_steps`` environment steps."""
-        self._running, self._finished = {}, 0.0
+        self._running = {}
+        self._finished = 0.0
         self._runs = [len(stage.runs) - len(stage.todo), len(stage.runs)]
         if self._task is not None:
             self._progress.remove_task(self._task)

@@ -135,9 +135,10 @@ def _work(connection: Connection) -> None:
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             configs = connection.recv()
+            outcome: tuple[str, Any]
             try:
                 outcome = ("done", run_batch(configs, on_steps))
-            except ConnectionError:
+            except BrokenPipeError:  # of a report of steps
                 raise
             except Exception as error:
                 outcome = ("failed", format_error(error))

@@ -75,7 +75,8 @@ def forecast(plan: Plan, workers: int) -> list[dict[str, Any]]:
         speed = measure(plan, some, workers).steps_per_second
         for stage, of_stage in seeds.items():
             runs = len(plan.arms) * settings[stage] * len(of_stage)
-            steps, evaluation = runs * case.config.steps, runs * _evaluation_steps(case.config)
+            steps = runs * case.config.steps
+            evaluation = runs * _evaluation_steps(case.config)
             seconds = (steps + evaluation) / speed / workers
             costs = {"env_steps": steps, "evaluation_steps_at_most": evaluation, "minutes_at_most": seconds / 60}
             rows.append({"stage": stage, "environment": case.environment, "agent": case.agent, "runs": runs, **costs})
@@ -104,7 +105,10 @@ def _run_stage(
     """Run the missing runs of a stage; return the reasons of the batches that failed for good."""
     display.begin(stage, sum(plan.train_config(run).steps for run in stage.todo))
     batches = dict(enumerate(split_runs(stage.todo, _sizes(plan, stage.todo, executor.workers))))
-    waiting, under_way, tries, failures = deque(batches), set[int](), dict.fromkeys(batches, 0), list[str]()
+    waiting = deque(batches)
+    under_way = set[int]()
+    tries = dict.fromkeys(batches, 0)
+    failures = list[str]()
     while waiting or under_way:
         while waiting and len(under_way) < executor.workers:
             number = waiting.popleft()

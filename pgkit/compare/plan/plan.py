@@ -251,7 +251,8 @@ def make_plan(table: Mapping[str, Any], last: Mapping[str, Any] | None = None, s
     evaluation = _seed_list(config.evaluation_seeds, tier.evaluation, start=1000)
     if common := sorted(set(tuning) & set(evaluation)):
         raise PgkitError(f"tuning_seeds and evaluation_seeds must not overlap, both have {format_value(common)}")
-    arms, around = _arms(config.optimizers), _around(config.optimizer)
+    arms = _arms(config.optimizers)
+    around = _around(config.optimizer)
     rates = config.learning_rates or tier.rates
     tuned = _spaces(config, arms, rates) if config.track == "all tuned" else {}
     first = {**around, **next(iter(arms.values())), "lr": rates[0]}

@@ -66,7 +66,8 @@ class Range(Model):
             return _rounded(self.low + place * (self.high - self.low))
         if self.scale == "log":
             return _rounded(self.low * (self.high / self.low) ** place)
-        small, large = 1 - self.high, 1 - self.low
+        small = 1 - self.high
+        large = 1 - self.low
         return round(1 - _rounded(large * (small / large) ** place), 12)
 
     def place(self, value: float) -> float:

@@ -56,7 +56,8 @@ def _score_case(plan: Plan, scale: ScoreScale, agent: str, rows: pd.DataFrame) -
     sampled, greedy = (
         np.where(diverged[:, None], 0.0, scale.score(np.stack(rows[name].to_numpy()))) for name in ("final", "greedy")
     )
-    threshold, failed = float(scale.score(scale.threshold)), c.has_failed(scores, diverged, plan.config.failure_below)
+    threshold = float(scale.score(scale.threshold))
+    failed = c.has_failed(scores, diverged, plan.config.failure_below)
     below = f"below {100 * plan.config.failure_below:g} %"
     greedy_auc = c.auc(_arrays(plan, scale, agent, rows, "greedy_returns")[1]) if plan.greedy else np.nan
     columns = {

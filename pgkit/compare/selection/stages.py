@@ -136,10 +136,12 @@ def _points(plan: Plan, case: tuple[str, str], scores: Scores) -> tuple[dict[str
         if any(np.isnan(arm).any() for arm in table.values()):
             return points, False
         edges = {_edge(plan, arm, points[arm], selection.best) for arm, selection in _select(table).items()}
-        more_low, more_high = ("low" in edges and low < EXTENSIONS), ("high" in edges and high < EXTENSIONS)
+        more_low = "low" in edges and low < EXTENSIONS
+        more_high = "high" in edges and high < EXTENSIONS
         if plan.all_tuned or len(grid) < 2 or not (more_low or more_high):
             return points, True
-        low, high = low + more_low, high + more_high
+        low = low + more_low
+        high = high + more_high
 
 
 def _table(

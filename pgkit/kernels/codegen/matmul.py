@@ -149,9 +149,13 @@ def _write_narrow(context: _Context, source: ir.Value, stride: Index) -> None:
     The terms of one element go to PARTIAL_SUMS accumulators in turn, by fused multiply-adds; the terms that do not fill
     a vector are added to the bias one by one.
     """
-    builder, real, args = context.builder, context.real, context.args
+    builder = context.builder
+    real = context.real
+    args = context.args
     vector = ir.VectorType(real, PARTIAL_SUMS)
-    sums, rest, bias = Variable(builder, vector), Variable(builder, real), Variable(builder, real)
+    sums = Variable(builder, vector)
+    rest = Variable(builder, real)
+    bias = Variable(builder, real)
     chunks = args.inner // PARTIAL_SUMS
     vectorized = chunks * PARTIAL_SUMS
     with for_range(builder, args.columns) as column:
@@ -198,8 +202,10 @@ def _write_panels(context: _Context, source: ir.Value, stride: Index) -> None:
     The last narrow panel may have fewer columns than a register. Loading whole registers there would read beyond the
     end of ``b``, so its rows are first copied, padded with zeros, and the code goes on with the copy.
     """
-    builder, columns = context.builder, context.args.columns
-    wide, narrow = context.wide.count, context.narrow.count
+    builder = context.builder
+    columns = context.args.columns
+    wide = context.wide.count
+    narrow = context.narrow.count
     wide_panels = columns // wide
     with for_range(builder, wide_panels) as index:
         column = index * wide
@@ -221,7 +227,8 @@ def _write_panels(context: _Context, source: ir.Value, stride: Index) -> None:
 
 def _write_panel(context: _Context, panel: _Panel) -> None:
     """The columns of the result, tile by tile, and the sums of these columns of ``b``."""
-    builder, args = context.builder, context.args
+    builder = context.builder
+    args = context.args
     total = context.accumulators[panel.vector][0]
     zero = ir.Constant(panel.vector, None)
     total.set(zero)
@@ -261,7 +268,8 @@ def _tile_counts(rows: Index) -> list[Index]:
 
 def _write_tile(context: _Context, panel: _Panel, rows: int, first_row: Index, start: ir.Value) -> None:
     """Rows of a panel: each element is ``start`` plus its terms in order, each added by one fused multiply-add."""
-    builder, args = context.builder, context.args
+    builder = context.builder
+    args = context.args
     accumulators = context.accumulators[panel.vector][:rows]
     row_indices = [first_row + row for row in range(rows)]
     a_rows = [context.pointer(args.a, row * args.a_row_stride) for row in row_indices]

@@ -184,7 +184,10 @@ class _Backward(NamedTuple):
 
 def _write_leaf_grads(context: _Backward, layer: Index, grad: ir.Value) -> None:
     """The gradients of a layer's weight ``input.mT @ grad`` and bias (the sum of ``grad`` over rows)."""
-    builder, real, args, layers = context.builder, context.real, context.args, context.args.layers
+    builder = context.builder
+    real = context.real
+    args = context.args
+    layers = context.args.layers
     inner, width = _widths(builder, layers, layer)
     is_first = layer.compare("==", 0)
     below = layer.where(is_first, layer - 1)
@@ -225,8 +228,11 @@ def _write_narrow_leaf_grads(context: _Backward, product: MemberMatmul) -> None:
     Its rows are as long as the layer's input is wide and fill registers; the result is then transposed number by
     number.
     """
-    builder, real = context.builder, context.real
-    inner, rows, width = product.rows, product.inner, product.columns
+    builder = context.builder
+    real = context.real
+    inner = product.rows
+    rows = product.inner
+    width = product.columns
     transposed = product._replace(
         rows=width,
         columns=inner,
@@ -251,7 +257,8 @@ def _write_narrow_leaf_grads(context: _Backward, product: MemberMatmul) -> None:
 
 def _write_input_grad(context: _Backward, layer: Index, grad: ir.Value, target: ir.Value) -> None:
     """The gradient of a layer's input, ``grad @ weight.mT``."""
-    builder, args = context.builder, context.args
+    builder = context.builder
+    args = context.args
     inner, width = _widths(builder, args.layers, layer)
     weight, _ = _leaves(builder, context.real, args.layers, layer, context.member)
     product = MemberMatmul(
