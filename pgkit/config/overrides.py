@@ -8,7 +8,7 @@ from typing import Any
 
 from pgkit.config import registry
 from pgkit.errors import PgkitError, format_value
-from pgkit.optim.registry import AROUND
+from pgkit.optim.registry import RESERVED
 
 Table = dict[str, Any]
 
@@ -20,9 +20,6 @@ Overrides = Sequence[str] | Mapping[str, Any]
 
 MAX_DEPTH = 20
 """Levels of tables and lists inside each other."""
-
-OPTIMIZER_INDEPENDENT = ("name", "schedule", "critic", "groups", *AROUND)
-"""Keys of ``[optimizer]`` that mean the same for every optimizer; all others belong to one of them."""
 
 
 def apply_overrides(table: Mapping[str, Any], overrides: Overrides) -> tuple[Table, list[str]]:
@@ -151,7 +148,7 @@ def _drop_hyperparameters(
     new = overrides.get((*path, "name"), name or new)
     notes = []
     if new != old:
-        for key in [key for key in settings if key not in OPTIMIZER_INDEPENDENT]:
+        for key in [key for key in settings if key not in RESERVED]:
             notes += _drop(settings, path, key, f"it was chosen for {old}, not for {new}", overrides)
         schedule = settings.get("schedule")
         for key in [key for key in schedule if key != "lr"] if isinstance(schedule, dict) else []:

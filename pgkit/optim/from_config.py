@@ -85,7 +85,7 @@ def _effective(label: str, table: Settings) -> dict[str, Any]:
         raise PgkitError(f"optimizer ({label}): the key 'name' is missing")
     entry = spec(table["name"])
     check_keys(f"optimizer {entry.name!r} ({label})", table, ["name", "schedule", *entry.defaults, *AROUND])
-    effective = {"name": entry.name, **entry.defaults, **AROUND, **table}
+    effective = {"name": entry.name, **entry.with_defaults(table)}
     schedule = table.get("schedule") or {}
     check_keys(f"schedule of optimizer {entry.name!r} ({label})", schedule, entry.defaults)
     return effective | {"schedule": {key: full_settings(key, value) for key, value in schedule.items()}}

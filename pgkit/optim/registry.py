@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pgkit.errors import PgkitError
@@ -23,7 +23,8 @@ class OptimizerSpec:
         build: ``build(**hyperparameters) -> Optimizer``.
         formula: its docstring up to the source.
         source: where the formula comes from.
-        defaults: every hyperparameter with its default.
+        defaults: every hyperparameter with its default. Those whose names mean something around every optimizer
+            (:data:`AROUND`, ``schedule`` and so on) are in a table of their own, under :attr:`class_table`.
     """
 
     name: str
@@ -31,6 +32,28 @@ class OptimizerSpec:
     formula: str
     source: str
     defaults: Mapping[str, Any]
+
+    @property
+    def class_table(self) -> str:
+        """The key of the table for options that share a name with pgkit's: the name of the class, or of the entry."""
+        return self.name.rpartition(":")[2]
+
+    def with_defaults(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Fill in the defaults of hyperparameters and of what is around the optimizer.
+
+        Raises:
+            PgkitError: an unknown key in the table of the optimizer's own options.
+        """
+        filled = {**self.defaults, **AROUND, **settings}
+        nested = self.defaults.get(self.class_table)
+        if isinstance(nested, Mapping):
+            stated = filled[self.class_table]
+            where = f"{self.class_table} of optimizer {self.name!r}"
+            if not isinstance(stated, Mapping):
+                raise PgkitError(f"{where} must be a table of {', '.join(nested)}, got {stated!r}")
+            check_keys(where, stated, nested)
+            filled[self.class_table] = {key: value for key, value in {**nested, **stated}.items() if value is not None}
+        return filled
 
 
 _REGISTRY: dict[str, OptimizerSpec] = {}
@@ -64,7 +87,7 @@ def register(name: str, build: Callable[..., Optimizer]) -> None:
         raise PgkitError(f"optimizer {name!r}: every argument needs a default, {without_default[0]!r} has none")
     formula, _, source = inspect.cleandoc(build.__doc__ or "").partition("Source:")
     defaults = {parameter.name: parameter.default for parameter in parameters}
-    _REGISTRY[name] = OptimizerSpec(name, build, formula.strip(), " ".join(source.split()), defaults)
+    _REGISTRY[name] = _make_spec(name, build, formula.strip(), " ".join(source.split()), defaults)
 
 
 def list_optimizers() -> list[str]:
@@ -88,11 +111,20 @@ def spec(name: str) -> OptimizerSpec:
         PgkitError: there is none; the message lists those that there are.
     """
     if isinstance(name, str) and ":" in name:
-        return OptimizerSpec(name, *torch_spec(name))
+        return _make_spec(name, *torch_spec(name))
     if name not in _REGISTRY:
         others = f"one of {', '.join(_REGISTRY)}; or a class, such as 'torch.optim:Adam'"
         raise PgkitError(f"unknown optimizer {name!r}{suggest(name, _REGISTRY)}; {others}")
     return _REGISTRY[name]
+
+
+def _make_spec(
+    name: str, build: Callable[..., Optimizer], formula: str, source: str, options: Mapping[str, Any]
+) -> OptimizerSpec:
+    """Make an entry; options that share a name with pgkit's go into a table, so that neither overrides the other."""
+    entry = OptimizerSpec(name, build, formula, source, {k: v for k, v in options.items() if k not in RESERVED})
+    nested = {key: value for key, value in options.items() if key in RESERVED}
+    return replace(entry, defaults={**entry.defaults, entry.class_table: nested}) if nested else entry
 
 
 def make(name: str, *, schedule: Mapping[str, Any] | None = None, **hyperparameters: Any) -> Optimizer:
@@ -105,7 +137,8 @@ def make(name: str, *, schedule: Mapping[str, Any] | None = None, **hyperparamet
     Args:
         name: a registered name, or ``"package.module:Class"``.
         schedule: schedules by hyperparameter: ``{"lr": "linear"}`` or ``{"lr": {"kind": "linear", "end": 1e-5}}``.
-        hyperparameters: of the optimizer, and of :func:`around`; each one number, one per member (a sequence or a
+        hyperparameters: of the optimizer, and of :func:`around`; a class's option of such a name is in a table named
+            after the class (``Adan={"max_grad_norm": 1.0}``). Each one number, one per member (a sequence or a
             tensor ``(P,)``), or a :class:`~pgkit.optim.base.Schedule`.
 
     Raises:
@@ -113,11 +146,15 @@ def make(name: str, *, schedule: Mapping[str, Any] | None = None, **hyperparamet
     """
     entry = spec(name)
     check_keys(f"optimizer {name!r}", hyperparameters, [*entry.defaults, *AROUND])
-    values = {**entry.defaults, **AROUND, **hyperparameters}
+    values = entry.with_defaults(hyperparameters)
     for key, settings in (schedule or {}).items():
         values[key] = schedule_of(key, _schedule_start(name, key, values), settings)
     inside = {key: value for key, value in values.items() if key in entry.defaults}
     outside = {key: value for key, value in values.items() if key not in entry.defaults}
+    nested = inside.get(entry.class_table)
+    if isinstance(nested, Mapping):
+        inside = {**inside, **nested}
+        del inside[entry.class_table]
     return around(entry.build(**inside), **outside)
 
 
@@ -172,6 +209,9 @@ AROUND: Mapping[str, Any] = {
     key: parameter.default for key, parameter in inspect.signature(around).parameters.items() if key != "optimizer"
 }
 """The keyword arguments of :func:`around` with their defaults."""
+
+RESERVED = ("name", "schedule", "critic", "groups", *AROUND)
+"""Keys of a table that mean the same for every optimizer."""
 
 
 def _is_default(key: str, value: Any) -> bool:

@@ -33,7 +33,7 @@ from pgkit.types import Params
 OptimizerClass = Callable[..., torch.optim.Optimizer]
 
 
-def from_torch(name: str | type[torch.optim.Optimizer], **options: Any) -> Optimizer:
+def from_torch(name: str | type[torch.optim.Optimizer], /, **options: Any) -> Optimizer:
     """Adapt a ``torch.optim.Optimizer`` class.
 
     >>> import torch

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.small_comparison import TOML, write_toml
 from typer.testing import CliRunner
 
@@ -13,6 +14,7 @@ from pgkit.compare.plan.schema import TIERS, half_decades
 from pgkit.compare.selection.stages import extended
 from pgkit.config import registry
 from pgkit.errors import PgkitError
+from pgkit.optim import from_config
 
 SHIPPED = [name for name in registry.shipped_configs() if name.startswith("compare-")]
 
@@ -163,3 +165,15 @@ def test_where_there_is_one_size_nothing_is_measured(tmp_path: Path, monkeypatch
     monkeypatch.setattr(batches, "_speed", lambda configs, seconds: speeds.pop(len(configs)))
     assert batches.choose_size(plan, runs, workers=2) == 20
     assert not speeds
+
+
+def test_clipping_is_held_equal_for_an_arm_that_clips_by_itself(small: Path) -> None:
+    """The class clips as it always does, and pgkit's clipping is around it as around every other arm."""
+    plan = read_plan(small, ["optimizer.max_grad_norm=0.5", 'optimizers=["sgd", "helpers.odd_optimizers:Clips"]'])
+    assert plan.arms["Clips"]["Clips"] == {"max_grad_norm": 2.0, "centralize": True}
+    for arm in plan.arms:
+        table = plan.train_config(Run("tuning", "CartPole-v1", "reinforce", arm, 1.0, 0)).optimizer
+        optimizer = from_config([{key: value for key, value in table.items() if key not in ("critic", "schedule")}])
+        params = {"w": torch.zeros(1, 2)}
+        updates, _ = optimizer.update({"w": torch.tensor([[6.0, 8.0]])}, optimizer.init(params), params)
+        torch.testing.assert_close(updates["w"].norm(), torch.tensor(0.5))
