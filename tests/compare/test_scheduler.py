@@ -141,6 +141,7 @@ def test_interrupted_by_ctrl_c(tmp_path: Path) -> None:
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_full_disk(whole: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     with small_disk(disk, "160k"):

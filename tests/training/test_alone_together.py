@@ -74,7 +74,9 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("lunar")) for name in SIZES]
+)
 def test_members_are_bit_identical_alone_in_pieces_and_in_another_order(name: str) -> None:
     configs = members_of(name)
     together = outcome(configs)

@@ -349,8 +349,10 @@ def test_what_cannot_be_resumed_is_one_line(half: tuple[TrainResult, Path], tmp_
 # --- signals ---
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("vectorization", ["sync", pytest.param("async", marks=pytest.mark.slow)])
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int, code: int, vectorization: str) -> None:
     """Sent to the whole process group, as by terminals and schedulers: environment processes must survive it."""
     directory = tmp_path / "run"

@@ -261,7 +261,9 @@ def wait_for_end(pids: list[int], seconds: float = 20.0) -> None:
     assert not any(map(alive, pids))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_all_saves_and_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
     run = tmp_path / "run"
     with subprocess.Popen(long_run(run), stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
