@@ -55,7 +55,7 @@ def test_help_does_not_load_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "fragments"),
+    ("topic", "fragments"),
     [
         ("agents", ["reinforce", "episodes", "actor-critic", "steps"]),
         ("optimizers", ["sgd", "p = p - lr g", "adam", "beta2=0.999", "arXiv 1412.6980"]),
@@ -63,11 +63,11 @@ def test_help_does_not_load_torch() -> None:
         ("envs", ["CartPole-v1", "LunarLander-v3", "Acrobot-v1"]),
     ],
 )
-def test_list(kind: str, fragments: list[str]) -> None:
-    result = pgkit(f"list {kind}")
+def test_list(topic: str, fragments: list[str]) -> None:
+    result = pgkit(f"list {topic}")
     assert result.exit_code == 0
     assert [fragment for fragment in fragments if fragment not in result.stdout] == []
-    assert result.stdout.count("\n") >= len(listing.overview(kind))
+    assert result.stdout.count("\n") >= len(listing.overview(topic))
 
 
 @pytest.mark.parametrize(

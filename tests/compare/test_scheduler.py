@@ -237,9 +237,9 @@ def test_the_grid_is_extended_twice_at_most_and_then_flagged(tmp_path: Path) -> 
     assert sizes == [3 * 2 * 2, 2 * 2 * 2, 2 * 2 * 2]
     known = stages(plan, scale, stored)
     assert [stage.name for stage in known] == ["tuning", "evaluation"]
-    found = tuned(plan, scale, stored)["CartPole-v1", "reinforce"]
-    assert found.rates == (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
-    assert [found.edges[arm] for arm in plan.arms] == ["high", "high"]
+    tuning_result = tuned(plan, scale, stored)["CartPole-v1", "reinforce"]
+    assert tuning_result.rates == (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
+    assert [tuning_result.edges[arm] for arm in plan.arms] == ["high", "high"]
     assert {one.lr for one in known[-1].todo} == {1000.0}
 
 

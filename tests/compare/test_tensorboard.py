@@ -41,10 +41,10 @@ def test_there_is_a_run_for_each_setting_and_each_arm(logdir: Path, analysis: An
 
 def test_curves_are_medians_with_bands(logdir: Path, analysis: Analysis) -> None:
     curves = analysis.tables["curves"]
-    own = curves[(curves["stage"] == "evaluation") & (curves["optimizer"] == "adam")]
+    evaluated = curves[(curves["stage"] == "evaluation") & (curves["optimizer"] == "adam")]
     found = scalars(logdir / "evaluation" / CASE / "adam")
     for tag, quantile in zip(BAND, (0.5, 0.1, 0.9), strict=True):
-        expected = own.groupby("point")["return_mean"].quantile(quantile)
+        expected = evaluated.groupby("point")["return_mean"].quantile(quantile)
         assert [value for _, value in found[tag]] == pytest.approx(expected.tolist(), rel=1e-6)
         assert [step for step, _ in found[tag]] == np.rint(np.linspace(0, STEPS, 51)).tolist()
     events = EventAccumulator(str(logdir / "report"))

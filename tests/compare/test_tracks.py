@@ -330,8 +330,8 @@ def test_tables_are_those_of_the_track(done: Path) -> None:
     settings = analysis.tables["settings"]
     assert settings.groupby("optimizer").size().to_dict() == {"sgd": 4, "fast adam": 4 * 3}
     selected = analysis.tables["selection"].set_index("optimizer").loc["fast adam"]
-    own = settings[(settings["optimizer"] == "fast adam") & (settings["setting"] == selected["setting"])]
-    text = ", ".join(f"{row.hyperparameter} = {row.value:g}" for row in own.itertuples())
+    chosen = settings[(settings["optimizer"] == "fast adam") & (settings["setting"] == selected["setting"])]
+    text = ", ".join(f"{row.hyperparameter} = {row.value:g}" for row in chosen.itertuples())
     assert selected["hyperparameters"] == text
 
 

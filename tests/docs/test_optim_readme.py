@@ -22,9 +22,9 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def block(name: str) -> str:
-    found = re.search(f"<!-- {name} -->\n(.*?)\n<!-- end of {name} -->", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
-    return found[1]
+    match = re.search(f"<!-- {name} -->\n(.*?)\n<!-- end of {name} -->", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert match is not None
+    return match[1]
 
 
 def test_recipes_and_their_steps_are_what_the_code_says(script: ModuleType) -> None:

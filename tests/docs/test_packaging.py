@@ -21,12 +21,12 @@ SHIPPED = (".py", ".pyi", ".toml", ".md", ".typed", ".j2")
 
 def shipped() -> set[str]:
     """Files of the wheel as the source tree has them."""
-    found = set()
+    packages = set()
     for folder, target in FOLDERS.items():
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in SHIPPED or path.name == "py.typed":
-                found.add(f"{target}/{path.relative_to(ROOT / folder).as_posix()}")
-    return found
+                packages.add(f"{target}/{path.relative_to(ROOT / folder).as_posix()}")
+    return packages
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +81,12 @@ def test_source_distribution_holds_the_same(dist: Path) -> None:
 
 
 def test_every_package_is_named() -> None:
-    found = set()
+    packages = set()
     for folder, target in FOLDERS.items():
         for path in (ROOT / folder).rglob("__init__.py"):
             below = path.parent.relative_to(ROOT / folder).as_posix()
-            found.add(f"{target}/{below}".removesuffix("/.").replace("/", "."))
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+            packages.add(f"{target}/{below}".removesuffix("/.").replace("/", "."))
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == packages
     with_code = {path.parent for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
     assert all((folder / "__init__.py").exists() for folder in with_code)
 

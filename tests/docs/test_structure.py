@@ -95,5 +95,5 @@ def test_checker_is_a_command_that_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", ["pgkit", "pgkit.logging", "pgkit.runs.checkpoint", "pgkit.returns", "pgkit.optim"])
 def test_import_is_light(module: str) -> None:
     code = f"import sys, {module}; print(*({set(HEAVY)} & sys.modules.keys()))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == []
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.split() == []

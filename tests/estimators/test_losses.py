@@ -55,8 +55,8 @@ def test_value_loss():
 def test_advantages_and_targets_are_held_fixed(loss: Callable[[Tensor, Tensor, Tensor], Tensor]):
     x, given = torch.randn(2, 4, requires_grad=True), torch.randn(2, 4, requires_grad=True)
     value = loss(x, 2 * given, torch.ones(2, 4, dtype=torch.bool)).sum()
-    own, other = torch.autograd.grad(value, (x, given), allow_unused=True)
-    assert own.abs().min() > 0
+    actual, other = torch.autograd.grad(value, (x, given), allow_unused=True)
+    assert actual.abs().min() > 0
     assert other is None
 
 

@@ -119,11 +119,11 @@ def test_numbers_of_two_kinds_give_the_larger(example: Example, function: Callab
     torch.testing.assert_close(mixed, function(reward, *given, ends, *settings), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
-def test_small_numbers_are_for_torch(example: Example, kind: torch.dtype):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_small_numbers_are_for_torch(example: Example, dtype: torch.dtype):
     *numbers, ends = example
-    advantage = gae(*(number.to(kind) for number in numbers), ends, GAMMA, LAM)
-    assert advantage.dtype == kind
+    advantage = gae(*(number.to(dtype) for number in numbers), ends, GAMMA, LAM)
+    assert advantage.dtype == dtype
     torch.testing.assert_close(advantage.double(), gae(*example, GAMMA, LAM), rtol=0.1, atol=0.1)
 
 
@@ -191,11 +191,11 @@ def test_a_member_gets_the_bits_that_it_gets_alone_with_floats(name: str, size: 
     gamma, lam = (torch.rand(size[1], generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
     together = FUNCTIONS[name](reward, value, next_value, ends, gamma, lam)
     for k in range(size[1]):
-        own = [x[:, k : k + 1] for x in (reward, value, next_value)]
+        single = [x[:, k : k + 1] for x in (reward, value, next_value)]
         alone_ends = EpisodeEnds(*(mask[:, k : k + 1] for mask in ends))
-        alone = FUNCTIONS[name](*own, alone_ends, float(gamma[k]), float(lam[k]))
+        alone = FUNCTIONS[name](*single, alone_ends, float(gamma[k]), float(lam[k]))
         assert torch.equal(together[:, k], alone[:, 0])
-        copied = FUNCTIONS[name](*(x.clone() for x in own), alone_ends, gamma[k : k + 1].double(), lam[k : k + 1])
+        copied = FUNCTIONS[name](*(x.clone() for x in single), alone_ends, gamma[k : k + 1].double(), lam[k : k + 1])
         assert torch.equal(together[:, k], copied[:, 0])
     assert together.dtype == torch.float32
 

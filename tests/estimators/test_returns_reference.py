@@ -197,10 +197,10 @@ def test_what_sums_over_samples(example: Example):
         explained_variance(x, target, valid),
     )
     for p in range(len(x)):
-        own, aim = (y[p][valid[p]].numpy() for y in (x, target))
-        assert means[p].item() == pytest.approx(own.mean() if len(own) else 0.0, abs=1e-12)
+        sample, aim = (y[p][valid[p]].numpy() for y in (x, target))
+        assert means[p].item() == pytest.approx(sample.mean() if len(sample) else 0.0, abs=1e-12)
         assert not scaled[p][~valid[p]].any()
-        if len(own) > 1:
-            expected = (own - own.mean()) / (own.std() + 1e-8)
+        if len(sample) > 1:
+            expected = (sample - sample.mean()) / (sample.std() + 1e-8)
             np.testing.assert_allclose(scaled[p][valid[p]].numpy(), expected, rtol=1e-10, atol=1e-12)
-            assert explained[p].item() == pytest.approx(1 - (aim - own).var() / aim.var(), rel=1e-8)
+            assert explained[p].item() == pytest.approx(1 - (aim - sample).var() / aim.var(), rel=1e-8)

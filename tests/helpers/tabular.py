@@ -84,20 +84,20 @@ def occupancy(mdp: Mdp, policy: Array, steps: int, limit: int | None = None, res
     """
     states = len(mdp.start)
     moves = np.einsum("sa,saz->sz", policy, mdp.transition)
-    here = np.zeros((steps + 1, states))
-    here[0], resetting, rows = mdp.start, 0.0, []
+    current = np.zeros((steps + 1, states))
+    current[0], resetting, rows = mdp.start, 0.0, []
     for _ in range(steps):
-        rows.append(here[:steps].copy())
-        after = here @ moves
+        rows.append(current[:steps].copy())
+        after = current @ moves
         ended = after[:, states].sum()
-        ahead = np.zeros_like(here)
+        ahead = np.zeros_like(current)
         ahead[1:] = after[:-1, :states]
         if limit is not None:
             ended += ahead[limit].sum()
             ahead[limit:] = 0.0
         if resets:
             ahead[0] += resetting * mdp.start
-        here, resetting = ahead, ended
+        current, resetting = ahead, ended
     return np.stack(rows)
 
 

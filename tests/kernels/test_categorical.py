@@ -50,19 +50,19 @@ def test_losses_and_gradients_are_those_of_the_single_functions(
 ) -> None:
     policy = policy_of(choices, shared)
     params, batch = samples(policy, dtype)
-    own = policy.losses(params, batch, critic=critic)
+    compiled = policy.losses(params, batch, critic=critic)
     other = by_single_functions(monkeypatch, policy, params, batch, critic=critic)
     close = {"rtol": 2e-5, "atol": 2e-6} if dtype == torch.float32 else {"rtol": 1e-11, "atol": 1e-12}
-    assert own.keys() == other.keys()
-    assert ("loss/value" in own) == critic
-    for tag, loss in own.items():
+    assert compiled.keys() == other.keys()
+    assert ("loss/value" in compiled) == critic
+    for tag, loss in compiled.items():
         torch.testing.assert_close(loss, other[tag], **close)
-    weights = torch.tensor([[1.0], [0.5], [-0.3]], dtype=dtype)[: len(own)]
+    weights = torch.tensor([[1.0], [0.5], [-0.3]], dtype=dtype)[: len(compiled)]
     grads, others = (
         torch.autograd.grad(
             (weights * torch.stack(list(losses.values()))).sum(), list(params.values()), materialize_grads=True
         )
-        for losses in (own, other)
+        for losses in (compiled, other)
     )
     assert any(grad.any() for grad in grads) or (choices == 1 and not critic)  # there is nothing to choose
     for grad, expected in zip(grads, others, strict=True):
@@ -96,12 +96,12 @@ def test_what_is_not_valid_may_be_anything() -> None:
     params, batch = samples(policy)
     expected = policy.losses(params, batch)
     spoilt = {field: torch.where(batch.valid, getattr(batch, field), torch.nan) for field in ("advantage", "target")}
-    own = policy.losses(params, batch._replace(**spoilt))
-    for tag, loss in own.items():
+    compiled = policy.losses(params, batch._replace(**spoilt))
+    for tag, loss in compiled.items():
         assert torch.equal(loss, expected[tag])
         assert loss[2] == 0
     grads, others = (
-        torch.autograd.grad(sum(losses.values()).sum(), list(params.values())) for losses in (own, expected)
+        torch.autograd.grad(sum(losses.values()).sum(), list(params.values())) for losses in (compiled, expected)
     )
     for grad, other in zip(grads, others, strict=True):
         assert torch.equal(grad, other)
@@ -118,8 +118,8 @@ def test_a_member_has_the_same_bits_alone() -> None:
 
     together = losses_and_gradients(params, batch)
     for k in range(3):
-        own = {name: leaf[k : k + 1].detach().requires_grad_() for name, leaf in params.items()}
-        alone = losses_and_gradients(own, Batch(*(x[k : k + 1] for x in batch[:5])))
+        compiled = {name: leaf[k : k + 1].detach().requires_grad_() for name, leaf in params.items()}
+        alone = losses_and_gradients(compiled, Batch(*(x[k : k + 1] for x in batch[:5])))
         assert all(torch.equal(one[0], all_[k]) for one, all_ in zip(alone, together, strict=True))
 
 

@@ -60,11 +60,11 @@ def test_gradients_are_those_of_all_steps(case: str) -> None:
     assert any(piece.rollout.packing is not None and not piece.rollout.packing.valid.all() for piece in pieces)
     batches = [(piece.rows, targets(population, piece)) for piece in pieces]
     whole = [(piece.rows, targets(population, unpacked(piece))) for piece in pieces]
-    for (_, own), (_, other) in zip(batches, whole, strict=True):
-        assert torch.equal(own.advantage[own.valid], other.advantage[own.valid])
-        assert own.without_padding().valid.shape[1] <= own.valid.shape[1]
-        assert torch.equal(own.without_padding().obs[own.without_padding().valid], own.obs[own.valid])
-        assert torch.equal(own.without_padding().action[own.without_padding().valid], own.action[own.valid])
+    for (_, actual), (_, other) in zip(batches, whole, strict=True):
+        assert torch.equal(actual.advantage[actual.valid], other.advantage[actual.valid])
+        assert actual.without_padding().valid.shape[1] <= actual.valid.shape[1]
+        assert torch.equal(actual.without_padding().obs[actual.without_padding().valid], actual.obs[actual.valid])
+        assert torch.equal(actual.without_padding().action[actual.without_padding().valid], actual.action[actual.valid])
     (loss, grads, _), (whole_loss, whole_grads, _) = gradient(population, batches), gradient(population, whole)
     torch.testing.assert_close(loss, whole_loss)
     assert_same(grads, whole_grads)
@@ -79,13 +79,14 @@ def test_gradients_are_those_of_a_member_alone() -> None:
     for piece in pieces:
         for k in range(piece.rollout.valid.shape[1]):
             fields = ("obs", "action", "reward", "terminated", "truncated", "valid")
-            own = replace(piece.rollout, cache=None, **{name: getattr(piece.rollout, name)[:, [k]] for name in fields})
-            own = replace(own, packing=pack(own.obs, own.valid))
-            here = rows[place : place + 1]
-            alone = population.take(here)
+            columns = {name: getattr(piece.rollout, name)[:, [k]] for name in fields}
+            rollout = replace(piece.rollout, cache=None, **columns)
+            rollout = replace(rollout, packing=pack(rollout.obs, rollout.valid))
+            row = rows[place : place + 1]
+            alone = population.take(row)
             assert_same(
-                gradient(alone, [(None, targets(alone, MemberRollout(None, own, own, alone.env_steps)))])[1],
-                take_tree(grads, here),
+                gradient(alone, [(None, targets(alone, MemberRollout(None, rollout, rollout, alone.env_steps)))])[1],
+                take_tree(grads, row),
             )
             place += 1
     assert place == 6
@@ -101,9 +102,9 @@ def test_what_an_agent_changes_counts(change: str) -> None:
             return batch._replace(valid=batch.valid & (batch.action == 1))
         return batch._replace(obs=batch.obs * 2)
 
-    own = [(piece.rows, changed(targets(population, piece))) for piece in pieces]
+    actual = [(piece.rows, changed(targets(population, piece))) for piece in pieces]
     other = [(piece.rows, changed(targets(population, unpacked(piece)))) for piece in pieces]
-    grads = gradient(population, own)[1]
+    grads = gradient(population, actual)[1]
     assert_same(grads, gradient(population, other)[1])
     as_it_was = gradient(population, [(piece.rows, targets(population, piece)) for piece in pieces])[1]
     assert not torch.equal(grads["actor.0.weight"], as_it_was["actor.0.weight"])
@@ -137,8 +138,8 @@ def test_a_diagnosis_of_some_members_is_that_of_all() -> None:
     """Of others there is nothing."""
     all_of_them, some = build(configs()), build(configs())
     for _ in range(4):
-        whole, own = update(all_of_them, range(6)), update(some, [4, 1])
+        whole, actual = update(all_of_them, range(6)), update(some, [4, 1])
         for tag in ("policy/approx_kl", "value/explained_variance"):
-            assert torch.equal(own[tag][[4, 1]], whole[tag][[4, 1]])
-            assert own[tag].isnan().tolist() == [True, False, True, True, False, True]
+            assert torch.equal(actual[tag][[4, 1]], whole[tag][[4, 1]])
+            assert actual[tag].isnan().tolist() == [True, False, True, True, False, True]
     assert_same(all_of_them.params, some.params)

@@ -91,7 +91,7 @@ def test_one_layer_is_a_matrix_product_and_a_bias(fan_in: int, fan_out: int) -> 
 @pytest.mark.parametrize("sizes", [(1, 1), (3, 1), (4, 5, 2), (2, 1, 3), (3, 32, 32, 1)])
 def test_first_and_second_derivatives(activation: str, activate_last: bool, sizes: tuple[int, ...]) -> None:
     """Against finite differences, for the input and every leaf."""
-    names = [f"net.{layer}.{kind}" for layer in range(len(sizes) - 1) for kind in ("weight", "bias")]
+    names = [f"net.{layer}.{part}" for layer in range(len(sizes) - 1) for part in ("weight", "bias")]
     shapes = [shape for fan_in, out in pairwise(sizes) for shape in ((2, fan_in, out), (2, 1, out))]
     leaves = [numbers(seed, *shape, dtype=torch.float64).requires_grad_() for seed, shape in enumerate(shapes)]
     x = numbers(99, 2, 2, sizes[0], dtype=torch.float64).requires_grad_()
@@ -116,8 +116,8 @@ def test_compiled_passes_are_those_on_tensors(activation: str, monkeypatch: pyte
 
     compiled = passes()
     set_compile_mode(monkeypatch, "off")
-    for own, other in zip(compiled, passes(), strict=True):
-        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
+    for actual, other in zip(compiled, passes(), strict=True):
+        torch.testing.assert_close(actual, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 3), (3, 4, 5), (3, 5)])
@@ -150,9 +150,9 @@ def test_mlp_is_the_torch_network_of_each_member(activation: str, activate_last:
         module = torch.nn.Sequential(torch.nn.Linear(5, 7), activate, torch.nn.Linear(7, 1), last)
         module.load_state_dict(
             {
-                f"{2 * layer}.{kind}": params[f"net.{layer}.{kind}"][member].mT.squeeze(1 if kind == "bias" else ())
+                f"{2 * layer}.{part}": params[f"net.{layer}.{part}"][member].mT.squeeze(1 if part == "bias" else ())
                 for layer in (0, 1)
-                for kind in ("weight", "bias")
+                for part in ("weight", "bias")
             }
         )
         torch.testing.assert_close(outputs[member], module(x[member]), atol=1e-6, rtol=1e-5)

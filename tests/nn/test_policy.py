@@ -213,15 +213,15 @@ def test_separate_networks_share_no_parameter_and_a_trunk_is_shared() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", ["separate", "shared"])
-def test_what_the_losses_reach(kind: str) -> None:
+@pytest.mark.parametrize("networks", ["separate", "shared"])
+def test_what_the_losses_reach(networks: str) -> None:
     """The value reaches the critic, and the actor only through a trunk."""
-    policy = POLICIES[kind]
+    policy = POLICIES[networks]
     params = {name: leaf.requires_grad_() for name, leaf in policy.init([0, 1]).items()}
     value = policy.value(params, observations(2, 5))
     grads = torch.autograd.grad(value.square().sum(), list(params.values()), materialize_grads=True)
     reached = {name.split(".")[0] for name, grad in zip(params, grads, strict=True) if grad.any()}
-    assert reached == ({"critic"} if kind == "separate" else {"critic", "trunk"})
+    assert reached == ({"critic"} if networks == "separate" else {"critic", "trunk"})
 
 
 def test_shapes_of_outputs_and_values(policy: Policy) -> None:
@@ -266,17 +266,17 @@ def rollout_of(obs: Tensor, final_obs: Tensor | None, terminated: Tensor, trunca
     return Rollout(obs, zeros.long(), zeros, terminated, truncated, torch.ones_like(terminated), final_obs)
 
 
-@pytest.mark.parametrize("kind", ["separate", "shared"])
-def test_values_of_a_rollout_look_at_the_true_next_observation(kind: str) -> None:
-    policy, (steps, members, count) = POLICIES[kind], (6, 3, 2)
+@pytest.mark.parametrize("networks", ["separate", "shared"])
+def test_values_of_a_rollout_look_at_the_true_next_observation(networks: str) -> None:
+    policy, (steps, members, count) = POLICIES[networks], (6, 3, 2)
     params, obs, final = policy.init(range(members)), observations(7, members, count), observations(6, members, count)
     terminated = torch.zeros(steps, members, count, dtype=torch.bool)
     truncated = terminated.clone()
     terminated[2, 1, 0] = truncated[4, 2, 1] = truncated[5, 0, 0] = True
 
     def value(t: int, k: int, n: int, source: Tensor) -> Tensor:
-        own = {name: leaf[k : k + 1] for name, leaf in params.items()}
-        return policy.value(own, source[t, k, n].view(1, 1, -1))[0, 0]
+        single = {name: leaf[k : k + 1] for name, leaf in params.items()}
+        return policy.value(single, source[t, k, n].view(1, 1, -1))[0, 0]
 
     for final_obs in (None, final):
         now, following, _ = policy.values(params, rollout_of(obs, final_obs, terminated, truncated))

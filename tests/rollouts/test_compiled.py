@@ -75,12 +75,12 @@ def test_a_compiled_rollout_is_that_of_single_steps(case: str, monkeypatch: pyte
     compiled, whole = collect()
     step_by_step(monkeypatch)
     single, stepped = collect()
-    for own, other in zip(compiled, single, strict=True):
-        for name, value in tensors(own).items():
-            assert torch.equal(value, getattr(other, name)), name
-    assert any(own.terminated.any() and (own.truncated.any() or case == "scaled rewards") for own in compiled)
-    for own, other in zip(whole.collector.statistics, stepped.collector.statistics, strict=True):
-        assert torch.equal(own, other)
+    for actual, expected in zip(compiled, single, strict=True):
+        for name, value in tensors(actual).items():
+            assert torch.equal(value, getattr(expected, name)), name
+    assert any(actual.terminated.any() and (actual.truncated.any() or case == "scaled rewards") for actual in compiled)
+    for actual, expected in zip(whole.collector.statistics, stepped.collector.statistics, strict=True):
+        assert torch.equal(actual, expected)
     for name, leaf in whole.params.items():
         assert torch.equal(leaf, stepped.params[name])
 
@@ -111,18 +111,18 @@ def test_compiled_episodes_are_those_of_single_steps(case: str, monkeypatch: pyt
     single, stepped = collect()
     assert len({len(piece.rollout.valid) for piece in compiled}) > 1
     assert {piece.rows is None for piece in compiled} == {True, False}
-    for own, other in zip(compiled, single, strict=True):
-        assert (own.rows is None) == (other.rows is None)
-        assert own.rows is None or torch.equal(own.rows, other.rows)
-        valid = own.rollout.valid
+    for actual, expected in zip(compiled, single, strict=True):
+        assert (actual.rows is None) == (expected.rows is None)
+        assert actual.rows is None or torch.equal(actual.rows, expected.rows)
+        valid = actual.rollout.valid
         assert not valid.all()
         for name in ("valid", "reward", "terminated", "truncated"):
-            assert torch.equal(getattr(own.unnormalized, name), getattr(other.unnormalized, name)), name
-        assert torch.equal(own.unnormalized.action[valid], other.unnormalized.action[valid])
+            assert torch.equal(getattr(actual.unnormalized, name), getattr(expected.unnormalized, name)), name
+        assert torch.equal(actual.unnormalized.action[valid], expected.unnormalized.action[valid])
         for at in (slice(0, -1), slice(1, None)):
-            assert torch.equal(own.unnormalized.obs[at][valid], other.unnormalized.obs[at][valid])
-    for own, other in zip(whole.collector.statistics, stepped.collector.statistics, strict=True):
-        assert torch.equal(own, other)
+            assert torch.equal(actual.unnormalized.obs[at][valid], expected.unnormalized.obs[at][valid])
+    for actual, expected in zip(whole.collector.statistics, stepped.collector.statistics, strict=True):
+        assert torch.equal(actual, expected)
     for name, leaf in whole.params.items():
         assert torch.equal(leaf, stepped.params[name])
 
@@ -134,9 +134,9 @@ def test_what_cannot_be_compiled_whole_is_stepped() -> None:
     assert elementwise(collector.envs, population.policy, population.params) is not None
     twice = {name: leaf.double() for name, leaf in population.params.items()}
     assert elementwise(collector.envs, population.policy, twice) is None
-    other = build(expand_seeds(config(env={"id": "CartPole-v1", "backend": "gymnasium"}, seeds=2)))
-    assert elementwise(other.collector.envs, other.policy, other.params) is None
-    other.collector.envs.close()
+    population = build(expand_seeds(config(env={"id": "CartPole-v1", "backend": "gymnasium"}, seeds=2)))
+    assert elementwise(population.collector.envs, population.policy, population.params) is None
+    population.collector.envs.close()
 
 
 @pytest.mark.parametrize("deterministic", [False, True])

@@ -60,8 +60,8 @@ def test_arms_that_hardly_vary_are_called_equivalent():
 
 def test_a_planted_effect_of_one_standard_deviation_is_found():
     rng = np.random.default_rng(12)
-    found = [stats.welch(rng.normal(1, 1, 20), rng.normal(0, 1, 20)).p < 0.05 for _ in range(4_000)]
-    assert np.mean(found) == pytest.approx(0.87, abs=0.03)
+    significant = [stats.welch(rng.normal(1, 1, 20), rng.normal(0, 1, 20)).p < 0.05 for _ in range(4_000)]
+    assert np.mean(significant) == pytest.approx(0.87, abs=0.03)
 
 
 def test_winner_of_tuning_looks_better_than_it_is_and_evaluation_does_not():

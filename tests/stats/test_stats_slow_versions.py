@@ -90,12 +90,12 @@ def test_collapse(scores: NDArray[np.float64]):
 def test_steps_to_threshold(scores: NDArray[np.float64], threshold: float, window: int):
     at = np.arange(scores.shape[1]) * 10.0
     for k, curve in enumerate(scores.tolist()):
-        found = np.nan
+        first_step = np.nan
         for i in range(len(curve) - 1, window - 2, -1):
             if sum(curve[i - window + 1 : i + 1]) < threshold * window:
                 break
-            found = at[i]
-        np.testing.assert_equal(stats.steps_to_threshold(scores, at, threshold, window)[k], found)
+            first_step = at[i]
+        np.testing.assert_equal(stats.steps_to_threshold(scores, at, threshold, window)[k], first_step)
 
 
 @many
@@ -209,8 +209,8 @@ def test_tails_hold_a_twentieth():
 @given(st.lists(st.floats(0, 1), max_size=6))
 def test_holm(p: list[float]):
     adjusted = stats.holm(p)
-    for i, own in enumerate(p):
-        smaller = [x for j, x in enumerate(p) if (x, j) <= (own, i)]
+    for i, this in enumerate(p):
+        smaller = [x for j, x in enumerate(p) if (x, j) <= (this, i)]
         steps = [min(1.0, (len(p) - rank) * x) for rank, x in enumerate(sorted(smaller))]
         assert adjusted[i] == pytest.approx(max(steps))
 
@@ -273,8 +273,8 @@ def test_ranks_against_every_resample(arms: list[list[float]]):
     for drawn in product(*(product(arm, repeat=len(arm)) for arm in arms)):
         means = [mean(map(Fraction, values)) for values in drawn]
         every += 1
-        for a, own in enumerate(means):
-            better, tied = sum(x > own for x in means), sum(x == own for x in means)
+        for a, this in enumerate(means):
+            better, tied = sum(x > this for x in means), sum(x == this for x in means)
             expected[a, better : better + tied] += 1 / tied
     ranking = stats.rank_arms(arms, rng=0, resamples=4_000)
     np.testing.assert_allclose(ranking.probability, expected / every, atol=0.045)
