@@ -23,7 +23,9 @@ envpool        backend "envpool": C++ environments
 replay         exact resumption of Gymnasium environments
 normalize      running statistics of observations and returns
 seeding        seeds that old generators take, too
-spaces         Gymnasium's spaces to tensors and back
+observations   observations of Gymnasium's spaces to arrays, and whether they are of the space
+actions        the learner's actions to those of Gymnasium's spaces
+guard          full checks of what an environment returns at first
 errors         one line for environments that fail
 =============  ========================================================================================
 

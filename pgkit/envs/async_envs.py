@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 
 from pgkit.envs import env_worker
+from pgkit.envs.actions import action_shape, check_action
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
 from pgkit.envs.env_worker import GetHistories, GetResumeProblem, Request, Reset, RestoreHistories, Step
 from pgkit.envs.errors import EnvError
 from pgkit.envs.replay import EnvHistory, pack_histories, unpack_histories
-from pgkit.envs.spaces import action_shape, check_action
 from pgkit.errors import PgkitError
 from pgkit.system.cpu import available_cpus
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from pgkit.compiler.lazy import lazy_kernel
+from pgkit.envs.actions import check_action
 from pgkit.envs.base import Elementwise, EnvInfo, Transition, check_seeds
-from pgkit.envs.spaces import check_action
 from pgkit.errors import PgkitError
 from pgkit.seeding import uniform
 from pgkit.system.cpu import use_compiled

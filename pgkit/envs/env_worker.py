@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from pgkit.envs.errors import ENV_EXCEPTIONS, StepTimeout, env_error
+from pgkit.envs.errors import StepTimeout, env_error
 from pgkit.envs.replay import EnvHistory
 from pgkit.envs.sync_envs import SyncEnvs
 from pgkit.errors import PgkitError
@@ -104,7 +104,9 @@ def run_worker(
         return  # the parent has closed the pipe or is gone
     except PgkitError as error:
         pipe.send(error)
-    except ENV_EXCEPTIONS as error:  # raised while environments are created, or by a mistake of pgkit's
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # raised while environments are created, or by a mistake of pgkit's
         pipe.send(env_error(name, "a worker process", error))
     finally:
         if envs is not None:

@@ -10,16 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pgkit.envs.actions import action_converter, action_shape, check_action
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
+from pgkit.envs.observations import ObsFlattener, batch_flattener, observation_size
 from pgkit.envs.seeding import fold_seed
-from pgkit.envs.spaces import (
-    ObsFlattener,
-    action_converter,
-    action_shape,
-    batch_flattener,
-    check_action,
-    observation_size,
-)
 from pgkit.errors import PgkitError
 
 if TYPE_CHECKING:

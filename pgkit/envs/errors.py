@@ -13,8 +13,8 @@ class StepTimeout(BaseException):
     """
 
 
-ENV_EXCEPTIONS = (Exception, SystemExit, StepTimeout)
-"""What is caught around every call of an environment. Ctrl-C (``KeyboardInterrupt``) passes and ends the run."""
+class MalformedData(ValueError):
+    """An environment returned something else than its spaces and Gymnasium's interface say."""
 
 
 class EnvError(PgkitError):
@@ -30,14 +30,20 @@ class EnvError(PgkitError):
     details: str = ""
 
 
-def env_error(name: str, where: str, error: BaseException, seed: int | None = None) -> EnvError:
+def env_error(
+    name: str, where: str, error: BaseException, seed: int | None = None, step: int | None = None
+) -> EnvError:
     """Describe, in one line, an exception that was caught around a call of an environment.
+
+    Catch ``BaseException`` there, because environments also raise what is no ``Exception``, but let Ctrl-C
+    (``KeyboardInterrupt``) pass.
 
     Args:
         name: name of the environment.
         where: the call, such as ``"step() of sub-environment 3"``.
         error: the exception, with its traceback.
         seed: seed of the sub-environment's last reset.
+        step: which step of its episode it was, from 1 on.
 
     Example:
         >>> try:
@@ -49,7 +55,8 @@ def env_error(name: str, where: str, error: BaseException, seed: int | None = No
     if isinstance(error, StepTimeout):
         problem = f"exceeded its time limit {error}".rstrip()
     elif _raised_by_pgkit(error):
-        problem = f"returned malformed data: {type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, MalformedData) else f"{type(error).__name__}: {error}"
+        problem = f"returned malformed data{f' at step {step}' if step else ''}: {reason}"
     else:
         problem = f"raised {type(error).__name__}: {error}"
     seed_note = "" if seed is None else f" (seed {seed})"
@@ -62,6 +69,8 @@ def env_error(name: str, where: str, error: BaseException, seed: int | None = No
 
 def _raised_by_pgkit(error: BaseException) -> bool:
     """Whether code of this package raised it, which means that it could not use what the environment returned."""
+    if isinstance(error, MalformedData):
+        return True
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next

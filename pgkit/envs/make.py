@@ -161,7 +161,9 @@ def find_spec(env_id: str) -> "EnvSpec":
     if module:
         try:
             importlib.import_module(module)
-        except Exception as error:  # a user's module may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a user's module may raise anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise PgkitError(f"environment {env_id!r}: cannot import module {module!r} ({reason})") from error
     if name in gymnasium.registry:
@@ -204,7 +206,9 @@ def _constructor_errors(spec: "EnvSpec", kwargs: Mapping[str, Any]) -> Iterator[
             # Box2D's SWIG module warns while it is imported; where warnings are errors, Python then crashes.
             warnings.filterwarnings("ignore", "builtin type .* has no __module__", DeprecationWarning)
             yield
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         message = " ".join(str(error).split())
         arguments = f" with {dict(kwargs)}" if kwargs else ""
         raise PgkitError(

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pgkit.envs.observations import ObsFlattener
 from pgkit.envs.seeding import reset_with_seed
-from pgkit.envs.spaces import ObsFlattener
 from pgkit.errors import PgkitError
 
 if TYPE_CHECKING:
@@ -110,9 +110,7 @@ def replay_problem(create: Callable[[], "Env[Any, Any]"], flatten: ObsFlattener,
         history = _trial_history(first, flatten)
         replay(second, history, flatten, name)
         if not history.generator:
-            return (
-                f"environment {name!r} has no numpy.random.Generator as np_random, so its resets cannot be repeated"
-            )
+            return f"environment {name!r} has no numpy.random.Generator as np_random, so its resets cannot be repeated"
         pack_histories([history])  # what a checkpoint does
         next_obs = [_as_row(flatten, env.reset()[0]).tobytes() for env in (first, second)]
         if next_obs[0] != next_obs[1]:
@@ -120,7 +118,9 @@ def replay_problem(create: Callable[[], "Env[Any, Any]"], flatten: ObsFlattener,
         return None
     except NotReproduced as error:
         return str(error)
-    except Exception as error:  # whatever the environment raises, training itself will meet it
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the environment raises, training itself will meet it
         return f"environment {name!r} failed in a trial: {type(error).__name__}: {' '.join(str(error).split())}"
     finally:
         first.close()

@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pgkit.envs.actions import action_converter, action_shape, check_action
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
-from pgkit.envs.errors import ENV_EXCEPTIONS, EnvError, env_error
+from pgkit.envs.errors import EnvError, env_error
+from pgkit.envs.guard import GuardedEnv
+from pgkit.envs.observations import obs_flattener, observation_size
 from pgkit.envs.replay import (
     EnvHistory,
     GeneratorState,
@@ -19,8 +22,6 @@ from pgkit.envs.replay import (
     replay_problem,
     unpack_histories,
 )
-from pgkit.envs.seeding import reset_with_seed
-from pgkit.envs.spaces import action_converter, action_shape, check_action, is_flat, obs_flattener, observation_size
 from pgkit.errors import PgkitError
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ class SyncEnvs:
         self._action_shape = action_shape(env.action_space, name)
         self._convert_actions = action_converter(env.action_space)
         self._flatten = obs_flattener(obs_space)
-        self._is_flat = is_flat(obs_space)
-        self._obs_shape = obs_space.shape
+        self._guards = [GuardedEnv(env, self._flatten) for env in self._envs]
         # What EnvHistory describes, one entry per environment:
         self._seeds = [0] * num_envs
         self._generators: list[GeneratorState | None] = [None] * num_envs
@@ -87,8 +87,10 @@ class SyncEnvs:
             self._actions[k] = []
             self._over[k] = True  # until the reset has succeeded
             try:
-                obs[row] = self._flat(reset_with_seed(self._envs[k], seed)[0])
-            except ENV_EXCEPTIONS as error:
+                obs[row] = self._flatten(self._guards[k].reset(seed))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 raise self._error(k, error) from error
             self._over[k] = False
         self._last_obs[chosen] = obs
@@ -110,13 +112,15 @@ class SyncEnvs:
                     self._over[k] = False
                     continue
                 self._actions[k].append(remembered[row])
-                obs, batch.reward[row], terminated, truncated, _ = self._envs[k].step(env_action)
-                batch.obs[row] = self._flat(obs)
+                obs, batch.reward[row], terminated, truncated, _ = self._guards[k].step(env_action)
+                batch.obs[row] = self._flatten(obs)
                 if terminated or truncated:
                     batch.terminated[row] = terminated
                     batch.truncated[row] = truncated
                     self._over[k] = True
-        except ENV_EXCEPTIONS as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise self._error(k, error) from error
         with np.errstate(over="ignore"):  # a reward beyond float32 becomes infinite
             reward = batch.reward.astype(np.float32)
@@ -129,7 +133,9 @@ class SyncEnvs:
     def resume_problem(self) -> str | None:
         try:
             return replay_problem(self._create, self._flatten, self.info.name)
-        except ENV_EXCEPTIONS as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             return f"environment {self.info.name!r} failed in a trial: {error!r}"
 
     def state(self, index: Tensor | None = None) -> dict[str, Tensor]:
@@ -157,9 +163,9 @@ class SyncEnvs:
         for k, history in zip(chosen, histories, strict=True):
             try:
                 replay(self._envs[k], history, self._flatten, self.info.name)
-            except PgkitError:
+            except (PgkitError, KeyboardInterrupt):
                 raise
-            except ENV_EXCEPTIONS as error:
+            except BaseException as error:
                 where = f"replay of sub-environment {self._first + k}"
                 raise env_error(self.info.name, where, error, history.seed) from error
             self._seeds[k] = history.seed
@@ -173,7 +179,9 @@ class SyncEnvs:
         for env in self._envs:
             try:
                 env.close()
-            except ENV_EXCEPTIONS as error:  # nothing is lost that pgkit needs: not worth ending a run for
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # nothing is lost that pgkit needs: not worth ending a run for
                 warnings.warn(f"environment {self.info.name!r}: close() raised {error!r}", stacklevel=2)
 
     def _chosen(self, index: Tensor | None) -> Sequence[int]:
@@ -184,19 +192,13 @@ class SyncEnvs:
         self._generators[k] = generator_state(self._envs[k])
         self._totals[k] = 0.0
         self._actions[k] = []
-        return self._flat(self._envs[k].reset()[0])
-
-    def _flat(self, obs: Any) -> np.ndarray:
-        """An observation as ``(D,)``. The length is checked, because NumPy would broadcast a single number to D."""
-        row = obs if self._is_flat else self._flatten(obs)
-        if len(row) != self.info.obs_dim:
-            raise ValueError(f"an observation of shape {np.shape(obs)}, expected {self._obs_shape}")
-        return row
+        return self._flatten(self._guards[k].reset())
 
     def _error(self, k: int, error: BaseException) -> EnvError:
         """What a call of environment k has just raised, or what raised when its result was used."""
         call = "reset" if self._over[k] else "step"
-        return env_error(self.info.name, f"{call}() of sub-environment {self._first + k}", error, self._seeds[k])
+        where = f"{call}() of sub-environment {self._first + k}"
+        return env_error(self.info.name, where, error, self._seeds[k], None if self._over[k] else len(self._actions[k]))
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(array)

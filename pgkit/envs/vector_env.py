@@ -7,17 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pgkit.envs.actions import action_converter, action_shape, check_action
 from pgkit.envs.base import Autoreset, EnvInfo, Transition, check_seeds
-from pgkit.envs.errors import ENV_EXCEPTIONS, env_error
+from pgkit.envs.errors import MalformedData, env_error
+from pgkit.envs.observations import batch_flattener, is_numeric, obs_flattener, observation_size, shown
 from pgkit.envs.seeding import SEED_ERRORS, fold_seed
-from pgkit.envs.spaces import (
-    action_converter,
-    action_shape,
-    batch_flattener,
-    check_action,
-    obs_flattener,
-    observation_size,
-)
 from pgkit.errors import PgkitError
 
 if TYPE_CHECKING:
@@ -91,8 +85,9 @@ class VectorEnvs:
         self._over[:] = False
         try:
             obs = self._flatten(self._reset(integers))
-            self._check_shapes(obs)
-        except ENV_EXCEPTIONS as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise env_error(self.info.name, "reset() of the vector environment", error) from error
         return self._tensor(obs)
 
@@ -153,21 +148,23 @@ class VectorEnvs:
         try:
             raw_obs, raw_reward, raw_terminated, raw_truncated, infos = self._vector_env.step(actions)
             obs = self._flatten(raw_obs)
+            self._check("the rewards", raw_reward)
+            self._check("terminated", raw_terminated)
+            self._check("truncated", raw_truncated)
             reward = np.array(raw_reward, dtype=np.float32)
             terminated = np.array(raw_terminated, dtype=np.bool_)
             truncated = np.array(raw_truncated, dtype=np.bool_)
-            self._check_shapes(obs, reward, terminated, truncated)
-        except ENV_EXCEPTIONS as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise env_error(self.info.name, "step() of the vector environment", error) from error
         return obs, reward, terminated, truncated, infos
 
-    def _check_shapes(self, obs: np.ndarray, *others: np.ndarray) -> None:
-        num_envs = self.info.num_envs
-        obs_dim = self.info.obs_dim
-        if obs.shape != (num_envs, obs_dim) or any(other.shape != (num_envs,) for other in others):
-            shapes = ", ".join(str(array.shape) for array in (obs, *others))
-            expected = f"({num_envs}, {obs_dim}){f', ({num_envs},)' * len(others)}"
-            raise ValueError(f"arrays of shape {shapes}, expected {expected}")
+    def _check(self, name: str, values: Any) -> None:
+        """Raise :class:`MalformedData` unless rewards or flags are one number for each sub-environment."""
+        array = np.asarray(values)
+        if array.shape != (self.info.num_envs,) or not is_numeric(array):
+            raise MalformedData(f"{name} are {shown(values)}, expected numbers of shape ({self.info.num_envs},)")
 
     def _split_final_obs(
         self, obs: np.ndarray, over: np.ndarray, infos: dict[str, Any]

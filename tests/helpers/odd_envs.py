@@ -1,4 +1,4 @@
-"""Environments of two numbers and five steps an episode that are odd in one way; importing this module registers them."""
+"""Environments of two numbers and five steps an episode, each odd in one way; importing this module registers them."""
 
 import ctypes
 import random
@@ -126,7 +126,135 @@ class OldSeed(Plain):
         return float(self.rng.uniform())
 
 
-for cls in (Plain, OtherGenerator, NoGenerator, OldSeed):
+class Odd(BaseException):
+    """No ``Exception``, as some libraries raise it."""
+
+
+class Raises(Plain):
+    """Raises what is no ``Exception``, in one of its methods."""
+
+    def __init__(self, where: str = "step") -> None:
+        super().__init__()
+        self.where = where
+        self._raise("constructor")
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self._raise("reset")
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        self._raise("step")
+        return super().step(action)
+
+    def close(self) -> None:
+        self._raise("close")
+
+    def _raise(self, where: str) -> None:
+        if where == self.where:
+            raise Odd("two\nlines")
+
+
+RESULTS: dict[str, Any] = {
+    "reward of shape (1,)": (1, np.ones(1)),
+    "reward None": (1, None),
+    "reward text": (1, "3.5"),
+    "reward dict": (1, {"agent": 1.0}),
+    "terminated text": (2, "False"),
+    "terminated None": (2, None),
+    "truncated text": (3, "no"),
+    "truncated of shape (2,)": (3, np.zeros(2, dtype=bool)),
+}
+
+
+class Returns(Plain):
+    """One of the five results of a step is odd from the third step on; or all of them, or those of a reset."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        result = super().reset(seed=seed)
+        return result[0] if self.what == "reset without info" else result
+
+    def step(self, action: Any) -> Any:
+        result: list[Any] = list(super().step(action))
+        if self.count < 3:
+            return tuple(result)
+        if self.what == "four results":
+            return tuple(result[:4])
+        if self.what == "nothing":
+            return None
+        if self.what in RESULTS:
+            position, value = RESULTS[self.what]
+            result[position] = value
+        return tuple(result)
+
+
+OBSERVED: dict[str, tuple[spaces.Space[Any], Any]] = {
+    "(4, 2) for (2, 4)": (spaces.Box(-1, 1, (2, 4)), np.zeros((4, 2))),
+    "HWC for CHW": (spaces.Box(0, 255, (3, 8, 6), np.uint8), np.zeros((8, 6, 3), np.uint8)),
+    "(2, 1) for (2,)": (spaces.Box(-1, 1, (2,)), np.zeros((2, 1))),
+    "(1, 1) for (1,)": (spaces.Box(-1, 1, (1,)), np.zeros((1, 1))),
+    "text for numbers": (spaces.Box(-1, 1, (2,)), np.array(["1", "2"])),
+    "None in objects": (spaces.Box(-1, 1, (2,)), np.array([None, 1.0])),
+    "-1 for Discrete": (spaces.Discrete(4), -1),
+    "4 for Discrete": (spaces.Discrete(4), np.int64(4)),
+    "0 for Discrete from 2": (spaces.Discrete(4, start=2), 0),
+    "1.0 for Discrete": (spaces.Discrete(4), 1.0),
+    "-1 in MultiDiscrete": (spaces.MultiDiscrete([3, 2]), np.array([1, -1])),
+    "3 in MultiDiscrete": (spaces.MultiDiscrete([3, 2]), np.array([3, 0])),
+    "2 in MultiBinary": (spaces.MultiBinary(3), np.array([0, 2, 1])),
+    "part missing": (spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Discrete(2)}), {"a": 1}),
+    "part of another shape": (spaces.Dict({"a": spaces.Box(-1, 1, (2, 4))}), {"a": np.zeros((4, 2))}),
+    "part out of range": (spaces.Tuple([spaces.Discrete(2), spaces.Discrete(2)]), (1, 2)),
+    "array for tuple": (spaces.Tuple([spaces.Discrete(2)] * 2), np.zeros(2)),
+}
+
+
+class Observes(Plain):
+    """An observation is not of the space, from the third step on, or from the first reset on."""
+
+    def __init__(self, what: str, at: int = 3) -> None:
+        super().__init__()
+        self.observation_space, self.wrong = OBSERVED[what]
+        self.observation_space.seed(0)
+        self.at = at
+
+    def obs(self) -> Any:
+        return self.wrong if self.count >= self.at else self.observation_space.sample()
+
+
+SPACES: dict[str, spaces.Space[Any]] = {
+    "empty Box": spaces.Box(-1, 1, (0,)),
+    "empty matrix": spaces.Box(-1, 1, (3, 0)),
+    "empty Dict": spaces.Dict({}),
+    "pixels HWC": spaces.Box(0, 255, (96, 96, 3), np.uint8),
+    "pixels CHW": spaces.Box(0, 255, (3, 84, 84), np.uint8),
+    "gray": spaces.Box(0, 255, (210, 160), np.uint8),
+    "scaled": spaces.Box(0.0, 1.0, (4, 64, 64)),
+    "pixels in a Dict": spaces.Dict({"camera": spaces.Box(0, 255, (64, 64, 3), np.uint8), "speed": spaces.Discrete(3)}),
+    "grid of cells": spaces.Box(0, 255, (25, 25, 3), np.uint8),
+    "matrix": spaces.Box(-np.inf, np.inf, (40, 40)),
+    "flattened pixels": spaces.Box(0, 255, (64 * 64,), np.uint8),
+}
+
+
+class Shows(Plain):
+    """A sample of a space is the observation, or what may be done."""
+
+    def __init__(self, observation: str = "", action: str = "") -> None:
+        super().__init__()
+        if observation:
+            self.observation_space = SPACES[observation]
+        if action:
+            self.action_space = SPACES[action]
+
+    def obs(self) -> Any:
+        return self.observation_space.sample()
+
+
+for cls in (Plain, OtherGenerator, NoGenerator, OldSeed, Raises, Returns, Observes, Shows):
     gymnasium.register(f"Odd{cls.__name__}-v0", cls)
 
 

@@ -37,20 +37,20 @@ from pgkit.training.train import train
 pytestmark = pytest.mark.process
 
 FAILED = f"environment 'helpers.faulty_envs:Faulty-v0': step() of sub-environment 6 (seed {SEED}) raised "
-RETURNED = f"step() of sub-environment 6 (seed {SEED}) returned malformed data: "
+RETURNED = f"step() of sub-environment 6 (seed {SEED}) returned malformed data at step 5: the observation is "
 WHOSE = "; it is environment 2 of seed 1"
 
 ANYWHERE = {
     "step raises": FAILED + "ZeroDivisionError: no gravity here" + WHOSE,
     "reset raises": FAILED.replace("step", "reset") + "ZeroDivisionError: no gravity here" + WHOSE,
     "step exits": FAILED + "SystemExit: 3" + WHOSE,
-    "scalar": RETURNED,
-    "one": RETURNED + "ValueError: an observation of shape (1,), expected (2,)",
-    "three": RETURNED + "ValueError: an observation of shape (3,), expected (2,)",
-    "text": RETURNED + "ValueError: an observation of shape (), expected (2,)",
-    "none": RETURNED + "TypeError: object of type 'NoneType' has no len()",
+    "scalar": RETURNED + "np.float32(1.0) (float32), expected shape (2,)",
+    "one": RETURNED + "an array of shape (1,) and type float32, expected shape (2,)",
+    "three": RETURNED + "an array of shape (3,) and type float64, expected shape (2,)",
+    "text": RETURNED + "'left' (str), expected shape (2,)",
+    "none": RETURNED + "None (NoneType), expected shape (2,)",
     "reward none": "could not convert string to float: 'none'",
-    "four": "not enough values to unpack (expected 5, got 4)",
+    "four": "the result is 4 values, expected (observation, reward, terminated, truncated, info)",
 }
 DIED = "environment 'helpers.faulty_envs:Faulty-v0': the worker process of sub-environments 6 to 11 died "
 IN_WORKERS = {

@@ -1,4 +1,4 @@
-"""Conversions between Gymnasium's spaces and the plain tensors of the learner."""
+"""Conversion of the learner's actions, which are plain tensors, to actions of Gymnasium's spaces."""
 
 import math
 from collections.abc import Callable
@@ -12,72 +12,8 @@ from pgkit.errors import PgkitError
 if TYPE_CHECKING:
     from gymnasium import Space
 
-ObsFlattener = Callable[[Any], np.ndarray]
-"""A function from an observation of the space to an array: ``(D,)`` for one, ``(K, D)`` for a batch."""
-
 ActionConverter = Callable[[Tensor], Any]
 """A function from the learner's actions ``(k, ...)`` to a sequence of k actions of the space."""
-
-
-def observation_size(space: "Space[Any]", name: str) -> int:
-    """D, the number of features of a flattened observation (one-hot for Discrete and MultiDiscrete).
-
-    Args:
-        space: observation space of one environment.
-        name: name of the environment, for the message.
-
-    Raises:
-        PgkitError: the space, or a part of it, cannot be flattened to a fixed size that a network can use.
-    """
-    from gymnasium import spaces
-
-    parts = [space]
-    while parts:
-        part = parts.pop()
-        if isinstance(part, spaces.Dict):
-            parts.extend(part.spaces.values())
-        elif isinstance(part, spaces.Tuple):
-            parts.extend(part.spaces)
-        elif not isinstance(part, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
-            raise PgkitError(
-                f"environment {name!r}: observation space {type(part).__name__} is not supported: "
-                "use Box, Discrete, MultiDiscrete, MultiBinary, or Dict or Tuple of these"
-            )
-    return int(spaces.flatdim(space))
-
-
-def is_flat(space: "Space[Any]") -> bool:
-    """Whether observations are already arrays ``(D,)``."""
-    from gymnasium import spaces
-
-    return isinstance(space, spaces.Box) and len(space.shape) == 1
-
-
-def obs_flattener(space: "Space[Any]") -> ObsFlattener:
-    """A function that flattens one observation of the space to ``(D,)``."""
-    from gymnasium import spaces
-
-    if isinstance(space, (spaces.Box, spaces.MultiBinary)):
-        return np.ravel
-    return lambda obs: np.asarray(spaces.flatten(space, obs))
-
-
-def batch_flattener(space: "Space[Any]", make_batched_space: Callable[[], "Space[Any]"], count: int) -> ObsFlattener:
-    """A function that flattens a batch of observations to ``(count, D)`` float32, always in new memory.
-
-    Args:
-        space: observation space of one environment.
-        make_batched_space: makes the space of the whole batch. It is called only if it is needed, because making a
-            batched space takes longer than a step.
-        count: number of sub-environments.
-    """
-    from gymnasium import spaces
-    from gymnasium.vector.utils import iterate
-
-    if isinstance(space, (spaces.Box, spaces.MultiBinary)):
-        return lambda obs: np.array(obs, dtype=np.float32).reshape(count, -1)
-    batched_space = make_batched_space()
-    return lambda obs: np.array([spaces.flatten(space, one) for one in iterate(batched_space, obs)], np.float32)
 
 
 def action_shape(space: "Space[Any]", name: str) -> tuple[int, ...]:
@@ -88,7 +24,8 @@ def action_shape(space: "Space[Any]", name: str) -> tuple[int, ...]:
         name: name of the environment, for the message.
 
     Raises:
-        PgkitError: the space is neither Discrete, MultiDiscrete, MultiBinary, nor a Box of floats.
+        PgkitError: the space is neither Discrete, MultiDiscrete, MultiBinary, nor a Box of floats; or it holds no
+            number.
     """
     from gymnasium import spaces
 
@@ -97,7 +34,12 @@ def action_shape(space: "Space[Any]", name: str) -> tuple[int, ...]:
     if isinstance(space, (spaces.Box, spaces.MultiDiscrete, spaces.MultiBinary)):
         if isinstance(space, spaces.Box) and not np.issubdtype(space.dtype, np.floating):
             raise PgkitError(f"environment {name!r}: a Box action space of {space.dtype} is not supported: use floats")
-        return (math.prod(space.shape),)
+        size = math.prod(space.shape)
+        if size == 0:
+            raise PgkitError(
+                f"environment {name!r}: the action space {space} holds no number; there is nothing to learn"
+            )
+        return (size,)
     raise PgkitError(
         f"environment {name!r}: action space {type(space).__name__} is not supported: "
         "use Discrete, Box, MultiDiscrete or MultiBinary"

@@ -1,0 +1,66 @@
+"""One environment whose first results are checked in full."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pgkit.envs.errors import MalformedData
+from pgkit.envs.observations import ObsFlattener, check_numbers, check_scalar, shown
+from pgkit.envs.seeding import reset_with_seed
+
+if TYPE_CHECKING:
+    from gymnasium import Env
+
+CHECKED_STEPS = 100
+"""Steps of each environment whose results are checked in full. An environment that errs does so early."""
+
+StepResult = tuple[Any, Any, Any, Any, dict[str, Any]]
+
+
+class GuardedEnv:
+    """An environment that refuses malformed results, at no cost once it has passed the checks for a while.
+
+    Args:
+        env: the environment.
+        flatten: flattens an observation of it, and checks its shape.
+
+    Attributes:
+        env: the environment.
+        step: takes an action, returns what the environment's ``step`` returns; that method itself after the checks.
+    """
+
+    def __init__(self, env: "Env[Any, Any]", flatten: ObsFlattener) -> None:
+        self.env = env
+        self.step: Callable[[Any], StepResult] = self._checked_step
+        self._flatten = flatten
+        self._unchecked_after = CHECKED_STEPS
+
+    def reset(self, seed: int | None = None) -> Any:
+        """Reset the environment, with a seed if there is one; its observation.
+
+        Raises:
+            MalformedData: the environment returned something else than an observation and an info.
+        """
+        result = self.env.reset() if seed is None else reset_with_seed(self.env, seed)
+        if not isinstance(result, (tuple, list)) or len(result) != 2:
+            raise MalformedData(f"the result is {shown(result)}, expected (observation, info)")
+        if self._unchecked_after:
+            self._check_obs(result[0])
+        return result[0]
+
+    def _checked_step(self, action: Any) -> StepResult:
+        result = self.env.step(action)
+        if not isinstance(result, (tuple, list)) or len(result) != 5:
+            count = f"{len(result)} values" if isinstance(result, (tuple, list)) else shown(result)
+            raise MalformedData(f"the result is {count}, expected (observation, reward, terminated, truncated, info)")
+        self._check_obs(result[0])
+        check_scalar("the reward", result[1], "a number")
+        for name, flag in (("terminated", result[2]), ("truncated", result[3])):
+            check_scalar(name, flag, "True or False", shapes=((), (1,)))
+        self._unchecked_after -= 1
+        if not self._unchecked_after:
+            self.step = self.env.step
+        return result
+
+    def _check_obs(self, obs: Any) -> None:
+        self._flatten(obs)
+        check_numbers(self.env.observation_space, obs)
