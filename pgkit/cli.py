@@ -274,14 +274,21 @@ def _print_plan(plan: Any, cost: Sequence[Mapping[str, Any]], workers: int) -> N
 
 def _check_available(config: "TrainConfig") -> str:
     """Check that this machine has the device and the environment; return the backend that runs it."""
+    from gymnasium.spaces import Box
+
     from pgkit.config.device import resolve_device
     from pgkit.envs.make import find_spec, make_env, resolve_backend
+    from pgkit.errors import PgkitError
 
     resolve_device(config.device)
     env = config.env
     backend = resolve_backend(env.id, env.kwargs, env.backend, env.vectorization)
-    if backend == "gymnasium":
-        make_env(find_spec(env.id), env.kwargs, env.max_episode_steps).close()
+    if backend == "gymnasium" or config.policy.log_std:
+        instance = make_env(find_spec(env.id), env.kwargs, env.max_episode_steps)
+        instance.close()
+        if config.policy.log_std and not isinstance(instance.action_space, Box):
+            shown = f"policy.log_std = {config.policy.log_std}"
+            raise PgkitError(f"{shown} has no effect: the actions of {env.id} are not continuous")
     return backend
 
 

@@ -9,7 +9,8 @@ import tomli_w
 from pydantic import ValidationError
 
 from pgkit.config import registry
-from pgkit.config.overrides import Overrides, apply_overrides
+from pgkit.config.effects import check_effects
+from pgkit.config.overrides import Overrides, apply_parsed, parse_overrides
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError, explain_validation_error, format_value
 
@@ -57,8 +58,11 @@ def read_config(name_or_path: str | Path, overrides: Overrides = ()) -> tuple[Tr
     settings = read_table(name_or_path)
     if registry.is_comparison(settings):
         raise PgkitError(f"{name_or_path} is a comparison: pgkit compare {name_or_path}")
-    table, notes = apply_overrides(settings, overrides)
-    return parse_config(table, str(name_or_path)), notes
+    parsed = parse_overrides(overrides)
+    table, notes = apply_parsed(settings, parsed)
+    config = parse_config(table, str(name_or_path))
+    with_effect = check_effects(config, settings, table, [path for path, _ in parsed])
+    return (config if with_effect == table else parse_config(with_effect, str(name_or_path))), notes
 
 
 def read_table(name_or_path: str | Path) -> dict[str, Any]:

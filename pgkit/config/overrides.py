@@ -3,7 +3,7 @@
 import copy
 import re
 import tomllib
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pgkit.config import registry
@@ -17,6 +17,9 @@ KeyPath = tuple[str, ...]
 
 Overrides = Sequence[str] | Mapping[str, Any]
 """``["optimizer.lr=3e-3"]`` as on the command line, or ``{"optimizer.lr": 3e-3}``."""
+
+ParsedOverrides = Sequence[tuple[KeyPath, Any]]
+"""The path and the value of each override, in their order."""
 
 MAX_DEPTH = 20
 """Levels of tables and lists inside each other."""
@@ -38,9 +41,13 @@ def apply_overrides(table: Mapping[str, Any], overrides: Overrides) -> tuple[Tab
     Raises:
         PgkitError: an override that is not ``key=value``, or a key that leads through a value that is not a table.
     """
+    return apply_parsed(table, parse_overrides(overrides))
+
+
+def apply_parsed(table: Mapping[str, Any], parsed: ParsedOverrides) -> tuple[Table, list[str]]:
+    """Apply overrides like :func:`apply_overrides`."""
     _check_depth(table)
     result: Table = copy.deepcopy(dict(table))
-    parsed = _parse(overrides)
     notes = _drop_for_new_optimizers(result, dict(parsed)) + _drop_for_new_agent(result, dict(parsed))
     for path, value in parsed:
         _put(result, path, value)
@@ -48,20 +55,12 @@ def apply_overrides(table: Mapping[str, Any], overrides: Overrides) -> tuple[Tab
     return result, notes
 
 
-def split_overrides(overrides: Overrides, keys: Container[str]) -> tuple[Overrides, Overrides]:
-    """Return the overrides whose key begins with one of ``keys``, and the others.
-
-    Raises:
-        PgkitError: an override that is not ``key=value``.
-    """
-    first_parts = [path[0] for path, _ in _parse(overrides)]
-    if isinstance(overrides, Mapping):
-        items = list(zip(first_parts, overrides.items(), strict=True))
-        return dict(item for part, item in items if part in keys), dict(
-            item for part, item in items if part not in keys
-        )
-    words = list(zip(first_parts, overrides, strict=True))
-    return [word for part, word in words if part in keys], [word for part, word in words if part not in keys]
+def lookup(table: Mapping[str, Any], path: KeyPath) -> Any:
+    """Return the value at a path, ``...`` if there is none."""
+    value: Any = table
+    for part in path:
+        value = value.get(part, ...) if isinstance(value, Mapping) else ...
+    return value
 
 
 def _check_depth(table: Mapping[str, Any]) -> None:
@@ -75,7 +74,12 @@ def _check_depth(table: Mapping[str, Any]) -> None:
     raise PgkitError(f"tables and lists are nested more than {MAX_DEPTH} levels deep")
 
 
-def _parse(overrides: Overrides) -> list[tuple[KeyPath, Any]]:
+def parse_overrides(overrides: Overrides) -> ParsedOverrides:
+    """Return the path and the value of each override.
+
+    Raises:
+        PgkitError: an override that is not ``key=value``.
+    """
     if isinstance(overrides, Mapping):
         return [(_parse_key(key, f"{key!r}"), copy.deepcopy(value)) for key, value in overrides.items()]
     if isinstance(overrides, str) or not isinstance(overrides, Sequence):

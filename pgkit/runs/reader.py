@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgkit.config.load import load_config
+from pgkit.config.load import parse_config, read_table
 from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError
@@ -34,11 +34,15 @@ def read_settings(directory: Path, names: Sequence[str]) -> list[TrainConfig]:
     """
     paths = [directory / name / "config.toml" for name in names]
     if len(paths) > 1 and paths[0].exists():
-        return [load_config(path) for path in paths]
-    configs = expand_seeds(load_config(directory / "config.toml"))
+        return [_stored_config(path) for path in paths]
+    configs = expand_seeds(_stored_config(directory / "config.toml"))
     if len(configs) != len(names):
         raise PgkitError(f"{directory / 'config.toml'} has {len(configs)} seeds, the checkpoint {len(names)} members")
     return configs
+
+
+def _stored_config(path: Path) -> TrainConfig:
+    return parse_config(read_table(path), str(path))
 
 
 def rows_until(directory: Path, saved: Mapping[str, Any]) -> "pd.DataFrame":

@@ -106,6 +106,36 @@ MISTAKES = {
     "layer": ("train C policy.hidden=[64,0]", "policy.hidden[1] must be greater than or equal to 1, got 0"),
     "gamma": ("train C agent.gamma=1.5", "agent.gamma must be less than or equal to 1, got 1.5"),
     "rollout of episodes": ("train cartpole-reinforce rollout_steps=5", "rollout_steps = 5 has no effect"),
+    # what would have no effect
+    "seed beside a list of seeds": ("train C seed=5 seeds=[1,2]", "seed = 5 has no effect: seeds is a list"),
+    "episodes of no evaluation": (
+        "train C evaluation.points=0 evaluation.episodes=50",
+        "evaluation.episodes = 50 has no effect: evaluation.points = 0",
+    ),
+    "greedy evaluations that are off": ("train C evaluation={points=0,greedy=true}", "evaluation.greedy = true has no"),
+    "timeout of no process": ("train C env.timeout=5", "env.timeout = 5 has no effect", "async"),
+    "layers of a critic that shares them": (
+        "train C policy.shared=true policy.critic_hidden=[8]",
+        "policy.critic_hidden = [8] has no effect: policy.shared",
+    ),
+    "value loss without a critic": (
+        "train cartpole-reinforce agent.baseline=mean agent.value_coef=1",
+        'agent.value_coef = 1 has no effect: agent.baseline = "mean" has no critic',
+    ),
+    "optimizer of no critic": (
+        "train cartpole-reinforce agent.baseline=none optimizer.critic.lr=0.1",
+        "optimizer.critic = ",
+        "has no effect",
+    ),
+    "standard deviation of discrete actions": (
+        "train C policy.log_std=-1.0",
+        "policy.log_std = -1.0 has no effect",
+        "CartPole",
+    ),
+    "key that a file itself switches off": (
+        "train parked.toml",
+        "policy.critic_hidden = [8] has no effect: policy.shared",
+    ),
     # command line and directories
     "no value": ("train C seed", "override 'seed' is not of the form key=value"),
     "no key": ("train C =3", "override '=3' is not of the form key=value"),
@@ -142,6 +172,15 @@ MISTAKES = {
     "one environment": ("list envs CartPol-v1", "unknown environment 'CartPol-v1'"),
 }
 
+PARKED = """
+steps = 1000
+env = { id = "CartPole-v1" }
+agent = { name = "actor-critic" }
+optimizer = { name = "adam" }
+policy = { shared = true, critic_hidden = [8] }
+"""
+"""A configuration that switches off one of its own keys."""
+
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -154,6 +193,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "broken.toml").write_text("steps = 1\n[env\n")
     (tmp_path / "binary.toml").write_bytes(b"name = '\xff\xfe'\n")
     (tmp_path / "empty.toml").write_text("")
+    (tmp_path / "parked.toml").write_text(PARKED)
     (tmp_path / "deep.toml").write_text(".".join("a" * 3000) + " = 1\n")
     (tmp_path / "broken_module.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from pgkit.cli import app
 from pgkit.compare.execution import batches
-from pgkit.compare.plan.plan import Plan, Run, read_plan, stored_plan
+from pgkit.compare.plan.plan import Plan, Run, make_plan, read_plan, stored_plan
 from pgkit.compare.plan.schema import TIERS, half_decades
 from pgkit.compare.selection.stages import extended
 from pgkit.config import registry
@@ -66,6 +66,18 @@ def test_the_critic_inherits_nothing_from_an_arm(small: Path) -> None:
     assert (config.optimizer["critic"]["beta2"], config.optimizer["critic"]["lr"]) == (0.999, 0.01)
 
 
+def test_settings_that_say_what_is_decided_are_no_mistake(small: Path) -> None:
+    decided = ["environments.CartPole-v1.train.env.id=CartPole-v1", "evaluation.deterministic=false"]
+    assert read_plan(small, decided).hash == read_plan(small).hash
+
+
+def test_an_older_plan_with_settings_without_effect_can_be_read(small: Path) -> None:
+    plan = read_plan(small)
+    table = {**plan.declared["table"], "env": {"id": "Acrobot-v1"}, "keep_checkpoints": 1}
+    older = make_plan(table)
+    assert stored_plan(older.as_data(), "plan.json").hash == older.hash
+
+
 def test_settings_of_an_arm_are_kept(small: Path) -> None:
     plan = read_plan(small, ['optimizers=[{name="adam", max_grad_norm=0.1}, {name="torch.optim:RMSprop"}]'])
     assert list(plan.arms) == ["adam", "RMSprop"]
@@ -119,6 +131,52 @@ MISTAKES = {
     ),
     "device": ("device=cuda:7", "is not available"),
     "critic of npg": ('optimizers=["npg"] optimizer={}', "npg is for the policy"),
+    # what no run would obey
+    "environment of the runs": ("env.id=Acrobot-v1", 'env.id = "Acrobot-v1" has no effect', "environments.<id>"),
+    "agent of the runs": ("agent.name=reinforce", 'agent.name = "reinforce" has no effect', "list agents"),
+    "environment of an environment": (
+        "environments.CartPole-v1.train.env.id=Acrobot-v1",
+        'environments.CartPole-v1.train.env.id = "Acrobot-v1" has no effect',
+    ),
+    "seed of an environment": ("environments.CartPole-v1.train.seed=3", "train.seed = 3 has no effect", "tuning_seeds"),
+    "optimizer of an agent": (
+        "environments.CartPole-v1.agents.reinforce.optimizer.lr=0.1",
+        "environments.CartPole-v1.agents.reinforce.optimizer.lr = 0.1 has no effect",
+        "use optimizers",
+    ),
+    "log interval": ("log_interval=100", "log_interval = 100 has no effect", "not logged"),
+    "checkpoints": ("checkpoint_points=3", "checkpoint_points = 3 has no effect", "no checkpoints"),
+    "deterministic scores": (
+        "evaluation.deterministic=true",
+        "deterministic = true has no effect",
+        "greedy",
+    ),
+    "agent that does not take part": (
+        'agents=["reinforce"] environments.CartPole-v1.agents.actor-critic.rollout_steps=4',
+        "environments.CartPole-v1.agents.actor-critic.rollout_steps = 4 has no effect",
+        'agents = ["reinforce"]',
+    ),
+    "agent that is none": (
+        "environments.CartPole-v1.agents.actor-critc.rollout_steps=4",
+        "unknown agent 'actor-critc', did you mean 'actor-critic'?",
+    ),
+    "overruled": (
+        'agents=["actor-critic"] environments.CartPole-v1.train.rollout_steps=4',
+        "environments.CartPole-v1.train.rollout_steps = 4 has no effect: other settings",
+    ),
+    "hyperparameter around every optimizer": (
+        'optimizers=["adam"] optimizer.beta1=0.5',
+        "optimizer.beta1 has no effect",
+        'optimizers=[{name="...", beta1=...}]',
+    ),
+    "clipping that every optimizer states": (
+        'optimizers=[{name="adam",max_grad_norm=1.0}] optimizer={max_grad_norm=2.0}',
+        "optimizer.max_grad_norm has no effect",
+    ),
+    "grid under ranges": (
+        'track="all\ttuned" optimizers=["sgd"] spaces.sgd.lr={low=0.1,high=1.0} learning_rates=[0.1,0.2]',
+        "learning_rates has no effect",
+    ),
     "ray address": ("--ray-address x", "--ray-address is for --executor ray"),
 }
 
@@ -128,13 +186,14 @@ MISTAKES = {
 def test_mistake_is_one_line_and_writes_nothing(
     mistake: str, dry: str, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words, fragment = MISTAKES[mistake]
+    words, *fragments = MISTAKES[mistake]
     monkeypatch.chdir(small.parent)
-    result = CliRunner().invoke(app, ["compare", "small.toml", *words.split(" "), *dry.split()])
+    arguments = [word.replace("\t", " ") for word in words.split(" ")]
+    result = CliRunner().invoke(app, ["compare", "small.toml", *arguments, *dry.split()])
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
-    assert fragment in result.stderr
+    assert [fragment for fragment in fragments if fragment not in result.stderr] == [], result.stderr
     assert [path.name for path in small.parent.iterdir()] == ["small.toml"]
 
 

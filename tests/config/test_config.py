@@ -76,6 +76,15 @@ def test_log_interval_is_one_percent_unless_given(file: Path) -> None:
     assert load_config(file, ["steps=20"]).steps_per_log == 1
 
 
+def test_what_an_override_switches_off_is_left_out(file: Path, tmp_path: Path) -> None:
+    file.write_text(MINIMAL.replace("steps", "seed = 7\nevaluation.episodes = 3\npolicy.critic_hidden = [8]\nsteps"))
+    config = load_config(file, ["seeds=[4, 2]", "evaluation.points=0", "policy.shared=true"])
+    assert (config.seed, config.seed_list) == (0, [4, 2])
+    assert (config.evaluation.episodes, config.policy.critic_hidden) == (10, None)
+    (tmp_path / "again.toml").write_text(to_toml(config))
+    assert load_config(tmp_path / "again.toml") == config
+
+
 def test_toml_is_complete_and_loads_again(file: Path, tmp_path: Path) -> None:
     overrides = ["seeds=[3, 1]", "env.kwargs.sutton_barto_reward=true", "policy.critic_hidden=[8]", "agent.gamma=0.9"]
     config = load_config(file, overrides)

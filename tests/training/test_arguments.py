@@ -11,7 +11,7 @@ from helpers.resumable_runs import config
 import pgkit
 from pgkit.errors import PgkitError
 
-SHORT: dict[str, Any] = {"steps": 60, "evaluation": {"points": 0, "episodes": 1, "final_episodes": 1}}
+SHORT: dict[str, Any] = {"steps": 60, "evaluation": {"points": 0, "final_episodes": 1}}
 
 
 @pytest.mark.parametrize(

@@ -12,20 +12,18 @@ import tomli_w
 from pydantic import ValidationError
 
 from pgkit import optim
+from pgkit.compare.plan.layers import TRAINING_KEYS, case_table, check_effects
 from pgkit.compare.plan.schema import TIERS, ComparisonConfig
 from pgkit.compare.plan.search_space import Range, Setting, Space, corners, quasi_random, space_of
 from pgkit.config import registry
 from pgkit.config.load import parse_config, read_table, to_table
-from pgkit.config.overrides import Overrides, apply_overrides, split_overrides
+from pgkit.config.overrides import Overrides, ParsedOverrides, apply_parsed, parse_overrides
 from pgkit.config.schema import TrainConfig, check_optimizer_tables
 from pgkit.errors import PgkitError, explain_validation_error, format_value, unknown_name
 from pgkit.optim.registry import AROUND
 
 FORMAT = 1
 """Version of stored plans and results; it grows when an older pgkit could not read them."""
-
-EVALUATION = {"points": 50, "episodes": 20, "final_episodes": 100}
-"""51 evaluations (0, 2, ..., 100 % of the budget), 20 episodes each, and 100 of the final policy."""
 
 EXTENSIONS = 2
 """Times that the grid may be extended at each end, by two points each."""
@@ -220,18 +218,28 @@ def read_plan(name_or_path: str | Path, overrides: Overrides = ()) -> Plan:
     Raises:
         PgkitError: one line about the first mistake.
     """
-    of_comparison, of_training = split_overrides(overrides, ComparisonConfig.model_fields)
-    table, _ = apply_overrides(read_table(name_or_path), of_comparison)
-    return make_plan(table, apply_overrides({}, of_training)[0], str(name_or_path))
+    parsed = parse_overrides(overrides)
+    of_comparison = [each for each in parsed if each[0][0] in ComparisonConfig.model_fields]
+    of_training = [each for each in parsed if each not in of_comparison]
+    table, _ = apply_parsed(read_table(name_or_path), of_comparison)
+    last, _ = apply_parsed({}, of_training)
+    return make_plan(table, last, str(name_or_path), parsed)
 
 
-def make_plan(table: Mapping[str, Any], last: Mapping[str, Any] | None = None, source: str = "comparison") -> Plan:
+def make_plan(
+    table: Mapping[str, Any],
+    last: Mapping[str, Any] | None = None,
+    source: str = "comparison",
+    overrides: ParsedOverrides | None = None,
+) -> Plan:
     """Make the plan of a table as read from TOML.
 
     Args:
         table: the comparison.
         last: training settings that override those of the table.
         source: what error messages call it.
+        overrides: the overrides in ``table`` and ``last``, to refuse settings without effect; None refuses none, as
+            plans of earlier versions may have some.
 
     Raises:
         PgkitError: one line about the first mistake.
@@ -246,6 +254,8 @@ def make_plan(table: Mapping[str, Any], last: Mapping[str, Any] | None = None, s
         config = ComparisonConfig.model_validate(of_comparison)
     except ValidationError as error:
         raise PgkitError(f"{source}: {explain_validation_error(error, ComparisonConfig)}") from None
+    if overrides is not None:
+        check_effects(config, base, last or {}, overrides)
     tier = TIERS[config.tier]
     tuning = _seed_list(config.tuning_seeds, tier.tuning, start=0)
     evaluation = _seed_list(config.evaluation_seeds, tier.evaluation, start=1000)
@@ -286,10 +296,6 @@ def stored_plan(stored: Mapping[str, Any], source: str) -> Plan:
     if plan.hash != stored["hash"]:
         raise PgkitError(f"{source} was made by another version of pgkit, which resolved it differently")
     return plan
-
-
-TRAINING_KEYS = tuple(key for key in TrainConfig.model_fields if key not in ("name", "seed", "seeds", "optimizer"))
-"""Training settings that may stand at the top of a comparison."""
 
 
 def _check_training_keys(table: Mapping[str, Any], source: str) -> None:
@@ -360,11 +366,7 @@ def _case_config(
     last: Mapping[str, Any],
     optimizer: Mapping[str, Any],
 ) -> TrainConfig:
-    scored = config.environments[environment]
-    table: dict[str, Any] = {"evaluation": EVALUATION}
-    for part in (base, scored.train, scored.agents.get(agent, {}), last):
-        table = merged(table, part)
-    table = merged(table, {"name": config.name, "env": {"id": environment}, "agent": {"name": agent}})
+    table = case_table(config, environment, agent, base, last)
     table = {**table, "optimizer": optimizer}
     table.setdefault("log_interval", table.get("steps"))  # nobody reads log rows of a comparison's runs
     return parse_config(table, f"{environment}, {agent}")
@@ -375,12 +377,3 @@ def _check_arm(config: TrainConfig, what: str, optimizer: Mapping[str, Any]) -> 
         parse_config({**to_table(config), "optimizer": optimizer})
     except PgkitError as error:
         raise PgkitError(f"{what}: {error}") from None
-
-
-def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``first`` updated by ``second``, tables merged recursively."""
-    result = dict(first)
-    for key, value in second.items():
-        inner = result.get(key)
-        result[key] = merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
-    return result

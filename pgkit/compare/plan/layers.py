@@ -1,0 +1,167 @@
+"""The training settings of a case, layer over layer, and the refusal of settings that no run would obey."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pgkit.compare.plan.schema import ComparisonConfig
+from pgkit.config import registry
+from pgkit.config.overrides import KeyPath, ParsedOverrides, lookup
+from pgkit.config.schema import TrainConfig
+from pgkit.errors import PgkitError, format_value, unknown_name
+from pgkit.optim.registry import AROUND
+
+EVALUATION = {"points": 50, "episodes": 20, "final_episodes": 100}
+"""51 evaluations (0, 2, ..., 100 % of the budget), 20 episodes each, and 100 of the final policy."""
+
+TRAINING_KEYS = tuple(key for key in TrainConfig.model_fields if key not in ("name", "seed", "seeds", "optimizer"))
+"""Training settings that may stand at the top of a comparison."""
+
+DECIDED: Mapping[KeyPath, str] = {
+    ("name",): "a comparison records no single runs",
+    ("seed",): "use tuning_seeds and evaluation_seeds",
+    ("seeds",): "use tuning_seeds and evaluation_seeds",
+    ("env", "id"): "the environments of a comparison are its tables, environments.<id>",
+    ("agent", "name"): "the agents of a comparison are those of its list agents",
+    ("optimizer",): "use optimizers, and the table optimizer of the comparison",
+    ("log_interval",): "runs of a comparison are not logged",
+    ("checkpoint_points",): "runs of a comparison have no checkpoints, batches that were stopped begin anew",
+    ("keep_checkpoints",): "runs of a comparison have no checkpoints, batches that were stopped begin anew",
+    ("evaluation", "deterministic"): "scores are of sampled actions; evaluation.greedy evaluates the most likely ones",
+}
+"""Training settings that a comparison decides itself, and what to use instead."""
+
+Table = dict[str, Any]
+
+
+def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> Table:
+    """Return ``first`` updated by ``second``, tables merged recursively."""
+    result = dict(first)
+    for key, value in second.items():
+        inner = result.get(key)
+        result[key] = merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def case_table(
+    config: ComparisonConfig, environment: str, agent: str, base: Mapping[str, Any], last: Mapping[str, Any]
+) -> Table:
+    """Return the training settings of a case, without its optimizer.
+
+    Args:
+        config: the comparison.
+        environment: the case's environment.
+        agent: the case's agent.
+        base: training settings at the top of the comparison.
+        last: training settings of the command line.
+    """
+    scored = config.environments[environment]
+    table: Table = {"evaluation": EVALUATION}
+    for layer in (base, scored.train, scored.agents.get(agent, {}), last):
+        table = merged(table, layer)
+    return merged(table, {"name": config.name, "env": {"id": environment}, "agent": {"name": agent}})
+
+
+def check_effects(
+    config: ComparisonConfig, base: Mapping[str, Any], last: Mapping[str, Any], overrides: ParsedOverrides
+) -> None:
+    """Refuse every setting that no run of a comparison would obey.
+
+    Args:
+        config: the comparison, overrides applied.
+        base: training settings at the top of its file.
+        last: training settings of the command line.
+        overrides: all overrides.
+
+    Raises:
+        PgkitError: naming the first setting without effect, and what to use instead.
+    """
+    for place, layer, cases in _layers(config, base, last):
+        for path, value in leaves(layer):
+            _check_decided(place, path, value, cases)
+    for name, scored in config.environments.items():
+        for agent in scored.agents:
+            if agent not in (*config.agents, *registry.AGENTS):
+                raise PgkitError(f"environments.{name}.agents: {unknown_name('agent', agent, config.agents)}")
+    for key in config.optimizer:
+        if key not in (*AROUND, "schedule", "critic", "groups", "name", "lr"):  # the last two are refused elsewhere
+            raise PgkitError(
+                f"optimizer.{key} has no effect: the table optimizer of a comparison is around every optimizer "
+                f'(allowed: {", ".join(AROUND)}, schedule, critic, groups); use optimizers=[{{name="...", {key}=...}}]'
+            )
+    _check_overrides(config, base, last, overrides)
+
+
+def leaves(table: Mapping[str, Any], prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield the path and the value of every setting that is no table."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, (*prefix, key))
+        else:
+            yield (*prefix, key), value
+
+
+Cases = Sequence[tuple[str, str]]
+"""Environments and agents."""
+
+
+def _layers(
+    config: ComparisonConfig, base: Mapping[str, Any], last: Mapping[str, Any]
+) -> Iterator[tuple[KeyPath, Mapping[str, Any], Cases]]:
+    """Yield each layer of training settings: its place in the comparison, its settings and its cases."""
+    everywhere = [(environment, agent) for environment in config.environments for agent in config.agents]
+    yield (), base, everywhere
+    yield (), last, everywhere
+    for name, scored in config.environments.items():
+        place = ("environments", name)
+        yield (*place, "train"), scored.train, [(name, agent) for agent in config.agents]
+        for agent, settings in scored.agents.items():
+            cases = [(name, agent)] if agent in config.agents else []
+            yield (*place, "agents", agent), settings, cases
+
+
+def _check_decided(place: KeyPath, path: KeyPath, value: Any, cases: Cases) -> None:
+    """Refuse a setting that a comparison decides itself, unless it says what is decided."""
+    decided = next((path[:length] for length in range(1, len(path) + 1) if path[:length] in DECIDED), None)
+    if decided is None:
+        return
+    column = {("env", "id"): 0, ("agent", "name"): 1}.get(decided)
+    if column is not None and all(case[column] == value for case in cases):
+        return
+    if decided == ("evaluation", "deterministic") and value is False:
+        return
+    raise PgkitError(f"{'.'.join((*place, *path))} = {format_value(value)} has no effect: {DECIDED[decided]}")
+
+
+def _check_overrides(
+    config: ComparisonConfig, base: Mapping[str, Any], last: Mapping[str, Any], overrides: ParsedOverrides
+) -> None:
+    """Refuse an override that is overruled in every run that it is for."""
+    paths = [path for path, _ in overrides]
+    tables = {
+        (environment, agent): case_table(config, environment, agent, base, last)
+        for environment in config.environments
+        for agent in config.agents
+    }
+    for place, layer, cases in _layers(config, base, last):
+        for path, value in leaves(layer) if place else ():
+            full = (*place, *path)
+            overridden = any(full[: len(each)] == each for each in paths)
+            if overridden and not any(lookup(tables[case], path) == value for case in cases):
+                shown = f"{'.'.join(full)} = {format_value(value)} has no effect"
+                if not cases:
+                    raise PgkitError(f"{shown}: agents = {format_value(list(config.agents))} are compared")
+                raise PgkitError(f"{shown}: other settings of the comparison overrule it in every run")
+    for key in config.optimizer:
+        stated = all(isinstance(arm, Mapping) and key in arm for arm in config.optimizers)
+        overridden = any(path in (("optimizer",), ("optimizer", key)) for path in paths)
+        if overridden and stated and "critic" not in config.optimizer:
+            raise PgkitError(f"optimizer.{key} has no effect: every one of optimizers states its own {key}")
+    ranges = [config.spaces.get(_label(arm), {}) for arm in config.optimizers]
+    if ("learning_rates",) in paths and config.track == "all tuned" and all("lr" in of_arm for of_arm in ranges):
+        raise PgkitError("learning_rates has no effect: spaces states the range of every optimizer's lr")
+
+
+def _label(arm: str | Mapping[str, Any]) -> str:
+    if isinstance(arm, str):
+        return arm.rpartition(":")[2]
+    return str(arm.get("label") or str(arm.get("name", "")).rpartition(":")[2])

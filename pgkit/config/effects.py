@@ -1,0 +1,84 @@
+"""Settings that other settings switch off: refused where somebody asks for them, left out where an override does so."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pgkit.config.overrides import KeyPath, lookup
+from pgkit.config.schema import TrainConfig
+from pgkit.errors import PgkitError, format_value
+
+
+def without_effect(config: TrainConfig) -> Iterator[tuple[KeyPath, KeyPath, str]]:
+    """Yield each key without effect in a configuration, the key that switches it off, and why in words."""
+    if isinstance(config.seeds, tuple):
+        yield ("seed",), ("seeds",), "seeds is a list, which is taken as it is"
+    if config.evaluation.points == 0:
+        points = ("evaluation", "points")
+        why = "evaluation.points = 0 switches evaluations while training off"
+        yield ("evaluation", "episodes"), points, why
+        yield ("evaluation", "greedy"), points, why
+    if config.env.vectorization != "async":
+        why = 'it is for the processes of env.vectorization = "async"'
+        yield ("env", "timeout"), ("env", "vectorization"), why
+    if config.policy.shared:
+        why = "policy.shared gives the critic the actor's hidden layers"
+        yield ("policy", "critic_hidden"), ("policy", "shared"), why
+    if config.agent.get("baseline", "value") != "value":
+        why = f"agent.baseline = {format_value(config.agent['baseline'])} has no critic"
+        for path in (("agent", "value_coef"), ("policy", "critic_hidden"), ("optimizer", "critic")):
+            yield path, ("agent", "baseline"), why
+
+
+def check_effects(
+    config: TrainConfig, file: Mapping[str, Any], table: Mapping[str, Any], overrides: Sequence[KeyPath]
+) -> dict[str, Any]:
+    """Refuse settings without effect; return the table without those that only an override has switched off.
+
+    A key without effect may stand in a file at its default, and ``seed`` beside a list, as in a run's complete
+    configuration.
+
+    Args:
+        config: the configuration, overrides applied.
+        file: the table before overrides.
+        table: the table with overrides.
+        overrides: the keys of the overrides.
+
+    Raises:
+        PgkitError: an override without effect, or a key of the file that another key of the file switches off.
+    """
+    result = dict(table)
+    for path, cause, why in without_effect(config):
+        stated = lookup(table, path)
+        if stated is ...:
+            continue
+        overridden = any(_is_prefix(path, each) for each in overrides) or _inside(overrides, path, file, table)
+        switched_off = any(_is_prefix(each, cause) for each in overrides)
+        if overridden or not (switched_off or path == ("seed",) or stated == _default(config, path)):
+            raise PgkitError(f"{'.'.join(path)} = {format_value(stated)} has no effect: {why}")
+        result = _without(result, path)
+    return result
+
+
+def _inside(overrides: Sequence[KeyPath], path: KeyPath, file: Mapping[str, Any], table: Mapping[str, Any]) -> bool:
+    """Whether an override of a whole table states this key in it."""
+    return any(_is_prefix(each, path) for each in overrides) and lookup(file, path) != lookup(table, path)
+
+
+def _is_prefix(first: KeyPath, path: KeyPath) -> bool:
+    return path[: len(first)] == first
+
+
+def _default(config: TrainConfig, path: KeyPath) -> Any:
+    """Return the default of a key, ``...`` if it has none."""
+    model: Any = config
+    if len(path) == 2:
+        model = config.agent_config if path[0] == "agent" else getattr(config, path[0])
+    fields = getattr(type(model), "model_fields", {})
+    return fields[path[-1]].default if path[-1] in fields else ...
+
+
+def _without(table: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
+    """Return a copy of a table without one key."""
+    if len(path) == 1:
+        return {key: value for key, value in table.items() if key != path[0]}
+    return {**table, path[0]: _without(table[path[0]], path[1:])}
