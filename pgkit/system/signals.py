@@ -16,8 +16,12 @@ class Stopped(KeyboardInterrupt):
     """
 
     def __init__(self, number: int, remedy: str) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}: {remedy}")
+        super().__init__(number, remedy)
         self.exit_code = 128 + number
+
+    def __str__(self) -> str:
+        number, remedy = self.args
+        return f"stopped by {signal.Signals(number).name}: {remedy}"
 
 
 class StopSignals:

@@ -27,9 +27,7 @@ class ResultNotSaved(PgkitError):
         result: what could not be saved.
     """
 
-    def __init__(self, message: str, result: TrainResult) -> None:
-        super().__init__(message)
-        self.result = result
+    result: TrainResult
 
 
 class Coordinator:
@@ -168,7 +166,9 @@ class Coordinator:
         ]
         self._write(lambda: self._writer.save_result(table, result.summary, result.wall_seconds))
         if self._write_error is not None:
-            raise ResultNotSaved(str(self._write_error), result)
+            error = ResultNotSaved(str(self._write_error))
+            error.result = result
+            raise error
         return result
 
     def _log(

@@ -163,7 +163,7 @@ class Monitor:
             final=final,
             params=params,
             obs_stats=obs_stats,
-            parts=parts,
+            parts=[part.state(envs=False) for part in parts],
             directory=None,
             reasons=self.reasons,
             wall_seconds=wall_seconds,

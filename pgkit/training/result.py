@@ -10,13 +10,12 @@ from torch import Tensor
 
 from pgkit.rollouts.evaluate import Episodes
 from pgkit.training.evaluator import Evaluation
-from pgkit.training.population import Population
 from pgkit.types import Params
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The result of :func:`pgkit.train`.
+    """The result of :func:`pgkit.train`: plain data and tensors, so it can be copied and pickled.
 
     >>> import pgkit
     >>> result = pgkit.train(pgkit.load_config("cartpole-actor-critic", ["steps=2000", "seeds=2"]))
@@ -30,7 +29,9 @@ class TrainResult:
         final: the episodes of the final evaluation: returns and lengths, ``(P, E)`` each.
         params: the final parameters, leaves ``(P, ...)``, members in the same order.
         obs_stats: statistics of the observation normalizer, leaves ``(P, ...)``.
-        parts: the populations that left training, with optimizer states; empty if several workers trained.
+        parts: the members that left training together, with optimizer states: what
+            :meth:`pgkit.training.population.Population.state` returns, as in checkpoints. ``"members"`` are positions
+            in the table.
         directory: of the recorded run, or None.
         reasons: for each member that failed, by its position, the first number that was not finite.
         wall_seconds: time from the first rollout to the last update, evaluations included.
@@ -41,7 +42,7 @@ class TrainResult:
     final: Episodes
     params: Params
     obs_stats: dict[str, Tensor]
-    parts: list[Population]
+    parts: list[dict[str, Any]]
     directory: Path | None
     reasons: dict[int, str]
     wall_seconds: float
@@ -76,7 +77,7 @@ def join_results(results: Sequence[TrainResult], offsets: Sequence[int]) -> Trai
         final=Episodes(*(torch.cat(leaves) for leaves in zip(*(result.final for result in results), strict=True))),
         params={name: torch.cat([result.params[name] for result in results]) for name in first.params},
         obs_stats={name: torch.cat([result.obs_stats[name] for result in results]) for name in first.obs_stats},
-        parts=[part for result in results for part in result.parts],
+        parts=[part | {"members": part["members"] + offset} for result, offset in pairs for part in result.parts],
         directory=first.directory,
         reasons={member + offset: text for result, offset in pairs for member, text in result.reasons.items()},
         wall_seconds=max(result.wall_seconds for result in results),

@@ -7,7 +7,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol
 
@@ -135,8 +134,7 @@ def _train(task: WorkerTask, make_worker: WorkerFactory, connection: Connection)
         except StopRequested:
             channel.send(WorkerStopped())
             return
-        # Populations hold environments and compiled code, which cannot be pickled.
-        channel.send(Finished(replace(result, parts=[])))
+        channel.send(Finished(result))
 
 
 def plain_state(state: StateSaved) -> StateSaved:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgkit import optim
 from pgkit.config.load import load_config, parse_config, to_table
 from pgkit.config.schema import TrainConfig
 from pgkit.training.train import train
@@ -44,13 +45,15 @@ def outcome(configs: list[TrainConfig]) -> list[dict[str, object]]:
     """What is left of each member: parameters, optimizer state, counts, evaluations."""
     result = train(configs)
     members = {}
+    optimizer = optim.from_config([config.optimizer for config in configs])
     for part in result.parts:
-        for row, member in enumerate(part.members.tolist()):
+        opt_state = optimizer.load(part["opt_state"], part["params"])
+        for row, member in enumerate(part["members"].tolist()):
             rows = torch.tensor([row])
             members[member] = {
-                "params": take_tree(part.params, rows),
-                "opt_state": plain(part.optimizer.dump(part.optimizer.take(part.opt_state, rows))),
-                "statistics": [float(field[row]) for field in part.collector.statistics],
+                "params": take_tree(part["params"], rows),
+                "opt_state": plain(optimizer.dump(optimizer.take(opt_state, rows))),
+                "statistics": [float(field[row]) for field in part["statistics"].values()],
                 "row": result.table[member],
             }
     return [members[member] for member in range(len(configs))]
