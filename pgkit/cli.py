@@ -71,14 +71,16 @@ def train(
     with _one_line_errors():
         from pgkit.config.load import read_config
         from pgkit.config.members import expand_seeds
-        from pgkit.runs.directory import RUNS, check_run_directory
+        from pgkit.runs.directory import RUNS, as_directory, check_run_directory
 
+        start = as_directory("")
         settings, notes = read_config(config, overrides or ())
-        directory = out or RUNS / settings.name
+        shown = out or RUNS / settings.name
+        directory = start / shown
         check_run_directory(directory, overwrite)
         backend = _check_available(settings)
         if not quiet:
-            _print_header(settings, notes, directory, backend)
+            _print_header(settings, notes, shown, backend)
         from pgkit.training.train import default_workers
         from pgkit.training.train import train as run
 
@@ -90,7 +92,7 @@ def train(
             debug_numerics=debug_numerics,
             workers=workers or default_workers(settings),
         )
-        _print_trained(result, directory)
+        _print_trained(result, shown)
 
 
 @app.command()
@@ -173,6 +175,7 @@ def compare(
         from pgkit.compare import api
         from pgkit.errors import PgkitError
         from pgkit.system.cpu import available_cpus
+        from pgkit.system.files import absolute
 
         if ray_address and executor != "ray":
             raise PgkitError("--ray-address is for --executor ray")
@@ -181,11 +184,12 @@ def compare(
             plan, cost = api.dry_run(comparison, overrides or (), cores)
             _print_plan(plan, cost, cores)
             return
+        start = absolute(Path())
         analysis = api.compare(
             comparison, overrides or (), out, cores, executor, ray_address, progress=not quiet, figures=figures
         )
         directory = out or api.COMPARISONS / analysis.plan["name"]
-        typer.echo((directory / "summary.md").read_text(encoding="utf-8"))
+        typer.echo((start / directory / "summary.md").read_text(encoding="utf-8"))
         typer.echo(f"written to {directory} (open {directory / 'report.html'})")
 
 
@@ -203,13 +207,15 @@ def report(
     """
     with _one_line_errors():
         from pgkit.compare import api
+        from pgkit.system.files import absolute
 
         if out is not None:
             api.build_pooled_report(comparisons, out, figures)
             typer.echo(f"written to {out} (open {out / 'report.html'})")
             return
+        start = absolute(Path())
         for directory in comparisons:
-            api.build_report(directory, figures)
+            api.build_report(start / directory, figures)
             typer.echo(f"written to {directory} (open {directory / 'report.html'})")
 
 

@@ -18,6 +18,7 @@ from pgkit.compare.report.tensorboard import write_tensorboard
 from pgkit.compare.tables import Analysis
 from pgkit.config.overrides import Overrides
 from pgkit.errors import PgkitError, format_value
+from pgkit.system.files import absolute
 
 COMPARISONS = Path("comparisons")
 """Parent directory of comparisons, relative to the working directory."""
@@ -54,8 +55,10 @@ def compare(
     Raises:
         PgkitError: a mistake in the comparison, results of another one in the directory, or runs that crashed.
     """
+    parent = _path(COMPARISONS)
+    chosen = None if directory is None else _path(directory)
     plan = read_plan(name_or_path, overrides)
-    place = COMPARISONS / plan.config.name if directory is None else _path(directory)
+    place = chosen or parent / plan.config.name
     with Display(progress) as display, closing(make_executor(executor, workers, ray_address)) as running:
         execute(plan, Store(place), running, display)
     return build_report(place, figures)
@@ -99,7 +102,8 @@ def load_pooled_analysis(directories: Sequence[str | Path], name: str = "pooled"
     Raises:
         PgkitError: as :func:`load_analysis`, or naming the first other difference between two of them.
     """
-    return _analysed(pool([read_stored(_path(directory)) for directory in directories], name))
+    places = [_path(directory) for directory in directories]
+    return _analysed(pool([read_stored(place) for place in places], name))
 
 
 def build_report(directory: str | Path, figures: bool = True) -> Analysis:
@@ -112,7 +116,8 @@ def build_report(directory: str | Path, figures: bool = True) -> Analysis:
     Raises:
         PgkitError: as :func:`load_analysis`, or the directory cannot be written.
     """
-    return _write(load_analysis(directory), _path(directory), figures)
+    place = _path(directory)
+    return _write(load_analysis(place), place, figures)
 
 
 def build_pooled_report(directories: Sequence[str | Path], out: str | Path, figures: bool = True) -> Analysis:
@@ -137,7 +142,7 @@ def build_pooled_report(directories: Sequence[str | Path], out: str | Path, figu
 def _path(directory: str | Path) -> Path:
     if not isinstance(directory, str | Path):
         raise PgkitError(f"the directory of a comparison must be text or a path, got {format_value(directory)}")
-    return Path(directory)
+    return absolute(Path(directory))
 
 
 def _analysed(stored: Stored) -> Analysis:

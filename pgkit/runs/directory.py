@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from pgkit.errors import PgkitError, unknown_name
-from pgkit.system.files import as_write_error, is_temporary, lock
+from pgkit.system.files import absolute, as_write_error, is_temporary, lock
 
 RUNS = Path("runs")
 """Where runs are recorded, below the working directory."""
@@ -17,14 +17,14 @@ LOCK = ".lock"
 
 
 def as_directory(value: str | Path) -> Path:
-    """A directory given as a text or path.
+    """A directory given as a text or path, as an absolute path: see :func:`pgkit.system.files.absolute`.
 
     Raises:
-        PgkitError: something else was given.
+        PgkitError: something else was given, or the working directory has been removed.
     """
     if not isinstance(value, str | Path):
         raise PgkitError(f"directory must be a str or a pathlib.Path, got {type(value).__name__}")
-    return Path(value)
+    return absolute(Path(value))
 
 
 def check_run_directory(directory: Path, overwrite: bool = False) -> None:

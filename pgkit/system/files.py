@@ -28,6 +28,21 @@ def as_write_error(path: Path, verb: str = "write") -> Iterator[None]:
         raise WriteError(f"cannot {verb} {path}: {error.strerror or error}") from error
 
 
+def absolute(path: Path) -> Path:
+    """The path from the root of the file system.
+
+    Code of users may change the working directory (agents when they are imported, environments at any time), so a path
+    is made absolute before any such code runs.
+
+    Raises:
+        PgkitError: the path is relative, and the working directory has been removed.
+    """
+    try:
+        return path.absolute()
+    except OSError as error:
+        raise PgkitError(f"the working directory cannot be read: {error.strerror}") from None
+
+
 def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let ``write`` fill a temporary file in the same directory, then rename it: a crash leaves the old file whole.
 

@@ -64,13 +64,14 @@ def resume(
         Stopped: Ctrl-C or SIGTERM; the run can be resumed again.
     """
     place = as_directory(directory)
-    if (member is None) != (out is None):
+    target = None if out is None else as_directory(out)
+    if (member is None) != (target is None):
         raise PgkitError("resume: a member and a directory for its run (--member, --out) must be given together")
     if not (place / "config.toml").is_file():
         raise PgkitError(f"{place} is not the directory of a run: it has no config.toml")
-    if member is not None and out is not None:
-        extract_member(place, member, as_directory(out))
-        place = Path(out)
+    if member is not None and target is not None:
+        extract_member(place, member, target)
+        place = target
     with isolated_process(), lock_run(place):
         if is_finished(place):
             return None
