@@ -1,6 +1,6 @@
 """Make one optimizer of a population from the ``[optimizer]`` tables of its members' configs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pgkit.errors import PgkitError
@@ -89,6 +89,47 @@ def _effective(label: str, table: Settings) -> dict[str, Any]:
     schedule = table.get("schedule") or {}
     check_keys(f"schedule of optimizer {entry.name!r} ({label})", schedule, entry.defaults)
     return effective | {"schedule": {key: full_settings(key, value) for key, value in schedule.items()}}
+
+
+def check_groups(table: Settings, parameters: Iterable[str]) -> None:
+    """Check that every pattern in ``groups`` of a table is obeyed by at least one parameter.
+
+    >>> from pgkit.optim.from_config import check_groups
+    >>> check_groups({"name": "sgd", "groups": {"bias": {"lr": 0.1}}}, ["actor.bias"])
+    Traceback (most recent call last):
+        ...
+    pgkit.errors.PgkitError: optimizer.groups."bias" matches no parameter, did you mean "*.bias"? (actor.bias)
+
+    Args:
+        table: an ``[optimizer]`` table.
+        parameters: the names of the policy's parameters.
+
+    Raises:
+        PgkitError: a pattern matches none, or only such that belong to patterns before it.
+    """
+    names = list(parameters)
+    critic = table.get("critic") or {}
+    patterns = [("optimizer.groups", pattern) for pattern in table.get("groups") or {}]
+    patterns += [("optimizer.critic.groups", pattern) for pattern in critic.get("groups") or {}]
+    if not patterns:
+        return
+    labels = list(describe(table))
+    used = {next(label for label in labels if _accepts(label)(name)) for name in names}
+    for key, pattern in patterns:
+        tables = ("main", "critic") if key == "optimizer.groups" else ("critic",)
+        if used.isdisjoint(f"{table_name} {pattern}" for table_name in tables):
+            raise PgkitError(_explain_pattern(key, pattern, names))
+
+
+def _explain_pattern(key: str, pattern: str, names: Sequence[str]) -> str:
+    """Say why a pattern has no parameter."""
+    if key == "optimizer.critic.groups":
+        names = [name for name in names if matches("critic.*")(name)]
+    if any(map(matches(pattern), names)):
+        return f'{key}."{pattern}" has no effect: patterns before it match all of its parameters'
+    guesses = [guess for guess in (f"*.{pattern}", f"{pattern}.*", f"*{pattern}*") if any(map(matches(guess), names))]
+    hint = f', did you mean "{guesses[0]}"?' if guesses else ""
+    return f'{key}."{pattern}" matches no parameter{hint} ({", ".join(names)})'
 
 
 def _is_number(value: Any) -> bool:

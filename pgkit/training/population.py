@@ -19,6 +19,7 @@ from pgkit.errors import PgkitError
 from pgkit.nn.distributions import head_for
 from pgkit.nn.policy import Policy
 from pgkit.optim.base import Optimizer
+from pgkit.optim.from_config import check_groups
 from pgkit.rollouts.collector import ActingStrategy, Collector
 from pgkit.rollouts.episodes import fastest_strategy
 from pgkit.rollouts.normalization import Normalization
@@ -157,12 +158,13 @@ class Population:
         )
 
 
-def build(configs: Sequence[TrainConfig], restart_count: int = 0) -> Population:
+def build(configs: Sequence[TrainConfig], restart_count: int = 0, resumes: bool = False) -> Population:
     """A population before its first update: environments reset, parameters drawn, optimizers initialised.
 
     Args:
         configs: one for each member.
         restart_count: how often the environments have begun anew; each time they get other random streams.
+        resumes: whether a saved population takes its place, which may have groups of the optimizer without parameters.
 
     Raises:
         PgkitError: the configurations do not fit together, or cannot run on this machine.
@@ -188,6 +190,8 @@ def build(configs: Sequence[TrainConfig], restart_count: int = 0) -> Population:
         gamma=agent_config.gamma,
     )
     params = {name: leaf.to(device) for name, leaf in policy.init(seeds).items()}
+    for config in () if resumes else configs:
+        check_groups(config.optimizer, params)
     return Population(
         policy=policy,
         agent=first.agent_module,
@@ -218,7 +222,7 @@ def rebuild(
     Raises:
         PgkitError: as :func:`build` and :meth:`Population.resumed`; the environments are closed then.
     """
-    fresh = build(configs, restart_count)
+    fresh = build(configs, restart_count, resumes=True)
     try:
         *left, training = states
         restart = training["envs"] is None and len(training["members"]) > 0

@@ -132,6 +132,22 @@ MISTAKES = {
         "policy.log_std = -1.0 has no effect",
         "CartPole",
     ),
+    "pattern of no parameter": (
+        'train C -q optimizer.groups."bias".lr=0.1',
+        'optimizer.groups."bias" matches no parameter, did you mean "*.bias"? (actor.0.weight, ',
+    ),
+    "pattern behind one that takes all": (
+        'train C -q optimizer.groups."*.bias".lr=0.1 optimizer.groups."actor.*.bias".lr=0.2',
+        'optimizer.groups."actor.*.bias" has no effect: patterns before it match all of its parameters',
+    ),
+    "pattern of the critic for the actor": (
+        'train C -q optimizer.critic.groups."actor.*".lr=0.1',
+        'optimizer.critic.groups."actor.*" matches no parameter (critic.0.weight, ',
+    ),
+    "pattern of a comparison": (
+        'compare K optimizer.groups."Critic".lr=0.1',
+        'optimizer.groups."Critic" matches no parameter',
+    ),
     "key that a file itself switches off": (
         "train parked.toml",
         "policy.critic_hidden = [8] has no effect: policy.shared",
