@@ -1,7 +1,7 @@
 """Conversion of the learner's actions, which are plain tensors, to actions of Gymnasium's spaces."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from pgkit.errors import PgkitError
 if TYPE_CHECKING:
     from gymnasium import Space
 
-ActionConverter = Callable[[Tensor], Any]
-"""A function from the learner's actions ``(k, ...)`` to a sequence of k actions of the space."""
+ActionConverter = Callable[[Tensor], np.ndarray]
+"""A function from the learner's actions ``(k, ...)`` to k actions of the space."""
 
 
 def action_shape(space: "Space[Any]", name: str) -> tuple[int, ...]:
@@ -47,24 +47,30 @@ def action_shape(space: "Space[Any]", name: str) -> tuple[int, ...]:
 
 
 def action_converter(space: "Space[Any]") -> ActionConverter:
-    """A function that converts the learner's actions ``(k, ...)`` to k actions of the space.
+    """A function that converts the learner's actions ``(k, ...)`` to a NumPy array of k actions of the space.
 
-    Discrete and MultiDiscrete actions, which the learner counts from 0, are shifted to the space's start. Box actions
-    are clipped to the bounds.
+    Its rows have the type and the shape of the space's samples: :func:`action_rows`. Discrete and MultiDiscrete
+    actions, which the learner counts from 0, are shifted to the space's start. Box actions are clipped to the bounds.
     """
     from gymnasium import spaces
 
-    if isinstance(space, spaces.Discrete):
-        start = int(space.start)
-        return (lambda action: (action + start).tolist()) if start else (lambda action: action.tolist())
     if isinstance(space, spaces.Box):
         return _box_converter(space)
     shape = space.shape
     dtype = space.dtype
     assert shape is not None
     assert dtype is not None
-    starts = space.start if isinstance(space, spaces.MultiDiscrete) else 0
-    return lambda action: (_as_array(action, shape) + starts).astype(dtype)
+    starts = space.start if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) else 0
+    return lambda action: (_as_array(action, shape) + starts).astype(dtype, copy=False)
+
+
+def action_rows(space: "Space[Any]", actions: np.ndarray) -> Iterable[Any]:
+    """The k actions of a batch, each as the space has it: NumPy scalars of Discrete, arrays of the other spaces."""
+    from gymnasium import spaces
+
+    if actions.ndim == 1 and not isinstance(space, spaces.Discrete):
+        return [actions[row, ...] for row in range(len(actions))]  # iterating would give scalars
+    return actions
 
 
 def _box_converter(space: Any) -> ActionConverter:

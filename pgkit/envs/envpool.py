@@ -90,7 +90,7 @@ class EnvPoolEnvs:
         slots = self._slots[chosen]
         if (slots < 0).any():
             raise PgkitError(f"environment {self._id!r}: call reset(seeds) before the first step")
-        actions = np.asarray(self._convert_actions(action), dtype=self.info.action_space.dtype)
+        actions = self._convert_actions(action)
         obs = np.empty((len(chosen), self.info.obs_dim), dtype=np.float32)
         reward = np.empty(len(chosen), dtype=np.float32)
         flags = np.empty((3, len(chosen)), dtype=np.bool_)  # terminated, truncated, valid

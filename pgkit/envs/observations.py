@@ -25,6 +25,8 @@ IMAGE_SIDE = 32
 """A Box of pixels with two sides of at least this length is an image."""
 
 _PLACE = "the observation"
+_INTEGERS = np.typecodes["AllInteger"] + "?"
+_REALS = np.typecodes["Float"] + _INTEGERS
 
 
 def observation_size(space: "Space[Any]", name: str) -> int:
@@ -140,7 +142,7 @@ def _multi_discrete_flattener(counts: np.ndarray, starts: np.ndarray, place: str
 
     def flatten(obs: Any) -> np.ndarray:
         array = np.asarray(obs)
-        if array.shape != counts.shape or array.dtype.kind not in "biu":
+        if array.shape != counts.shape or array.dtype.char not in _INTEGERS:
             raise MalformedData(f"{place} is {shown(obs)}, expected whole numbers of shape {counts.shape}")
         numbers = (array - starts).ravel()
         if (numbers < 0).any() or (numbers >= limits).any():
@@ -217,8 +219,8 @@ def check_numbers(space: "Space[Any]", obs: Any, place: str = _PLACE) -> None:
 
 def is_numeric(array: np.ndarray) -> bool:
     """Whether the elements are real numbers; an array of objects may hold some, too."""
-    kind = np.asarray(array.tolist()).dtype.kind if array.dtype.kind == "O" else array.dtype.kind
-    return kind in "biuf"
+    dtype = np.asarray(array.tolist()).dtype if array.dtype.hasobject else array.dtype
+    return dtype.char in _REALS
 
 
 def shown(value: Any) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pgkit.envs.actions import action_rows
 from pgkit.envs.observations import ObsFlattener
 from pgkit.envs.seeding import reset_with_seed
 from pgkit.errors import PgkitError
@@ -78,7 +79,7 @@ def replay(env: "Env[Any, Any]", history: EnvHistory, flatten: ObsFlattener, nam
         obs = env.reset()[0]
     total = 0.0
     over = False
-    for action in history.actions:
+    for action in action_rows(env.action_space, np.asarray(history.actions)):
         obs, reward, terminated, truncated, _ = env.step(action)
         total += float(np.float32(reward))
         over = bool(terminated or truncated)
@@ -194,7 +195,7 @@ def unpack_histories(state: Mapping[str, Tensor]) -> list[EnvHistory]:
         history = EnvHistory(
             seed=seed,
             generator=json.loads(columns["generator"][k].tobytes()),
-            actions=actions.tolist() if actions.ndim == 1 else list(actions),
+            actions=list(actions),
             obs=columns["obs"][k],
             total=float(columns["total"][k]),
             over=bool(columns["over"][k]),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgkit.envs.actions import action_converter, action_shape, check_action
+from pgkit.envs.actions import action_converter, action_rows, action_shape, check_action
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
 from pgkit.envs.errors import EnvError, env_error
 from pgkit.envs.guard import GuardedEnv
@@ -103,9 +103,10 @@ class SyncEnvs:
         batch = _Batch.allocate(len(chosen), self.info.obs_dim)
         actions = self._convert_actions(action)
         remembered = actions.copy()  # an environment may modify the action that it receives
+        env_actions = action_rows(self.info.action_space, actions)
         k = 0
         try:
-            for row, (k, env_action) in enumerate(zip(chosen, actions, strict=True)):
+            for row, (k, env_action) in enumerate(zip(chosen, env_actions, strict=True)):
                 if self._over[k]:
                     batch.obs[row] = self._autoreset(k)
                     batch.valid[row] = False

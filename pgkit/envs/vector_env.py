@@ -144,7 +144,7 @@ class VectorEnvs:
 
     def _step(self, action: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step the vector environment; its results as new arrays ``(K, D)`` and ``(K,)``, and its infos."""
-        actions = np.asarray(self._convert_actions(action), dtype=self._vector_env.action_space.dtype)
+        actions = self._convert_actions(action).astype(self._vector_env.action_space.dtype, copy=False)
         try:
             raw_obs, raw_reward, raw_terminated, raw_truncated, infos = self._vector_env.step(actions)
             obs = self._flatten(raw_obs)

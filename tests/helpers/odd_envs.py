@@ -254,7 +254,41 @@ class Shows(Plain):
         return self.observation_space.sample()
 
 
-for cls in (Plain, OtherGenerator, NoGenerator, OldSeed, Raises, Returns, Observes, Shows):
+ACTIONS: dict[str, spaces.Space[Any]] = {
+    "Discrete": spaces.Discrete(3),
+    "Discrete from -1": spaces.Discrete(3, start=-1),
+    "Discrete of int32": spaces.Discrete(3, start=2, dtype=np.int32),
+    "MultiDiscrete": spaces.MultiDiscrete([3, 2]),
+    "MultiDiscrete of uint8": spaces.MultiDiscrete([3, 2], dtype=np.uint8),
+    "MultiBinary": spaces.MultiBinary(2),
+    "Box": spaces.Box(-1.0, 1.0, (2,)),
+    "Box of float64": spaces.Box(-1.0, 1.0, (2, 2), np.float64),
+    "Box of no axis": spaces.Box(-1.0, 1.0, ()),
+}
+
+
+class Acts(Plain):
+    """Takes an action only if it is of the very type that the space's samples have; shows the first number of it."""
+
+    def __init__(self, action: str = "Discrete") -> None:
+        super().__init__()
+        self.action_space = ACTIONS[action]
+        self.last = 0.0
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        sample = self.action_space.sample()
+        if (type(action), action.dtype, action.shape) != (type(sample), sample.dtype, sample.shape):
+            raise TypeError(f"{action!r} of {action.dtype} is no action; {sample!r} is one")
+        if action not in self.action_space:
+            raise ValueError(f"{action!r} is not in {self.action_space}")
+        self.last = action.reshape(-1)[0].item()
+        return super().step(action)
+
+    def obs(self) -> Any:
+        return np.array([self.last, self.draw()], dtype=np.float32)
+
+
+for cls in (Plain, OtherGenerator, NoGenerator, OldSeed, Raises, Returns, Observes, Shows, Acts):
     gymnasium.register(f"Odd{cls.__name__}-v0", cls)
 
 
