@@ -138,7 +138,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Evaluate the trained agents of a run directory."""
-    with _one_line_errors():
+    with _one_line_errors(only_prints=True):
         from pgkit.runs.directory import find_run
 
         directory = find_run(run)
@@ -171,7 +171,7 @@ def compare(
 
     For example: pgkit compare compare-cartpole tier=standard 'optimizers=["sgd","adam"]'
     """
-    with _one_line_errors():
+    with _one_line_errors(only_prints=dry_run):
         from pgkit.compare import api
         from pgkit.errors import PgkitError
         from pgkit.system.cpu import available_cpus
@@ -225,7 +225,7 @@ def list_(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Describe only this one, in full.")] = None,
 ) -> None:
     """List agents, optimizers, configurations or environments, or describe one of them."""
-    with _one_line_errors():
+    with _one_line_errors(only_prints=True):
         from pgkit.config import listing
 
         if name is None:
@@ -236,14 +236,22 @@ def list_(
 
 def main() -> None:
     """Entry point of ``pgkit`` and ``python -m pgkit``."""
-    app(prog_name="pgkit")
+    from pgkit.system.output import tolerant_output
+
+    with tolerant_output():
+        app(prog_name="pgkit")
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Turn errors into one line: exit code 2 for a mistake of the user, 1 for a failed run, 130 Ctrl-C, 143 SIGTERM."""
+def _one_line_errors(only_prints: bool = False) -> Iterator[None]:
+    """Turn errors into one line: exit code 2 for a mistake of the user, 1 for a failed run, 130 Ctrl-C, 143 SIGTERM.
+
+    Args:
+        only_prints: whether a command leaves nothing but what it prints, so that it fails if that cannot be printed.
+    """
     try:
         yield
+        _check_printed(only_prints)
     except KeyboardInterrupt as interrupt:
         typer.echo(str(interrupt) or "interrupted", err=True)
         raise typer.Exit(getattr(interrupt, "exit_code", 130)) from None
@@ -263,6 +271,23 @@ def _one_line_errors() -> Iterator[None]:
             _print_result(result.table, result.summary, "Final evaluation")
         typer.echo(f"error: {format_error(error)}", err=True)
         raise typer.Exit(error.exit_code) from None
+
+
+def _check_printed(only_prints: bool) -> None:
+    """Say that standard output did not take everything; a reader that has closed its pipe has read enough."""
+    import sys
+
+    from pgkit.errors import PgkitError
+
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    problem = getattr(sys.stdout, "problem", None)
+    if problem is None or isinstance(problem, BrokenPipeError):
+        return
+    text = f"cannot print to standard output: {getattr(problem, 'strerror', None) or problem}"
+    if only_prints:
+        raise PgkitError(text)
+    typer.echo(f"note: {text}", err=True)
 
 
 def _print_plan(plan: Any, cost: Sequence[Mapping[str, Any]], workers: int) -> None:

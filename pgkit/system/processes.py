@@ -10,6 +10,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
+from pgkit.system.output import tolerant_output
 from pgkit.system.signals import SIGNALS
 
 SECONDS_BETWEEN_REPORTS = 0.5
@@ -41,7 +42,8 @@ def start_process(work: Callable[..., None], *arguments: object, preload: str) -
 def _enter(variables: Mapping[str, str | None], work: Callable[..., None], *arguments: object) -> None:
     """Restore the parent's environment variables in the new process, for processes that it starts, then work."""
     _set_variables(variables)
-    work(*arguments)
+    with tolerant_output():
+        work(*arguments)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ import sys
 import time
 from typing import Any
 
+from pgkit.system.output import TolerantStream
+
 SECONDS_BETWEEN_REFRESHES = 0.1
 
 
@@ -23,10 +25,11 @@ class ProgressBar:
         columns: list[Any] = [TextColumn("{task.percentage:>3.0f}%"), BarColumn()]
         columns += [TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps  {task.fields[speed]}")]
         columns += [TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn(), TextColumn("{task.fields[note]}")]
-        self._shown = shown and sys.stderr.isatty()
+        stream: Any = TolerantStream(sys.stderr)
+        self._shown = shown and stream.isatty()
         self._total = total
         self._refreshed = -math.inf
-        self._progress = Progress(*columns, console=Console(stderr=True), disable=not self._shown, refresh_per_second=4)
+        self._progress = Progress(*columns, console=Console(file=stream), disable=not self._shown, refresh_per_second=4)
         self._task = self._progress.add_task("training", total=total, speed="", note="")
 
     def start(self) -> None:

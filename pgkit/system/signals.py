@@ -1,11 +1,14 @@
-"""Ctrl-C and SIGTERM: the first asks a run to stop once its state is saved, a second one ends it at once."""
+"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP).
+
+The first asks a run to stop once its state is saved, a second one ends it at once.
+"""
 
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(KeyboardInterrupt):

@@ -10,6 +10,7 @@ from pgkit.compare.plan.baselines import ScoreScale
 from pgkit.compare.plan.plan import Plan
 from pgkit.compare.selection.scores import score_runs
 from pgkit.compare.selection.stages import Stage
+from pgkit.system.output import TolerantStream
 
 
 class Display:
@@ -24,13 +25,14 @@ class Display:
         from rich.live import Live
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        stream: Any = TolerantStream(sys.stderr)
+        console = Console(file=stream, highlight=False, markup=False, soft_wrap=True)
         columns: list[Any] = [TextColumn("{task.description:<11}"), BarColumn()]
         columns += [TextColumn("{task.fields[runs]}  {task.fields[speed]}"), TimeElapsedColumn(), TextColumn("<")]
         self._progress = Progress(*columns, TimeRemainingColumn(), console=console)
         self._live = Live(self._progress, console=console, refresh_per_second=4)
         self._shown = shown
-        self._is_live = shown and sys.stderr.isatty()
+        self._is_live = shown and stream.isatty()
         self._task: Any = None
         self._running: dict[int, float] = {}
         self._finished = 0.0
