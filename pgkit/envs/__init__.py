@@ -25,6 +25,7 @@ normalize      running statistics of observations and returns
 seeding        seeds that old generators take, too
 observations   observations of Gymnasium's spaces to arrays, and whether they are of the space
 actions        the learner's actions to those of Gymnasium's spaces
+generators     global generators, of which each environment has states of its own
 guard          full checks of what an environment returns at first
 errors         one line for environments that fail
 =============  ========================================================================================

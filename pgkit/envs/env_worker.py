@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pgkit.envs.errors import StepTimeout, env_error
+from pgkit.envs.generators import seed_global_generators
 from pgkit.envs.replay import EnvHistory
 from pgkit.envs.sync_envs import SyncEnvs
 from pgkit.errors import PgkitError
@@ -95,6 +96,7 @@ def run_worker(
     signal.signal(signal.SIGUSR1, _raise_timeout)
     first, end = bounds
     envs = None
+    seed_global_generators(first)  # forked workers would draw the same numbers
     try:
         envs = SyncEnvs(pickle.loads(pickled_create), end - first, name, torch.device("cpu"), first)
         pipe.send(envs.info)

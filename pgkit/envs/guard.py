@@ -1,9 +1,10 @@
-"""One environment whose first results are checked in full."""
+"""One environment whose first results are checked in full, and which does not share global generators."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pgkit.envs.errors import MalformedData
+from pgkit.envs.generators import EnvGenerators
 from pgkit.envs.observations import ObsFlattener, check_numbers, check_scalar, shown
 from pgkit.envs.seeding import reset_with_seed
 
@@ -22,16 +23,19 @@ class GuardedEnv:
     Args:
         env: the environment.
         flatten: flattens an observation of it, and checks its shape.
+        generators: the global generators as the environment sees them.
 
     Attributes:
         env: the environment.
-        step: takes an action, returns what the environment's ``step`` returns; that method itself after the checks.
+        step: takes an action, returns what the environment's ``step`` returns; that method itself after the checks,
+            unless the environment draws from global generators.
     """
 
-    def __init__(self, env: "Env[Any, Any]", flatten: ObsFlattener) -> None:
+    def __init__(self, env: "Env[Any, Any]", flatten: ObsFlattener, generators: EnvGenerators) -> None:
         self.env = env
         self.step: Callable[[Any], StepResult] = self._checked_step
         self._flatten = flatten
+        self._generators = generators
         self._unchecked_after = CHECKED_STEPS
 
     def reset(self, seed: int | None = None) -> Any:
@@ -40,7 +44,12 @@ class GuardedEnv:
         Raises:
             MalformedData: the environment returned something else than an observation and an info.
         """
-        result = self.env.reset() if seed is None else reset_with_seed(self.env, seed)
+        result: Any
+        if seed is None:
+            result = self._generators.call(self.env.reset)
+        else:
+            self._generators.seed(seed)
+            result = self._generators.call(reset_with_seed, self.env, seed)
         if not isinstance(result, (tuple, list)) or len(result) != 2:
             raise MalformedData(f"the result is {shown(result)}, expected (observation, info)")
         if self._unchecked_after:
@@ -48,7 +57,7 @@ class GuardedEnv:
         return result[0]
 
     def _checked_step(self, action: Any) -> StepResult:
-        result = self.env.step(action)
+        result = self._isolated_step(action)
         if not isinstance(result, (tuple, list)) or len(result) != 5:
             count = f"{len(result)} values" if isinstance(result, (tuple, list)) else shown(result)
             raise MalformedData(f"the result is {count}, expected (observation, reward, terminated, truncated, info)")
@@ -58,8 +67,11 @@ class GuardedEnv:
             check_scalar(name, flag, "True or False", shapes=((), (1,)))
         self._unchecked_after -= 1
         if not self._unchecked_after:
-            self.step = self.env.step
+            self.step = self._isolated_step if self._generators.drawn else self.env.step
         return result
+
+    def _isolated_step(self, action: Any) -> Any:
+        return self._generators.call(self.env.step, action)
 
     def _check_obs(self, obs: Any) -> None:
         self._flatten(obs)

@@ -11,6 +11,7 @@ from torch import Tensor
 from pgkit.envs.actions import action_converter, action_rows, action_shape, check_action
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
 from pgkit.envs.errors import EnvError, env_error
+from pgkit.envs.generators import EnvGenerators
 from pgkit.envs.guard import GuardedEnv
 from pgkit.envs.observations import obs_flattener, observation_size
 from pgkit.envs.replay import (
@@ -50,7 +51,9 @@ class SyncEnvs:
         self, create: Callable[[], "Env"], num_envs: int, name: str, device: torch.device, first: int = 0
     ) -> None:
         self._create = create
-        self._envs = [create() for _ in range(num_envs)]
+        watched = EnvGenerators(first)
+        generators = [watched, *(EnvGenerators(k, watched) for k in range(first + 1, first + num_envs))]
+        self._envs = [view.call(create) for view in generators]
         self._first = first
         env = self._envs[0]
         obs_space = env.observation_space
@@ -69,7 +72,8 @@ class SyncEnvs:
         self._action_shape = action_shape(env.action_space, name)
         self._convert_actions = action_converter(env.action_space)
         self._flatten = obs_flattener(obs_space)
-        self._guards = [GuardedEnv(env, self._flatten) for env in self._envs]
+        guarded = zip(self._envs, generators, strict=True)
+        self._guards = [GuardedEnv(env, self._flatten, view) for env, view in guarded]
         # What EnvHistory describes, one entry per environment:
         self._seeds = [0] * num_envs
         self._generators: list[GeneratorState | None] = [None] * num_envs

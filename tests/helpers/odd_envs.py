@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 from numpy.random import PCG64, Generator
 
@@ -288,7 +289,41 @@ class Acts(Plain):
         return np.array([self.last, self.draw()], dtype=np.float32)
 
 
-for cls in (Plain, OtherGenerator, NoGenerator, OldSeed, Raises, Returns, Observes, Shows, Acts):
+GLOBAL_DRAWS: dict[str, Any] = {
+    "numpy": np.random.uniform,
+    "random": random.random,
+    "torch": lambda: float(torch.rand(())),
+    "normal": np.random.standard_normal,
+}
+
+
+class DrawsGlobally(Plain):
+    """Draws from a generator of the process, at every step or only in one of its methods."""
+
+    def __init__(self, source: str, where: str = "everywhere") -> None:
+        super().__init__()
+        self.source = GLOBAL_DRAWS[source]
+        self.where = where
+        self.last = 0.0
+        self._draw("constructor")
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self._draw("reset")
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        self._draw("step")
+        return super().step(action)
+
+    def draw(self) -> float:
+        return self.last
+
+    def _draw(self, where: str) -> None:
+        if self.where in (where, "everywhere"):
+            self.last = self.source()
+
+
+for cls in (Plain, OtherGenerator, NoGenerator, OldSeed, Raises, Returns, Observes, Shows, Acts, DrawsGlobally):
     gymnasium.register(f"Odd{cls.__name__}-v0", cls)
 
 
