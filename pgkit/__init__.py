@@ -14,9 +14,15 @@ reproducibility).
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import lazy_loader
+
+# In a checkout agents/ and configs/ lie beside this folder. Whoever works there may have pgkit installed as a copy,
+# which this folder hides, so that nothing but this line leads to them.
+if not Path(__file__).with_name("configs").is_dir():
+    __path__.append(str(Path(__file__).parents[1]))
 
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 

@@ -240,11 +240,11 @@ def main() -> None:
     for name in arguments.parts or PARTS:
         print(f"{name} ...", file=sys.stderr)
         rows += PARTS[name](bench)
+        if arguments.json:  # after each part, because the next one may fail
+            content: list[dict[str, Any]] = [row._asdict() for row in rows]
+            arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print("\n| what | median (range) | target | met |\n|---|---|---|---|")
     print("\n".join(map(str, rows)))
-    if arguments.json:
-        content: list[dict[str, Any]] = [row._asdict() for row in rows]
-        arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ class Probe:
                 "steps_per_cpu_second": done / (cpu - self.cpu),
             }
             self.samples.append(sample | sizes(self.directory))
+            Path("soak.json").write_text(json.dumps({"samples": self.samples}, indent=2))  # whatever ends the run
             self.cpu = cpu
         if now > self.seconds:
             raise TimeOver

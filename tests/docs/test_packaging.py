@@ -109,6 +109,22 @@ assert "agents" not in sys.modules and "configs" not in sys.modules
     ]
 
 
+WITHOUT_EDITABLE_INSTALL = """
+import runpy, sys
+sys.meta_path = [finder for finder in sys.meta_path if "Editable" not in getattr(finder, "__name__", "")]
+runpy.run_module("pgkit", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("words", ["list configs", "list agents", "train cartpole-reinforce steps=50 --out {}/run"])
+def test_the_checkout_works_where_its_folder_hides_the_installed_package(words: str, tmp_path: Path) -> None:
+    """As ``python -m pgkit`` does there after a plain install; scripts/ run it, too."""
+    command = [sys.executable, "-c", WITHOUT_EDITABLE_INSTALL, *words.format(tmp_path).split()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr.count("Error")) == (0, 0), done.stderr
+    assert "actor-critic" in done.stdout or (tmp_path / "run" / "result.json").is_file()
+
+
 def test_editable_install_has_no_top_level_agents() -> None:
     code = "import sys, pgkit, pgkit.agents, pgkit.agents.reinforce; print('agents' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"False"
