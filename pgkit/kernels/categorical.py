@@ -18,6 +18,12 @@ from pgkit.system.cpu import use_compiled
 MAX_COMPILED_CHOICES = 64
 """The largest number of choices that is compiled: the code has a few instructions for each choice, without a loop."""
 
+LOWEST_LOG = torch.finfo(torch.float32).min
+"""Log-probabilities are at least this where they are multiplied by their probability: 0 times -inf is 0 here, not NaN.
+
+A choice has no probability at all if its logit is -inf, or below the highest by more than the largest number.
+"""
+
 _compile = lazy_kernel("pgkit.compiler.elementwise:compile_elementwise")
 
 
@@ -39,7 +45,14 @@ def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
 def entropy(outputs: Tensor) -> Tensor:
     """Entropies in nats, ``(..., B, L) -> (..., B)``."""
     logs = log_probs(outputs)
-    return -(logs.exp() * logs).sum(-2)
+    return -(logs.exp() * logs.clamp(min=LOWEST_LOG)).sum(-2)
+
+
+def kl(outputs: Tensor, other: Tensor) -> Tensor:
+    """KL(outputs || other) in nats, two ``(..., B, L) -> (..., B)``; inf where only ``other`` excludes a choice."""
+    logs = log_probs(outputs)
+    probs = logs.exp()
+    return (probs * torch.where(probs == 0, 0.0, logs - log_probs(other))).sum(-2)
 
 
 def compiled_sample(outputs: Tensor, uniform: Tensor) -> Tensor:
@@ -94,7 +107,10 @@ def kl_divergence(outputs: Sequence[Any], other: Sequence[Any]) -> Any:
     """KL(outputs || other) of one sample, in nats."""
     logs, probs = _logs_and_probs(outputs)
     other_logs, _ = _logs_and_probs(other)
-    return sum(prob * (log - other_log) for prob, log, other_log in zip(probs, logs, other_logs, strict=True))
+    return sum(
+        prob * torch.where(prob == 0.0, 0.0, log - other_log)
+        for prob, log, other_log in zip(probs, logs, other_logs, strict=True)
+    )
 
 
 def loss_terms(outputs: Sequence[Any], value: Any, action: Any, advantage: Any, target: Any, valid: Any) -> list[Any]:
@@ -132,14 +148,19 @@ def loss_gradients(
     log_prob_grad = -policy_grad * advantage
     sample_entropy = _entropy(logs, probs)
     output_grads = [
-        log_prob_grad * torch.where(action == choice, 1.0 - prob, -prob) - entropy_grad * prob * (log + sample_entropy)
+        log_prob_grad * torch.where(action == choice, 1.0 - prob, -prob)
+        - entropy_grad * prob * (_multipliable(log) + sample_entropy)
         for choice, (log, prob) in enumerate(zip(logs, probs, strict=True))
     ]
     return [torch.where(valid, grad, 0.0) for grad in (*output_grads, value_grad * (value - target) * 2.0)]
 
 
 def _entropy(logs: Sequence[Any], probs: Sequence[Any]) -> Any:
-    return -sum(prob * log for prob, log in zip(probs, logs, strict=True))
+    return -sum(prob * _multipliable(log) for prob, log in zip(probs, logs, strict=True))
+
+
+def _multipliable(log: Any) -> Any:
+    return torch.where(log < LOWEST_LOG, LOWEST_LOG, log)
 
 
 def _logs_and_probs(outputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:

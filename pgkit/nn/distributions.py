@@ -27,8 +27,8 @@ from pgkit.kernels.categorical import (
     entropy,
     is_compiled,
     log_prob,
-    log_probs,
 )
+from pgkit.kernels.categorical import kl as categorical_kl
 
 if TYPE_CHECKING:
     from gymnasium import Space
@@ -81,8 +81,7 @@ def categorical(choices: int) -> Head:
     def kl(outputs: Tensor, other: Tensor) -> Tensor:
         if is_compiled(outputs) and not (outputs.requires_grad or other.requires_grad):
             return compiled_kl(outputs, other)
-        logs = log_probs(outputs)
-        return (logs.exp() * (logs - log_probs(other))).sum(-2)
+        return categorical_kl(outputs, other)
 
     return Head("categorical", choices, 1, sample, lambda outputs: outputs.argmax(-1), log_prob, entropy, kl)
 
@@ -122,16 +121,30 @@ def bernoulli(components: int) -> Head:
         return (uniform < torch.sigmoid(outputs)).long()
 
     def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
-        return -functional.softplus((1 - 2 * action) * outputs).sum(-1)
+        return -_softplus((1 - 2 * action) * outputs).sum(-1)
 
     def entropy(outputs: Tensor) -> Tensor:
-        return (functional.softplus(outputs) - outputs * torch.sigmoid(outputs)).sum(-1)
+        outputs = _finite(outputs)
+        return (_softplus(outputs) - outputs * torch.sigmoid(outputs)).sum(-1)
 
     def kl(outputs: Tensor, other: Tensor) -> Tensor:
-        difference = torch.sigmoid(outputs) * (outputs - other)
-        return (difference - functional.softplus(outputs) + functional.softplus(other)).sum(-1)
+        outputs = _finite(outputs)
+        other = _finite(other)
+        difference = torch.sigmoid(outputs) * _finite(outputs - other)
+        return (difference - _softplus(outputs) + _softplus(other)).sum(-1)
 
     return Head("bernoulli", components, components, sample, lambda o: (o > 0).long(), log_prob, entropy, kl)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)), which is x where exp(-x) is lost in rounding; PyTorch takes x from 20 on, whatever the dtype."""
+    return functional.softplus(x, threshold=37.0 if x.dtype == torch.float64 else 20.0)
+
+
+def _finite(x: Tensor) -> Tensor:
+    """Infinite numbers become the largest ones, so that a probability of 0 times them is 0; NaN stays."""
+    limits = torch.finfo(x.dtype)
+    return x.clamp(limits.min, limits.max)
 
 
 def gaussian(components: int) -> Head:

@@ -35,6 +35,24 @@ def diagnostics(state: State) -> dict[str, Tensor]:
     return {**state["hyperparameters"], **state["metrics"], **norms}
 
 
+def step_errors(state: State) -> dict[int, str]:
+    """Say what an optimizer has raised in the steps of single members, by row; most optimizers raise nothing.
+
+    Such a member's update is NaN.
+    """
+    if isinstance(state, list):
+        return {row: error for part in state for row, error in step_errors(part).items()}
+    if "inner_states" in state:
+        return step_errors(list(state["inner_states"].values()))
+    if "group" not in state:
+        return {row: error for row, error in enumerate(state.get("errors", ())) if error}
+    errors = {}
+    for index, part in enumerate(state["states"]):
+        members = torch.nonzero(state["group"] == index)[:, 0].tolist()
+        errors |= {members[row]: error for row, error in step_errors(part).items()}
+    return errors
+
+
 def _norm(leaves: Params) -> Tensor:
     return deterministic_map(torch.sqrt, inner(leaves, leaves)).double()
 

@@ -5,19 +5,19 @@ vectors differently: weights ``(out, in)``, biases ``(out,)``. They are views of
 parameters themselves are never written into.
 """
 
-import copy
 import importlib
 import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pgkit.errors import PgkitError
+from pgkit.errors import PgkitError, format_error
 from pgkit.optim.base import ExtraArgs, Hyperparameter, Optimizer, Schedule, State, StepResult, checked_grads
 from pgkit.optim.hyperparameters import (
     init_hyperparameters,
@@ -25,6 +25,8 @@ from pgkit.optim.hyperparameters import (
     next_hyperparameters,
     required_by,
 )
+from pgkit.optim.instance_state import dump_instance, load_instance
+from pgkit.optim.random_numbers import digest, seeded_generators
 from pgkit.optim.update import finish
 from pgkit.optim.validation import PerMember, check_keys, numbers_of, suggest
 from pgkit.tree import take_tree
@@ -118,12 +120,24 @@ def _adapted(name: str, optimizer_class: OptimizerClass, options: Mapping[str, A
     return Optimizer(adapter.init, adapter.step, adapter.take, _dump, adapter.load, requires=requires)
 
 
+class _Instance(NamedTuple):
+    """The optimizer of one member, and the parameters that it writes into."""
+
+    optimizer: Any
+    leaves: list[Tensor]
+
+
 @dataclass(frozen=True)
 class _Adapter:
     """The functions of an adapted optimizer.
 
-    State: ``"hyperparameters"`` and ``"schedules"`` as in a chain; ``"options"`` and ``"instances"``, one per member;
-    ``"work"``, the copies of the parameters that the instances write into.
+    State: ``"hyperparameters"`` and ``"schedules"`` as in a chain; ``"work"``, the copies of the parameters that the
+    instances write into; and by member ``"instances"``, ``"options"`` (the numbers in which members may differ),
+    ``"errors"`` (what its instance has raised, or None), ``"random_key"`` and ``"steps"``, int64 ``(P,)``.
+
+    Some optimizers draw random numbers. The numbers of a step depend on the member's key and how many steps it has
+    made; the key is a digest of its first parameters and gradients, which differ from seed to seed, and are the same
+    whichever members train beside it.
     """
 
     name: str
@@ -135,12 +149,13 @@ class _Adapter:
     def init(self, params: Params) -> State:
         members, device = members_and_device(params)
         options_by_member = [
-            {key: _option_of(key, value, k, members) for key, value in self.options.items()} for k in range(members)
+            {key: _option_of(key, value, k, members) for key, value in self.hyperparameters.items()}
+            for k in range(members)
         ]
         self._try(options_by_member[0], take_tree(params, torch.zeros(1, dtype=torch.int64)))
         state = init_hyperparameters(self.hyperparameters, members, device)
         state |= {"member_state": {}, "metrics": {}, "leaf_state": {}, "options": options_by_member}
-        return self._with_instances(state, _as_torch(params))
+        return self._with_instances(state | _initial_history(params), _as_torch(params))
 
     def step(self, grads: Params, state: State, params: Params, extra_args: ExtraArgs, add: bool) -> StepResult:
         updates = checked_grads(grads, params)
@@ -150,68 +165,146 @@ class _Adapter:
             leaf.copy_(start)
         hyper = next_hyperparameters(self.hyperparameters, state, extra_args)
         scheduled_values = {key: hyper[key].tolist() for key in self.scheduled}
-        for k, instance in enumerate(state["instances"]):
-            for group in instance.param_groups:
-                group.update({key: values[k] for key, values in scheduled_values.items()})
-                for leaf, grad in zip(group["params"], torch_grads.values(), strict=True):
-                    leaf.grad = grad[k]
-            with torch.enable_grad():
-                instance.step()
+        keys = _random_keys(state, torch_grads)
+        errors = list(state["errors"])
+        with seeded_generators(keys.device) as seed:
+            for k, (key, steps) in enumerate(zip(keys.tolist(), state["steps"].tolist(), strict=True)):
+                for group in state["instances"][k].optimizer.param_groups:
+                    group.update({name: values[k] for name, values in scheduled_values.items()})
+                seed(digest(key, steps + 1))
+                if errors[k] is None:
+                    error = _step_member(state["instances"][k], work, torch_grads, k)
+                    errors[k] = error and f"optimizer {self.name!r} raised {format_error(error)}"
+        failed = [k for k, error in enumerate(errors) if error]
         for key, leaf in _from_torch(work, params).items():
             torch.sub(leaf, params[key], out=updates[key])
-        return finish(updates, {**state, "hyperparameters": hyper}, params, add)
+            updates[key][failed] = torch.nan
+        history = {"random_key": keys, "steps": state["steps"] + 1, "errors": errors}
+        return finish(updates, {**state, **history, "hyperparameters": hyper}, params, add)
 
     def take(self, state: State, members: Tensor) -> State:
         rows = members.tolist()
-        stacked = {key: value for key, value in state.items() if key not in ("instances", "work", "options")}
-        taken = {**take_tree(stacked, members), "options": [state["options"][k] for k in rows]}
-        saved = [state["instances"][k].state_dict() for k in rows]
+        by_member = ("options", "errors")
+        stacked = {key: value for key, value in state.items() if key not in ("instances", "work", *by_member)}
+        taken = {**take_tree(stacked, members), **{key: [state[key][k] for k in rows] for key in by_member}}
+        saved = [dump_instance(*state["instances"][k]) for k in rows]
         return _load_instances(self._with_instances(taken, take_tree(state["work"], members)), saved)
 
     def load(self, data: Any, params: Params) -> State:
-        return _load_instances(self._with_instances(data, _as_torch(params)), data["instances"])
+        state = self._with_instances({**_initial_history(params), **data}, _as_torch(params))
+        return _load_instances(state, data["instances"])
 
     def _with_instances(self, state: State, work: Params) -> State:
         """Add to a state the working copies, and an instance for each member."""
-        instances = [self._instance(options, work, k) for k, options in enumerate(state["options"])]
+        keys = state["random_key"]
+        with seeded_generators(keys.device) as seed:
+            instances = []
+            for k, key in enumerate(keys.tolist()):
+                seed(digest(key, 0))
+                instances.append(self._instance(state["options"][k], work, k))
         return {**state, "work": work, "instances": instances}
 
-    def _instance(self, options: Mapping[str, Any], work: Params, k: int) -> Any:
+    def _instance(self, options: Mapping[str, Any], work: Params, k: int) -> _Instance:
         """Make the instance of member k over views of the working copies."""
+        leaves: list[Tensor] = [torch.nn.Parameter(leaf[k]) for leaf in work.values()]
+        shared = {key: tuple(value) if isinstance(value, list) else value for key, value in self.options.items()}
         try:
-            return self.optimizer_class([torch.nn.Parameter(leaf[k]) for leaf in work.values()], **options)
+            return _Instance(self.optimizer_class(list(leaves), **{**shared, **options}), leaves)
         except Exception as error:
-            raise PgkitError(f"optimizer {self.name!r}: {error}") from error
+            first = next(iter(inspect.signature(self.optimizer_class).parameters))
+            hint = "" if "param" in first else f"; its first argument is {first!r}, but pgkit has a list of parameters"
+            raise PgkitError(f"optimizer {self.name!r} cannot be made: {_one_line(error)}{hint}") from error
 
     def _try(self, options: Mapping[str, Any], params: Params) -> None:
-        """Make one step of a throw-away instance, so that what cannot work fails before training."""
-        instance = self._instance(options, _as_torch(params), 0)
-        missing = [key for key in self.scheduled if key not in instance.param_groups[0]]
-        if missing:
-            raise PgkitError(
-                f"optimizer {self.name!r}: {missing[0]} cannot have a schedule, "
-                "because it is no option of its parameter groups"
-            )
-        for leaf in instance.param_groups[0]["params"]:
-            leaf.grad = torch.ones_like(leaf)
-        with torch.random.fork_rng(devices=[]):
+        """Make some steps with throw-away instances, so that what cannot work or be resumed fails before training."""
+        _, device = members_and_device(params)
+        with seeded_generators(device) as seed:
+            seed(0)
+            work = _as_torch(params)
+            instance = self._instance(options, work, 0)
+            missing = [key for key in self.scheduled if key not in instance.optimizer.param_groups[0]]
+            if missing:
+                raise PgkitError(
+                    f"optimizer {self.name!r}: {missing[0]} cannot have a schedule, "
+                    "because it is no option of its parameter groups"
+                )
+            for number in range(2):
+                self._trial_step(instance, work, number, seed)
+            copies = {name: leaf.clone() for name, leaf in work.items()}
+            restored = self._instance(options, copies, 0)
             try:
-                instance.step()
+                load_instance(*restored, dump_instance(*instance))
             except Exception as error:
-                reason = error or type(error).__name__
-                raise PgkitError(f"optimizer {self.name!r} cannot make a step: {reason}") from error
+                raise PgkitError(f"optimizer {self.name!r} cannot be resumed: {_one_line(error)}") from error
+            for number in range(2, 4):
+                self._trial_step(instance, work, number, seed)
+                self._trial_step(restored, copies, number, seed)
+            if not all(torch.equal(leaf, copies[name]) for name, leaf in work.items()):
+                raise PgkitError(
+                    f"optimizer {self.name!r} cannot be resumed: its steps depend on more than "
+                    "its options, its state and its attributes"
+                )
+
+    def _trial_step(self, instance: _Instance, work: Params, number: int, seed: Callable[[int], None]) -> None:
+        seed(number)
+        grads = {name: torch.ones_like(leaf) / (number + 1) for name, leaf in work.items()}
+        error = _step_member(instance, work, grads, 0)
+        if error is not None:
+            raise PgkitError(f"optimizer {self.name!r} cannot make a step: {_one_line(error)}") from error
+
+
+def _step_member(instance: _Instance, work: Params, grads: Params, k: int) -> Exception | None:
+    """Let the instance of member k make a step on the working copies; returns what it raised."""
+    for leaf, grad in zip(instance.leaves, grads.values(), strict=True):
+        leaf.grad = grad[k]
+    try:
+        with torch.enable_grad():
+            instance.optimizer.step()
+        for leaf, stacked in zip(instance.leaves, work.values(), strict=True):
+            view = stacked[k]
+            if leaf.data_ptr() != view.data_ptr():  # it has assigned to leaf.data
+                view.copy_(leaf.detach())
+                leaf.data = view
+    except Exception as error:  # an optimizer may raise anything; it is the failure of its member alone
+        return error
+    return None
+
+
+def _initial_history(params: Params) -> dict[str, Any]:
+    """What the state holds of members that have made no step."""
+    members, device = members_and_device(params)
+    keys = [digest([leaf[k] for leaf in params.values()]) for k in range(members)]
+    return {
+        "random_key": torch.tensor(keys, device=device),
+        "steps": torch.zeros(members, dtype=torch.int64, device=device),
+        "errors": [None] * members,
+    }
+
+
+def _random_keys(state: State, grads: Params) -> Tensor:
+    """The members' keys, int64 ``(P,)``; the first gradients are mixed in, as biases are alike at first."""
+    keys: Tensor = state["random_key"]
+    first = state["steps"] == 0
+    if not first.any():
+        return keys
+    mixed = [digest(key, [grad[k] for grad in grads.values()]) for k, key in enumerate(keys.tolist())]
+    return torch.where(first, torch.tensor(mixed, device=keys.device), keys)
 
 
 def _dump(state: State) -> Any:
     plain = {key: value for key, value in state.items() if key not in ("instances", "work")}
-    return {**plain, "instances": [copy.deepcopy(instance.state_dict()) for instance in state["instances"]]}
+    return {**plain, "instances": [dump_instance(*instance) for instance in state["instances"]]}
 
 
 def _load_instances(state: State, saved: Sequence[Mapping[str, Any]]) -> State:
-    """Load copies of state dicts into the instances of a state."""
-    for instance, state_dict in zip(state["instances"], saved, strict=True):
-        instance.load_state_dict(copy.deepcopy(dict(state_dict)))
+    """Load what was saved into the instances of a state."""
+    for instance, data in zip(state["instances"], saved, strict=True):
+        load_instance(*instance, data)
     return state
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _as_torch(params: Params) -> Params:
@@ -242,13 +335,14 @@ def _is_plain(value: Any) -> bool:
     """Whether a default can be written into a config."""
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
-    return value is None or value is inspect.Parameter.empty or isinstance(value, str | bool | int | float)
+    exact = (str, bool, int, float)  # an enum may be an int, too
+    return value is None or value is inspect.Parameter.empty or type(value) in exact
 
 
 def _is_hyperparameter(value: Any) -> bool:
     """Whether this is one number, or one per member, as against a flag or a list such as betas."""
     numbers = value if isinstance(value, PerMember) else [value]
-    return all(isinstance(n, Schedule | Tensor | int | float) and not isinstance(n, bool) for n in numbers)
+    return all(isinstance(n, Schedule | Tensor | int | float) and not isinstance(n, bool | Enum) for n in numbers)
 
 
 def _option_of(key: str, value: Any, k: int, members: int) -> Any:

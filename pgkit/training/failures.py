@@ -10,6 +10,7 @@ from torch import Tensor
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError
 from pgkit.nn.policy import Policy
+from pgkit.optim.diagnostics import step_errors
 from pgkit.training.extra_args import Batches
 from pgkit.training.population import Population, UpdateTrace
 from pgkit.tree import select_members
@@ -45,7 +46,8 @@ def explain(population: Population, rows: Sequence[int], gradient: Gradient) -> 
     loss, grads, metrics = gradient(replace(population, params=trace.params), trace.batches)
     population.collector.repair(trace.obs_stats)
     scalars = {"loss": loss, **metrics}
-    causes = {row: first_bad(population.policy, trace, scalars, grads, row) for row in rows}
+    errors = step_errors(population.opt_state)
+    causes = {row: first_bad(population.policy, trace, scalars, grads, row, errors.get(row, "")) for row in rows}
     return {int(population.members[row]): cause for row, cause in causes.items() if cause}
 
 
@@ -57,11 +59,10 @@ def stop_at_bad_number(population: Population, configs: Sequence[TrainConfig], g
     """
     for member, cause in explain(population, range(population.size), gradient).items():
         row = population.members.tolist().index(member)
+        what = "" if cause in step_errors(population.opt_state).values() else "first non-finite number: "
         source = _backward_source(population, gradient) if cause.startswith("gradient of") else ""
         steps = population.env_steps[row].item()
-        raise BadNumber(
-            f"seed {configs[member].seed}, before step {steps:,.0f}: first non-finite number: {cause}{source}"
-        )
+        raise BadNumber(f"seed {configs[member].seed}, before step {steps:,.0f}: {what}{cause}{source}")
 
 
 def _backward_source(population: Population, gradient: Gradient) -> str:
@@ -79,7 +80,9 @@ def _backward_source(population: Population, gradient: Gradient) -> str:
 
 
 @torch.no_grad()
-def first_bad(policy: Policy, trace: UpdateTrace, scalars: Mapping[str, Tensor], grads: Params, row: int) -> str:
+def first_bad(
+    policy: Policy, trace: UpdateTrace, scalars: Mapping[str, Tensor], grads: Params, row: int, step_error: str = ""
+) -> str:
     """Describe a member's first number that is not finite, in the order in which an update computes.
 
     Args:
@@ -88,15 +91,16 @@ def first_bad(policy: Policy, trace: UpdateTrace, scalars: Mapping[str, Tensor],
         scalars: loss and metrics of the agent, ``(P,)`` by name, the loss first.
         grads: of the loss, leaves ``(P, ...)``.
         row: place of the member.
+        step_error: what the member's optimizer raised.
 
     Returns:
         What it is, where, and the number; empty if all are finite.
     """
-    return next(_all_bad(policy, trace, scalars, grads, row), "")
+    return next(_all_bad(policy, trace, scalars, grads, row, step_error), "")
 
 
 def _all_bad(
-    policy: Policy, trace: UpdateTrace, scalars: Mapping[str, Tensor], grads: Params, row: int
+    policy: Policy, trace: UpdateTrace, scalars: Mapping[str, Tensor], grads: Params, row: int, step_error: str
 ) -> Iterator[str]:
     params = select_members(trace.params, torch.tensor([row]))
     for rollout, (rows, batch) in zip(trace.rollouts, trace.batches, strict=True):
@@ -112,6 +116,8 @@ def _all_bad(
         yield from _bad(f"gradient of {name}", leaf[row])
     norm = sum(leaf[row].square().sum() for leaf in grads.values())
     yield from _bad("gradient, whose norm overflows float32", torch.as_tensor(norm))
+    if step_error:
+        yield step_error
     for name, largest in zip(trace.params, trace.largest[:, row], strict=True):
         yield from _bad(f"update of {name}", largest)
 
