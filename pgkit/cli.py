@@ -274,20 +274,15 @@ def _one_line_errors(only_prints: bool = False) -> Iterator[None]:
 
 
 def _check_printed(only_prints: bool) -> None:
-    """Say that standard output did not take everything; a reader that has closed its pipe has read enough."""
-    import sys
-
+    """Say that standard output did not take everything."""
     from pgkit.errors import PgkitError
+    from pgkit.system.output import printing_problem
 
-    if sys.stdout is not None:
-        sys.stdout.flush()
-    problem = getattr(sys.stdout, "problem", None)
-    if problem is None or isinstance(problem, BrokenPipeError):
+    if (problem := printing_problem()) is None:
         return
-    text = f"cannot print to standard output: {getattr(problem, 'strerror', None) or problem}"
     if only_prints:
-        raise PgkitError(text)
-    typer.echo(f"note: {text}", err=True)
+        raise PgkitError(problem)
+    typer.echo(f"note: {problem}", err=True)
 
 
 def _print_plan(plan: Any, cost: Sequence[Mapping[str, Any]], workers: int) -> None:

@@ -5,6 +5,7 @@
 - ``reader``: configurations, parameters and log rows of a recorded run.
 - ``checkpoint``: one tree of tensors and plain data in one file, checked when it is read.
 - ``provenance``: versions, commit, hardware and times of a run.
+- ``own_code``: digests of own agents, optimizers and environments, and of the modules that they import.
 - ``env_errors``: says which member an environment that failed belongs to.
 
 In come configurations and the states of workers, out go files. Nothing in here trains: :mod:`pgkit.training` decides

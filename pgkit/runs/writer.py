@@ -16,7 +16,7 @@ from pgkit import optim
 from pgkit.config.load import flatten, to_table, to_toml
 from pgkit.config.schema import TrainConfig
 from pgkit.logging import Logger
-from pgkit.runs import checkpoint, provenance
+from pgkit.runs import checkpoint, own_code, provenance
 from pgkit.runs.reader import rows_until, steps_of
 from pgkit.system.files import WriteError, write_text
 
@@ -68,7 +68,7 @@ class RunWriter:
         self._constant = {
             "labels": labels(configs),
             "configs": [to_toml(config) for config in configs],
-            "origin": provenance.origin(),
+            "origin": provenance.origin() | own_code.describe(configs),
             "inexact": inexact,
             "restart_count": resume_state.restart_count if resume_state else 0,
         }

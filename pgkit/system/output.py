@@ -75,6 +75,17 @@ def tolerant_output() -> Iterator[None]:
                 _discard(stream)
 
 
+def printing_problem() -> str | None:
+    """Why tolerant standard output did not take everything; a reader that has closed its pipe has read enough."""
+    if not isinstance(sys.stdout, TolerantStream):
+        return None
+    sys.stdout.flush()
+    problem = sys.stdout.problem
+    if problem is None or isinstance(problem, BrokenPipeError):
+        return None
+    return f"cannot print to standard output: {getattr(problem, 'strerror', None) or problem}"
+
+
 def _discard(stream: TolerantStream) -> None:
     """Lead a stream that failed to nowhere, so that Python does not fail when it flushes it at its end."""
     with suppress(Exception):  # no file is below it

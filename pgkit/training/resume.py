@@ -16,7 +16,7 @@ from pgkit.config.load import flatten, to_toml
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.replay import NotReproduced
 from pgkit.errors import PgkitError, format_value
-from pgkit.runs import checkpoint, provenance
+from pgkit.runs import checkpoint, own_code, provenance
 from pgkit.runs.directory import as_directory, is_finished, lock_run
 from pgkit.runs.reader import read_settings, sizes_of
 from pgkit.runs.writer import ResumeState
@@ -131,7 +131,7 @@ def _without_envs(worker: Mapping[str, Any]) -> dict[str, Any]:
 
 def differences(saved: Mapping[str, Any], configs: Sequence[TrainConfig]) -> list[str]:
     """How code, versions, machine and configuration differ from those of the checkpoint, one line each."""
-    origin = provenance.origin()
+    origin = provenance.origin() | own_code.describe(configs)
     lines = [_difference(name, before, origin.get(name)) for name, before in saved["origin"].items()]
     for config, text in zip(configs, saved["configs"], strict=True):
         before = flatten(tomllib.loads(text))
