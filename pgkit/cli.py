@@ -79,8 +79,10 @@ def train(
         directory = start / shown
         check_run_directory(directory, overwrite)
         backend = _check_available(settings)
+        for note in notes:
+            typer.echo(f"warning: {note}", err=True)
         if not quiet:
-            _print_header(settings, notes, shown, backend)
+            _print_header(settings, shown, backend)
         from pgkit.training.train import default_workers
         from pgkit.training.train import train as run
 
@@ -171,9 +173,11 @@ def compare(
 
     For example: pgkit compare compare-cartpole tier=standard 'optimizers=["sgd","adam"]'
     """
-    with _one_line_errors(only_prints=dry_run):
+    from pgkit.errors import PgkitError, PgkitWarning
+    from pgkit.system.output import warnings_as_lines
+
+    with _one_line_errors(only_prints=dry_run), warnings_as_lines(PgkitWarning):
         from pgkit.compare import api
-        from pgkit.errors import PgkitError
         from pgkit.system.cpu import available_cpus
         from pgkit.system.files import absolute
 
@@ -300,11 +304,9 @@ def _print_plan(plan: Any, cost: Sequence[Mapping[str, Any]], workers: int) -> N
 
 def _check_available(config: "TrainConfig") -> str:
     """Check that this machine has the device and the environment; return the backend that runs it."""
-    from gymnasium.spaces import Box
-
     from pgkit.config.device import resolve_device
+    from pgkit.config.effects import check_actions
     from pgkit.envs.make import find_spec, make_env, resolve_backend
-    from pgkit.errors import PgkitError
 
     resolve_device(config.device)
     env = config.env
@@ -312,14 +314,12 @@ def _check_available(config: "TrainConfig") -> str:
     if backend == "gymnasium" or config.policy.log_std:
         instance = make_env(find_spec(env.id), env.kwargs, env.max_episode_steps)
         instance.close()
-        if config.policy.log_std and not isinstance(instance.action_space, Box):
-            shown = f"policy.log_std = {config.policy.log_std}"
-            raise PgkitError(f"{shown} has no effect: the actions of {env.id} are not continuous")
+        check_actions(config, instance.action_space)
     return backend
 
 
-def _print_header(config: "TrainConfig", notes: Sequence[str], directory: Path, backend: str) -> None:
-    """Print what will run, and which settings of the file the command line dropped."""
+def _print_header(config: "TrainConfig", directory: Path, backend: str) -> None:
+    """Print what will run."""
     from pgkit import optim
 
     seeds = config.seed_list
@@ -335,8 +335,6 @@ def _print_header(config: "TrainConfig", notes: Sequence[str], directory: Path, 
     width = max(map(len, lines))
     for key, text in lines.items():
         console.print(f"{key:<{width}}  {text}")
-    for note in notes:
-        console.print(f"{'note':<{width}}  {note}")
 
 
 def _settings_line(settings: Mapping[str, Any]) -> str:

@@ -29,6 +29,13 @@ class PgkitError(ValueError):
     exit_code = 2
 
 
+class PgkitWarning(UserWarning):
+    """Something that was done otherwise than one might think; the message is one line.
+
+    The command line prints it on standard error, with ``--quiet``, too.
+    """
+
+
 _TYPES = {
     "float_type": "a number",
     "finite_number": "a finite number",

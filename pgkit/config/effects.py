@@ -59,6 +59,17 @@ def check_effects(
     return result
 
 
+def check_actions(config: TrainConfig, action_space: Any) -> None:
+    """Refuse a setting of continuous actions for an environment that has others.
+
+    Raises:
+        PgkitError: ``policy.log_std`` is set, and the space is no box.
+    """
+    if config.policy.log_std and type(action_space).__name__ != "Box":
+        shown = f"policy.log_std = {config.policy.log_std}"
+        raise PgkitError(f"{shown} has no effect: the actions of {config.env.id} are not continuous")
+
+
 def _inside(overrides: Sequence[KeyPath], path: KeyPath, file: Mapping[str, Any], table: Mapping[str, Any]) -> bool:
     """Whether an override of a whole table states this key in it."""
     return any(_is_prefix(each, path) for each in overrides) and lookup(file, path) != lookup(table, path)

@@ -143,7 +143,7 @@ def _optimizer_rows() -> list[Row]:
 
 def _optimizer_text(name: str) -> str:
     names = optim.list_optimizers()
-    if name not in names:
+    if name not in names and ":" not in name:
         raise PgkitError(unknown_name("optimizer", name, names))
     spec = optim.spec(name)
     return (

@@ -1,6 +1,7 @@
 """Read configurations from TOML files and write them."""
 
 import tomllib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from pgkit.config import registry
 from pgkit.config.effects import check_effects
 from pgkit.config.overrides import Overrides, apply_parsed, parse_overrides
 from pgkit.config.schema import TrainConfig
-from pgkit.errors import PgkitError, explain_validation_error, format_value
+from pgkit.errors import PgkitError, PgkitWarning, explain_validation_error, format_value
 
 
 def parse_config(table: Mapping[str, Any], source: str = "config") -> TrainConfig:
@@ -44,13 +45,17 @@ def load_config(name_or_path: str | Path, overrides: Overrides = ()) -> TrainCon
     Args:
         name_or_path: ``"my/config.toml"`` or ``"cartpole-reinforce"``; a file of that path comes first.
         overrides: ``{"optimizer.lr": 3e-3}`` or, as on the command line, ``["optimizer.lr=3e-3"]``. A new
-            ``optimizer.name`` or ``agent.name`` drops settings that were chosen for the old one, see
+            ``optimizer.name`` or ``agent.name`` drops settings that were chosen for the old one, with a
+            :class:`~pgkit.errors.PgkitWarning` for each; ``{"optimizer.lr": "keep"}`` holds one, see
             :func:`pgkit.config.overrides.apply_overrides`.
 
     Raises:
         PgkitError: one line about the first mistake.
     """
-    return read_config(name_or_path, overrides)[0]
+    config, notes = read_config(name_or_path, overrides)
+    for note in notes:
+        warnings.warn(note, PgkitWarning, stacklevel=2)
+    return config
 
 
 def read_config(name_or_path: str | Path, overrides: Overrides = ()) -> tuple[TrainConfig, list[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pgkit.config import registry
 from pgkit.errors import PgkitError, format_value
-from pgkit.optim.registry import RESERVED
+from pgkit.optim.registry import RESERVED, spec
 
 Table = dict[str, Any]
 
@@ -24,6 +24,9 @@ ParsedOverrides = Sequence[tuple[KeyPath, Any]]
 MAX_DEPTH = 20
 """Levels of tables and lists inside each other."""
 
+KEEP = "keep"
+"""The override of a setting of agent or optimizer that holds it although another one comes in."""
+
 
 def apply_overrides(table: Mapping[str, Any], overrides: Overrides) -> tuple[Table, list[str]]:
     """Return a copy of ``table`` with the overrides applied, and one note for every setting that was dropped.
@@ -34,7 +37,8 @@ def apply_overrides(table: Mapping[str, Any], overrides: Overrides) -> tuple[Tab
     A hyperparameter belongs to the optimizer that it was chosen for: Adam's learning rate means nothing to SGD, and
     ``rmsprop_tf`` has no use for Adam's ``eps``. So when an override changes ``optimizer.name`` (or
     ``optimizer.critic.name``), the table's hyperparameters of the old optimizer, ``lr`` included, are dropped;
-    clipping and the schedule of ``lr`` stay. When an override changes ``agent.name``, settings that the new agent
+    clipping and the schedule of ``lr`` stay. ``optimizer.lr=keep`` holds a setting that would be dropped, and
+    ``optimizer=keep`` all of them. When an override changes ``agent.name``, settings that the new agent
     does not have are dropped, ``rollout_steps`` among them. Dropped settings fall back to the defaults of the new
     optimizer or agent; what the overrides set themselves always stands.
 
@@ -48,11 +52,20 @@ def apply_parsed(table: Mapping[str, Any], parsed: ParsedOverrides) -> tuple[Tab
     """Apply overrides like :func:`apply_overrides`."""
     _check_depth(table)
     result: Table = copy.deepcopy(dict(table))
+    for path, value in parsed:
+        if _holds(path, value) and lookup(table, path) is ...:
+            raise PgkitError(f"{'.'.join(path)} = {KEEP}: the configuration has no {'.'.join(path)} that could be held")
     notes = _drop_for_new_optimizers(result, dict(parsed)) + _drop_for_new_agent(result, dict(parsed))
     for path, value in parsed:
-        _put(result, path, value)
+        if not _holds(path, value):
+            _put(result, path, value)
     _check_depth(result)
     return result, notes
+
+
+def _holds(path: KeyPath, value: Any) -> bool:
+    """Whether an override says that a setting stays."""
+    return value == KEEP and path[0] in ("optimizer", "agent", "rollout_steps") and path[-1] != "name"
 
 
 def lookup(table: Mapping[str, Any], path: KeyPath) -> Any:
@@ -153,10 +166,11 @@ def _drop_hyperparameters(
     notes = []
     if new != old:
         for key in [key for key in settings if key not in RESERVED]:
-            notes += _drop(settings, path, key, f"it was chosen for {old}, not for {new}", overrides)
+            notes += _drop(settings, path, key, f"it was chosen for {old}, not for {new}", overrides, _has(new, key))
         schedule = settings.get("schedule")
         for key in [key for key in schedule if key != "lr"] if isinstance(schedule, dict) else []:
-            notes += _drop(settings["schedule"], (*path, "schedule"), key, f"it was chosen for {old}", overrides)
+            where = (*path, "schedule")
+            notes += _drop(schedule, where, key, f"it was chosen for {old}", overrides, _has(new, key))
     groups = settings.get("groups")
     children: dict[KeyPath, Any] = {("critic",): settings.get("critic")}
     children |= {("groups", name): group for name, group in groups.items()} if isinstance(groups, dict) else {}
@@ -180,7 +194,22 @@ def _drop_for_new_agent(table: Table, overrides: Mapping[KeyPath, Any]) -> list[
     return notes
 
 
-def _drop(table: Table, path: KeyPath, key: str, reason: str, overrides: Mapping[KeyPath, Any]) -> list[str]:
-    """Remove ``key``; there is no note if the overrides set it anew."""
+def _drop(
+    table: Table, path: KeyPath, key: str, reason: str, overrides: Mapping[KeyPath, Any], may_stay: bool = False
+) -> list[str]:
+    """Remove ``key``, unless an override holds it; there is no note if the overrides set it anew."""
+    full = (*path, key)
+    if any(_holds(full[:length], overrides.get(full[:length])) for length in range(1, len(full) + 1)):
+        return []
     value = table.pop(key)
-    return [] if (*path, key) in overrides else [f"{'.'.join((*path, key))} = {value} dropped: {reason}"]
+    hint = f"; {'.'.join(full)}={KEEP} holds it" if may_stay else ""
+    set_anew = any(full[:length] in overrides for length in range(1, len(full) + 1))
+    return [] if set_anew else [f"{'.'.join(full)} = {value} dropped: {reason}{hint}"]
+
+
+def _has(optimizer: Any, hyperparameter: str) -> bool:
+    """Whether there is such an optimizer, and it has this hyperparameter."""
+    try:
+        return hyperparameter in spec(optimizer).defaults
+    except (PgkitError, TypeError):
+        return False

@@ -10,7 +10,7 @@ from pgkit.optim import natural_gradient, optimizers, transforms
 from pgkit.optim.base import Optimizer, Schedule
 from pgkit.optim.chain import chain
 from pgkit.optim.schedules import schedule_of
-from pgkit.optim.torch_adapter import torch_spec
+from pgkit.optim.torch_adapter import import_module, torch_spec
 from pgkit.optim.validation import check_keys, flag, numbers_of, suggest
 
 
@@ -81,13 +81,22 @@ def register(name: str, build: Callable[..., Optimizer]) -> None:
         raise PgkitError(f"there is an optimizer {name!r} already")
     if ":" in name:
         raise PgkitError(f"optimizer {name!r}: a name with ':' means a class of another package")
+    _REGISTRY[name] = _spec_of(name, build)
+
+
+def _spec_of(name: str, build: Callable[..., Optimizer]) -> OptimizerSpec:
+    """Describe a function that makes optimizers.
+
+    Raises:
+        PgkitError: an argument has no default.
+    """
     parameters = inspect.signature(build).parameters.values()
     without_default = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
     if without_default:
         raise PgkitError(f"optimizer {name!r}: every argument needs a default, {without_default[0]!r} has none")
     formula, _, source = inspect.cleandoc(build.__doc__ or "").partition("Source:")
     defaults = {parameter.name: parameter.default for parameter in parameters}
-    _REGISTRY[name] = _make_spec(name, build, formula.strip(), " ".join(source.split()), defaults)
+    return _make_spec(name, build, formula.strip(), " ".join(source.split()), defaults)
 
 
 def list_optimizers() -> list[str]:
@@ -101,7 +110,10 @@ def list_optimizers() -> list[str]:
 
 
 def spec(name: str) -> OptimizerSpec:
-    """Look up the optimizer ``name``; ``"package.module:Class"`` means any ``torch.optim.Optimizer``.
+    """Look up the optimizer ``name``.
+
+    ``"package.module:Class"`` means any ``torch.optim.Optimizer``; ``"package.module:name"`` imports the module and
+    means what it registers as ``name``, or its function ``name(lr=..., ...) -> Optimizer``.
 
     >>> from pgkit.optim import spec
     >>> spec("sgd").formula
@@ -111,11 +123,36 @@ def spec(name: str) -> OptimizerSpec:
         PgkitError: there is none; the message lists those that there are.
     """
     if isinstance(name, str) and ":" in name:
-        return _make_spec(name, *torch_spec(name))
+        return _imported(name) or _make_spec(name, *torch_spec(name))
     if name not in _REGISTRY:
         others = f"one of {', '.join(_REGISTRY)}; or a class, such as 'torch.optim:Adam'"
         raise PgkitError(f"unknown optimizer {name!r}{suggest(name, _REGISTRY)}; {others}")
     return _REGISTRY[name]
+
+
+def _imported(name: str) -> OptimizerSpec | None:
+    """Import ``"package.module:name"``; return what it registers or defines, None if that is no function."""
+    module = import_module(name)
+    short = name.partition(":")[2]
+    registered = _REGISTRY.get(short)
+    if registered is not None and f"{registered.build.__module__}.".startswith(f"{module.__name__}."):
+        return replace(registered, name=name)
+    build = getattr(module, short, None)
+    if not inspect.isfunction(build):
+        return None
+
+    def checked(**hyperparameters: Any) -> Optimizer:
+        try:
+            optimizer = build(**hyperparameters)
+        except PgkitError:
+            raise
+        except Exception as error:  # a user's function, which may raise anything
+            raise PgkitError(f"optimizer {name!r}: {type(error).__name__}: {error}") from error
+        if not isinstance(optimizer, Optimizer):
+            raise PgkitError(f"optimizer {name!r} must return a pgkit.optim.Optimizer, got {type(optimizer).__name__}")
+        return optimizer
+
+    return replace(_spec_of(name, build), build=checked)
 
 
 def _make_spec(

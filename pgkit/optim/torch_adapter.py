@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -80,21 +81,31 @@ def find_class(name: str) -> type[torch.optim.Optimizer]:
     Raises:
         PgkitError: there is no such class, it is no optimizer, or it needs a closure.
     """
+    module = import_module(name)
+    class_name = name.partition(":")[2]
+    if not hasattr(module, class_name):
+        hint = suggest(class_name, [key for key in vars(module) if key[:1].isupper()])
+        raise PgkitError(f"optimizer {name!r}: {module.__name__} has no {class_name!r}{hint}")
+    return _checked(name, getattr(module, class_name))
+
+
+def import_module(name: str) -> ModuleType:
+    """Import the module of ``"package.module:Class"``, also from the working directory.
+
+    Raises:
+        PgkitError: the name has another form, or the module cannot be imported.
+    """
     module_name, _, class_name = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
         raise PgkitError(f"optimizer {name!r}: expected 'package.module:Class'")
     working_directory = os.getcwd()
     sys.path.append(working_directory)
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(module_name)
     except Exception as error:  # importing runs the module's code, which may raise anything
         raise PgkitError(f"optimizer {name!r}: cannot import {module_name!r} ({error})") from None
     finally:
         sys.path.remove(working_directory)
-    if not hasattr(module, class_name):
-        hint = suggest(class_name, [key for key in vars(module) if key[:1].isupper()])
-        raise PgkitError(f"optimizer {name!r}: {module_name} has no {class_name!r}{hint}")
-    return _checked(name, getattr(module, class_name))
 
 
 def _checked(name: str, value: Any) -> type[torch.optim.Optimizer]:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -92,3 +93,20 @@ def _discard(stream: TolerantStream) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+@contextmanager
+def warnings_as_lines(category: type[Warning]) -> Iterator[None]:
+    """Print each warning of a category as one line on standard error, and show others as before."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", category)
+        show_others = warnings.showwarning
+
+        def show(message: Warning | str, of: type[Warning], *where: Any) -> None:
+            if issubclass(of, category):
+                print(f"warning: {message}", file=sys.stderr)
+            else:
+                show_others(message, of, *where)
+
+        warnings.showwarning = show
+        yield

@@ -50,6 +50,16 @@ MISTAKES = {
     "optimizer's module": ("train C optimizer.name=no_such:Adam", "cannot import 'no_such'"),
     "optimizer's module that raises": ("train C optimizer.name=broken_module:X", "cannot import 'broken_module'"),
     "optimizer's module that is none": ("train C optimizer.name=..:x", "expected 'package.module:Class'"),
+    "optimizer of one's own that is none": (
+        "train C optimizer.name=mylab:odd",
+        "must return a pgkit.optim.Optimizer, got int",
+    ),
+    "optimizer of one's own that raises": ("train C optimizer.name=mylab:raises", "mylab:raises", "ZeroDivisionError"),
+    "optimizer of one's own with a mandatory argument": (
+        "train C optimizer.name=mylab:mandatory",
+        "every argument needs a default, 'lr' has none",
+    ),
+    "optimizer that one's own module lacks": ("train C optimizer.name=mylab:sgd", "mylab has no 'sgd'"),
     "optimizer's class": ("train C optimizer.name=torch.optim:Adm", "torch.optim has no 'Adm'", "'Adam'"),
     "key of an environment of a comparison": (
         "compare K environments.CartPole-v1.a=1",
@@ -188,6 +198,16 @@ MISTAKES = {
     "one environment": ("list envs CartPol-v1", "unknown environment 'CartPol-v1'"),
 }
 
+MYLAB = """
+def odd(lr=0.1):
+    return 3
+def raises(lr=0.1):
+    return 1 / 0
+def mandatory(lr):
+    pass
+"""
+"""Functions of a user's own that are no optimizers."""
+
 PARKED = """
 steps = 1000
 env = { id = "CartPole-v1" }
@@ -209,6 +229,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "broken.toml").write_text("steps = 1\n[env\n")
     (tmp_path / "binary.toml").write_bytes(b"name = '\xff\xfe'\n")
     (tmp_path / "empty.toml").write_text("")
+    (tmp_path / "mylab.py").write_text(MYLAB)
     (tmp_path / "parked.toml").write_text(PARKED)
     (tmp_path / "deep.toml").write_text(".".join("a" * 3000) + " = 1\n")
     (tmp_path / "broken_module.py").write_text("1 / 0\n")

@@ -113,9 +113,55 @@ def test_train_then_evaluate(place: Path) -> None:
     assert "most likely actions" in pgkit("evaluate tiny --episodes 3 --deterministic").stdout
 
 
-def test_header_says_what_the_command_line_made_void() -> None:
-    result = pgkit(f"train cartpole-actor-critic {TINY} optimizer.name=sgd")
-    assert re.search(r"note +optimizer\.lr = \S+ dropped: it was chosen for adam, not for sgd", result.stdout)
+@pytest.mark.parametrize("quiet", ["", "--quiet"])
+def test_what_the_command_line_drops_is_a_warning_on_standard_error(quiet: str) -> None:
+    result = pgkit(f"train cartpole-actor-critic {TINY} optimizer.name=sgd {quiet}".strip())
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.splitlines()[:2] == [
+        "warning: optimizer.lr = 0.003 dropped: it was chosen for adam, not for sgd; optimizer.lr=keep holds it",
+        "warning: optimizer.critic.lr = 0.01 dropped: it was chosen for adam, not for sgd; "
+        "optimizer.critic.lr=keep holds it",
+    ]
+    assert "dropped" not in result.stdout
+
+
+OWN_OPTIMIZERS = """
+from pgkit import optim
+from pgkit.optim.transforms import clip_by_value, scale_by_rate
+
+def clipped_sgd(lr=1e-3, limit=1.0):
+    "p = p - lr clip(g, -limit, limit)."
+    return optim.chain(clip_by_value(limit), scale_by_rate(lr))
+
+optim.register("careful_NUMBER", clipped_sgd)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (1, "train cartpole-actor-critic -q TINY optimizer.name=MODULE:careful_1 optimizer.limit=0.5"),
+        (2, "train cartpole-actor-critic -q TINY optimizer.name=MODULE:clipped_sgd"),
+        (3, "train cartpole-actor-critic -q TINY optimizer.critic.name=MODULE:careful_3 optimizer.critic.limit=0.5"),
+        (4, "compare compare-cartpole steps=200 --dry-run optimizers=['MODULE:careful_4']"),
+        (5, "list optimizers MODULE:careful_5"),
+    ],
+)
+def test_an_optimizer_of_ones_own_module_is_found_by_its_name(number: int, words: str, place: Path) -> None:
+    module = f"ones_own_optimizers_{number}"
+    (place / f"{module}.py").write_text(OWN_OPTIMIZERS.replace("NUMBER", str(number)))
+    result = pgkit(words.replace("TINY", TINY).replace("MODULE", module))
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.strip()
+
+
+def test_what_a_comparison_drops_is_a_warning_on_standard_error() -> None:
+    result = pgkit("compare compare-cartpole steps=200 --dry-run optimizer.critic.name=sgd")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == (
+        "warning: optimizer.critic.lr = 0.01 dropped: it was chosen for adam, not for sgd; "
+        "optimizer.critic.lr=keep holds it\n"
+    )
 
 
 def test_quiet_prints_the_result_only() -> None:

@@ -15,7 +15,7 @@ from pgkit.config.load import load_config, parse_config, read_config, to_table, 
 from pgkit.config.members import check_population, expand_seeds, stack_agent_config
 from pgkit.config.overrides import apply_overrides
 from pgkit.config.schema import TrainConfig
-from pgkit.errors import PgkitError
+from pgkit.errors import PgkitError, PgkitWarning
 
 MINIMAL = """
 steps = 1000
@@ -210,7 +210,35 @@ def test_another_optimizer_leaves_the_hyperparameters_of_the_old_one_behind() ->
 def test_the_learning_rate_is_not_carried_over_silently() -> None:
     table, notes = apply_overrides({"optimizer": ADAM}, ["optimizer.name=sgd"])
     assert "lr" not in table["optimizer"]
-    assert notes[0] == "optimizer.lr = 0.003 dropped: it was chosen for adam, not for sgd"
+    assert notes[0] == ("optimizer.lr = 0.003 dropped: it was chosen for adam, not for sgd; optimizer.lr=keep holds it")
+
+
+def test_keep_holds_what_another_optimizer_would_drop() -> None:
+    overrides = ["optimizer.name=amsgrad", "optimizer.lr=keep", "optimizer.schedule.beta1=keep"]
+    table, notes = apply_overrides({"optimizer": ADAM}, overrides)
+    assert (table["optimizer"]["name"], table["optimizer"]["lr"]) == ("amsgrad", ADAM["lr"])
+    assert table["optimizer"]["schedule"] == ADAM["schedule"]
+    assert [note.partition(" =")[0] for note in notes] == ["optimizer.eps", "optimizer.critic.lr"]
+    table, notes = apply_overrides({"optimizer": ADAM}, {"optimizer.name": "amsgrad", "optimizer": "keep"})
+    assert (table["optimizer"], notes) == (ADAM | {"name": "amsgrad"}, [])
+    table, notes = apply_overrides({"optimizer": ADAM}, ["optimizer.critic.name=sgd", "optimizer.critic.lr=keep"])
+    assert (table["optimizer"], notes) == (ADAM | {"critic": {"name": "sgd", "lr": 1e-2}}, [])
+
+
+def test_keep_of_what_is_not_there_is_refused(file: Path) -> None:
+    with pytest.raises(PgkitError, match=r"optimizer\.eps = keep: the configuration has no optimizer\.eps"):
+        load_config(file, ["optimizer.name=sgd", "optimizer.eps=keep"])
+    with pytest.raises(PgkitError, match="unknown key 'eps'"):
+        load_config(file, {"optimizer.name": "sgd", "optimizer": "keep"} | {"optimizer.eps": 1e-5})
+
+
+def test_what_is_dropped_is_a_warning_in_python(file: Path) -> None:
+    with pytest.warns(PgkitWarning, match=r"^optimizer\.lr = 0\.001 dropped: it was chosen for adam, not for sgd"):
+        load_config(file, {"optimizer.name": "sgd"})
+    file.write_text(MINIMAL.replace('"actor-critic"', '"actor-critic"\nlam = 0.9'))
+    with pytest.warns(PgkitWarning, match=r"^agent\.lam = 0\.9 dropped: agent reinforce has no such setting"):
+        load_config(file, {"agent.name": "reinforce"})
+    assert load_config(file, {"optimizer.name": "sgd", "optimizer.lr": "keep"}).optimizer["lr"] == 1e-3
 
 
 def test_the_same_optimizer_keeps_everything() -> None:

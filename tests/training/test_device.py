@@ -55,7 +55,7 @@ def check(trained: population.Population) -> None:
 @pytest.mark.parametrize("recipe", optim.list_optimizers())
 def test_every_recipe_stays_on_its_device(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     others = [] if recipe != "npg" else ["optimizer.critic.name=adam"]
-    check(build(monkeypatch, f"optimizer.name={recipe}", "optimizer.lr=1e-3", *others))
+    check(build(monkeypatch, f"optimizer.name={recipe}", "optimizer.lr=1e-3", "optimizer.critic=keep", *others))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,12 @@ def test_every_setting_stays_on_its_device(overrides: tuple[str, ...], monkeypat
 def test_members_leave_and_recipes_mix_on_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(population, "resolve_device", lambda name: META)
     names = ("adam", "sgd", "adam")
-    configs = [load_config("cartpole-actor-critic", [f"optimizer.name={n}", f"seed={k}"]) for k, n in enumerate(names)]
+    configs = [
+        load_config(
+            "cartpole-actor-critic", [f"optimizer.name={n}", "optimizer.lr=keep", "optimizer.critic=keep", f"seed={k}"]
+        )
+        for k, n in enumerate(names)
+    ]
     trained = population.build(configs)
     loop.update(trained)
     assert {leaf.device for leaf in trained.params.values()} == {META}

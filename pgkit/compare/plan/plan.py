@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from pgkit.config import registry
 from pgkit.config.load import parse_config, read_table, to_table
 from pgkit.config.overrides import Overrides, ParsedOverrides, apply_parsed, parse_overrides
 from pgkit.config.schema import TrainConfig, check_optimizer_tables
-from pgkit.errors import PgkitError, explain_validation_error, format_value, unknown_name
+from pgkit.errors import PgkitError, PgkitWarning, explain_validation_error, format_value, unknown_name
 from pgkit.optim.registry import AROUND
 
 FORMAT = 1
@@ -213,7 +214,8 @@ def read_plan(name_or_path: str | Path, overrides: Overrides = ()) -> Plan:
 
     Args:
         name_or_path: name of a shipped comparison, or path of a TOML file; a file of that path comes first.
-        overrides: ``{"tier": "standard"}`` or ``["tier=standard"]``; keys of training apply to all runs.
+        overrides: ``{"tier": "standard"}`` or ``["tier=standard"]``; keys of training apply to all runs. Another
+            ``optimizer.critic.name`` drops the critic's settings with warnings, see :func:`pgkit.load_config`.
 
     Raises:
         PgkitError: one line about the first mistake.
@@ -221,9 +223,12 @@ def read_plan(name_or_path: str | Path, overrides: Overrides = ()) -> Plan:
     parsed = parse_overrides(overrides)
     of_comparison = [each for each in parsed if each[0][0] in ComparisonConfig.model_fields]
     of_training = [each for each in parsed if each not in of_comparison]
-    table, _ = apply_parsed(read_table(name_or_path), of_comparison)
+    table, notes = apply_parsed(read_table(name_or_path), of_comparison)
     last, _ = apply_parsed({}, of_training)
-    return make_plan(table, last, str(name_or_path), parsed)
+    plan = make_plan(table, last, str(name_or_path), parsed)
+    for note in notes:
+        warnings.warn(note, PgkitWarning, stacklevel=2)
+    return plan
 
 
 def make_plan(
