@@ -331,10 +331,8 @@ def _print_header(config: "TrainConfig", directory: Path, backend: str) -> None:
     }
     for group, settings in optim.describe(config.optimizer).items():
         lines[f"optimizer {group}".strip()] = _settings_line(settings)
-    console = _console()
-    width = max(map(len, lines))
     for key, text in lines.items():
-        console.print(f"{key:<{width}}  {text}")
+        _console().print(f"{key:<{max(map(len, lines))}}  {text}")
 
 
 def _settings_line(settings: Mapping[str, Any]) -> str:
