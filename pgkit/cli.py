@@ -44,7 +44,7 @@ def _options(
     """Options of ``pgkit`` itself."""
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # --seed 3 is an override
 def train(
     config: Annotated[
         str, typer.Argument(metavar="NAME", help="Name of a shipped configuration, or path of a TOML file.")
@@ -151,7 +151,7 @@ def evaluate(
         _print_result(result.table, result.summary, f"{directory}: {episodes} episodes per seed, {actions} actions")
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # --seed 3 is an override
 def compare(
     comparison: Annotated[
         str, typer.Argument(metavar="NAME", help="Name of a shipped comparison, or path of a TOML file.")

@@ -1,7 +1,7 @@
 """Mistakes of the user, each reported in one line."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
@@ -35,6 +35,37 @@ class PgkitWarning(UserWarning):
     The command line prints it on standard error, with ``--quiet``, too.
     """
 
+
+SYNONYMS: Mapping[str, str] = {
+    "algo": "agent.name",
+    "env_id": "env.id",
+    "learning_rate": "optimizer.lr",
+    "lr": "optimizer.lr",
+    "epsilon": "optimizer.eps",
+    "max_grad_norm": "optimizer.max_grad_norm",
+    "weight_decay": "optimizer.weight_decay",
+    "total_timesteps": "steps",
+    "n_timesteps": "steps",
+    "n_steps": "rollout_steps",
+    "num_steps": "rollout_steps",
+    "n_envs": "envs_per_member",
+    "num_envs": "envs_per_member",
+    "gamma": "agent.gamma",
+    "gae_lambda": "agent.lam",
+    "ent_coef": "agent.entropy_coef",
+    "vf_coef": "agent.value_coef",
+    "vf_coeff": "agent.value_coef",
+    "normalize_advantage": "agent.normalize_advantage",
+    "norm_adv": "agent.normalize_advantage",
+    "hidden_sizes": "policy.hidden",
+    "net_arch": "policy.hidden",
+    "activation_fn": "policy.activation",
+    "ortho_init": "policy.orthogonal",
+    "log_std_init": "policy.log_std",
+    "n_eval_episodes": "evaluation.episodes",
+    "max_steps": "env.max_episode_steps",
+}
+"""Keys of Stable-Baselines3, CleanRL and torch that mean the same as one of pgkit's."""
 
 _TYPES = {
     "float_type": "a number",
@@ -126,7 +157,9 @@ def unknown_name(what: str, name: str, allowed: Iterable[str], or_else: str = ""
         or_else: what is allowed beside them, in words.
     """
     names = sorted(allowed)
-    guess = get_close_matches(name, names, n=1)
+    meant = SYNONYMS.get(name.rpartition(".")[2], "")
+    same = [each for each in names if meant and each.rpartition(".")[2] == meant.rpartition(".")[2]]
+    guess = same or ([meant] if meant and what == "key" else get_close_matches(name, names, n=1))
     hint = f", did you mean {guess[0]!r}?" if guess else ""
     choices = [", ".join(names), or_else]
     return f"unknown {what} {name!r}{hint} (allowed: {', or '.join(choice for choice in choices if choice)})"

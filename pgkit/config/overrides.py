@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pgkit.config import registry
+from pgkit.config.aliases import KeyPath, canonical, from_options
 from pgkit.errors import PgkitError, format_value
 from pgkit.optim.registry import RESERVED, spec
 
 Table = dict[str, Any]
-
-KeyPath = tuple[str, ...]
-"""The parts of a dotted key."""
 
 Overrides = Sequence[str] | Mapping[str, Any]
 """``["optimizer.lr=3e-3"]`` as on the command line, or ``{"optimizer.lr": 3e-3}``."""
@@ -32,7 +30,9 @@ def apply_overrides(table: Mapping[str, Any], overrides: Overrides) -> tuple[Tab
     """Return a copy of ``table`` with the overrides applied, and one note for every setting that was dropped.
 
     In words, a value is read as TOML; what is not TOML is text (``optimizer.name=rmsprop``). A key may have quoted
-    parts (``optimizer.groups."*.bias".lr=1e-4``), in a dict as well. The last of several overrides of one key wins.
+    parts (``optimizer.groups."*.bias".lr=1e-4``), in a dict as well. Words of other libraries that mean the same are
+    taken (``learning_rate``, ``--seed 3``, ``env=Pendulum-v1``), see ``aliases.py``. The last of several overrides of
+    one key wins.
 
     A hyperparameter belongs to the optimizer that it was chosen for: Adam's learning rate means nothing to SGD, and
     ``rmsprop_tf`` has no use for Adam's ``eps``. So when an override changes ``optimizer.name`` (or
@@ -94,18 +94,20 @@ def parse_overrides(overrides: Overrides) -> ParsedOverrides:
         PgkitError: an override that is not ``key=value``.
     """
     if isinstance(overrides, Mapping):
-        return [(_parse_key(key, f"{key!r}"), copy.deepcopy(value)) for key, value in overrides.items()]
+        return [canonical(_parse_key(key, f"{key!r}"), copy.deepcopy(value)) for key, value in overrides.items()]
     if isinstance(overrides, str) or not isinstance(overrides, Sequence):
         shown = format_value(overrides)
         raise PgkitError(f'overrides must be a dict or a list such as ["optimizer.lr=3e-3"], got {shown}')
-    return [_parse_word(word) for word in overrides]
+    return [canonical(*_parse_word(word)) for word in from_options(overrides)]
 
 
 def _parse_word(word: str) -> tuple[KeyPath, Any]:
     key, separator, text = word.partition("=") if isinstance(word, str) else (word, "", "")
     if not separator:
         raise PgkitError(_not_an_override(repr(word)))
-    return _parse_key(key, repr(word)), _value(text.strip())
+    path = _parse_key(key, repr(word))
+    value = _value(text.strip())
+    return path, text.strip() if path == ("name",) and not isinstance(value, str) else value  # name=nan is a name
 
 
 def _parse_key(key: Any, source: str) -> KeyPath:
@@ -128,6 +130,8 @@ def _not_an_override(source: str) -> str:
 
 
 def _value(text: str) -> Any:
+    if text in ("True", "False"):  # as Python writes them
+        return text == "True"
     if re.fullmatch(r"[+-]?(\d+\.|\.\d+)([eE][+-]?\d+)?", text):  # ".5" and "5.", which TOML does not allow
         return float(text)
     try:

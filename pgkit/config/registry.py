@@ -45,7 +45,7 @@ def agent(name: str) -> Agent:
         PgkitError: there is no such agent, or the module does not define one.
     """
     module_name = AGENTS.get(name, name)
-    if name not in AGENTS and not _module_exists(module_name):
+    if name not in AGENTS and not module_exists(module_name):
         raise PgkitError(unknown_name("agent", name, AGENTS, or_else="a module such as my_package.my_agent"))
     try:
         module = importlib.import_module(module_name)
@@ -59,7 +59,8 @@ def agent(name: str) -> Agent:
     return cast(Agent, module)
 
 
-def _module_exists(name: str) -> bool:
+def module_exists(name: str) -> bool:
+    """Whether there is a module of this dotted name; its parent packages are imported."""
     if not all(part.isidentifier() for part in name.split(".")):
         return False
     try:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from pgkit import optim
 from pgkit.config import registry
+from pgkit.config.aliases import SHORT, agent_name
 from pgkit.errors import PgkitError, explain_validation_error, format_value
 
 MAX_COUNT = 1_000_000
@@ -20,11 +21,17 @@ MAX_COUNT = 1_000_000
 MAX_INT = 2**63 - 1
 """The largest whole number of TOML and of int64 tensors."""
 
-Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 
-CountOrZero = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+def whole_number(value: Any) -> Any:
+    """Return ``1e5`` as the integer that it is; anything else as it stands."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53 else value
 
-Steps = Annotated[int, Field(ge=1, le=10**15)]
+
+Count = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=MAX_COUNT)]
+
+CountOrZero = Annotated[int, BeforeValidator(whole_number), Field(ge=0, le=MAX_COUNT)]
+
+Steps = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=10**15)]
 
 Sizes = Annotated[tuple[Count, ...], Field(strict=False)]
 
@@ -115,7 +122,7 @@ class TrainConfig(Model):
 
     name: Name
     """Name of the run, which is written to ``runs/<name>``; default: the name of the configuration file."""
-    seed: int = Field(default=0, ge=0, le=MAX_INT)
+    seed: Annotated[int, BeforeValidator(whole_number)] = Field(default=0, ge=0, le=MAX_INT)
     """Seed of a single run, or the first one if ``seeds`` is a count."""
     seeds: int | tuple[int, ...] | None = None
     """A count K trains ``seed, seed + 1, ..., seed + K - 1`` as one population; a list is taken as it is."""
@@ -171,10 +178,16 @@ class TrainConfig(Model):
     def _seeds(cls, value: Any) -> int | tuple[int, ...] | None:
         return check_seeds("seeds", value)
 
+    @field_validator("env", "agent", "optimizer", mode="before")
+    @classmethod
+    def _short(cls, value: Any, info: ValidationInfo) -> Any:
+        return {SHORT[str(info.field_name)]: value} if isinstance(value, str) else value
+
     @field_validator("agent")
     @classmethod
     def _agent(cls, table: dict[str, Any]) -> dict[str, Any]:
-        return {"name": table.get("name"), **_agent_config(table).model_dump()}
+        table = {**table, "name": agent_name(table.get("name"))}
+        return {"name": table["name"], **_agent_config(table).model_dump()}
 
     @field_validator("rollout_steps")
     @classmethod
@@ -206,6 +219,7 @@ def check_seeds(key: str, value: Any) -> int | tuple[int, ...] | None:
     Raises:
         PgkitError: it is neither.
     """
+    value = whole_number(value)
     if value is None or (type(value) is int and 1 <= value <= MAX_COUNT):
         return value
     valid = isinstance(value, list | tuple) and all(type(seed) is int and 0 <= seed <= MAX_INT for seed in value)

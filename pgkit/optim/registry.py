@@ -122,12 +122,22 @@ def spec(name: str) -> OptimizerSpec:
     Raises:
         PgkitError: there is none; the message lists those that there are.
     """
+    name = canonical_name(name)
     if isinstance(name, str) and ":" in name:
         return _imported(name) or _make_spec(name, *torch_spec(name))
     if name not in _REGISTRY:
         others = f"one of {', '.join(_REGISTRY)}; or a class, such as 'torch.optim:Adam'"
         raise PgkitError(f"unknown optimizer {name!r}{suggest(name, _REGISTRY)}; {others}")
     return _REGISTRY[name]
+
+
+def canonical_name(name: Any) -> Any:
+    """Return the registry's name: ``AdamW`` is ``adamw``, ``torch.optim.AdamW`` is ``torch.optim:AdamW``."""
+    if not isinstance(name, str) or name in _REGISTRY:
+        return name
+    if name.startswith("torch.optim.") and ":" not in name:
+        return "torch.optim:" + name.removeprefix("torch.optim.")
+    return name.lower() if name.lower() in _REGISTRY else name
 
 
 def _imported(name: str) -> OptimizerSpec | None:

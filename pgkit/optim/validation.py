@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from pgkit.errors import PgkitError
+from pgkit.errors import SYNONYMS, PgkitError
 from pgkit.optim.base import Hyperparameter, Schedule
 
 H = TypeVar("H", bound=Hyperparameter)
@@ -101,7 +101,9 @@ def check_keys(where: str, keys: Iterable[str], allowed: Iterable[str]) -> None:
 
 def suggest(word: Any, words: Iterable[str]) -> str:
     """Return ``" (did you mean 'lr'?)"``, or an empty text when no word is close."""
-    close = difflib.get_close_matches(str(word), list(words), n=1)
+    words = list(words)
+    meant = SYNONYMS.get(str(word), "").rpartition(".")[2]
+    close = [meant] if meant in words else difflib.get_close_matches(str(word), words, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

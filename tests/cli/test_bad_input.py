@@ -116,6 +116,16 @@ MISTAKES = {
     "layer": ("train C policy.hidden=[64,0]", "policy.hidden[1] must be greater than or equal to 1, got 0"),
     "gamma": ("train C agent.gamma=1.5", "agent.gamma must be less than or equal to 1, got 1.5"),
     "rollout of episodes": ("train cartpole-reinforce rollout_steps=5", "rollout_steps = 5 has no effect"),
+    # words of other libraries
+    "key of PPO": ("train C n_epochs=4", "unknown key 'n_epochs'", "every rollout is used for one update"),
+    "annealing": ("train C anneal_lr=True", "unknown key 'anneal_lr'; use optimizer.schedule.lr=linear"),
+    "learning rate of an optimizer": ("train C optimizer.learning_rate=1", "'learning_rate'", "did you mean 'lr'?"),
+    "lambda of an agent": ("train C agent.gae_lambda=1", "'agent.gae_lambda', did you mean 'agent.lam'?"),
+    "key in a file of SB3": ("train sb3.toml", "unknown key 'learning_rate', did you mean 'optimizer.lr'?"),
+    "misspelt option": ("train C --overwite", "unknown option '--overwite', did you mean '--overwrite'?"),
+    "unknown short option": ("train C -x", "unknown option '-x'"),
+    "option of a comparison": ("compare K --seed 3", "unknown key 'seed'"),
+    "learning rate of a comparison": ("compare K learning_rate=0.1", "use optimizers and learning_rates"),
     # what would have no effect
     "seed beside a list of seeds": ("train C seed=5 seeds=[1,2]", "seed = 5 has no effect: seeds is a list"),
     "episodes of no evaluation": (
@@ -229,6 +239,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "broken.toml").write_text("steps = 1\n[env\n")
     (tmp_path / "binary.toml").write_bytes(b"name = '\xff\xfe'\n")
     (tmp_path / "empty.toml").write_text("")
+    (tmp_path / "sb3.toml").write_text("learning_rate = 1e-3\n" + PARKED)
     (tmp_path / "mylab.py").write_text(MYLAB)
     (tmp_path / "parked.toml").write_text(PARKED)
     (tmp_path / "deep.toml").write_text(".".join("a" * 3000) + " = 1\n")

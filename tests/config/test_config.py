@@ -1,5 +1,6 @@
 """Configurations: defaults, strictness, overrides, populations, and every shipped file."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -100,11 +101,57 @@ def test_toml_is_complete_and_loads_again(file: Path, tmp_path: Path) -> None:
 
 def test_integers_are_numbers_but_nothing_else_is_converted(file: Path) -> None:
     assert load_config(file, ["agent.gamma=1"]).agent["gamma"] == 1.0
-    wrong = ['agent.gamma="1"', "agent.gamma=true", "seed=true", "seed=1.0", "evaluation.deterministic=1", "steps=1e6"]
-    wrong += ['policy.hidden="64"', "policy.hidden=[64.0]", "policy.log_std=nan", "name=5", "env.kwargs=5"]
+    wrong = ['agent.gamma="1"', "agent.gamma=true", "seed=true", "seed=1.5", "evaluation.deterministic=1", "steps=1e30"]
+    wrong += ['policy.hidden="64"', "policy.hidden=[64.5]", "policy.log_std=nan", "env.kwargs=5"]
     for override in wrong:
         with pytest.raises(PgkitError, match=f"{override.partition('=')[0]}.* must be "):
             load_config(file, [override])
+
+
+ALIASES = [
+    ("steps=1e5", "steps", 100_000),
+    ("total_timesteps=5000", "steps", 5000),
+    ("n_steps=16", "rollout_steps", 16),
+    ("num_envs=4", "envs_per_member", 4),
+    ("--seed=3", "seed", 3),
+    ("--num-envs=4", "envs_per_member", 4),
+    ("learning_rate=0.5", "optimizer", {"name": "adam", "lr": 0.5}),
+    ("optimizer=AdamW", "optimizer", {"name": "adamw"}),
+    ("optimizer.name=torch.optim.SGD", "optimizer", {"name": "torch.optim:SGD"}),
+    ("env=Pendulum-v1", "env", {"id": "Pendulum-v1"}),
+    ("env_id=Pendulum-v1", "env", {"id": "Pendulum-v1"}),
+    ("agent=a2c", "agent", {"name": "actor-critic"}),
+    ("agent.name=Actor_Critic", "agent", {"name": "actor-critic"}),
+    ("ent_coef=0.25", "agent", {"name": "actor-critic", "entropy_coef": 0.25}),
+    ("gae_lambda=0.5", "agent", {"name": "actor-critic", "lam": 0.5}),
+    ("evaluation.deterministic=True", "evaluation", {"deterministic": True}),
+    ("name=nan", "name", "nan"),
+    ("name=3", "name", "3"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:optimizer.lr")
+@pytest.mark.parametrize(("word", "key", "expected"), ALIASES)
+def test_words_of_other_libraries_are_taken(word: str, key: str, expected: Any, file: Path) -> None:
+    table = to_table(load_config(file, [word]))
+    assert table[key] == (table[key] | expected if isinstance(expected, dict) else expected)
+    if not word.startswith(("--", "name")):
+        alias, _, text = word.partition("=")
+        value = {"True": True}.get(text, float(text) if re.fullmatch(r"[\d.e]+", text) else text)
+        assert to_table(load_config(file, {alias: value})) == table
+
+
+def test_an_option_is_an_override(file: Path) -> None:
+    assert load_config(file, ["--seed", "3", "--learning-rate", "0.5", "steps=7"]) == load_config(
+        file, ["seed=3", "optimizer.lr=0.5", "steps=7"]
+    )
+
+
+def test_files_may_name_environment_agent_and_optimizer_alone(file: Path) -> None:
+    file.write_text('steps = 1e3\nenv = "CartPole-v1"\nagent = "A2C"\noptimizer = "SGD"\n')
+    config = load_config(file)
+    assert (config.steps, config.env.id, config.agent["name"]) == (1000, "CartPole-v1", "actor-critic")
+    assert config.optimizer == {"name": "SGD"}
 
 
 def test_python_tables_raise_the_same_one_line_error() -> None:
@@ -123,7 +170,8 @@ def test_python_tables_raise_the_same_one_line_error() -> None:
         ("-5.", -5.0),
         ("1_000", 1000),
         ("true", True),
-        ("True", "True"),
+        ("True", True),
+        ("false", False),
         ("rmsprop", "rmsprop"),
         ("torch.optim:Adam", "torch.optim:Adam"),
         ('"5"', "5"),

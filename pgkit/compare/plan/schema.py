@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from pgkit.compare.plan.search_space import MOST_SETTINGS, Range
+from pgkit.config.aliases import agent_name
 from pgkit.config.schema import Model, Name, check_seeds
 from pgkit.errors import PgkitError, format_value
 
@@ -91,6 +92,11 @@ class ComparisonConfig(Model):
     """Compare optimizers seed by seed, as they share initial weights and environment streams."""
     failure_below: float = Field(default=0.1, ge=0)
     """A run with a lower final score has failed."""
+
+    @field_validator("agents")
+    @classmethod
+    def _agents(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(agent_name, names))
 
     @field_validator("settings", "spaces")
     @classmethod

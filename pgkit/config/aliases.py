@@ -1,0 +1,99 @@
+"""Overrides in the words of Stable-Baselines3, CleanRL and torch, or in short forms, as pgkit has them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pgkit.config import registry
+from pgkit.errors import SYNONYMS, PgkitError, unknown_name
+from pgkit.optim.registry import canonical_name
+
+KeyPath = tuple[str, ...]
+"""The parts of a dotted key."""
+
+HINTS: Mapping[str, str] = {
+    "anneal_lr": "optimizer.schedule.lr=linear",
+    "batch_size": "rollout_steps and envs_per_member, whose product is the batch of an update",
+    "n_epochs": "no such key: every rollout is used for one update",
+    "update_epochs": "no such key: every rollout is used for one update",
+    "eval_freq": "evaluation.points, the number of evaluations",
+    "save_freq": "checkpoint_points, the number of checkpoints",
+    "use_rms_prop": "optimizer.name=rmsprop",
+    "rms_prop_eps": "optimizer.eps",
+    "optimizer_class": "optimizer.name",
+    "tensorboard_log": "--out; every run has a TensorBoard log",
+    "cuda": "device=cuda",
+}
+"""Keys of other libraries that have no counterpart of the same meaning, and what to use instead."""
+
+SHORT = {"env": "id", "agent": "name", "optimizer": "name"}
+"""Tables for which a text is short for one of their keys."""
+
+AGENTS = {"a2c": "actor-critic", "vpg": "reinforce"}
+"""Names of agents in other libraries."""
+
+OPTIONS = (
+    "--out",
+    "--overwrite",
+    "--workers",
+    "--quiet",
+    "--debug-numerics",
+    "--executor",
+    "--dry-run",
+    "--no-figures",
+)
+"""Options of ``pgkit train`` and ``pgkit compare``, for messages."""
+
+
+def canonical(path: KeyPath, value: Any) -> tuple[KeyPath, Any]:
+    """Return the key and the value that pgkit has for an override.
+
+    >>> canonical(("learning_rate",), 0.1)
+    (('optimizer', 'lr'), 0.1)
+    >>> canonical(("env",), "Pendulum-v1")
+    (('env', 'id'), 'Pendulum-v1')
+
+    Raises:
+        PgkitError: a key of another library that has no counterpart; the message names what to use instead.
+    """
+    if len(path) == 1:
+        if path[0] in HINTS:
+            raise PgkitError(f"unknown key {path[0]!r}; use {HINTS[path[0]]}")
+        path = tuple(SYNONYMS.get(path[0], path[0]).split("."))
+    if len(path) == 1 and path[0] in SHORT and isinstance(value, str) and value != "keep":
+        path = (path[0], SHORT[path[0]])
+    if path == ("agent", "name"):
+        return path, agent_name(value)
+    if path[0] == "optimizer" and path[-1] == "name":
+        return path, canonical_name(value)
+    return path, value
+
+
+def agent_name(name: Any) -> Any:
+    """Return pgkit's name of an agent: ``A2C`` and ``actor_critic`` are ``actor-critic``."""
+    if not isinstance(name, str) or registry.module_exists(name):
+        return name
+    lower = name.lower().replace("_", "-")
+    lower = AGENTS.get(lower, lower)
+    return lower if lower in registry.AGENTS else name
+
+
+def from_options(words: Sequence[Any]) -> list[Any]:
+    """Return ``["seed=3"]`` for ``["--seed", "3"]`` or ``["--seed=3"]``; other words stand as they are.
+
+    Raises:
+        PgkitError: an option without a value.
+    """
+    overrides: list[Any] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not isinstance(word, str) or not word.startswith("-"):
+            overrides.append(word)
+            continue
+        option, separator, value = word.partition("=")
+        if not separator:
+            if not word.startswith("--") or not rest or not isinstance(rest[0], str) or "=" in rest[0]:
+                raise PgkitError(unknown_name("option", word, OPTIONS, or_else="--KEY VALUE"))
+            value = rest.pop(0)
+        overrides.append(f"{option.lstrip('-').replace('-', '_')}={value}")
+    return overrides
