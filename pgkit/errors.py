@@ -92,9 +92,9 @@ def format_error(error: Exception) -> str:
 
 
 def explain_validation_error(error: "ValidationError", model: "type[BaseModel]", prefix: str = "") -> str:
-    """Write the first mistake that pydantic reports as one line.
+    """Write the mistakes that pydantic reports as one line.
 
-    Unknown keys come first, because a misspelt key causes other mistakes (a missing one).
+    Unknown keys come first; a key that is missing because it is misspelt is not told twice.
 
     Args:
         error: what pydantic raised.
@@ -102,7 +102,15 @@ def explain_validation_error(error: "ValidationError", model: "type[BaseModel]",
         prefix: what stands before each key in the user's file, such as ``"agent."``.
     """
     details = sorted(error.errors(include_url=False), key=lambda entry: entry["type"] != "extra_forbidden")
-    return _explain_one(details[0], model, prefix)
+    texts = [_explain_one(detail, model, prefix) for detail in details]
+    meant = [text for text in texts if text.startswith("unknown key")]
+    missing = " is missing"
+    mistakes = [
+        text
+        for text in texts
+        if not (text.endswith(missing) and any(f"did you mean {text[: -len(missing)]!r}" in one for one in meant))
+    ]
+    return "; ".join(dict.fromkeys(mistakes))
 
 
 def _explain_one(detail: "ErrorDetails", model: "type[BaseModel]", prefix: str) -> str:

@@ -116,6 +116,14 @@ MISTAKES = {
     "layer": ("train C policy.hidden=[64,0]", "policy.hidden[1] must be greater than or equal to 1, got 0"),
     "gamma": ("train C agent.gamma=1.5", "agent.gamma must be less than or equal to 1, got 1.5"),
     "rollout of episodes": ("train cartpole-reinforce rollout_steps=5", "rollout_steps = 5 has no effect"),
+    # several at once
+    "three mistakes": (
+        "train C stepz=1 agent.gama=0.9 env.idd=X optimizer.lrr=1",
+        "unknown key 'stepz', did you mean 'steps'?; ",
+        "'agent.gama'",
+        "'env.idd'",
+        "'lrr'",
+    ),
     # words of other libraries
     "key of PPO": ("train C n_epochs=4", "unknown key 'n_epochs'", "every rollout is used for one update"),
     "annealing": ("train C anneal_lr=True", "unknown key 'anneal_lr'; use optimizer.schedule.lr=linear"),

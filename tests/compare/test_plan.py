@@ -8,7 +8,7 @@ from helpers.small_comparison import TOML, write_toml
 from typer.testing import CliRunner
 
 from pgkit.cli import app
-from pgkit.compare.execution import batches
+from pgkit.compare.execution import batches, scheduler
 from pgkit.compare.plan.plan import Plan, Run, make_plan, read_plan, stored_plan
 from pgkit.compare.plan.schema import TIERS, half_decades
 from pgkit.compare.selection.stages import extended
@@ -195,6 +195,34 @@ def test_mistake_is_one_line_and_writes_nothing(
     assert result.stderr.count("\n") == 1
     assert [fragment for fragment in fragments if fragment not in result.stderr] == [], result.stderr
     assert [path.name for path in small.parent.iterdir()] == ["small.toml"]
+
+
+def test_three_mistakes_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = TOML.replace("steps = 600", "stepz = 600").replace('"standard"', '"slow"').replace("beta2", "beta3")
+    (tmp_path / "small.toml").write_text(text)
+    result = CliRunner().invoke(app, ["compare", "small.toml"])
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    for fragment in ("unknown key 'stepz', did you mean 'steps'?", "tier must be 'quick'", "unknown key 'beta3'"):
+        assert fragment in result.stderr
+
+
+def test_a_mistake_of_one_arm_names_case_arm_rate_and_seed(small: Path) -> None:
+    plan = read_plan(small, ['optimizers=["sgd", "npg"]', "optimizer={}"])
+    with pytest.raises(
+        PgkitError, match=r"^CartPole-v1, actor-critic, npg at lr 0\.001, seed 0: .*npg is for the policy"
+    ):
+        batches.check_arms(plan)
+
+
+def test_a_failed_batch_names_arms_rates_and_seeds() -> None:
+    runs = [Run("tuning", "CartPole-v1", "reinforce", arm, lr, seed) for arm, lr, seed in FAILED]
+    assert scheduler._named(runs) == (
+        "3 runs of CartPole-v1, reinforce (tuning: sgd at lr 0.01, 0.1; adam at lr 0.1; seeds 3, 4)"
+    )
+
+
+FAILED = [("sgd", 0.01, 3), ("sgd", 0.1, 4), ("adam", 0.1, 3)]
 
 
 def test_what_is_no_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ def test_an_update_reads_nothing(optimizer: str, monkeypatch: pytest.MonkeyPatch
 
     That the compiled loops are for a CPU, and no other, is for tests/training/test_device.py to see.
     """
-    config = load_config("cartpole-actor-critic", [f"optimizer.name={optimizer}", "optimizer.lr=1e-3", "optimizer.critic=keep", "seeds=3"])
+    overrides = [f"optimizer.name={optimizer}", "optimizer.lr=1e-3", "optimizer.critic=keep", "seeds=3"]
+    config = load_config("cartpole-actor-critic", overrides)
     population = build(expand_seeds(config))
     read: list[str] = []
 

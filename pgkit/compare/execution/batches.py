@@ -14,6 +14,7 @@ import torch
 from pgkit.compare.plan.plan import Plan, Run
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.base import EnvInfo
+from pgkit.errors import PgkitError
 from pgkit.training.captured import CapturedUpdates
 from pgkit.training.loop import compute_update, update
 from pgkit.training.population import build
@@ -55,7 +56,24 @@ def check_arms(plan: Plan) -> None:
     for case in plan.cases:
         firsts = {arm: plan.points(arm)[0] for arm in plan.arms}
         runs = [Run("tuning", *case[:2], arm, point.lr, 0, point.setting) for arm, point in firsts.items()]
-        build([plan.train_config(run) for run in runs]).collector.envs.close()
+        try:
+            build([plan.train_config(run) for run in runs]).collector.envs.close()
+        except PgkitError as error:
+            raise PgkitError(f"{_culprit(plan, runs)}: {error}") from None
+
+
+def _culprit(plan: Plan, runs: Sequence[Run]) -> str:
+    """Name what cannot be built: the case if all of its arms cannot, else the first such arm, its rate and its seed."""
+    failed = []
+    for run in runs:
+        try:
+            build([plan.train_config(run)]).collector.envs.close()
+        except PgkitError:
+            failed.append(run)
+    case = f"{runs[0].environment}, {runs[0].agent}"
+    if len(failed) in (0, len(runs)) and len(runs) > 1:
+        return case
+    return f"{case}, {failed[0].optimizer} at lr {failed[0].lr:g}, seed {failed[0].seed}"
 
 
 def choose_size(plan: Plan, runs: Sequence[Run], workers: int) -> int:

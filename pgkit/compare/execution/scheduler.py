@@ -143,8 +143,14 @@ def _sizes(plan: Plan, runs: Sequence[Run], workers: int) -> dict[tuple[str, str
 
 
 def _named(batch: Sequence[Run]) -> str:
+    """Name the runs of a batch: case, stage, arms with their learning rates, and seeds."""
     first = batch[0]
-    return f"{len(batch)} runs of {first.environment}, {first.agent} ({first.stage})"
+    arms: dict[str, dict[str, None]] = {}
+    for run in batch:
+        arms.setdefault(run.optimizer, {})[f"{run.lr:g}"] = None
+    at_rates = "; ".join(f"{arm} at lr {', '.join(rates)}" for arm, rates in arms.items())
+    seeds = ", ".join(map(str, sorted({run.seed for run in batch})))
+    return f"{len(batch)} runs of {first.environment}, {first.agent} ({first.stage}: {at_rates}; seeds {seeds})"
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -253,12 +253,7 @@ def make_plan(
     base = {key: value for key, value in table.items() if key not in of_comparison}
     if not registry.is_comparison(table):
         raise PgkitError(f"{source} is not a comparison (it has no table 'environments'): pgkit train {source}")
-    _check_training_keys(base, source)
-    _check_training_keys(last or {}, "the command line")
-    try:
-        config = ComparisonConfig.model_validate(of_comparison)
-    except ValidationError as error:
-        raise PgkitError(f"{source}: {explain_validation_error(error, ComparisonConfig)}") from None
+    config = _read_config(of_comparison, base, last or {}, source)
     if overrides is not None:
         check_effects(config, base, last or {}, overrides)
     tier = TIERS[config.tier]
@@ -303,10 +298,29 @@ def stored_plan(stored: Mapping[str, Any], source: str) -> Plan:
     return plan
 
 
-def _check_training_keys(table: Mapping[str, Any], source: str) -> None:
-    for key in table:
-        if key not in TRAINING_KEYS:
-            raise PgkitError(f"{source}: {unknown_name('key', key, {*ComparisonConfig.model_fields, *TRAINING_KEYS})}")
+def _read_config(
+    of_comparison: Mapping[str, Any], base: Mapping[str, Any], last: Mapping[str, Any], source: str
+) -> ComparisonConfig:
+    """Validate the keys of a comparison, the names of its training settings, and its optimizers, all at once."""
+    known = {*ComparisonConfig.model_fields, *TRAINING_KEYS}
+    mistakes = [unknown_name("key", key, known) for key in (*base, *last) if key not in TRAINING_KEYS]
+    config = None
+    try:
+        config = ComparisonConfig.model_validate(of_comparison)
+    except ValidationError as error:
+        mistakes.append(explain_validation_error(error, ComparisonConfig))
+    arms = of_comparison.get("optimizers")
+    checks: list[Callable[[], Any]] = [partial(_around, of_comparison.get("optimizer", {}))]
+    if isinstance(arms, list | tuple) and all(isinstance(arm, str | Mapping) for arm in arms):
+        checks.append(partial(_arms, arms))
+    for check in checks:
+        try:
+            check()
+        except PgkitError as error:
+            mistakes.append(str(error))
+    if mistakes or config is None:
+        raise PgkitError(f"{source}: {'; '.join(dict.fromkeys(mistakes))}")
+    return config
 
 
 def _seed_list(declared: int | tuple[int, ...] | None, count: int, start: int) -> tuple[int, ...]:
