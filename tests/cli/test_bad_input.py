@@ -119,7 +119,7 @@ MISTAKES = {
     # several at once
     "three mistakes": (
         "train C stepz=1 agent.gama=0.9 env.idd=X optimizer.lrr=1",
-        "unknown key 'stepz', did you mean 'steps'?; ",
+        "unknown key 'stepz', did you mean 'steps'? (",
         "'agent.gama'",
         "'env.idd'",
         "'lrr'",

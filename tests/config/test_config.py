@@ -155,7 +155,7 @@ def test_files_may_name_environment_agent_and_optimizer_alone(file: Path) -> Non
 
 
 def test_python_tables_raise_the_same_one_line_error() -> None:
-    with pytest.raises(PgkitError, match=r"^config: name is missing$"):
+    with pytest.raises(PgkitError, match=r"^config: name is missing; steps is missing; env is missing; "):
         parse_config({})
 
 
