@@ -66,6 +66,8 @@ class Coordinator:
         self._bar = ProgressBar(configs[0].steps * len(configs), progress)
         self._signals = StopSignals(f"pgkit resume {directory} continues")
         self._notes = list(resume_state.differences) if resume_state else []
+        if saved and not any(len(worker["parts"][-1]["members"]) for worker in saved):
+            self._notes.append("all steps are trained already: only the final evaluation is repeated")
         if inexact is not None and not self._notes:
             self._notes = [f"this run cannot be resumed exactly: {inexact}"]
         self._write_error: WriteError | None = None  # the first one at the end of the run

@@ -73,18 +73,48 @@ def resume(
         extract_member(place, member, target)
         place = target
     with isolated_process(), lock_run(place):
-        if is_finished(place):
+        if is_finished(place) and not _steps_raised(place):
             return None
         remove_temporary_files(place)
         remove_temporary_files(place / "checkpoints")
         path, saved = checkpoint.load_resumable(place)
         configs = read_settings(place, saved["labels"])
+        _check_steps_left(place, saved, configs)
         workers, resume_state = restore_workers(configs, saved, force)
         with workers:
             checkpoint.delete_later(path)
             inexact: str | None = resume_state.saved["inexact"]
             with Coordinator(configs, sizes_of(saved), place, inexact, progress, on_steps, resume_state) as coordinator:
                 return coordinator.finish(workers.train(coordinator))
+
+
+def _steps_raised(place: Path) -> bool:
+    """Whether the configuration of a finished run now asks for more steps than were trained."""
+    try:
+        saved = checkpoint.load_resumable(place)[1]
+    except PgkitError:  # of an earlier pgkit, or its checkpoints are gone: it is finished all the same
+        return False
+    return read_settings(place, saved["labels"])[0].steps > _trained_steps(saved)
+
+
+def _trained_steps(saved: Mapping[str, Any]) -> int:
+    """The steps that the configuration asked for when a checkpoint was written."""
+    steps: int = tomllib.loads(saved["configs"][0])["steps"]
+    return steps
+
+
+def _check_steps_left(place: Path, saved: Mapping[str, Any], configs: Sequence[TrainConfig]) -> None:
+    """Refuse to train on where no member is in training: the states of their environments are not kept.
+
+    Raises:
+        PgkitError: all members have left training, and the configuration asks for more steps.
+    """
+    trained = _trained_steps(saved)
+    if configs[0].steps > trained and not any(len(worker["parts"][-1]["members"]) for worker in saved["workers"]):
+        raise PgkitError(
+            f"{place} has trained its {trained:,} steps, and a run that is over cannot be trained on: set steps in "
+            f"config.toml back to {trained}, or train anew with pgkit train {place / 'config.toml'} --out DIRECTORY"
+        )
 
 
 def restore_workers(
