@@ -38,7 +38,7 @@ def load_config(name_or_path: str | Path, overrides: Overrides = ()) -> TrainCon
     """Load a configuration file, or a shipped configuration by its name.
 
     >>> import pgkit
-    >>> config = pgkit.load_config("cartpole-actor-critic", {"optimizer.name": "sgd", "optimizer.lr": 0.1})
+    >>> config = pgkit.load_config("cartpole-reinforce", {"optimizer.name": "sgd", "optimizer.lr": 0.1})
     >>> config.optimizer["name"], config.optimizer["lr"]
     ('sgd', 0.1)
 
