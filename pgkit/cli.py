@@ -78,11 +78,11 @@ def train(
         shown = out or RUNS / settings.name
         directory = start / shown
         check_run_directory(directory, overwrite)
-        backend = _check_available(settings)
+        backend, rescaling = _check_available(settings)
         for note in notes:
             typer.echo(f"warning: {note}", err=True)
         if not quiet:
-            _print_header(settings, shown, backend)
+            _print_header(settings, shown, backend, rescaling)
         from pgkit.training.train import default_workers
         from pgkit.training.train import train as run
 
@@ -302,11 +302,12 @@ def _print_plan(plan: Any, cost: Sequence[Mapping[str, Any]], workers: int) -> N
     _print_table(cost, title if plan.all_tuned else f"{title}, without extensions of the grid")
 
 
-def _check_available(config: "TrainConfig") -> str:
-    """Check that this machine has the device and the environment; return the backend that runs it."""
+def _check_available(config: "TrainConfig") -> tuple[str, list[str]]:
+    """Check that this machine has device and environment; return the backend, and which actions are rescaled."""
     from pgkit.config.device import resolve_device
     from pgkit.config.effects import check_actions
     from pgkit.envs.make import find_spec, make_env, resolve_backend
+    from pgkit.envs.rescale import describe_rescaling
 
     resolve_device(config.device)
     env = config.env
@@ -315,10 +316,12 @@ def _check_available(config: "TrainConfig") -> str:
         instance = make_env(find_spec(env.id), env.kwargs, env.max_episode_steps)
         instance.close()
         check_actions(config, instance.action_space)
-    return backend
+        if backend == "gymnasium" and env.rescale_actions:
+            return backend, describe_rescaling(instance.action_space)
+    return backend, []
 
 
-def _print_header(config: "TrainConfig", directory: Path, backend: str) -> None:
+def _print_header(config: "TrainConfig", directory: Path, backend: str, rescaling: Sequence[str]) -> None:
     """Print what will run."""
     from pgkit import optim
 
@@ -326,6 +329,7 @@ def _print_header(config: "TrainConfig", directory: Path, backend: str) -> None:
     lines = {
         "run": f"{config.name} -> {directory}",
         "environment": f"{config.env.id} ({backend}) x {config.envs_per_member}, {config.steps:,} steps per seed",
+        **dict(zip(["actions"], rescaling, strict=False)),
         "agent": _settings_line(config.agent),
         "seeds": ", ".join(map(str, seeds)) if len(seeds) <= 20 else f"{len(seeds)}: {seeds[0]} ... {seeds[-1]}",
     }

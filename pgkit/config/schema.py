@@ -71,6 +71,8 @@ class EnvConfig(Model):
     """Gymnasium environments in this process one after the other (``sync``), or in one process per core (``async``)."""
     timeout: float | None = Field(default=None, gt=0, le=1e6)
     """Seconds that a process of ``async`` may take for one step or reset of its environments; default 300."""
+    rescale_actions: bool = True
+    """Rescale continuous actions whose bounds are far from the unit Gaussian, such as 100 to 200, from -1 to 1."""
     reward_scale: float = Field(default=1.0, gt=0)
     """Constant factor of every reward that the agent sees; logged returns stay unscaled."""
     normalize_observations: bool = False

@@ -26,6 +26,7 @@ seeding        seeds that old generators take, too
 observations   observations of Gymnasium's spaces to arrays, and whether they are of the space
 actions        the learner's actions to those of Gymnasium's spaces
 generators     global generators, of which each environment has states of its own
+rescale        actions whose bounds are far from the unit Gaussian
 guard          full checks of what an environment returns at first
 errors         one line for environments that fail
 =============  ========================================================================================

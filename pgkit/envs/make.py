@@ -4,11 +4,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from pgkit.envs import envpool
+from pgkit.envs import envpool, rescale
 from pgkit.envs.async_envs import AsyncEnvs
 from pgkit.envs.base import Environments
 from pgkit.envs.cartpole import CartPole
@@ -35,6 +36,7 @@ def make_envs(
     backend: Backend = "auto",
     vectorization: Vectorization = "sync",
     timeout: float | None = None,
+    rescale_actions: bool = False,
     device: torch.device | str = "cpu",
 ) -> Environments:
     """Create ``num_envs`` sub-environments of an environment. Seed and start them with ``reset(seeds)``.
@@ -49,6 +51,7 @@ def make_envs(
         vectorization: for backend "gymnasium": "sync" steps in this process, "async" in worker processes, "native"
             uses the vector environment of the registration (``vector_entry_point``), which cannot step a subset.
         timeout: seconds that a worker process ("async") has to step or reset all its environments; None for 300.
+        rescale_actions: for "sync" and "async": rescale Box actions as :mod:`pgkit.envs.rescale` says.
         device: device of observations, rewards and flags.
 
     Raises:
@@ -76,34 +79,19 @@ def make_envs(
         return CartPole(num_envs, max_episode_steps or 500, device)
     if resolved == "envpool":
         return EnvPoolEnvs(env_id, num_envs, kwargs, max_episode_steps, device)
-    return _make_gymnasium_envs(env_id, num_envs, kwargs, max_episode_steps, vectorization, timeout, device)
+    spec = find_spec(env_id)
+    if vectorization == "native":
+        vector_env = make_vector_env(spec, num_envs, kwargs, max_episode_steps)
+        return wrap_vector_env(vector_env, name=env_id, device=device)
+    create = partial(make_env, spec, kwargs, max_episode_steps, rescale_actions)
+    if vectorization == "async":
+        return AsyncEnvs(create, num_envs, env_id, device, timeout)
+    return SyncEnvs(create, num_envs, env_id, device)
 
 
 def _check_at_least_one(name: str, value: int) -> None:
     if value < 1:
         raise PgkitError(f"{name}: expected at least 1, got {value}")
-
-
-def _make_gymnasium_envs(
-    env_id: str,
-    num_envs: int,
-    kwargs: Mapping[str, Any],
-    max_episode_steps: int | None,
-    vectorization: Vectorization,
-    timeout: float | None,
-    device: torch.device,
-) -> Environments:
-    spec = find_spec(env_id)
-    if vectorization == "native":
-        vector_env = make_vector_env(spec, num_envs, kwargs, max_episode_steps)
-        return wrap_vector_env(vector_env, name=env_id, device=device)
-
-    def create() -> "Env":
-        return make_env(spec, kwargs, max_episode_steps)
-
-    if vectorization == "async":
-        return AsyncEnvs(create, num_envs, env_id, device, timeout)
-    return SyncEnvs(create, num_envs, env_id, device)
 
 
 def resolve_backend(
@@ -173,8 +161,10 @@ def find_spec(env_id: str) -> "EnvSpec":
     raise PgkitError(f"unknown environment {env_id!r}: {hint}(all: pgkit list envs; others: package.module:Id)")
 
 
-def make_env(spec: "EnvSpec", kwargs: Mapping[str, Any], max_episode_steps: int | None) -> "Env":
-    """Create one instance of a registered environment.
+def make_env(
+    spec: "EnvSpec", kwargs: Mapping[str, Any], max_episode_steps: int | None, rescale_actions: bool = False
+) -> "Env":
+    """Create one instance of a registered environment; arguments as of :func:`make_envs`.
 
     Raises:
         PgkitError: the constructor does not take these arguments, or a package that it needs is missing.
@@ -182,7 +172,8 @@ def make_env(spec: "EnvSpec", kwargs: Mapping[str, Any], max_episode_steps: int 
     import gymnasium
 
     with _constructor_errors(spec, kwargs):
-        return gymnasium.make(spec, max_episode_steps=max_episode_steps, disable_env_checker=True, **kwargs)
+        env = gymnasium.make(spec, max_episode_steps=max_episode_steps, disable_env_checker=True, **kwargs)
+    return rescale.rescale_actions(env) if rescale_actions else env
 
 
 def make_vector_env(

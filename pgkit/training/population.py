@@ -244,6 +244,7 @@ def build_envs(config: TrainConfig, count: int, device: torch.device) -> Environ
             backend=env.backend,
             vectorization=env.vectorization,
             timeout=env.timeout,
+            rescale_actions=env.rescale_actions,
             device=device,
         )
 

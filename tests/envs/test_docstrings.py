@@ -7,7 +7,13 @@ import pytest
 
 MODULES = [
     *["pgkit.envs", "pgkit.envs.base", "pgkit.envs.cartpole", "pgkit.envs.errors", "pgkit.envs.make"],
-    *["pgkit.envs.normalize", "pgkit.envs.seeding", "pgkit.envs.vector_env", "pgkit.rollouts.evaluate"],
+    *[
+        "pgkit.envs.normalize",
+        "pgkit.envs.rescale",
+        "pgkit.envs.seeding",
+        "pgkit.envs.vector_env",
+        "pgkit.rollouts.evaluate",
+    ],
 ]
 
 

@@ -323,7 +323,38 @@ class DrawsGlobally(Plain):
             self.last = self.source()
 
 
-for cls in (Plain, OtherGenerator, NoGenerator, OldSeed, Raises, Returns, Observes, Shows, Acts, DrawsGlobally):
+class Bounded(Plain):
+    """Continuous actions between these bounds; the observation shows the last one, as far as it goes."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+
+    def __init__(self, low: list[float], high: list[float]) -> None:
+        super().__init__()
+        self.action_space = spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
+        self.last = np.zeros(2)
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        assert action in self.action_space, f"{action!r} is not in {self.action_space}"
+        self.last = np.resize(action, 2).astype(np.float64)
+        return super().step(action)
+
+    def obs(self) -> Any:
+        return self.last
+
+
+for cls in (
+    Plain,
+    OtherGenerator,
+    NoGenerator,
+    OldSeed,
+    Raises,
+    Returns,
+    Observes,
+    Shows,
+    Acts,
+    DrawsGlobally,
+    Bounded,
+):
     gymnasium.register(f"Odd{cls.__name__}-v0", cls)
 
 
