@@ -65,7 +65,7 @@ def tolerant_output() -> Iterator[None]:
     """Make standard output and standard error tolerant, for a process that is pgkit's own."""
     before = sys.stdout, sys.stderr
     tolerant = TolerantStream(sys.stdout), TolerantStream(sys.stderr)
-    sys.stdout, sys.stderr = tolerant  # type: ignore[assignment] # they act as text streams
+    sys.stdout, sys.stderr = tolerant
     try:
         yield
     finally:
