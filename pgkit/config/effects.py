@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pgkit.config.overrides import KeyPath, lookup
+from pgkit.config.aliases import KeyPath
+from pgkit.config.overrides import lookup
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError, format_value
 

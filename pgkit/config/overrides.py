@@ -172,7 +172,8 @@ def _drop_hyperparameters(
         for key in [key for key in settings if key not in RESERVED]:
             notes += _drop(settings, path, key, f"it was chosen for {old}, not for {new}", overrides, _has(new, key))
         schedule = settings.get("schedule")
-        for key in [key for key in schedule if key != "lr"] if isinstance(schedule, dict) else []:
+        schedule = schedule if isinstance(schedule, dict) else {}
+        for key in [key for key in schedule if key != "lr"]:
             where = (*path, "schedule")
             notes += _drop(schedule, where, key, f"it was chosen for {old}", overrides, _has(new, key))
     groups = settings.get("groups")

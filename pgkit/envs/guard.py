@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 CHECKED_STEPS = 100
 """Steps of each environment whose results are checked in full. An environment that errs does so early."""
 
-StepResult = tuple[Any, Any, Any, Any, dict[str, Any]]
+StepResult = Any  # (observation, reward, terminated, truncated, info)
 
 
 class GuardedEnv:
@@ -57,7 +57,7 @@ class GuardedEnv:
         return result[0]
 
     def _checked_step(self, action: Any) -> StepResult:
-        result = self._isolated_step(action)
+        result: Any = self._isolated_step(action)
         if not isinstance(result, (tuple, list)) or len(result) != 5:
             count = f"{len(result)} values" if isinstance(result, (tuple, list)) else shown(result)
             raise MalformedData(f"the result is {count}, expected (observation, reward, terminated, truncated, info)")

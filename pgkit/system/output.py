@@ -108,5 +108,5 @@ def warnings_as_lines(category: type[Warning]) -> Iterator[None]:
             else:
                 show_others(message, of, *where)
 
-        warnings.showwarning = show
+        warnings.showwarning = show  # type: ignore[assignment] # it is called by position
         yield

@@ -5,7 +5,8 @@ from typing import Any
 
 from pgkit.compare.plan.schema import ComparisonConfig
 from pgkit.config import registry
-from pgkit.config.overrides import KeyPath, ParsedOverrides, lookup
+from pgkit.config.aliases import KeyPath
+from pgkit.config.overrides import ParsedOverrides, lookup
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError, format_value, unknown_name
 from pgkit.optim.registry import AROUND
@@ -124,7 +125,8 @@ def _check_decided(place: KeyPath, path: KeyPath, value: Any, cases: Cases) -> N
     decided = next((path[:length] for length in range(1, len(path) + 1) if path[:length] in DECIDED), None)
     if decided is None:
         return
-    column = {("env", "id"): 0, ("agent", "name"): 1}.get(decided)
+    columns: dict[KeyPath, int] = {("env", "id"): 0, ("agent", "name"): 1}
+    column = columns.get(decided)
     if column is not None and all(case[column] == value for case in cases):
         return
     if decided == ("evaluation", "deterministic") and value is False:
