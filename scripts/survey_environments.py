@@ -112,7 +112,11 @@ def write_row(path: Path, list_path: Path, entry: Entry, outcome: str) -> None:
     order = [each.title for each in read_list(list_path)]
     lines = [rows[title] for title in order if title in rows]
     works = sum(" | works" in line for line in lines)
-    summary = f"{works} of {len(lines)} work; the others end in one line that says why."
+    wrong = sum("**wrong**" in line for line in lines)
+    summary = (
+        f"Of {len(order)} environments in the list {len(lines)} were tried so far: {works} work, {wrong} went wrong, "
+    )
+    summary += f"{len(lines) - works - wrong} are refused in one line that says why."
     table = ["| environment | package | what happens |", "|---|---|---|", *lines]
     path.write_text("\n".join([INTRO, summary, "", *table, ""]), encoding="utf-8")
 
