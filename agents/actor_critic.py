@@ -24,7 +24,10 @@ class Config(BaseModel):
 
     gamma: float = Field(0.99, ge=0, le=1, description="discount per step")
     lam: float = Field(1.0, ge=0, le=1, description="GAE's lambda: 1 is n-step returns, 0 is TD(0)")
-    normalize_advantage: bool = Field(False, description="mean 0, standard deviation 1 per member and update")
+    normalize_advantage: bool = Field(
+        False,
+        description="mean 0, standard deviation 1 (population's; in SB3 the sample's) per member and update",
+    )
     entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     value_coef: float = Field(0.5, ge=0, description="weight of the value loss")
 

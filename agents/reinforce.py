@@ -36,7 +36,10 @@ class Config(BaseModel):
     gamma: float = Field(0.99, ge=0, le=1, description="discount per step")
     returns: Literal["reward_to_go", "full"] = Field("reward_to_go", description="what weighs each action")
     baseline: Literal["none", "mean", "leave_one_out", "value"] = Field("value", description="what is subtracted")
-    normalize_advantage: bool = Field(False, description="mean 0, standard deviation 1 per member and update")
+    normalize_advantage: bool = Field(
+        False,
+        description="mean 0, standard deviation 1 (population's; in SB3 the sample's) per member and update",
+    )
     average: Literal["episode", "step"] = Field("step", description="divide the sum by episodes (unbiased) or by steps")
     entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     value_coef: float = Field(0.5, ge=0, description="weight of the value loss (baseline 'value')")

@@ -95,7 +95,7 @@ def adagrad(
 ) -> Optimizer:
     """s = s + g^2 from initial_accumulator_value; p = p - lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps).
 
-    Source: Duchi, Hazan and Singer 2011; torch.optim.Adagrad.
+    Source: Duchi, Hazan and Singer 2011; torch.optim.Adagrad; in optax and Keras s begins at 0.1.
     """
     return chain(*l2(weight_decay), scaling.adagrad_step(lr, lr_decay, initial_accumulator_value, eps))
 
@@ -134,7 +134,8 @@ def amsgrad(
 ) -> Optimizer:
     """m, v as adam; w = max(w, v); p = p - lr m / (1 - beta1^t) / (sqrt(w / (1 - beta2^t)) + eps).
 
-    Source: Reddi, Kale and Kumar 2018 (arXiv 1904.09237); torch.optim.Adam(amsgrad=True).
+    Source: Reddi, Kale and Kumar 2018 (arXiv 1904.09237); torch.optim.Adam(amsgrad=True), with the maximum before the
+    bias correction as there; optax has it behind.
     """
     return chain(*l2(weight_decay), scaling.adam_step(lr, beta1, beta2, eps, amsgrad=True))
 
@@ -181,7 +182,8 @@ def radam(
     """m, v as adam; R = 2 / (1 - beta2) - 1; r = R - 2 t beta2^t / (1 - beta2^t); p = p - lr m / (1 - beta1^t),
     where r > 5 times sqrt((r - 4)(r - 2) R (1 - beta2^t) / ((R - 4)(R - 2) r)) / (sqrt(v) + eps).
 
-    Source: Liu et al. 2020 (arXiv 1908.03265); torch.optim.RAdam.
+    Source: Liu et al. 2020 (arXiv 1908.03265); torch.optim.RAdam, with epsilon before the bias correction as there;
+    optax has it behind.
     """
     return chain(*l2(weight_decay), scaling.scale_by_radam(beta1, beta2, eps), transforms.scale_by_rate(lr))
 
