@@ -115,7 +115,7 @@ def page(package: str, results: dict[str, str]) -> str:
         f"# Optimizers of {package} {version(package)}",
         "",
         f"{len(works)} of {len(results)} classes work with their defaults, as `optimizer.name={package}:<class>`:",
-        "two members train, are saved, loaded and continued with the same bits, and have the same bits alone. The others",
+        "two members train, are saved, loaded and continued with the same bits, and have the same bits alone. Others",
         "are refused before training, in the line beside their name. Written by `python scripts/survey_optimizers.py`.",
         "",
         "Works: " + ", ".join(f"`{name}`" for name in works) + ".",

@@ -241,6 +241,7 @@ class _Adapter:
                 )
             for number in range(2):
                 self._trial_step(instance, work, number, seed)
+            halfway = {name: leaf.clone() for name, leaf in work.items()}
             copies = {name: leaf.clone() for name, leaf in work.items()}
             restored = self._instance(options, copies, 0)
             try:
@@ -250,7 +251,7 @@ class _Adapter:
             for number in range(2, 4):
                 self._trial_step(instance, work, number, seed)
                 self._trial_step(restored, copies, number, seed)
-            if not all(torch.equal(leaf, copies[name]) for name, leaf in work.items()):
+            if not all(_nearly_equal(leaf, copies[name], halfway[name]) for name, leaf in work.items()):
                 raise PgkitError(
                     f"optimizer {self.name!r} cannot be resumed: its steps depend on more than "
                     "its options, its state and its attributes"
@@ -279,6 +280,12 @@ def _step_member(instance: _Instance, work: Params, grads: Params, k: int) -> Ex
     except Exception as error:  # an optimizer may raise anything; it is the failure of its member alone
         return error
     return None
+
+
+def _nearly_equal(first: Tensor, second: Tensor, start: Tensor) -> bool:
+    """Whether two ways from ``start`` are the same but for rounding: LAPACK's depends on memory addresses."""
+    both = torch.nan_to_num(first - start), torch.nan_to_num(second - start)
+    return bool((both[0] - both[1]).abs().max() <= 1e-2 * both[0].abs().max())
 
 
 def _initial_history(params: Params) -> dict[str, Any]:
