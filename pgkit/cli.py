@@ -345,7 +345,7 @@ def _settings_line(settings: Mapping[str, Any]) -> str:
 
 
 def _print_trained(result: "TrainResult", directory: Path) -> None:
-    """Print the result of a run; exit with 1 if every member diverged."""
+    """Print the result of a run; exit with 1 if every member failed."""
     title = f"Final evaluation, {result.final.returns.shape[1]} episodes per seed"
     _print_result(result.table, result.summary, title)
     typer.echo(f"written to {directory}")
@@ -395,5 +395,8 @@ def _cell(key: str, value: Any) -> str:
 def _exit_if_all_failed(rows: Sequence[Mapping[str, Any]], directory: Path) -> None:
     if all(row["failed"] for row in rows):
         what = "the run" if len(rows) == 1 else "every run"
-        typer.echo(f"{what} diverged; the last good checkpoint is in {directory / 'checkpoints'}", err=True)
+        typer.echo(
+            f"{what} failed: its numbers are not finite; the last good checkpoint is in {directory / 'checkpoints'}",
+            err=True,
+        )
         raise typer.Exit(1)

@@ -40,7 +40,7 @@ def compare(
 
     >>> from pgkit import compare
     >>> analysis = compare.compare("compare-cartpole", {"steps": 100_000}, workers=2)  # doctest: +SKIP
-    >>> analysis.tables["arms"][["agent", "optimizer", "mean", "failure_rate"]]  # doctest: +SKIP
+    >>> analysis.tables["arms"][["agent", "optimizer", "mean", "learnt_rate"]]  # doctest: +SKIP
 
     Args:
         name_or_path: name of a shipped comparison, or path of a TOML file.

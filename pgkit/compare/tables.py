@@ -19,6 +19,9 @@ NUMBERED = (*ARM, "setting", "lr")
 TIERS_WITH_CLAIMS = ("standard", "publication")
 """The quick tier explores: it ranks nothing."""
 
+LEARNT, NOT_LEARNT, FAILED = "learnt", "did not learn", "failed"
+"""Outcomes of a run: ``failed`` if a number became non-finite, ``did not learn`` if its final score is too low."""
+
 FEW_SEEDS = 10
 """The smallest number of runs that gets an interval; below it, minimum, median and maximum are shown."""
 
@@ -48,14 +51,15 @@ class Schema(NamedTuple):
 _OF_ARM = (
     *("lr", "n", "mean", "median", "sd", "t_low", "t_high", "bca_low", "bca_high", "skew"),
     *("tolerance_low", "tolerance_high", "tolerance_confidence", "final", "greedy"),
-    *("failures", "failure_rate", "failure_low", "failure_high"),
+    *("worst_tenth", "worst_tenth_low", "worst_tenth_high"),
+    *("learnt", "learnt_rate", "learnt_low", "learnt_high", "failed"),
     *("collapses", "collapse_rate", "collapse_low", "collapse_high"),
     *("solved", "solved_rate", "solved_low", "solved_high"),
     *("steps_mean", "steps_median", "dt", "srt", "lrt", "max_drawdown", "worst_drawdown", "retention"),
     *("dr", "rr", "df", "rf", "p_best", "mean_rank"),
 )
 _OF_RUN = (
-    *("failure", "failed_at", "env_steps", "auc", "final", "best", "greedy", "dt", "srt", "lrt", "max_drawdown"),
+    *("outcome", "failed_at", "env_steps", "auc", "final", "best", "greedy", "dt", "srt", "lrt", "max_drawdown"),
     *("retention", "collapsed", "solved", "steps_to_threshold", "df", "rf"),
 )
 _SELECTED = ("lr", "hyperparameters", "second_lr", "second_hyperparameters")
@@ -79,10 +83,10 @@ def schemas(all_tuned: bool = False, greedy: bool = False) -> Mapping[str, Schem
     tables = {
         "runs": Schema(run, (*_OF_RUN, *greedy_auc)),
         "curves": Schema((*run, "point"), ("env_steps", "return_mean", "score", *greedy_curve)),
-        "sensitivity": Schema(setting, ("n", "mean", "failure_rate", "chosen_share", "in_set", "selected")),
+        "sensitivity": Schema(setting, ("n", "mean", "learnt_rate", "chosen_share", "in_set", "selected")),
         "selection": Schema(ARM, ("lr", "second_lr", "edge", "runs", "env_steps")),
         "arms": Schema(ARM, (*number, *_OF_ARM, *greedy_auc)),
-        "neighbours": Schema((*setting, "offset"), ("n", "mean", "minimum", "failure_rate")),
+        "neighbours": Schema((*setting, "offset"), ("n", "mean", "minimum", "learnt_rate")),
         "pairs": Schema((*CASE, "first", "second"), _OF_PAIR),
         "rates": Schema(ARM, _with_limits("width", "area", "times_sqrt10", "over_sqrt10", "safe_ratio")),
         "expected_best": Schema((*ARM, "k"), ("value", "low", "high")),
@@ -112,8 +116,8 @@ class Analysis:
             evaluation_seeds, neighbour_seeds, rope, failure_below, evaluation {points, episodes, final_episodes},
             cases [{environment, agent, config (resolved TOML)}], held_equal {name: value}, hash.
         tables: the tables by name, as in :func:`schemas`.
-        facts: planned, finished, failed, missing (numbers of runs), deviations [str], formulas {label: text},
-            provenance (plain data as in ``provenance.json``), not_varied [str], wall_seconds.
+        facts: planned, finished, not_learnt, failed, missing (numbers of runs), deviations [str],
+            formulas {label: text}, provenance (plain data as in ``provenance.json``), not_varied [str], wall_seconds.
     """
 
     plan: Mapping[str, Any]

@@ -87,7 +87,7 @@ METRICS: tuple[Metric, ...] = (
         "in comparisons: normalised area under the learning curve, mean over the runs of a setting",
         "-",
     ),
-    Metric("compare/failure_rate", "in comparisons: share of the runs of a setting that failed", "-"),
+    Metric("compare/learnt_rate", "in comparisons: share of the runs of a setting that learnt", "-"),
     Metric(
         "compare/steps_to_threshold",
         "in comparisons: steps to the threshold, median over the runs of a setting; missing if half never reach it",

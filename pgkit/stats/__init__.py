@@ -34,8 +34,9 @@ from pgkit.stats.curves import (
     dispersion_of_final,
     drawdown,
     final,
+    floor_unlearnt,
     has_collapsed,
-    has_failed,
+    has_learnt,
     long_term_risk,
     max_drawdown,
     normalize,
@@ -55,6 +56,7 @@ from pgkit.stats.intervals import (
     tolerance_confidence,
     tolerance_interval,
     wilson,
+    worst_tenth,
 )
 from pgkit.stats.paired import paired_difference, paired_improvement, paired_permutation_test
 from pgkit.stats.pairs import (
@@ -117,8 +119,9 @@ __all__ = [
     "expected_best",
     "expected_best_intervals",
     "final",
+    "floor_unlearnt",
     "has_collapsed",
-    "has_failed",
+    "has_learnt",
     "holm",
     "iqm",
     "kaplan_meier",
@@ -154,4 +157,5 @@ __all__ = [
     "welch",
     "width",
     "wilson",
+    "worst_tenth",
 ]

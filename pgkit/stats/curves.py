@@ -21,7 +21,7 @@ ALPHA = 0.05
 """Default share of values in a tail."""
 
 FAILURE_BELOW = 0.1
-"""The final score below which a run has failed."""
+"""The final score below which a run did not learn."""
 
 
 def normalize(returns: ArrayLike, random: float, reference: float) -> FloatArray:
@@ -41,9 +41,10 @@ def normalize(returns: ArrayLike, random: float, reference: float) -> FloatArray
 
 
 def apply_floor(scores: ArrayLike, at: ArrayLike, failed_at: ArrayLike, floor: float = 0.0) -> FloatArray:
-    """Replace scores from the point of failure on, NaN included, by ``floor``; ``(..., K)``.
+    """Replace scores from the point on at which numbers became non-finite, NaN included, by ``floor``; ``(..., K)``.
 
-    So a failed run stays in every statistic, with the scores that it reached before.
+    So a failed run stays in every statistic, with the scores that it reached before. :func:`floor_unlearnt` is the same
+    for runs that did not learn.
 
     Args:
         scores: ``(..., K)``.
@@ -77,26 +78,53 @@ def final(scores: ArrayLike, share: float = 0.1) -> FloatArray:
     Five of 51 points.
     """
     array = as_array(scores, "(..., K)")
-    count = max(1, math.floor(share * array.shape[-1] + 1e-9))
-    return np.mean(array[..., -count:], axis=-1)
+    return np.mean(array[..., -_final_points(array, share) :], axis=-1)
 
 
-def has_failed(scores: ArrayLike, diverged: ArrayLike, below: float = FAILURE_BELOW) -> BoolArray:
-    """Whether runs failed: they diverged, or their :func:`final` score lies below ``below``; ``(..., K)`` to ``(...)``.
+def _final_points(scores: FloatArray, share: float) -> int:
+    """Return the number of points in the last ``share`` of curves ``(..., K)``."""
+    return max(1, math.floor(share * scores.shape[-1] + 1e-9))
+
+
+def has_learnt(scores: ArrayLike, failed: ArrayLike, below: float = FAILURE_BELOW) -> BoolArray:
+    """Whether runs learnt: they did not fail, and :func:`final` is at least ``below``; ``(..., K)`` to ``(...)``.
 
     Args:
-        scores: ``(..., K)``, with the floor of diverged runs.
-        diverged: ``(...)``, whether a loss, gradient or parameter became non-finite.
+        scores: ``(..., K)``, with the floor of failed runs.
+        failed: ``(...)``, whether a loss, gradient or parameter became non-finite.
         below: limit on the normalised scale.
 
     Raises:
         ValueError: shapes do not fit, or a score is not finite.
     """
     last = final(scores)
-    lost = np.asarray(diverged, dtype=bool)
+    lost = np.asarray(failed, dtype=bool)
     if lost.shape != last.shape:
-        raise ValueError(f"expected diverged {last.shape}, got {lost.shape}")
-    return np.logical_or(lost, last < below)
+        raise ValueError(f"expected failed {last.shape}, got {lost.shape}")
+    return np.logical_and(~lost, last >= below)
+
+
+def floor_unlearnt(scores: ArrayLike, below: float = FAILURE_BELOW, floor: float = 0.0) -> FloatArray:
+    """Replace the scores of runs that did not learn by ``floor`` from where they stay low; ``(..., K)``.
+
+    A run that did not learn has a :func:`final` score below ``below``. It counts with ``floor`` from the first window
+    of evaluations, as long as that of :func:`final`, from which on the mean of every window is below ``below``. Without
+    it a return far below that of the random policy has no bound, and few runs decide the mean of all.
+
+    Args:
+        scores: ``(..., K)``.
+        below: limit on the normalised scale.
+        floor: the random policy's score.
+
+    Raises:
+        ValueError: a score is not finite.
+    """
+    array = as_array(scores, "(..., K)")
+    low = np.mean(np.lib.stride_tricks.sliding_window_view(array, _final_points(array, 0.1), axis=-1), axis=-1) < below
+    low[..., -1] = final(array) < below  # the last window, rounded as in final
+    start = np.where(low.all(axis=-1), 0, low.shape[-1] - np.argmax(~low[..., ::-1], axis=-1))
+    unlearnt = low[..., -1, None] & (np.arange(array.shape[-1]) >= start[..., None])
+    return np.where(unlearnt, floor, array)
 
 
 def retention(scores: ArrayLike, share: float = 0.1) -> FloatArray:

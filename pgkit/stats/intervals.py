@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from pgkit.stats.curves import cvar_low
 from pgkit.stats.samples import (
     LEVEL,
     Estimate,
@@ -154,6 +155,30 @@ def wilson(count: int, n: int, level: float = LEVEL) -> Estimate:
         return Estimate(np.nan, np.nan, np.nan)
     interval = stats.binomtest(int(count), int(n)).proportion_ci(confidence_level=level, method="wilson")
     return Estimate(count / n, float(interval.low), float(interval.high))
+
+
+def worst_tenth(values: ArrayLike, rng: Rng, resamples: int = 10_000, level: float = LEVEL) -> Estimate:
+    """The mean of the worst tenth of the runs, :func:`pgkit.stats.cvar_low` at 10 %, with its bootstrap interval.
+
+    Percentile interval (Efron and Tibshirani 1993, section 13.3). No resample holds a value that was never seen: with
+    few runs the lower end is the worst run, and the worst of more runs may well lie below it. Ends are NaN for one
+    value.
+
+    Args:
+        values: ``(n,)``.
+        rng: generator or seed.
+        resamples: at least 1.
+        level: confidence level in (0, 1).
+    """
+    check_share("level", level)
+    sample = np.sort(as_sample(values))
+    value = float(cvar_low(sample, 0.1))
+    if len(sample) == 1:
+        return Estimate(value, np.nan, np.nan)
+    draws = generator(rng)
+    count = len(sample)
+    tails = [cvar_low(sample[draws.integers(0, count, (size, count))], 0.1) for size in batches(resamples, count)]
+    return Estimate(value, *percentile_interval(np.concatenate(tails), level))
 
 
 def _point(sample: Any) -> Interval:

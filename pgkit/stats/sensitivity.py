@@ -33,13 +33,13 @@ class Sensitivity(NamedTuple):
 
 
 def rate_sensitivity(
-    scores: ArrayLike, failed: ArrayLike, rates: ArrayLike, rng: Rng, resamples: int = RESAMPLES, level: float = LEVEL
+    scores: ArrayLike, unlearnt: ArrayLike, rates: ArrayLike, rng: Rng, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> Sensitivity:
     """Compute all measures of one arm in one environment, with bootstrap intervals over seeds.
 
     Args:
-        scores: ``(L, S)``, failed runs with their floor.
-        failed: bool ``(L, S)``.
+        scores: ``(L, S)``, runs that failed or did not learn with their floor.
+        unlearnt: bool ``(L, S)``, whether a run failed or did not learn.
         rates: ``(L,)``, positive and ascending.
         rng: generator or seed.
         resamples: at least 1.
@@ -49,9 +49,9 @@ def rate_sensitivity(
         ValueError: shapes do not fit, or rates are not positive and ascending.
     """
     array = as_array(scores, "(L, S)", "scores")
-    lost = np.asarray(failed, dtype=bool)
+    lost = np.asarray(unlearnt, dtype=bool)
     if lost.shape != array.shape:
-        raise ValueError(f"expected failed {array.shape}, got {lost.shape}")
+        raise ValueError(f"expected unlearnt {array.shape}, got {lost.shape}")
     order = sort_columns(np.concatenate([array, lost]))
     array = array[:, order]
     lost = lost[:, order]
@@ -122,14 +122,14 @@ def beside_best(curve: ArrayLike, rates: ArrayLike, decades: float) -> FloatArra
     return np.where(inside, (1 - weight) * below + weight * above, np.nan)
 
 
-def safe_ratio(curve: ArrayLike, any_failed: ArrayLike, rates: ArrayLike) -> FloatArray:
-    """The largest rate at which no run failed, over the best rate; below 1 when the best rate has failures.
+def safe_ratio(curve: ArrayLike, any_unlearnt: ArrayLike, rates: ArrayLike) -> FloatArray:
+    """The largest rate at which every run learnt, over the best rate; below 1 when not all did at the best rate.
 
-    NaN when every rate has failures.
+    NaN when some run of every rate did not learn.
 
     Args:
         curve: s, ``(..., L)``.
-        any_failed: bool ``(..., L)``, whether any run of the rate failed.
+        any_unlearnt: bool ``(..., L)``, whether any run of the rate did not learn.
         rates: ``(L,)``.
 
     Returns:
@@ -139,9 +139,9 @@ def safe_ratio(curve: ArrayLike, any_failed: ArrayLike, rates: ArrayLike) -> Flo
         ValueError: shapes do not fit.
     """
     s, decades = _curve(curve, rates)
-    safe = ~np.asarray(any_failed, dtype=bool)
+    safe = ~np.asarray(any_unlearnt, dtype=bool)
     if safe.shape != s.shape:
-        raise ValueError(f"expected any_failed {s.shape}, got {safe.shape}")
+        raise ValueError(f"expected any_unlearnt {s.shape}, got {safe.shape}")
     last = decades.size - 1 - np.argmax(safe[..., ::-1], axis=-1)
     ratio = 10.0 ** (decades[last] - decades[np.argmax(s, axis=-1)])
     return np.where(safe.any(axis=-1), ratio, np.nan)

@@ -127,7 +127,7 @@ class Monitor:
             if not alive:
                 seed = self.configs[int(member)].seed
                 reason = reasons.get(int(member), "unknown")
-                text = f"seed {seed} diverged before step {steps:,.0f}: first non-finite number: {reason}"
+                text = f"seed {seed} failed before step {steps:,.0f}: first non-finite number: {reason}"
                 self._channel.send(Line(text))
 
     def maybe_checkpoint(self) -> None:

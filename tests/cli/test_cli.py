@@ -190,7 +190,9 @@ def test_divergence_is_exit_code_1() -> None:
     words = f"{TINY} optimizer.name=sgd optimizer.lr=1e38 optimizer.max_grad_norm=1e38 --quiet"
     one = pgkit(f"train cartpole-actor-critic {words} name=one")
     assert one.exit_code == 1
-    assert one.stderr.endswith("the run diverged; the last good checkpoint is in runs/one/checkpoints\n")
+    assert one.stderr.endswith(
+        "the run failed: its numbers are not finite; the last good checkpoint is in runs/one/checkpoints\n"
+    )
     assert json.loads(Path("runs/one/result.json").read_text())["members"][0]["failed"] is True
     assert list(Path("runs/one/checkpoints").iterdir()) != []
 

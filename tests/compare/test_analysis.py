@@ -11,7 +11,9 @@ from pgkit import stats
 from pgkit.compare.analysis.analyse import analyse
 from pgkit.compare.plan.baselines import ScoreScale
 from pgkit.compare.plan.plan import Plan, Run, read_plan
+from pgkit.compare.report.columns import ARMS_STABILITY
 from pgkit.compare.report.html import write_report
+from pgkit.compare.selection.scores import score_runs
 from pgkit.compare.selection.stages import stages
 from pgkit.compare.tables import Analysis, check_tables
 
@@ -85,3 +87,35 @@ def test_pairs_of_runs_that_share_seeds(plans: dict[str, Plan]) -> None:
 def test_pairing_is_part_of_the_plan(plans: dict[str, Plan]) -> None:
     assert plans["apart"].hash != plans["paired"].hash
     assert "paired" not in plans["apart"].as_data()
+
+
+def scored(plan: Plan, curves: list[list[float]], final: list[float], failed: int = -1) -> pd.DataFrame:
+    """Measures of runs with these returns while training, and this mean return of the final policy."""
+    case = plan.cases[0]
+    rows = []
+    for seed, (returns, last) in enumerate(zip(curves, final, strict=True)):
+        run = Run("evaluation", case.environment, case.agent, "sgd", 0.01, seed, -1)
+        steps = {"diverged": seed == failed, "env_steps": 600, "at": [0.0] * len(returns), "returns": returns}
+        rows.append({**run._asdict(), **steps, "final": [last] * 3, "greedy": [last] * 3})
+    return score_runs(plan, SCALES, pd.DataFrame(rows))
+
+
+def test_solved_means_that_the_threshold_was_reached_and_kept(plans: dict[str, Plan]) -> None:
+    runs = scored(
+        plans["apart"],
+        [[0.0] * 2 + [1.0] * 8, [0.0] * 2 + [1.0] * 6 + [0.0] * 2, [0.5] * 10],
+        [0.0, 1.0, 1.0],  # what the final policy happens to return decides nothing
+    )
+    assert runs["solved"].tolist() == [True, False, False]
+    assert (runs["solved"] == runs["steps_to_threshold"].notna()).all()
+    (text,) = {column.help for column in ARMS_STABILITY.columns if column.name == "solved"}
+    assert "reached the threshold and stayed there" in text
+
+
+def test_outcomes_and_the_floor(plans: dict[str, Plan]) -> None:
+    curves = [[0.5] * 10, [-8.0] * 10, [0.8] * 5 + [float("nan")] * 5, [-1.0] * 5 + [0.5] * 5]
+    runs = scored(plans["apart"], curves, [0.5] * 4, failed=2)
+    assert runs["outcome"].tolist() == ["learnt", "did not learn", "failed", "learnt"]
+    assert runs["auc"].tolist() == pytest.approx([0.5, 0.0, 0.4, -0.25])
+    assert runs["max_drawdown"].tolist() == pytest.approx([0.0, 0.0, 0.8, 0.0])
+    assert runs["failed_at"].isna().tolist() == [True, True, False, True]

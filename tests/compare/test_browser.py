@@ -62,7 +62,7 @@ def page(browser: Browser, report: Path, request: pytest.FixtureRequest) -> Iter
 
 def test_all_figures_are_visible(page: Page) -> None:
     boxes = [drawing.bounding_box() for drawing in page.query_selector_all("figure svg")]
-    assert len(boxes) == 14
+    assert len(boxes) == 16
     width = page.viewport_size["width"]
     for box in boxes:
         assert box is not None

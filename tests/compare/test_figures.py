@@ -30,7 +30,7 @@ from pgkit.compare.report.style import (
 from pgkit.compare.tables import Analysis
 
 CASE = ("CartPole-v1", "reinforce")
-ALWAYS = {"sensitivity", "learning", "scores", "pairs", "improvement", "drawdowns", "expected_best"}
+ALWAYS = {"stability", "sensitivity", "learning", "scores", "pairs", "improvement", "drawdowns", "expected_best"}
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +71,13 @@ def test_sensitivity_shows_every_tuning_run_and_each_mean(analysis: Analysis) ->
     assert axes.get_xscale() == "log"
 
 
-def test_failures_are_shares_at_every_rate(analysis: Analysis) -> None:
+def test_runs_that_learnt_are_shares_at_every_rate(analysis: Analysis) -> None:
     table = analysis.of("sensitivity", CASE)
-    axes = figures.draw_failures(table, analysis.labels)
+    axes = figures.draw_learnt(table, analysis.labels)
     dots = [collection for collection in axes.collections if isinstance(collection, PathCollection)]
     heights = np.concatenate([np.asarray(dots.get_offsets())[:, 1] for dots in dots])
-    assert sorted(heights) == sorted(table["failure_rate"])
-    assert table["failure_rate"].max() > 0
+    assert sorted(heights) == sorted(table["learnt_rate"])
+    assert 0 <= table["learnt_rate"].min() < table["learnt_rate"].max() == 1
 
 
 def test_learning_curves_are_medians_of_all_seeds_and_every_run(analysis: Analysis) -> None:
@@ -111,7 +111,7 @@ def test_scores_are_dots_and_below_ten_seeds_there_is_no_interval() -> None:
             limits = [row["t_low"], row["t_high"]] if seeds == 20 else [scores.min(), scores.max()]
             assert bar.tolist() == limits
         crosses = sum(len(marks.get_offsets()) for marks in axes.collections if marks.get_linewidths()[0] == 1.3)
-        assert crosses == (evaluation["failure"] != "").sum()
+        assert crosses == (evaluation["outcome"] != "learnt").sum() > 0
 
 
 def test_drawdown_is_that_of_the_worst_seed(analysis: Analysis) -> None:
@@ -175,18 +175,18 @@ def test_scores_of_settings_stand_at_their_hyperparameter() -> None:
     runs = [{**keys, "stage": "tuning", "setting": k, "auc": 0.1 * k + d} for k in range(3) for d in (-0.01, 0.01)]
     runs.append({**keys, "stage": "evaluation", "setting": 0, "auc": 0.9})
     sensitivity = [
-        {**keys, "setting": k, "mean": 0.1 * k, "failure_rate": 0.5 * (k == 0), "selected": k == 2} for k in range(3)
+        {**keys, "setting": k, "mean": 0.1 * k, "learnt_rate": 1 - 0.5 * (k == 0), "selected": k == 2} for k in range(3)
     ]
     values = {0: 0.5, 1: 0.9, 2: 0.99}
     table = [{"optimizer": "adam", "setting": k, "hyperparameter": "beta1", "value": v} for k, v in values.items()]
     table += [{"optimizer": "other", "setting": k, "hyperparameter": "beta1", "value": 0.1} for k in range(3)]
     space = {"low": 0.0, "high": 0.999, "scale": "1-x log"}
     axes = figures.draw_setting(*map(pd.DataFrame, (runs, sensitivity, table)), "adam", "beta1", space)
-    dots, good, failed, ring = (np.asarray(part.get_offsets()) for part in axes.collections)
+    dots, good, lost, ring = (np.asarray(part.get_offsets()) for part in axes.collections)
     np.testing.assert_allclose(sorted(set(dots[:, 0])), [0.01, 0.1, 0.5])
     assert len(dots) == 6, "tuning runs only"
     np.testing.assert_allclose(good, [[0.1, 0.1], [0.01, 0.2]])
-    np.testing.assert_allclose(failed, [[0.5, 0.0]])
+    np.testing.assert_allclose(lost, [[0.5, 0.0]])
     np.testing.assert_allclose(ring, [[0.01, 0.2]])
     assert axes.get_xscale() == "log"
     assert axes.get_xlabel() == "1 \u2212 beta1"

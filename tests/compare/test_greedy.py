@@ -99,9 +99,9 @@ def test_a_comparison_shows_it_as_a_second_column(tmp_path: Path) -> None:
     np.testing.assert_allclose(arms["greedy_auc"].sort_index(), evaluated["greedy_auc"].mean().sort_index())
     np.testing.assert_allclose(arms["mean"].sort_index(), evaluated["auc"].mean().sort_index())
     page = (tmp_path / "c" / "report.html").read_text(encoding="utf-8")
-    assert "score, greedy" in page
-    assert "played with sampled and with most likely actions" in page
-    assert "Dotted: the median with the most likely actions" in page
+    assert "score, deterministic" in page
+    assert "with the stochastic and with the deterministic policy" in page
+    assert "Dotted: the median of the deterministic policy" in page
     assert "greedy_returns" in Store(tmp_path / "c").load()
 
 

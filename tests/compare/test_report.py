@@ -110,9 +110,12 @@ def test_remarks_say_what_a_quoted_number_needs(analysis: Analysis) -> None:
     )
     assert "momentum against rmsprop is" in remarks
     assert "but worse with the second-best settings" in remarks
-    assert f"Failed: {arms.loc['sgd', 'failures']} of 20 runs of sgd (95 %: " in remarks
+    assert f"Did not learn: {20 - arms.loc['sgd', 'learnt']} of 20 runs of sgd (95 %: " in remarks
     assert "Collapsed: " in remarks
-    assert "The scores of rmsprop are skewed (-1.4)" in remarks
+    skewed = (
+        f"The scores of rmsprop are skewed (-1.4), so few runs move their mean, {arms.loc['rmsprop', 'mean']:.2f}: "
+    )
+    assert f"{skewed}the median is {arms.loc['rmsprop', 'median']:.2f}" in remarks
     assert "have a confidence of 60.8 % with 20 runs, not 95 %" in remarks
 
 
@@ -123,8 +126,11 @@ def test_few_seeds_allow_neither_intervals_nor_verdicts() -> None:
     assert "no intervals" in remarks
     assert "BCa interval" not in remarks
     assert "Tolerance" not in remarks
-    assert prose.answers(analysis)[0].text.startswith("Mean scores, in the order of the plan: ")
-    assert "[" not in prose.answers(analysis)[0].text
+    answer = prose.answers(analysis)[0]
+    assert answer.sure.startswith(
+        "With 5 runs per optimizer there are too few for intervals. Mean scores, in the order "
+    )
+    assert "[" not in answer.text + answer.sure
     html = page_of(analysis, [])
     assert "no ranking claims" in html
     shown = " ".join(re.findall(r'data-columns="([^"]*)"', html)).split()
@@ -171,7 +177,7 @@ def test_everything_is_written(report: Path, analysis: Analysis) -> None:
     tables = {f"{name}.{end}" for name in SCHEMAS for end in ("csv", "parquet")}
     assert {path.name for path in (report / "tables").iterdir()} == tables
     assert {path.suffix for path in (report / "figures").iterdir()} == {".png", ".svg"}
-    assert len(list((report / "figures").glob("*.png"))) == 14
+    assert len(list((report / "figures").glob("*.png"))) == 16
     assert {path.name for path in report.iterdir()} == {"figures", "report.html", "summary.md", "tables"}
     for name, table in analysis.tables.items():
         pd.testing.assert_frame_equal(pd.read_parquet(report / "tables" / f"{name}.parquet"), table, check_dtype=False)
@@ -255,10 +261,10 @@ def test_ids_are_unique_and_links_lead_somewhere(page: Page) -> None:
 
 def test_page_is_readable_without_eyes(page: Page) -> None:
     drawings = [given for tag, given in page.tags if given.get("role") == "img"]
-    assert len(drawings) == 14
+    assert len(drawings) == 16
     assert all(len(given["aria-label"]) > 40 for given in drawings)
     tags = [tag for tag, _ in page.tags]
-    assert tags.count("figure") == tags.count("figcaption") == 14
+    assert tags.count("figure") == tags.count("figcaption") == 16
     assert tags.count("table") == tags.count("caption") > 10
     assert tags.count("h1") == tags.count("main") == tags.count("nav") == 1
     assert all(given.get("scope") == "col" for tag, given in page.tags if tag == "th")
@@ -271,7 +277,7 @@ def test_page_is_readable_without_eyes(page: Page) -> None:
         "one chunk was run again after its worker ended unexpectedly",
         "1000 to 1019 (20)",
         "0 to 2 (3)",
-        "328 planned",
+        "329 planned, 328 finished: ",
         "1 missing",
         "Tuning cost: sgd 21 runs, 4.2M steps",
         "p &lt;- p - lr g / (sqrt(v) + eps);",

@@ -57,7 +57,7 @@ def test_curves_are_medians_with_bands(logdir: Path, analysis: Analysis) -> None
 def test_hparams_tab_is_filled(logdir: Path, analysis: Analysis) -> None:
     experiment, sessions = hparams_tab(logdir)
     assert {info.name for info in experiment.hparam_infos} == {"stage", "environment", "agent", "optimizer", "lr"}
-    assert {"compare/score", "compare/failure_rate"} <= {info.name.tag for info in experiment.metric_infos}
+    assert {"compare/score", "compare/learnt_rate"} <= {info.name.tag for info in experiment.metric_infos}
     assert len(sessions) == 4 * 4 + 4
     adam = sessions[f"evaluation/{CASE}/adam"]
     assert adam.hparams["optimizer"].string_value == "adam"
@@ -66,7 +66,7 @@ def test_hparams_tab_is_filled(logdir: Path, analysis: Analysis) -> None:
     values = {value.name.tag: value.value for value in adam.metric_values}
     arm = analysis.tables["arms"].set_index("optimizer").loc["adam"]
     assert values["compare/score"] == pytest.approx(arm["mean"])
-    assert values["compare/failure_rate"] == pytest.approx(arm["failure_rate"])
+    assert values["compare/learnt_rate"] == pytest.approx(arm["learnt_rate"])
     assert values["compare/steps_to_threshold"] > 0
 
 
@@ -74,8 +74,8 @@ def test_censored_runs_never_get_there(analysis: Analysis) -> None:
     runs = analysis.tables["runs"].iloc[:5].assign(steps_to_threshold=[1.0, 2.0, 3.0, np.nan, np.nan])
     assert final_numbers(runs)["compare/steps_to_threshold"] == 3.0
     assert "compare/steps_to_threshold" not in final_numbers(runs.iloc[1:])
-    failed = runs.assign(failure=["diverged", "", "", "", "below 10 %"])
-    assert final_numbers(failed)["compare/failure_rate"] == 0.4
+    failed = runs.assign(outcome=["failed", "learnt", "learnt", "learnt", "did not learn"])
+    assert final_numbers(failed)["compare/learnt_rate"] == 0.6
 
 
 def test_figures_are_images(logdir: Path) -> None:

@@ -255,7 +255,7 @@ def test_failed_runs_count_with_the_floor(small: Path) -> None:
     analysis = analysed(read_plan(small, WORDS), LEVEL, diverged=(1,))
     assert set(analysis.tables["selection"]["setting"]) == {2}
     of_setting = analysis.tables["sensitivity"].set_index(["optimizer", "setting"]).loc[("sgd", 1)]
-    assert of_setting["failure_rate"] == 1
+    assert of_setting["learnt_rate"] == 0
     assert of_setting["mean"] == pytest.approx(0.5005 * 2 / 5)
 
 

@@ -48,7 +48,7 @@ def synthetic(
     if len(environments) >= 3:
         _add_across(rows, environments, agents)
     tables = {name: make_table(name, rows[name]) for name in SCHEMAS}
-    return Analysis(_plan(tier, cases, rates, tuning, evaluation), tables, _facts(len(runs)))
+    return Analysis(_plan(tier, cases, rates, tuning, evaluation), tables, _facts(frame))
 
 
 def _add_run(
@@ -74,7 +74,7 @@ def _add_run(
     runs.append(
         keys
         | {
-            "failure": "diverged" if diverged else "below 10 %" if below else "",
+            "outcome": "failed" if diverged else "did not learn" if below else "learnt",
             "failed_at": 100_000.0 if diverged else np.nan,
             "env_steps": float(STEPS),
             "auc": score.mean(),
@@ -112,7 +112,7 @@ def _add_case(
             rows["sensitivity"].append(
                 keys
                 | {"lr": lr, "n": len(of_setting), "mean": of_setting["auc"].mean()}
-                | {"failure_rate": (of_setting["failure"] != "").mean(), "chosen_share": chosen}
+                | {"learnt_rate": (of_setting["outcome"] == "learnt").mean(), "chosen_share": chosen}
                 | {"in_set": chosen >= 0.05, "selected": lr == PEAKS[arm]}
             )
         rows["selection"].append(
@@ -122,7 +122,7 @@ def _add_case(
         )
         rows["arms"].append(keys | _of_arm(of_arm, place))
         rows["neighbours"] += [
-            keys | {"lr": PEAKS[arm] * factor, "offset": offset, "n": 5, "mean": 0.5, "minimum": 0.2, "failure_rate": 0}
+            keys | {"lr": PEAKS[arm] * factor, "offset": offset, "n": 5, "mean": 0.5, "minimum": 0.2, "learnt_rate": 1}
             for offset, factor in ((-1, 1 / 3.16), (1, 3.16))
         ]
         limits = {"": 0.0, "_low": -0.1, "_high": 0.1}
@@ -144,11 +144,14 @@ def _of_arm(runs: pd.DataFrame, place: int) -> Row:
     row |= {"skew": -1.4 if place == 2 else 0.2, "tolerance_low": scores.min(), "tolerance_high": scores.max()}
     row |= {"tolerance_confidence": 1 - 0.9**n - n * 0.1 * 0.9 ** (n - 1)}
     row |= {"final": runs["final"].mean(), "greedy": runs["greedy"].mean()}
-    happened = {"failure": runs["failure"] != "", "collapse": runs["collapsed"], "solved": runs["solved"]}
-    for (name, column), count in zip(happened.items(), ("failures", "collapses", "solved"), strict=True):
+    happened = {"learnt": runs["outcome"] == "learnt", "collapse": runs["collapsed"], "solved": runs["solved"]}
+    for (name, column), count in zip(happened.items(), ("learnt", "collapses", "solved"), strict=True):
         share = column.mean()
         low, high = max(0, share - 0.1), min(1, share + 0.2)
         row |= {count: int(column.sum()), f"{name}_rate": share, f"{name}_low": low, f"{name}_high": high}
+    row |= {"failed": int((runs["outcome"] == "failed").sum())}
+    worst = np.sort(scores)[: 1 + (n - 1) // 10].mean()
+    row |= {"worst_tenth": worst, "worst_tenth_low": scores.min(), "worst_tenth_high": np.median(scores)}
     row |= {"steps_mean": 150_000.0, "steps_median": np.nan if place == 0 else 120_000.0}
     row |= {name: runs[name].mean() for name in ("dt", "srt", "lrt", "max_drawdown", "retention", "df", "rf")}
     row |= {"worst_drawdown": runs["max_drawdown"].max(), "dr": 0.1, "rr": 0.3}
@@ -226,12 +229,13 @@ def _plan(
     }
 
 
-def _facts(runs: int) -> dict[str, Any]:
+def _facts(runs: pd.DataFrame) -> dict[str, Any]:
     versions = {"python": "3.12.1", "pgkit-rl": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6"}
     return {
-        "planned": runs,
-        "finished": runs - 1,
-        "failed": 7,
+        "planned": len(runs) + 1,
+        "finished": len(runs),
+        "not_learnt": int((runs["outcome"] == "did not learn").sum()),
+        "failed": int((runs["outcome"] == "failed").sum()),
         "missing": 1,
         "deviations": ["one chunk was run again after its worker ended unexpectedly"],
         "formulas": {

@@ -84,7 +84,7 @@ def test_failed_runs_stay_at_the_floor():
     floored = stats.apply_floor(scores, at, [15, NAN, 20])
     np.testing.assert_array_equal(floored, [[0.2, 0.8, 0, 0], [0.2, 0.4, 0.6, 0.8], [-3, -2, 0, 0]])
     np.testing.assert_array_equal(stats.auc(floored), [0.25, 0.5, -1.25])
-    np.testing.assert_array_equal(stats.has_failed(floored, [True, False, False]), [True, False, True])
+    np.testing.assert_array_equal(stats.has_learnt(floored, [True, False, False]), [False, True, False])
     np.testing.assert_array_equal(stats.apply_floor(scores[0], at, 0), [0, 0, 0, 0])
     with pytest.raises(ValueError, match="scores must be finite"):
         stats.apply_floor(scores, at, [25, NAN, NAN])
@@ -188,13 +188,13 @@ def test_aggregates_without_resamples_have_no_interval():
         (lambda: stats.width([1, 2], [1e-2, 1e-3]), "positive and ascending"),
         (lambda: stats.width([1, 2], [0, 1]), "positive and ascending"),
         (lambda: stats.width([1, 2], [1]), "expected 2 rates"),
-        (lambda: stats.safe_ratio([1, 2], [True], [1, 2]), "expected any_failed"),
-        (lambda: stats.has_failed([[1, 2], [3, 4]], [True]), "expected diverged"),
+        (lambda: stats.safe_ratio([1, 2], [True], [1, 2]), "expected any_unlearnt"),
+        (lambda: stats.has_learnt([[1, 2], [3, 4]], [True]), "expected failed"),
         (lambda: stats.paired_difference([1, 2], [3, 4], level=95), "level must be between 0 and 1"),
         (lambda: stats.paired_improvement([1, 2], [3, 4], level=95), "level must be between 0 and 1"),
         (lambda: stats.restricted_mean([NAN], 0), "positive and finite"),
         (lambda: stats.restricted_mean([NAN], np.inf), "positive and finite"),
-        (lambda: stats.rate_sensitivity([[1, 2]], [[True]], [1], 0), "expected failed"),
+        (lambda: stats.rate_sensitivity([[1, 2]], [[True]], [1], 0), "expected unlearnt"),
         (lambda: stats.rank_arms([], 0), "no arm"),
         (lambda: stats.rank_arms([[1], []], 0), r"scores\[1\]"),
         (lambda: stats.aggregates([1, 2], 0), r"shape \(n, E\)"),
@@ -211,3 +211,39 @@ def test_input_that_means_nothing(call: Callable[[], object], message: str):
 def test_loading_statistics_loads_no_tables_and_no_plots():
     check = "import sys, pgkit.stats; sys.exit(bool({'pandas', 'matplotlib', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_runs_that_did_not_learn_stay_at_the_floor_from_where_they_stay_low():
+    scores = np.array(
+        [
+            [-8.0] * 20,  # far below the random policy, all the time: 0
+            [0.5] * 10 + [-6.0] * 10,  # learns, and loses it for good: keeps what it had
+            [-8.0] * 18 + [0.6, 0.6],  # learns late: not clipped
+            [0.5] * 18 + [0.04, 0.06],
+            [-8.0] * 5 + [0.3] + [-8.0] * 14,  # a lucky evaluation is not learning
+        ]
+    )
+    floored = stats.floor_unlearnt(scores)
+    np.testing.assert_array_equal(floored[0], 0)
+    np.testing.assert_array_equal(floored[1], [0.5] * 9 + [0.0] * 11)  # the first low window of two begins at point 9
+    np.testing.assert_array_equal(floored[2], scores[2])
+    np.testing.assert_array_equal(floored[3], [0.5] * 18 + [0.0, 0.0])
+    np.testing.assert_array_equal(floored[4], 0)
+    learnt = stats.has_learnt(scores, [False] * 5)
+    np.testing.assert_array_equal(learnt, [False, False, True, False, False])
+    np.testing.assert_array_equal(stats.final(floored)[~learnt], 0)
+    np.testing.assert_array_equal(stats.floor_unlearnt([[0.05], [0.5]]), [[0.0], [0.5]])
+    assert stats.auc(scores).mean() < -4 < 0 < stats.auc(floored)[~learnt].mean()
+
+
+def test_the_worst_tenth_is_rounded_up_and_bounded_by_what_was_seen():
+    scores = np.arange(20.0)
+    assert stats.worst_tenth(scores, 0)[0] == 0.5
+    assert stats.worst_tenth(scores[:10], 0)[0] == 0.0
+    value, low, high = stats.worst_tenth(scores[::-1], 0)
+    assert 0 == low <= value < high < 6
+    assert stats.worst_tenth(scores, 0) == (value, low, high), "the order of runs changes no bit"
+    alone = stats.worst_tenth([0.5], 0)
+    assert alone[0] == 0.5
+    assert np.isnan(alone[1:]).all()
+    assert stats.worst_tenth([0.5] * 12, 0) == (0.5, 0.5, 0.5)

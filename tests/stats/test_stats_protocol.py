@@ -107,7 +107,7 @@ def test_a_run_that_diverges_is_counted_and_scored_zero():
     failed_at = np.full(10, np.nan)
     failed_at[3] = 1_950
     scores = stats.apply_floor(curves, at, failed_at)
-    failed = stats.has_failed(scores, ~np.isnan(failed_at))
+    failed = ~stats.has_learnt(scores, ~np.isnan(failed_at))
     assert stats.wilson(int(failed.sum()), len(failed)).value == 0.1
     areas = stats.auc(scores)
     assert len(areas) == 10

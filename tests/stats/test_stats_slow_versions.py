@@ -70,7 +70,7 @@ def test_measures_of_curves(scores: NDArray[np.float64]):
         assert stats.retention(scores)[k] == pytest.approx(kept, nan_ok=True)
         assert stats.long_term_risk(scores)[k] == pytest.approx(stats.cvar_up(drawdowns))
         assert stats.short_term_risk(scores)[k] == pytest.approx(stats.cvar_low(steps) if steps else 0.0)
-        assert stats.has_failed(scores, np.zeros(len(scores)))[k] == (mean(last) < 0.1)
+        assert stats.has_learnt(scores, np.zeros(len(scores)))[k] == (mean(last) >= 0.1)
 
 
 @many

@@ -92,7 +92,7 @@ def test_the_step_is_the_one(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     env = {"kwargs": CHOSEN | {"fault": "reward nan", "at": 3}}
     result, reason = check([config(seed=seed, env=env) for seed in range(3)], tmp_path / "run")
     assert reason == "reward = nan, environment 2, step 2 of its rollout"
-    assert f"seed 1 diverged before step 28: first non-finite number: {reason}\n" in capsys.readouterr().err
+    assert f"seed 1 failed before step 28: first non-finite number: {reason}\n" in capsys.readouterr().err
     members = json.loads((tmp_path / "run" / "result.json").read_text())["members"]
     assert [row.get("reason") for row in members] == [None, reason, None]
     assert result.table[1]["env_steps"] == 28  # 4 environments, 8 steps, of which one is a reset

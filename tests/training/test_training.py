@@ -121,7 +121,7 @@ def test_a_reward_that_is_no_number_freezes_its_member_alone(agent: str) -> None
 def test_the_failed_member_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     configs = [config(seed=7), config(seed=9, optimizer={"name": "sgd", "lr": 1e30})]
     train(configs, tmp_path / "run", progress=True)
-    assert "seed 9 diverged before step" in capsys.readouterr().err
+    assert "seed 9 failed before step" in capsys.readouterr().err
     members = json.loads((tmp_path / "run" / "result.json").read_text())["members"]
     assert [(row["seed"], row["failed"]) for row in members] == [(7, False), (9, True)]
 

@@ -14,7 +14,7 @@ from pgkit.compare.plan.plan import Plan, SearchPoint
 from pgkit.compare.plan.schema import TIERS
 from pgkit.compare.selection.scores import curves_of, score_curves, score_runs
 from pgkit.compare.selection.stages import TuningResult, stages, tuned
-from pgkit.compare.tables import Analysis, make_table, schemas
+from pgkit.compare.tables import FAILED, LEARNT, NOT_LEARNT, Analysis, make_table, schemas
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Row = dict[str, Any]
@@ -91,8 +91,8 @@ def _add_tuning(
         of_arm, selection = tuning[tuning["optimizer"] == arm], result.selections[arm]
         keys = {"environment": case[0], "agent": case[1], "optimizer": arm}
         points = result.points[arm]
-        table = of_arm.pivot(index=["lr", "setting"], columns="seed", values="failure")
-        failed = table.reindex(pd.MultiIndex.from_tuples(points)).to_numpy() != ""
+        table = of_arm.pivot(index=["lr", "setting"], columns="seed", values="outcome")
+        learnt = table.reindex(pd.MultiIndex.from_tuples(points)).to_numpy() == LEARNT
         cost = {"runs": len(of_arm), "env_steps": int(of_arm["env_steps"].sum())}
         rows["selection"].append({**keys, **_selected(plan, result, arm), "edge": result.edges[arm], **cost})
         rows["sensitivity"] += [
@@ -101,7 +101,7 @@ def _add_tuning(
                 **_numbered(plan, point),
                 "n": len(plan.tuning_seeds),
                 "mean": float(scores[r].mean()),
-                "failure_rate": float(failed[r].mean()),
+                "learnt_rate": float(learnt[r].mean()),
                 "chosen_share": float(selection.chosen_share[r]),
                 "in_set": bool(selection.in_set[r]),
                 "selected": r == selection.best,
@@ -109,7 +109,7 @@ def _add_tuning(
             for r, point in enumerate(points)
         ]
         if not plan.all_tuned:
-            measures = stats.rate_sensitivity(scores, failed, result.rates, seed(0, index, number))
+            measures = stats.rate_sensitivity(scores, ~learnt, result.rates, seed(0, index, number))
             rows["rates"].append({**keys, **across_environments.spread(measures._asdict())})
         best = stats.expected_best_intervals(scores, seed(1, index, number))
         rows["expected_best"] += [{**keys, "k": k, **value._asdict()} for k, value in enumerate(best, start=1)]
@@ -131,9 +131,13 @@ def _selected(plan: Plan, result: TuningResult, arm: str) -> Row:
     return row | {"second_hyperparameters": "" if second is None else in_full(plan.settings[arm][second.setting])}
 
 
-def in_full(setting: Mapping[str, float]) -> str:
+def in_full(setting: Mapping[str, Any]) -> str:
     """Return the tuned hyperparameters of a setting as text: ``lr = 0.003, beta1 = 0.95``."""
-    return ", ".join(f"{name} = {value:g}" for name, value in setting.items())
+    return ", ".join(f"{name} = {_short(value)}" for name, value in setting.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if type(value) in (int, float) else str(value)
 
 
 def _settings(plan: Plan) -> list[Row]:
@@ -166,6 +170,7 @@ def _add_evaluation(
         scores = curves_of(plan, scale, stored.loc[of_arm.index])
         rank = {"p_best": float(ranks.p_best[number]), "mean_rank": float(ranks.mean_rank[number])}
         of_arm_row = _of_arm(of_arm, scores, budget, seed(3, index, number))
+        of_arm_row |= _worst_tenth(of_arm, seed(5, index, number))
         of_arm_row |= _numbered(plan, result.selected(arm))
         of_arm_row |= {"greedy_auc": float(of_arm["greedy_auc"].mean())} if plan.greedy else {}
         rows["arms"].append({**keys, **of_arm_row, **rank})
@@ -180,7 +185,7 @@ def _add_evaluation(
                     "n": len(of_point),
                     "mean": float(of_point["auc"].mean()),
                     "minimum": float(of_point["auc"].min()),
-                    "failure_rate": float((of_point["failure"] != "").mean()),
+                    "learnt_rate": float((of_point["outcome"] == LEARNT).mean()),
                 }
             )
 
@@ -207,17 +212,24 @@ def _of_arm(runs: pd.DataFrame, scores: Array, budget: int, rng: np.random.Gener
         "tolerance_confidence": tolerance.confidence,
         "steps_mean": stats.restricted_mean(steps, budget),
         "steps_median": stats.median_time(steps, budget),
+        "failed": int((runs["outcome"] == FAILED).sum()),
         "worst_drawdown": float(runs["max_drawdown"].max()),
         "dr": float(stats.dispersion_across_runs(scores).mean()),
         "rr": float(stats.risk_across_runs(scores).mean()),
     }
-    events = {"failure": runs["failure"] != "", "collapse": runs["collapsed"], "solved": runs["solved"]}
-    for name, count_name in (("failure", "failures"), ("collapse", "collapses"), ("solved", "solved")):
+    events = {"learnt": runs["outcome"] == LEARNT, "collapse": runs["collapsed"], "solved": runs["solved"]}
+    for name, count_name in (("learnt", "learnt"), ("collapse", "collapses"), ("solved", "solved")):
         count = int(events[name].sum())
         rate = stats.wilson(count, n)
         row |= {count_name: count, f"{name}_rate": rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
     means = ("final", "greedy", "dt", "srt", "lrt", "max_drawdown", "retention", "df", "rf")
     return row | {name: float(runs[name].mean()) for name in means}
+
+
+def _worst_tenth(runs: pd.DataFrame, rng: np.random.Generator) -> Row:
+    """Return the mean score of the worst tenth of an arm's evaluation runs, with its interval."""
+    worst = stats.worst_tenth(runs["auc"].to_numpy(dtype=float), rng)
+    return across_environments.spread({"worst_tenth": worst})
 
 
 def _pairs(plan: Plan, case: Case, result: TuningResult, runs: pd.DataFrame, index: int) -> list[Row]:
@@ -302,7 +314,8 @@ def _facts(
     return {
         "planned": sum(len(stage.runs) for stage in known),
         "finished": len(runs),
-        "failed": int((runs["failure"] != "").sum()),
+        "not_learnt": int((runs["outcome"] == NOT_LEARNT).sum()),
+        "failed": int((runs["outcome"] == FAILED).sum()),
         "missing": missing,
         "deviations": [*_pooled(provenance), *_deviations(plan, missing, known[-1].name)],
         "formulas": {label: _formula(str(settings["name"])) for label, settings in plan.arms.items()},
@@ -315,7 +328,14 @@ def _facts(
 def _not_tuned(plan: Plan) -> str:
     """Say which hyperparameters were not tuned."""
     if not plan.all_tuned:
-        return "hyperparameters of the optimizers other than the learning rate (at their documented defaults)"
+        declared = [
+            f"{entry.get('label', entry['name'])} has {in_full(settings)}"
+            for entry in plan.config.optimizers
+            if isinstance(entry, dict)
+            if (settings := {key: value for key, value in entry.items() if key not in ("name", "label")})
+        ]
+        values = f"documented defaults, but {', '.join(declared)}" if declared else "documented defaults"
+        return f"hyperparameters of the optimizers other than the learning rate (at their {values})"
     return (
         "what lies outside the declared ranges of the tuned hyperparameters, and hyperparameters without a range "
         "(listed with each optimizer)"

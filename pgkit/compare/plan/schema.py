@@ -91,7 +91,7 @@ class ComparisonConfig(Model):
     paired: bool = False
     """Compare optimizers seed by seed, as they share initial weights and environment streams."""
     failure_below: float = Field(default=0.1, ge=0)
-    """A run with a lower final score has failed."""
+    """A run with a lower final score did not learn."""
 
     @field_validator("agents")
     @classmethod

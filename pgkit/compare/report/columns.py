@@ -122,10 +122,21 @@ def _event(count: str, name: str, header: str, help: str) -> tuple[Column, Colum
     return Column(count, header, whole, help), Column(f"{name}_rate", f"{header}, rate", percent, "Wilson 95 %", limits)
 
 
-ARM = Column("optimizer", "optimizer", word)
-LR = Column("lr", "rate", rate, "learning rate")
+ARM = Column(
+    "optimizer", "actor optimizer", word, "actor optimizer, by its label in the plan; the critic's is the same for all"
+)
+LR = Column("lr", "learning rate", rate, "of the actor optimizer")
 SETTING = Column("setting", "setting", whole, "number of the setting, see the selected settings in full")
-N = Column("n", "n", whole, "runs (training seeds)")
+N = Column("n", "runs", whole, "replicates: they differ in their training seed only")
+
+LEARNT = "runs whose final score is not below the line that the plan draws, 0.1 by default, and that did not fail"
+FAILED = "runs with a loss, gradient or parameter that is not finite"
+COLLAPSED = "runs that lost half the range and did not recover within a tenth of the budget"
+SOLVED = "runs that reached the threshold and stayed there: the running mean of 5 evaluations, until the end"
+WORST_TENTH = "mean score of the worst tenth of the runs; bootstrap 95 %, which knows nothing below the worst run"
+
+TAIL = ("worst_tenth_low", "worst_tenth_high")
+"""Limits of the worst tenth."""
 
 ARMS_IN_SHORT = View(
     "arms",
@@ -136,13 +147,16 @@ ARMS_IN_SHORT = View(
         LR,
         N,
         Column("mean", "score", number, "mean normalised area under the learning curve; 95 % t", ("t_low", "t_high")),
-        Column("greedy_auc", "score, greedy", number, "the same with most likely actions: not what is compared"),
+        Column(
+            "greedy_auc", "score, deterministic", number, "the same of the deterministic policy: not what is compared"
+        ),
         Column("median", "median"),
         Column("final", "final", number, "mean score of the last 10 % of evaluations"),
-        Column("failures", "failed", whole, "runs that diverged, or ended below the failure line"),
-        Column("collapses", "collapsed", whole, "runs that lost half the range and did not recover in time"),
-        Column("solved", "solved", whole, "runs that reached the threshold and stayed there"),
-        Column("worst_drawdown", "worst drawdown", number, "largest fall below the best so far of any run"),
+        Column("worst_tenth", "worst tenth", number, WORST_TENTH),
+        Column("learnt", "learnt", whole, LEARNT),
+        Column("failed", "failed", whole, FAILED),
+        Column("collapses", "collapsed", whole, COLLAPSED),
+        Column("solved", "solved", whole, SOLVED),
         Column("p_best", "P(best)", percent, "bootstrap probability of the highest mean"),
     ),
     open=True,
@@ -165,8 +179,10 @@ ARMS_SCORES = View(
         Column("tolerance_high", "tolerance, high"),
         Column("tolerance_confidence", "its confidence", percent, "achieved confidence of the tolerance interval"),
         Column("final", "final"),
-        Column("greedy", "greedy", number, "final policy, most likely actions"),
-        Column("greedy_auc", "greedy, area", number, "area under the learning curve, most likely actions"),
+        Column("greedy", "deterministic", number, "score of the final policy, deterministic"),
+        Column(
+            "greedy_auc", "deterministic, area", number, "area under the learning curve of the deterministic policy"
+        ),
         Column("p_best", "P(best)", percent, "bootstrap probability of the highest mean"),
         Column("mean_rank", "mean rank", number, "1 is the highest mean; bootstrap"),
     ),
@@ -177,9 +193,11 @@ ARMS_STABILITY = View(
     "Stability on evaluation seeds, in full",
     (
         ARM,
-        *_event("failures", "failure", "failed", "runs that diverged, or ended below the failure line"),
-        *_event("collapses", "collapse", "collapsed", "runs that lost half the range and did not recover in time"),
-        *_event("solved", "solved", "solved", "runs that reached the threshold and stayed there"),
+        *_event("learnt", "learnt", "learnt", LEARNT),
+        Column("failed", "failed", whole, FAILED),
+        *_event("collapses", "collapse", "collapsed", COLLAPSED),
+        *_event("solved", "solved", "solved", SOLVED),
+        Column("worst_tenth", "worst tenth", number, WORST_TENTH, TAIL),
         Column("steps_mean", "steps to threshold", short_number, "restricted mean, censored runs included"),
         Column("steps_median", "median steps", short_number, "Kaplan-Meier; a dash: fewer than half got there"),
         Column("dt", "DT", number, "dispersion across time: IQR of differences, last half of training"),
@@ -207,7 +225,7 @@ PAIRS = View(
         Column("p_holm", "p, Holm", p_value, "corrected for the number of pairs"),
         estimate("improvement", "P(first > second)", percent, "probability of improvement"),
         Column(
-            "second_best_verdict", "with second-best settings", word, "the verdict with each arm's second-best setting"
+            "second_best_verdict", "with second-best settings", word, "the verdict with the second-best setting of each"
         ),
         Column("flips", "flips", word, "whether that changes the verdict"),
     ),
@@ -226,11 +244,13 @@ RATES = View(
     "How much the learning rate matters, on tuning seeds",
     (
         ARM,
-        estimate("width", "width", help="decades of the contiguous rates within 90 % of the best"),
-        estimate("area", "area", help="area under the score over log10 of the rate"),
+        estimate("width", "width", help="decades of the contiguous learning rates within 90 % of the best"),
+        estimate("area", "area", help="area under the score over log10 of the learning rate"),
         estimate("times_sqrt10", "best rate x \u221a10", help="score at half a decade above the best rate"),
         estimate("over_sqrt10", "best rate / \u221a10", help="score at half a decade below the best rate"),
-        estimate("safe_ratio", "safe ratio", help="largest rate without a failure / best rate"),
+        estimate(
+            "safe_ratio", "safe ratio", help="largest learning rate at which every run learnt / best learning rate"
+        ),
     ),
     open=True,
 )
@@ -257,9 +277,9 @@ DETAILS = (
         (
             ARM,
             Column("setting", "selected setting", whole),
-            Column("lr", "selected rate", rate),
+            Column("lr", "selected learning rate", rate),
             Column("second_setting", "second-best setting", whole, "of the uncertainty set"),
-            Column("second_lr", "second-best rate", rate, "of the uncertainty set"),
+            Column("second_lr", "second-best learning rate", rate, "of the uncertainty set"),
             Column("edge", "edge", word, "the end of the grid, or of its range, at which the best rate is"),
             Column("runs", "runs", whole),
             Column("env_steps", "env steps", short_number),
@@ -267,14 +287,14 @@ DETAILS = (
     ),
     View(
         "sensitivity",
-        "Every setting on tuning seeds (not an arm's performance)",
+        "Every setting on tuning seeds (no measure of performance)",
         (
             ARM,
             SETTING,
             LR,
             N,
             Column("mean", "mean score"),
-            Column("failure_rate", "failed", percent),
+            Column("learnt_rate", "learnt", percent, LEARNT),
             Column("chosen_share", "chosen", percent, "share of bootstrap resamples that select it"),
             Column("in_set", "in uncertainty set", word, "chosen in at least 5 %"),
             Column("selected", "selected", word),
@@ -291,7 +311,7 @@ DETAILS = (
             N,
             Column("mean", "mean score"),
             Column("minimum", "minimum"),
-            Column("failure_rate", "failed", percent),
+            Column("learnt_rate", "learnt", percent, LEARNT),
         ),
     ),
     View(
@@ -310,12 +330,12 @@ DETAILS = (
             Column("auc", "score"),
             Column("final", "final"),
             Column("best", "best"),
-            Column("greedy", "greedy"),
-            Column("greedy_auc", "greedy, area"),
-            Column("failure", "failure", word),
+            Column("greedy", "deterministic"),
+            Column("greedy_auc", "deterministic, area"),
+            Column("outcome", "outcome", word),
             Column("failed_at", "failed at", short_number),
             Column("collapsed", "collapsed", word),
-            Column("solved", "solved", word),
+            Column("solved", "solved", word, SOLVED),
             Column("steps_to_threshold", "steps to threshold", short_number, "a dash: never, censored"),
             Column("max_drawdown", "max drawdown"),
             Column("retention", "retention"),
@@ -339,7 +359,7 @@ ACROSS = View(
 
 BASELINES = View(
     "baselines",
-    "Policies that learn nothing",
+    "Trivial baselines: policies that learn nothing",
     (
         Column("environment", "environment", word),
         Column("policy", "policy", word),

@@ -7,9 +7,10 @@
 'learning rates tried (k)'
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -22,12 +23,13 @@ from pgkit.compare.report.figures_pairs import (
 )
 from pgkit.compare.report.figures_runs import (
     draw_drawdowns,
-    draw_failures,
     draw_learning,
+    draw_learnt,
     draw_scores,
     draw_sensitivity,
     draw_setting,
 )
+from pgkit.compare.report.figures_stability import MEASURES, draw_stability
 from pgkit.compare.report.style import WIDTH, arm_legend, arm_styles, freeze_layout, new_figure, settings
 from pgkit.compare.tables import Analysis
 
@@ -36,32 +38,37 @@ __all__ = [
     "draw_all",
     "draw_drawdowns",
     "draw_expected_best",
-    "draw_failures",
     "draw_improvement",
     "draw_learning",
+    "draw_learnt",
     "draw_pairs",
     "draw_profiles",
     "draw_scores",
     "draw_sensitivity",
     "draw_setting",
+    "draw_stability",
 ]
 
 MIN_COLUMNS = 4
 """Number of panels of a row that fit into the usual width of a figure."""
 
 CAPTIONS: Mapping[str, str] = {
+    "stability": "Evaluation runs at the selected setting: how many learnt, how many collapsed on the way, and the "
+    "mean score of the worst tenth. Bars are 95 % intervals: Wilson's and, for the worst tenth, the bootstrap's, which "
+    "knows nothing below the worst run. Fewer than ten runs have none.",
     "settings": "Each panel shows all settings of an optimizer against one of its hyperparameters: a small dot for "
-    "each tuning run, a mark for the mean of a setting, hollow where a run failed, with a ring for the selected one. "
-    "The other hyperparameters vary, too. These runs selected settings; they do not measure performance.",
+    "each tuning run, a mark for the mean of a setting, hollow where a run did not learn, with a ring for the selected "
+    "one. The other hyperparameters vary, too. These runs selected settings; they do not measure performance.",
     "sensitivity": "Each dot is a tuning run, each line the mean of an optimizer; the outlined mark is the selected "
-    "rate, dotted lines are the ends of the grid. Below: the share of failed runs. These runs selected rates; they do "
-    "not measure performance.",
+    "learning rate, dotted lines are the ends of the grid. Below: the share of runs that learnt. These runs selected "
+    "learning rates; they do not measure performance.",
     "learning": "Evaluation at the selected setting on fresh seeds. Top: median and 10-90 % band of each optimizer. "
     "Below: every run of one optimizer (thin), its median (bold), the medians of the others in grey.",
-    "scores": "Each mark is one evaluation run: the normalised area under its learning curve.",
+    "scores": "Each mark is one evaluation run: the normalised area under its learning curve. Below: the mean with its "
+    "95 % interval, and a stroke at the median where the scores are skewed.",
     "pairs": "Difference of mean scores with Welch's 95 % interval, and the band of differences that do not matter.",
     "improvement": "The probability that a run of the first optimizer scores higher than a run of the second.",
-    "drawdowns": "For each optimizer the evaluation seed that fell deepest: best score so far minus the present one.",
+    "drawdowns": "For each optimizer the evaluation run that fell deepest: best score so far minus the present one.",
     "expected_best": "The expected score of the best of k settings, drawn at random, on tuning seeds.",
     "profiles": "The share of evaluation runs above each score, with bootstrap bands.",
 }
@@ -71,8 +78,8 @@ RULE = "A pair is resolved if the whole interval lies outside the band, and equi
 """Added to the caption of pairs if there are verdicts."""
 
 
-GREEDY = "Dotted: the median with the most likely actions, which is not compared."
-"""Added to the caption of learning curves if there are evaluations with the most likely actions."""
+GREEDY = "Dotted: the median of the deterministic policy, which is not compared."
+"""Added to the caption of learning curves if the deterministic policy was evaluated, too."""
 
 
 @settings()
@@ -88,6 +95,7 @@ def draw_all(analysis: Analysis, case: tuple[str, str]) -> dict[str, Figure]:
         name, draw = ("settings", _settings) if analysis.all_tuned else ("sensitivity", _sensitivity)
         figures[name] = draw(analysis, case)
     if len(tables["arms"]):
+        figures["stability"] = _stability(tables["arms"], labels)
         figures["learning"] = _learning(analysis, case)
         figures["scores"] = _around(draw_scores(tables["runs"], tables["arms"], labels))
     if len(tables["pairs"]) and analysis.intervals:
@@ -119,13 +127,21 @@ def _around(axes: Axes) -> Figure:
 
 
 def _sensitivity(analysis: Analysis, case: tuple[str, str]) -> Figure:
-    """Draw scores above failures, on one axis of learning rates."""
+    """Draw scores above the share of runs that learnt, on one axis of learning rates."""
     figure = new_figure(4.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     sensitivity = analysis.of("sensitivity", case)
     draw_sensitivity(analysis.of("runs", case), sensitivity, analysis.labels, above).set_xlabel("")
-    draw_failures(sensitivity, analysis.labels, below)
+    draw_learnt(sensitivity, analysis.labels, below)
     arm_legend(figure, arm_styles(analysis.labels))
+    return figure
+
+
+def _stability(arms: pd.DataFrame, labels: Sequence[str]) -> Figure:
+    """Draw the measures of stability side by side, in rows that they share."""
+    figure = new_figure(1.0 + 0.4 * len(labels), wspace=0.12)
+    for axes, measure in zip(figure.subplots(1, len(MEASURES)), MEASURES, strict=True):
+        draw_stability(arms, measure, labels, axes).tick_params(labelleft=measure is MEASURES[0])
     return figure
 
 

@@ -16,13 +16,15 @@ from pgkit.compare.report.style import (
     arms_in,
     label_at_right,
     log_axis,
+    name_rows,
     panel,
     percent,
     rate_axis,
     settings,
     steps_axis,
 )
-from pgkit.compare.tables import FEW_SEEDS
+from pgkit.compare.tables import FEW_SEEDS, LEARNT
+from pgkit.stats import SKEW_LIMIT
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -57,8 +59,8 @@ def draw_sensitivity(
 
 
 @settings()
-def draw_failures(sensitivity: pd.DataFrame, labels: Sequence[str] | None = None, axes: Axes | None = None) -> Axes:
-    """Draw the share of failed tuning runs against learning rate; arguments as :func:`draw_sensitivity`.
+def draw_learnt(sensitivity: pd.DataFrame, labels: Sequence[str] | None = None, axes: Axes | None = None) -> Axes:
+    """Draw the share of tuning runs that learnt against learning rate; arguments as :func:`draw_sensitivity`.
 
     Arms are shifted sideways a little, so that none hides another.
     """
@@ -67,15 +69,13 @@ def draw_failures(sensitivity: pd.DataFrame, labels: Sequence[str] | None = None
     for k, (arm, look) in enumerate(arms.items()):
         line = sensitivity[sensitivity["optimizer"] == arm].sort_values("lr")
         shift = 10 ** (0.045 * (k - (len(arms) - 1) / 2))
-        axes.vlines(line["lr"] * shift, 0, line["failure_rate"], color=look.color, linewidth=1.2)
-        axes.scatter(
-            line["lr"] * shift, line["failure_rate"], s=15, color=look.color, marker=look.marker, clip_on=False
-        )
+        axes.vlines(line["lr"] * shift, 0, line["learnt_rate"], color=look.color, linewidth=1.2)
+        axes.scatter(line["lr"] * shift, line["learnt_rate"], s=15, color=look.color, marker=look.marker, clip_on=False)
     _mark_grid_ends(axes, sensitivity["lr"])
     rate_axis(axes)
     axes.set_ylim(0, 1.04)
     axes.yaxis.set_major_formatter(percent)
-    axes.set_ylabel("failed runs")
+    axes.set_ylabel("runs that\nlearnt")
     return axes
 
 
@@ -92,7 +92,7 @@ def draw_setting(
 ) -> Axes:
     """Draw score against one hyperparameter of one arm, over all its settings; the other hyperparameters vary, too.
 
-    Small dots are tuning runs, larger marks are means of settings (hollow where a run failed), a ring marks the
+    Small dots are tuning runs, larger marks are means of settings (hollow where a run did not learn), a ring marks the
     selected setting.
 
     Args:
@@ -113,8 +113,8 @@ def draw_setting(
     dots = runs[(runs["stage"] == "tuning") & (runs["optimizer"] == arm)]
     means = sensitivity[sensitivity["optimizer"] == arm]
     axes.scatter(dots["setting"].map(place), dots["auc"], s=4, color=look.color, alpha=0.35, linewidths=0)
-    for failed, face in ((False, look.color), (True, "white")):
-        some = means[(means["failure_rate"] > 0) == failed]
+    for learnt, face in ((True, look.color), (False, "white")):
+        some = means[(means["learnt_rate"] == 1) == learnt]
         where = some["setting"].map(place)
         axes.scatter(where, some["mean"], s=18, marker=look.marker, c=face, edgecolors=look.color, linewidths=0.8)
     best = means[means["selected"].astype(bool)]
@@ -171,10 +171,10 @@ def draw_learning(
 def draw_scores(
     runs: pd.DataFrame, arms: pd.DataFrame, labels: Sequence[str] | None = None, axes: Axes | None = None
 ) -> Axes:
-    """Draw the score of every evaluation run as a dot (a cross if it failed), a row for each arm.
+    """Draw the score of every evaluation run as a dot (a cross if it did not learn), a row for each arm.
 
-    Below the dots: the mean with its 95 % interval (Student's t) or, with fewer than ten runs, the minimum, median and
-    maximum.
+    Below the dots: the mean with its 95 % interval (Student's t) and, where the scores are skewed, a stroke at their
+    median; with fewer than ten runs, the minimum, median and maximum.
 
     Args:
         runs: table ``runs`` of one case; its evaluation runs are drawn.
@@ -188,23 +188,23 @@ def draw_scores(
     for row, (arm, look) in enumerate(chosen.items()):
         of_arm = evaluation[evaluation["optimizer"] == arm].sort_values("auc")
         height = row - 0.16 + 0.22 * np.tile([-0.5, 0.5, 0.0], len(of_arm))[: len(of_arm)]
-        failed = (of_arm["failure"] != "").to_numpy()
+        lost = (of_arm["outcome"] != LEARNT).to_numpy()
         score = of_arm["auc"].to_numpy(dtype=float)
-        axes.scatter(
-            score[~failed], height[~failed], s=18, color=look.color, marker=look.marker, alpha=0.6, linewidths=0
-        )
-        axes.scatter(score[failed], height[failed], s=26, color=look.color, marker="x", linewidths=1.3)
+        axes.scatter(score[~lost], height[~lost], s=18, color=look.color, marker=look.marker, alpha=0.6, linewidths=0)
+        axes.scatter(score[lost], height[lost], s=26, color=look.color, marker="x", linewidths=1.3)
         if len(score) >= FEW_SEEDS and arm in by_arm.index:
             low, middle, high = by_arm.loc[arm, ["t_low", "mean", "t_high"]].astype(float)
+            if abs(by_arm.loc[arm, "skew"]) > SKEW_LIMIT:
+                axes.scatter([by_arm.loc[arm, "median"]], [row + 0.24], s=90, marker="|", color=INK, linewidths=2)
         elif len(score):
             low, middle, high = score.min(), float(np.median(score)), score.max()
         else:
             continue
         axes.plot([low, high], [row + 0.24] * 2, color=INK, linewidth=2, solid_capstyle="butt")
         axes.scatter([middle], [row + 0.24], s=30, color="white", edgecolors=INK, linewidths=1.4, zorder=4)
-    _rows(axes, list(chosen), [look.color for look in chosen.values()])
+    name_rows(axes, chosen)
     axes.set_xlabel("score (0: random policy, 1: reference return)")
-    axes.set_title(f"Score of every evaluation run ({_seeds(evaluation)} seeds, x: failed)")
+    axes.set_title(f"Score of every evaluation run ({_seeds(evaluation)} seeds, x: did not learn)")
     return axes
 
 
@@ -233,7 +233,7 @@ def draw_drawdowns(curves: pd.DataFrame, labels: Sequence[str] | None = None, ax
     steps_axis(axes)
     axes.set_ylabel("best so far minus now (score)")
     label_at_right(axes, ends)
-    axes.set_title("Drawdown of each arm's worst seed (largest in brackets)")
+    axes.set_title("Drawdown of each optimizer's worst run (largest in brackets)")
     return axes
 
 
@@ -288,16 +288,6 @@ def _mark_grid_ends(axes: Axes, rates: pd.Series) -> None:
     """Draw dotted lines at the smallest and the largest rate tried."""
     for end in (rates.min(), rates.max()):
         axes.axvline(end, color=FAINT, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
-
-
-def _rows(axes: Axes, labels: Sequence[str], colors: Sequence[str]) -> None:
-    """Name the rows of a figure with one row for each label, the first on top."""
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.grid(axis="y", visible=False)
-    axes.tick_params(axis="y", length=0)
-    for text, color in zip(axes.get_yticklabels(), colors, strict=True):
-        text.set(color=color, fontweight="bold")
 
 
 def _seeds(rows: pd.DataFrame) -> int:

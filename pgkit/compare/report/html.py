@@ -18,7 +18,8 @@ from pgkit.compare.execution.store import write_frame
 from pgkit.compare.report import columns, prose
 from pgkit.compare.report.columns import View
 from pgkit.compare.report.figures import CAPTIONS, GREEDY, RULE, draw_across, draw_all
-from pgkit.compare.report.style import png, rate, short_number, svg
+from pgkit.compare.report.glossary import glossary
+from pgkit.compare.report.style import joined, png, rate, short_number, svg
 from pgkit.compare.tables import Analysis, check_tables
 from pgkit.config.load import flatten
 from pgkit.system.files import replace_file, write_text
@@ -26,8 +27,9 @@ from pgkit.system.files import replace_file, write_text
 RANKINGS = ("p_best", "mean_rank")
 """Columns that rank arms; left out in tiers without claims."""
 
-T, BCA = ("t_low", "t_high"), ("bca_low", "bca_high")
-"""Limits of the intervals over evaluation runs; left out below ten runs."""
+BCA = ("bca_low", "bca_high")
+WITHOUT_LIMITS = (("t_low", "t_high"), columns.TAIL)
+"""Limits of intervals: below ten runs the first column is left out, the others are shown without their limits."""
 
 
 class Drawing(NamedTuple):
@@ -121,7 +123,9 @@ def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
         facts=analysis.facts,
         claims=analysis.claims,
         spaces=prose.spaces(analysis),
-        answers=prose.answers(analysis),
+        answers=_answers(analysis, drawings),
+        glossary=glossary(analysis.plan).items(),
+        metric=prose.metric(analysis),
         introduction=prose.introduction(analysis),
         state_of_runs=prose.state_of_runs(analysis),
         cases=[_case(analysis, case, drawings) for case in analysis.cases],
@@ -132,6 +136,12 @@ def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
         provenance=as_texts(analysis.facts["provenance"]),
         tables=sorted(analysis.tables),
     )
+
+
+def _answers(analysis: Analysis, drawings: Sequence[Drawing]) -> list[tuple[prose.Answer, list[Drawing]]]:
+    """Return the answer for each case, with the figure of stability if it was drawn."""
+    figures = [drawing for drawing in drawings if drawing.figure == "stability"]
+    return [(answer, [each for each in figures if each.where == answer.case]) for answer in prose.answers(analysis)]
 
 
 def summary(analysis: Analysis) -> str:
@@ -150,14 +160,15 @@ def summary(analysis: Analysis) -> str:
                 "",
             ]
         lines += [f"- {remark}" for remark in prose.remarks(analysis, case)]
-        lines += [f"- Tuning cost: {prose.tuning_cost(analysis.of('selection', case))}.", ""]
+        lines += [f"- Tuning cost: {prose.tuning_cost(analysis.of('selection', case)) or 'nothing yet'}."]
+        lines += [f"- Runs: {prose.runs_of_case(analysis, case) or 'none yet'}.", ""]
     plan, facts = analysis.plan, analysis.facts
-    lines += ["## How", "", f"- Tier: {plan['tier']}; track: {plan['track']}; metric: {plan['metric']}"]
+    lines += ["## How", "", f"- Tier: {plan['tier']}; track: {plan['track']}; metric: {prose.metric(analysis)}"]
     lines += [f"- Tuned: {label}: {ranges}" for label, ranges in prose.spaces(analysis).items()]
     lines += [f"- Runs: {prose.state_of_runs(analysis)}; wall time {duration(facts['wall_seconds'])}"]
     lines += [f"- Tuning seeds: {prose.seeds(plan['tuning_seeds'])}"]
     lines += [f"- Evaluation seeds: {prose.seeds(plan['evaluation_seeds'])}"]
-    lines += [f"- Plan: `{plan['hash']}`; deviations: {prose.joined(facts['deviations']) or 'none'}"]
+    lines += [f"- Plan: `{plan['hash']}`; deviations: {joined(facts['deviations']) or 'none'}"]
     return "\n".join([*lines, ""])
 
 
@@ -180,7 +191,8 @@ def _case(analysis: Analysis, case: tuple[str, str], drawings: Sequence[Drawing]
         "name": name,
         "remarks": prose.remarks(analysis, case),
         "tuning_cost": prose.tuning_cost(analysis.of("selection", case)),
-        "drawings": [drawing for drawing in drawings if drawing.where == name],
+        "runs": prose.runs_of_case(analysis, case),
+        "drawings": [each for each in drawings if each.where == name and each.figure != "stability"],
         "tables": [grid for grid in grids if grid.view.open and grid.rows],
         "details": [grid for grid in grids if not grid.view.open and grid.rows],
         "config": config,
@@ -201,7 +213,7 @@ def _grid(analysis: Analysis, view: View, rows: pd.DataFrame, case: str) -> Grid
         shown_columns = tuple(column for column in shown_columns if column.name not in RANKINGS)
     if not analysis.intervals:
         kept = [column for column in shown_columns if column.limits != BCA]
-        shown_columns = tuple(column._replace(limits=()) if column.limits == T else column for column in kept)
+        shown_columns = tuple(c._replace(limits=()) if c.limits in WITHOUT_LIMITS else c for c in kept)
     shown = replace(view, columns=shown_columns)
     return Grid(shown, case, columns.cells(shown, rows))
 

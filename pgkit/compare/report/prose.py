@@ -1,13 +1,15 @@
 """Sentences about a comparison, generated from its tables; verdicts come from ``pairs`` only."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
 from pgkit.compare.plan.search_space import Range
-from pgkit.compare.report.style import percent, rate, short_number
-from pgkit.compare.tables import FEW_SEEDS, Analysis
+from pgkit.compare.report import stability
+from pgkit.compare.report.style import joined, percent, rate, short_number
+from pgkit.compare.tables import FAILED, FEW_SEEDS, LEARNT, NOT_LEARNT, Analysis
+from pgkit.stats import SKEW_LIMIT
 
 ENOUGH_CONFIDENCE = 0.95
 """Confidence that a tolerance interval should reach."""
@@ -27,22 +29,16 @@ def case_name(case: tuple[str, str]) -> str:
     return f"{environment}, {agent}"
 
 
-def joined(words: Iterable[str], last: str = "and") -> str:
-    """Join words: a, b and c."""
-    words = list(words)
-    return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
 def introduction(analysis: Analysis) -> str:
     """Return a paragraph that says what was done, and what was not."""
     plan, facts = analysis.plan, analysis.facts
     tier = "" if analysis.claims else "This comparison is exploratory: no ranking claims. "
+    best = "setting" if analysis.all_tuned else "learning rate"
     text = (
-        f"{tier}{joined(analysis.labels)} were trained with {_tried(analysis)}, each with {len(plan['tuning_seeds'])} "
-        f"tuning seeds; the best {'setting' if analysis.all_tuned else 'rate'} of each was then trained again with "
-        f"{len(plan['evaluation_seeds'])} fresh seeds, "
-        "and only those runs are reported. A score of 0 is the random policy, 1 the reference return, "
-        "averaged over the whole training."
+        f"{tier}{joined(analysis.labels)} were trained with {_per_case(analysis, _tried)}, each with "
+        f"{len(plan['tuning_seeds'])} tuning seeds; the best {best} of each was then trained again with "
+        f"{_per_case(analysis, _evaluated)}, and only those runs are reported. A score of 0 is the random policy, 1 "
+        "the reference return, averaged over the whole training; a run that failed or did not learn has 0 from then on."
     )
     fixed = (
         f" Not varied, so this comparison says nothing about: {joined(facts['not_varied'])}."
@@ -52,15 +48,37 @@ def introduction(analysis: Analysis) -> str:
     return text + fixed
 
 
-def _tried(analysis: Analysis) -> str:
-    """Say what each arm was tuned over."""
+def metric(analysis: Analysis) -> str:
+    """Return what is compared, in the words of the field; plans say it in those of the first version."""
+    return str(analysis.plan["metric"]).replace("actions sampled", "stochastic policy")
+
+
+def _per_case(analysis: Analysis, describe: Callable[[Analysis, tuple[str, str]], str]) -> str:
+    """Describe every case, and name the cases where they differ."""
+    texts = {case_name(case): describe(analysis, case) for case in analysis.cases}
+    different = dict.fromkeys(texts.values())
+    if len(different) == 1:
+        return next(iter(different))
+    return joined(f"{text} ({joined(case for case in texts if texts[case] == text)})" for text in different)
+
+
+def _tried(analysis: Analysis, case: tuple[str, str]) -> str:
+    """Say what each arm of a case was tuned over."""
+    sensitivity = analysis.of("sensitivity", case)
     if analysis.all_tuned:
-        count = len(next(iter(analysis.plan["settings"].values())))
-        return f"{count} settings each, quasi-random points of the space of all tuned hyperparameters"
-    tried = sorted(analysis.tables["sensitivity"]["lr"].unique())
+        count = int(sensitivity["setting"].nunique())
+        text = f"{count} settings each, quasi-random points of the space of all tuned hyperparameters"
+        return text if count else "no setting yet"
+    tried = sorted(sensitivity["lr"].unique())
     return (
         f"{len(tried)} learning rates from {rate(tried[0])} to {rate(tried[-1])}" if tried else "no learning rate yet"
     )
+
+
+def _evaluated(analysis: Analysis, case: tuple[str, str]) -> str:
+    """Say with how many seeds the arms of a case were evaluated."""
+    arms = analysis.of("arms", case)
+    return f"{_counts(arms['n'])} fresh seeds" if len(arms) else "no fresh seed yet"
 
 
 def spaces(analysis: Analysis) -> dict[str, str]:
@@ -73,7 +91,7 @@ def spaces(analysis: Analysis) -> dict[str, str]:
 
 
 def answers(analysis: Analysis) -> list[Answer]:
-    """Return the answer for each case with evaluation runs."""
+    """Return the answer for each case with evaluation runs; it begins with stability where there are no verdicts."""
     tell = _verdict if analysis.claims else _exploration
     return [Answer(case_name(case), *tell(analysis, case)) for case in analysis.cases if len(analysis.of("arms", case))]
 
@@ -93,8 +111,8 @@ def _verdict(analysis: Analysis, case: tuple[str, str]) -> tuple[str, str]:
     ahead = [arm for arm in arms.index if not beaten.get(arm)]
     others = [arm for arm in arms.index if arm not in ahead]
     if len(arms) == 1:
-        return f"{ahead[0]} was the only optimizer: mean score {_mean(arms.loc[ahead[0]])}.", ""
-    if len(ahead) == 1 and all(ahead[0] in beaten[arm] for arm in others):
+        text = f"{ahead[0]} was the only optimizer: mean score {_mean(arms.loc[ahead[0]])}"
+    elif len(ahead) == 1 and all(ahead[0] in beaten[arm] for arm in others):
         text = f"{ahead[0]} is better than {joined(others)}: mean score {_mean(arms.loc[ahead[0]])} against " + joined(
             f"{_mean(arms.loc[arm])} ({arm})" for arm in others
         )
@@ -105,11 +123,14 @@ def _verdict(analysis: Analysis, case: tuple[str, str]) -> tuple[str, str]:
         text = "No optimizer was shown to be better than all others. "
         text += f"None was shown to be better than {joined(ahead, 'or')}; {worse}. "
         text += f"Mean scores: {_means(arms)}"
-    return text + ".", _sureness(analysis, case, arms)
+    short = stability.in_short(analysis.of("arms", case))
+    return f"{text}. {short}", _sureness(analysis, case, arms)
 
 
 def _sureness(analysis: Analysis, case: tuple[str, str], arms: pd.DataFrame) -> str:
     pairs = analysis.of("pairs", case)
+    if not len(pairs):
+        return ""
     counts = {verdict: int((pairs["verdict"] == verdict).sum()) for verdict in ("equivalent", "unresolved")}
     resolved = len(pairs) - counts["unresolved"]
     top = str(arms["p_best"].idxmax())
@@ -125,10 +146,13 @@ def _sureness(analysis: Analysis, case: tuple[str, str], arms: pd.DataFrame) -> 
 
 
 def _exploration(analysis: Analysis, case: tuple[str, str]) -> tuple[str, str]:
-    arms = analysis.of("arms", case).set_index("optimizer")
-    text = f"Mean scores, in the order of the plan: {_means(arms)}."
-    sure = f"With {_counts(arms['n'])} runs per optimizer this shows where to look next; it ranks nothing."
-    return text, sure
+    """Say what can be said without claims: how many runs learnt and collapsed, the worst of them, and the means."""
+    arms, sensitivity = analysis.of("arms", case), analysis.of("sensitivity", case)
+    text = stability.in_short(arms)
+    if len(sensitivity) and not analysis.all_tuned:
+        text += f" {stability.learning_rates(sensitivity)}"
+    means = f"Mean scores, in the order of the plan: {_means(arms.set_index('optimizer'))}."
+    return text, f"{stability.uncertainty(arms)} {means} This shows where to look next; it ranks nothing."
 
 
 def _beaten(pairs: pd.DataFrame) -> dict[str, set[str]]:
@@ -143,9 +167,10 @@ def _beaten(pairs: pd.DataFrame) -> dict[str, set[str]]:
 
 
 def _mean(arm: pd.Series) -> str:
-    """Format a mean, with its interval if there are enough runs."""
+    """Format a mean, with its interval if there are enough runs, and with the median if the scores are skewed."""
     interval = f" [{arm['t_low']:.2f}, {arm['t_high']:.2f}]" if arm["n"] >= FEW_SEEDS else ""
-    return f"{arm['mean']:.2f}{interval}"
+    median = f" (median {arm['median']:.2f})" if abs(arm["skew"]) > SKEW_LIMIT else ""
+    return f"{arm['mean']:.2f}{interval}{median}"
 
 
 def _means(arms: pd.DataFrame) -> str:
@@ -184,21 +209,29 @@ def _flips(pairs: pd.DataFrame) -> Iterator[str]:
 
 
 def _of_arms(arms: pd.DataFrame) -> Iterator[str]:
-    for word, count, name in (("failed", "failures", "failure"), ("collapsed", "collapses", "collapse")):
+    events = (
+        ("Did not learn", arms["n"] - arms["learnt"], 1 - arms["learnt_high"], 1 - arms["learnt_low"]),
+        ("Collapsed", arms["collapses"], arms["collapse_low"], arms["collapse_high"]),
+    )
+    for words, counts, low, high in events:
         happened = [
-            f"{int(row[count])} of {int(row['n'])} runs of {row['optimizer']} "
-            f"(95 %: {percent(row[f'{name}_low'])} to {percent(row[f'{name}_high'])})"
-            for _, row in arms[arms[count] > 0].iterrows()
+            f"{counts[k]:.0f} of {arms['n'][k]:.0f} runs of {arms['optimizer'][k]} "
+            f"(95 %: {percent(low[k])} to {percent(high[k])})"
+            for k in arms.index[counts > 0]
         ]
         if happened:
-            yield f"{word.capitalize()}: {joined(happened)}. They stay in every number."
+            yield f"{words}: {joined(happened)}. They stay in every number."
+    failed = [f"{row.failed} of {row.optimizer}" for row in arms[arms["failed"] > 0].itertuples()]
+    if failed:
+        yield f"Failed, as a number was not finite: {joined(failed)}."
     if len(arms) and arms["n"].min() < FEW_SEEDS:
         yield f"Fewer than {FEW_SEEDS} runs per optimizer: dots, minimum, median and maximum are shown, no intervals."
         return
-    for row in arms[arms["skew"].abs() > 1].itertuples():
+    for row in arms[arms["skew"].abs() > SKEW_LIMIT].itertuples():
         yield (
-            f"The scores of {row.optimizer} are skewed ({row.skew:.1f}): trust the BCa interval "
-            f"[{row.bca_low:.2f}, {row.bca_high:.2f}] more than Student's t."
+            f"The scores of {row.optimizer} are skewed ({row.skew:.1f}), so few runs move their mean, {row.mean:.2f}: "
+            f"the median is {row.median:.2f}, and the BCa interval [{row.bca_low:.2f}, {row.bca_high:.2f}] is to be "
+            "trusted more than Student's t."
         )
     low = arms[arms["tolerance_confidence"] < ENOUGH_CONFIDENCE]
     if len(low):
@@ -216,10 +249,22 @@ def tuning_cost(selection: pd.DataFrame) -> str:
 
 
 def state_of_runs(analysis: Analysis) -> str:
-    """Say how many runs were planned, finished, failed and are missing."""
+    """Say how many runs were planned and finished, how they ended, and how many are missing."""
     facts = analysis.facts
-    missing = f", {facts['missing']} missing" if facts["missing"] else ""
-    return f"{facts['planned']} planned, {facts['finished']} finished, {facts['failed']} failed{missing}"
+    missing = f"; {facts['missing']} missing" if facts["missing"] else ""
+    outcomes = f"{facts['not_learnt']} did not learn, {facts['failed']} failed"
+    return f"{facts['planned']} planned, {facts['finished']} finished: {outcomes}{missing}"
+
+
+def runs_of_case(analysis: Analysis, case: tuple[str, str]) -> str:
+    """Say how many runs of a case finished in each stage, and how they ended."""
+    runs = analysis.of("runs", case)
+    texts = []
+    for stage, of_stage in runs.groupby("stage", sort=False):
+        ends = [(int((of_stage["outcome"] == outcome).sum()), outcome) for outcome in (LEARNT, NOT_LEARNT, FAILED)]
+        ended = joined(f"{count} {outcome}" for count, outcome in ends if count)
+        texts.append(f"{stage} {len(of_stage)} ({ended})")
+    return joined(texts)
 
 
 def seeds(numbers: Sequence[int]) -> str:

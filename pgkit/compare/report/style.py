@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -92,9 +92,16 @@ def settings() -> Iterator[None]:
 
 
 @settings()
-def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """Return an empty figure, sizes in inches, that is not registered with pyplot."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+def new_figure(height: float, width: float = WIDTH, wspace: float = 0.02) -> Figure:
+    """Return an empty figure, sizes in inches, that is not registered with pyplot.
+
+    Args:
+        height: in inches.
+        width: in inches.
+        wspace: space between panels, as a share of their width.
+    """
+    figure = Figure(figsize=(width, height), facecolor="white")
+    figure.set_layout_engine("constrained", wspace=wspace)
     FigureCanvasAgg(figure)
     return figure
 
@@ -128,6 +135,12 @@ def percent(value: float, _: object = None) -> str:
     return f"{100 * value:.3g} %"
 
 
+def joined(words: Iterable[str], last: str = "and") -> str:
+    """Join words: a, b and c."""
+    words = list(words)
+    return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
 def log_axis(axes: Axes, numticks: int = 12) -> None:
     """Make the horizontal axis logarithmic, with numbers formatted as learning rates."""
     axes.set_xscale("log")
@@ -149,6 +162,16 @@ def steps_axis(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(short_number)
     axes.set_xlabel("environment steps")
     axes.margins(x=0)
+
+
+def name_rows(axes: Axes, arms: Mapping[str, ArmStyle]) -> None:
+    """Name the rows of a figure with one row for each arm, the first on top."""
+    axes.set_yticks(range(len(arms)), list(arms))
+    axes.set_ylim(len(arms) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    for text, style in zip(axes.get_yticklabels(), arms.values(), strict=True):
+        text.set(color=style.color, fontweight="bold")
 
 
 def label_at_right(axes: Axes, labels: Sequence[tuple[str, float, str]], gap: float = 0.075) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from pgkit.compare.report.figures_runs import Array, curves_of
 from pgkit.compare.report.html import Drawing, draw, slug
 from pgkit.compare.report.style import rate
-from pgkit.compare.tables import NUMBERED, SETTING, Analysis
+from pgkit.compare.tables import LEARNT, NUMBERED, SETTING, Analysis
 from pgkit.logging.tensorboard import TensorBoardWriter
 
 RETURN = "eval/return_mean"
@@ -57,9 +57,9 @@ def run_name(setting: Mapping[str, Any]) -> str:
 
 
 def final_numbers(runs: pd.DataFrame) -> dict[str, float]:
-    """Return a setting's metrics for the HParams tab: score, failure rate, and median steps to threshold if reached."""
+    """Return a setting's metrics for the HParams tab: score, share that learnt, median steps to threshold if any."""
     steps = float(np.median(runs["steps_to_threshold"].fillna(np.inf)))
-    numbers = {"compare/score": runs["auc"].mean(), "compare/failure_rate": (runs["failure"] != "").mean()}
+    numbers = {"compare/score": runs["auc"].mean(), "compare/learnt_rate": (runs["outcome"] == LEARNT).mean()}
     return {name: float(value) for name, value in numbers.items()} | (
         {"compare/steps_to_threshold": steps} if np.isfinite(steps) else {}
     )

@@ -1,19 +1,28 @@
 """Measures of stored runs, one row per run, by :mod:`pgkit.stats.curves`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from pgkit.compare.plan.baselines import ScoreScale
 from pgkit.compare.plan.plan import KEYS, Plan
-from pgkit.compare.tables import schemas
+from pgkit.compare.tables import FAILED, LEARNT, NOT_LEARNT, schemas
 from pgkit.stats import curves as c
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 _EVERYTHING = schemas(all_tuned=True, greedy=True)
+
+
+class _Curves(NamedTuple):
+    """Learning curves: returns and scores ``(runs, K)``, their steps ``(K,)``, and which runs learnt ``(runs,)``."""
+
+    returns: Array
+    scores: Array
+    at: Array
+    learnt: np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def score_runs(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFrame) -> pd.DataFrame:
@@ -31,13 +40,13 @@ def score_curves(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFra
     """Return the columns of the table ``curves`` and all :data:`KEYS`, one row for each run and evaluation."""
     parts = []
     for (name, agent), rows in stored.groupby(["environment", "agent"], sort=False):
-        returns, scores, at = _arrays(plan, scale[str(name)], str(agent), rows)
+        returns, scores, at, _ = _arrays(plan, scale[str(name)], str(agent), rows)
         points = returns.shape[1]
         long = rows[list(KEYS)].loc[rows.index.repeat(points)].reset_index(drop=True)
         long["point"], long["env_steps"] = np.tile(np.arange(points), len(rows)), np.tile(at, len(rows))
         long["return_mean"], long["score"] = returns.ravel(), scores.ravel()
         if plan.greedy:
-            returns, scores, _ = _arrays(plan, scale[str(name)], str(agent), rows, "greedy_returns")
+            returns, scores, *_ = _arrays(plan, scale[str(name)], str(agent), rows, "greedy_returns")
             long["greedy_return_mean"], long["greedy_score"] = returns.ravel(), scores.ravel()
         parts.append(long)
     if not parts:
@@ -47,22 +56,21 @@ def score_curves(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFra
 
 def curves_of(plan: Plan, scale: ScoreScale, stored: pd.DataFrame) -> Array:
     """Scores ``(runs, K)`` of the runs of one case."""
-    return _arrays(plan, scale, str(stored["agent"].iloc[0]), stored)[1]
+    return _arrays(plan, scale, str(stored["agent"].iloc[0]), stored).scores
 
 
 def _score_case(plan: Plan, scale: ScoreScale, agent: str, rows: pd.DataFrame) -> pd.DataFrame:
-    _, scores, at = _arrays(plan, scale, agent, rows)
-    diverged = rows["diverged"].to_numpy(dtype=bool)
+    _, scores, at, learnt = _arrays(plan, scale, agent, rows)
+    failed = rows["diverged"].to_numpy(dtype=bool)
     sampled, greedy = (
-        np.where(diverged[:, None], 0.0, scale.score(np.stack(rows[name].to_numpy()))) for name in ("final", "greedy")
+        np.where(failed[:, None], 0.0, scale.score(np.stack(rows[name].to_numpy()))) for name in ("final", "greedy")
     )
     threshold = float(scale.score(scale.threshold))
-    failed = c.has_failed(scores, diverged, plan.config.failure_below)
-    below = f"below {100 * plan.config.failure_below:g} %"
-    greedy_auc = c.auc(_arrays(plan, scale, agent, rows, "greedy_returns")[1]) if plan.greedy else np.nan
+    steps_to_threshold = c.steps_to_threshold(scores, at, threshold)
+    greedy_auc = c.auc(_arrays(plan, scale, agent, rows, "greedy_returns").scores) if plan.greedy else np.nan
     columns = {
-        "failure": np.where(diverged, "diverged", np.where(failed, below, "")),
-        "failed_at": np.where(diverged, rows["env_steps"].to_numpy(dtype=float), np.nan),
+        "outcome": np.where(failed, FAILED, np.where(learnt, LEARNT, NOT_LEARNT)),
+        "failed_at": np.where(failed, rows["env_steps"].to_numpy(dtype=float), np.nan),
         "env_steps": rows["env_steps"].to_numpy(),
         "auc": c.auc(scores),
         "final": c.final(scores),
@@ -75,20 +83,19 @@ def _score_case(plan: Plan, scale: ScoreScale, agent: str, rows: pd.DataFrame) -
         "max_drawdown": c.max_drawdown(scores),
         "retention": c.retention(scores),
         "collapsed": c.has_collapsed(scores),
-        "solved": sampled.mean(1) >= threshold,
-        "steps_to_threshold": c.steps_to_threshold(scores, at, threshold),
+        "solved": np.isfinite(steps_to_threshold),
+        "steps_to_threshold": steps_to_threshold,
         "df": c.dispersion_of_final(sampled),
         "rf": c.risk_of_final(sampled),
     }
     return rows[list(KEYS)].assign(**columns)
 
 
-def _arrays(
-    plan: Plan, scale: ScoreScale, agent: str, rows: pd.DataFrame, column: str = "returns"
-) -> tuple[Array, Array, Array]:
-    """Return returns and scores ``(runs, K)`` of the evaluations of one case, and their steps ``(K,)``.
+def _arrays(plan: Plan, scale: ScoreScale, agent: str, rows: pd.DataFrame, column: str = "returns") -> _Curves:
+    """Return the learning curves of the runs of one case.
 
-    A run has no returns after it diverged, and scores 0 from then on.
+    A run has no returns after it failed, and scores 0 from then on. A run that did not learn scores 0 from where its
+    scores stay low. No other score is clipped.
     """
     returns = np.stack(rows[column].to_numpy()).astype(np.float64)
     case = (rows["environment"].iloc[0], agent)
@@ -96,4 +103,7 @@ def _arrays(
     at = np.linspace(0, budget, returns.shape[1])
     lost = np.isnan(returns)
     failed_at = np.where(lost.any(1), at[lost.argmax(1)], np.nan)
-    return returns, c.apply_floor(scale.score(returns), at, failed_at), at
+    scores = c.apply_floor(scale.score(returns), at, failed_at)
+    below = plan.config.failure_below
+    learnt = c.has_learnt(scores, rows["diverged"].to_numpy(dtype=bool), below)
+    return _Curves(returns, c.floor_unlearnt(scores, below), at, learnt)
