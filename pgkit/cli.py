@@ -3,8 +3,10 @@
 Heavy modules are imported inside the commands, so that ``pgkit --help`` is immediate.
 """
 
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -72,13 +74,14 @@ def train(
         from pgkit.config.load import read_config
         from pgkit.config.members import expand_seeds
         from pgkit.runs.directory import RUNS, as_directory, check_run_directory
+        from pgkit.training.available import check_available
 
         start = as_directory("")
         settings, notes = read_config(config, overrides or ())
         shown = out or RUNS / settings.name
         directory = start / shown
         check_run_directory(directory, overwrite)
-        backend, rescaling = _check_available(settings)
+        backend, rescaling = check_available(settings)
         for note in notes:
             typer.echo(f"warning: {note}", err=True)
         if not quiet:
@@ -147,6 +150,8 @@ def evaluate(
         from pgkit.training.evaluate_run import evaluate_run
 
         result = evaluate_run(directory, episodes=episodes, deterministic=deterministic, seed=seed, best=best)
+        if result.note is not None:
+            typer.echo(f"note: {result.note}", err=True)
         actions = "most likely" if deterministic else "sampled"
         _print_result(result.table, result.summary, f"{directory}: {episodes} episodes per seed, {actions} actions")
 
@@ -242,6 +247,8 @@ def main() -> None:
     """Entry point of ``pgkit`` and ``python -m pgkit``."""
     from pgkit.system.output import tolerant_output
 
+    with suppress(OSError):  # modules of a user lie in the working directory; installed packages come first
+        sys.path.append(os.getcwd())
     with tolerant_output():
         app(prog_name="pgkit")
 
@@ -302,25 +309,6 @@ def _print_plan(plan: Any, cost: Sequence[Mapping[str, Any]], workers: int) -> N
     _print_table(cost, title if plan.all_tuned else f"{title}, without extensions of the grid")
 
 
-def _check_available(config: "TrainConfig") -> tuple[str, list[str]]:
-    """Check that this machine has device and environment; return the backend, and which actions are rescaled."""
-    from pgkit.config.device import resolve_device
-    from pgkit.config.effects import check_actions
-    from pgkit.envs.make import find_spec, make_env, resolve_backend
-    from pgkit.envs.rescale import describe_rescaling
-
-    resolve_device(config.device)
-    env = config.env
-    backend = resolve_backend(env.id, env.kwargs, env.backend, env.vectorization)
-    if backend == "gymnasium" or config.policy.log_std:
-        instance = make_env(find_spec(env.id), env.kwargs, env.max_episode_steps)
-        instance.close()
-        check_actions(config, instance.action_space)
-        if backend == "gymnasium" and env.rescale_actions:
-            return backend, describe_rescaling(instance.action_space)
-    return backend, []
-
-
 def _print_header(config: "TrainConfig", directory: Path, backend: str, rescaling: Sequence[str]) -> None:
     """Print what will run."""
     from pgkit import optim
@@ -377,8 +365,6 @@ def _print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
 
 def _console() -> "Console":
     """Return standard output, wide if it is not a terminal, so that each row stays on one line."""
-    import sys
-
     from rich.console import Console
 
     return Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)

@@ -1,6 +1,7 @@
 """Mistakes of the user, each reported in one line."""
 
 import json
+import multiprocessing
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, get_args, get_origin
@@ -152,6 +153,14 @@ def format_value(value: Any) -> str:
     return json.dumps(value, default=repr)
 
 
+def worker_hint() -> str:
+    """In a worker process, why a name may be unknown that the main process knows; otherwise empty."""
+    if multiprocessing.parent_process() is None:
+        return ""
+    guard = 'if __name__ == "__main__":'
+    return f"worker processes do not run what a script has below {guard} so register it above that, or in a module"
+
+
 def unknown_name(what: str, name: str, allowed: Iterable[str], or_else: str = "") -> str:
     """Say that ``name`` is no known ``what``, guess what was meant and list what is allowed.
 
@@ -170,4 +179,6 @@ def unknown_name(what: str, name: str, allowed: Iterable[str], or_else: str = ""
     guess = same or ([meant] if meant and what == "key" else get_close_matches(name, names, n=1))
     hint = f", did you mean {guess[0]!r}?" if guess else ""
     choices = [", ".join(names), or_else]
-    return f"unknown {what} {name!r}{hint} (allowed: {', or '.join(choice for choice in choices if choice)})"
+    allowed_names = ", or ".join(choice for choice in choices if choice)
+    worker = f"; {reason}" if (reason := worker_hint()) else ""
+    return f"unknown {what} {name!r}{hint} (allowed: {allowed_names}){worker}"

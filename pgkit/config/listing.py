@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pgkit import envs, optim
 from pgkit.config.registry import AGENTS, agent, is_comparison, shipped_configs
 from pgkit.envs import Environments
+from pgkit.envs.make import list_available_envs
 from pgkit.errors import PgkitError, format_value, unknown_name
 from pgkit.optim.registry import AROUND
 
@@ -157,7 +158,7 @@ def _assignments(settings: Mapping[str, Any]) -> str:
 
 
 def _env_rows() -> list[Row]:
-    return [{"name": name} for name in envs.list_envs()]
+    return [{"name": name} for name in list_available_envs()]
 
 
 def _env_text(name: str) -> str:

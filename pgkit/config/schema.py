@@ -107,6 +107,8 @@ class EvaluationConfig(Model):
     """Episodes of each of these evaluations."""
     final_episodes: Count = 100
     """Episodes of the evaluation after training."""
+    envs: Count = 32
+    """The most environments that evaluations use at a time; pgkit's own cost next to nothing and are not counted."""
     deterministic: bool = False
     """Evaluate with the most likely actions instead of sampled ones."""
     greedy: bool = False

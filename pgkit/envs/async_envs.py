@@ -28,7 +28,7 @@ from torch import Tensor
 from pgkit.envs import env_worker
 from pgkit.envs.actions import action_shape, check_action
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
-from pgkit.envs.env_worker import GetHistories, GetResumeProblem, Request, Reset, RestoreHistories, Step
+from pgkit.envs.env_worker import GetHistories, Request, Reset, RestoreHistories, Step
 from pgkit.envs.errors import EnvError
 from pgkit.envs.replay import EnvHistory, pack_histories, unpack_histories
 from pgkit.errors import PgkitError
@@ -100,10 +100,6 @@ class AsyncEnvs:
         actions = action.cpu().numpy()
         answers = self._request({w: Step(local[w], actions[rows[w]]) for w in local})
         return Transition(*self._merge(answers, rows, len(action)))
-
-    def resume_problem(self) -> str | None:
-        problem: str | None = self._request({0: GetResumeProblem()})[0]
-        return problem
 
     def state(self, index: Tensor | None = None) -> dict[str, Tensor]:
         local, rows = self._split(index)

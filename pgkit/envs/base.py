@@ -20,6 +20,11 @@ Autoreset = Literal["next_step", "same_step", "disabled"]
 """What follows the last step of an episode, in Gymnasium's words (``gymnasium.vector.AutoresetMode``)."""
 
 
+LONGEST_EPISODE = 108_000
+"""Steps that an episode without a time limit may take: as many as the frames of one of Atari's, the longest there are.
+A policy that never ends an episode would otherwise act for ever."""
+
+
 @dataclass(frozen=True)
 class EnvInfo:
     """Static description of the sub-environments, which are all alike.
@@ -54,6 +59,11 @@ class EnvInfo:
     vectorization: Literal["sync", "async", "native"]
     device: torch.device
     can_step_subset: bool
+
+    @property
+    def longest_episode(self) -> int:
+        """Steps after which an episode that has not ended is given up: a time limit ends it before."""
+        return max(LONGEST_EPISODE, self.max_episode_steps or 0)
 
 
 class Transition(NamedTuple):
@@ -143,13 +153,6 @@ class Environments(Protocol):
         Raises:
             PgkitError: the action has the wrong shape, or a sub-environment has not been reset yet.
             EnvError: the environment fails.
-        """
-        ...
-
-    def resume_problem(self) -> str | None:
-        """Why :meth:`state` and :meth:`restore` cannot bring the environments back exactly, in one line; else None.
-
-        It may create and step separate instances of the environment to find out.
         """
         ...
 

@@ -120,9 +120,6 @@ class CartPole:
             self._over[index] = over
         return transition
 
-    def resume_problem(self) -> None:
-        return None
-
     def state(self, index: Tensor | None = None) -> dict[str, Tensor]:
         columns = slice(None) if index is None else index
         table = self._table[:, columns].T.contiguous()

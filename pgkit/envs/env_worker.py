@@ -67,13 +67,6 @@ class RestoreHistories(NamedTuple):
         envs.restore_histories(self.histories, self.local.tolist())
 
 
-class GetResumeProblem(NamedTuple):
-    """Try whether the environment can be resumed exactly; answers as ``Environments.resume_problem``."""
-
-    def run(self, envs: SyncEnvs) -> str | None:
-        return envs.resume_problem()
-
-
 def run_worker(
     pipe: Connection, inherited: Sequence[Connection], pickled_create: bytes, bounds: tuple[int, int], name: str
 ) -> None:

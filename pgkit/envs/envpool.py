@@ -28,6 +28,11 @@ def installed() -> bool:
     return importlib.util.find_spec("envpool") is not None
 
 
+def not_saved(env_id: str) -> str:
+    """Why a run on an environment of EnvPool cannot be resumed exactly, in one line."""
+    return f"EnvPool cannot save an environment ({env_id}); env.backend=gymnasium can"
+
+
 class EnvPoolEnvs:
     """K environments of EnvPool, with "next_step" autoreset; see :class:`pgkit.envs.Environments`.
 
@@ -105,14 +110,11 @@ class EnvPoolEnvs:
         self._over[chosen] = flags[0] | flags[1]
         return Transition(self._tensor(obs), self._tensor(reward), *self._tensor(flags).unbind(0))
 
-    def resume_problem(self) -> str:
-        return f"EnvPool cannot save an environment ({self._id}); env.backend=gymnasium can"
-
     def state(self, index: Tensor | None = None) -> None:
         return None
 
     def restore(self, state: Mapping[str, Tensor], index: Tensor | None = None) -> None:
-        raise PgkitError(self.resume_problem())
+        raise PgkitError(not_saved(self._id))
 
     def close(self) -> None:
         for pool in self._pools.values():

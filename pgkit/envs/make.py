@@ -1,7 +1,7 @@
 """From the id of an environment to K running sub-environments."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from pgkit.envs import envpool, rescale
-from pgkit.envs.async_envs import AsyncEnvs
+from pgkit.envs.async_envs import REQUEST_TIMEOUT_SECONDS, AsyncEnvs
 from pgkit.envs.base import Environments
 from pgkit.envs.cartpole import CartPole
 from pgkit.envs.envpool import EnvPoolEnvs
+from pgkit.envs.hints import missing_package_hint, unknown_id_hint
+from pgkit.envs.replay import replay_problem
 from pgkit.envs.sync_envs import SyncEnvs
 from pgkit.envs.vector_env import wrap_vector_env
 from pgkit.errors import PgkitError
+from pgkit.system.processes import CopyFailed, Result, call_in_copy
 
 if TYPE_CHECKING:
-    from gymnasium import Env
+    from gymnasium import Env, Space
     from gymnasium.envs.registration import EnvSpec
     from gymnasium.vector import VectorEnv
 
@@ -122,6 +125,77 @@ def resolve_backend(
     return "envpool" if env_id in envpool.SAME_AS_GYMNASIUM and envpool.installed() else "gymnasium"
 
 
+def probe_action_space(
+    env_id: str, *, kwargs: Mapping[str, Any], max_episode_steps: int | None = None, timeout: float | None = None
+) -> "Space[Any]":
+    """The action space of a Gymnasium environment that can be created, without creating it in this process.
+
+    Args:
+        env_id: as for :func:`make_envs`, as are ``kwargs`` and ``max_episode_steps``.
+        timeout: seconds that it may take; None for 300.
+
+    Raises:
+        PgkitError: it cannot be created; the message says why.
+    """
+
+    def probe() -> "Space[Any]":
+        env = make_env(find_spec(env_id), kwargs, max_episode_steps)
+        env.close()
+        return env.action_space
+
+    return _in_copy(probe, env_id, timeout)
+
+
+def resume_problem(
+    env_id: str,
+    *,
+    kwargs: Mapping[str, Any],
+    max_episode_steps: int | None = None,
+    backend: Backend = "auto",
+    vectorization: Vectorization = "sync",
+    timeout: float | None = None,
+) -> str | None:
+    """Why environments cannot be saved and brought back exactly, in one line; None if they can.
+
+    It is tried with instances in another process: they could disturb those that learn, or could not exist beside them.
+    Arguments are those of :func:`make_envs`.
+    """
+    resolved = resolve_backend(env_id, kwargs, backend, vectorization)
+    if resolved != "gymnasium":
+        return envpool.not_saved(env_id) if resolved == "envpool" else None
+
+    def probe() -> str | None:
+        return replay_problem(lambda: make_env(find_spec(env_id), kwargs, max_episode_steps), env_id)
+
+    try:
+        return _in_copy(probe, env_id, timeout)
+    except PgkitError as error:
+        return str(error)
+
+
+def _in_copy(function: Callable[[], Result], env_id: str, timeout: float | None) -> Result:
+    """The result of a function that is called in a copy of this process.
+
+    Raises:
+        PgkitError: raised by the function, or because it has no result.
+    """
+
+    def call() -> Result | PgkitError:
+        torch.set_num_threads(1)  # a copy has no other threads
+        try:
+            return function()
+        except PgkitError as error:
+            return PgkitError(str(error))
+
+    try:
+        result = call_in_copy(call, REQUEST_TIMEOUT_SECONDS if timeout is None else timeout)
+    except CopyFailed as error:
+        raise PgkitError(f"environment {env_id!r} failed in a trial: {error}") from None
+    if isinstance(result, PgkitError):
+        raise result
+    return result
+
+
 def list_envs() -> list[str]:
     """The ids that are registered with Gymnasium, sorted. Importing other packages may register more.
 
@@ -133,6 +207,23 @@ def list_envs() -> list[str]:
     import gymnasium
 
     return sorted(gymnasium.registry)
+
+
+def list_available_envs() -> list[str]:
+    """The ids of :func:`list_envs` of which an instance can be created here, with the packages that are installed."""
+
+    def available() -> list[str]:
+        return [env_id for env_id in list_envs() if _can_be_created(env_id)]
+
+    return _in_copy(available, "any", None)
+
+
+def _can_be_created(env_id: str) -> bool:
+    try:
+        make_env(find_spec(env_id), {}, None).close()
+    except Exception:
+        return False
+    return True
 
 
 def find_spec(env_id: str) -> "EnvSpec":
@@ -157,7 +248,8 @@ def find_spec(env_id: str) -> "EnvSpec":
     if name in gymnasium.registry:
         return gymnasium.registry[name]
     close = get_close_matches(name, list_envs(), n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    guess = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    hint = f"{remedy} " if (remedy := unknown_id_hint(name)) else guess
     raise PgkitError(f"unknown environment {env_id!r}: {hint}(all: pgkit list envs; others: package.module:Id)")
 
 
@@ -202,6 +294,7 @@ def _constructor_errors(spec: "EnvSpec", kwargs: Mapping[str, Any]) -> Iterator[
     except BaseException as error:
         message = " ".join(str(error).split())
         arguments = f" with {dict(kwargs)}" if kwargs else ""
+        hint = f" ({remedy})" if (remedy := missing_package_hint(error, spec)) else ""
         raise PgkitError(
-            f"environment {spec.id!r} cannot be created{arguments}: {type(error).__name__}: {message}"
+            f"environment {spec.id!r} cannot be created{arguments}: {type(error).__name__}: {message}{hint}"
         ) from error

@@ -10,6 +10,7 @@ the last observation and the sum of rewards are the same to the last bit.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pgkit.envs.actions import action_rows
-from pgkit.envs.observations import ObsFlattener
+from pgkit.envs.observations import ObsFlattener, obs_flattener
 from pgkit.envs.seeding import reset_with_seed
 from pgkit.errors import PgkitError
 
@@ -93,29 +94,33 @@ def replay(env: "Env[Any, Any]", history: EnvHistory, flatten: ObsFlattener, nam
         )
 
 
-def replay_problem(create: Callable[[], "Env[Any, Any]"], flatten: ObsFlattener, name: str) -> str | None:
+def replay_problem(create: Callable[[], "Env[Any, Any]"], name: str) -> str | None:
     """Try whether an environment can be replayed exactly.
+
+    There is never more than one instance at a time, because of some simulators there cannot be.
 
     Args:
         create: makes an instance.
-        flatten: flattens an observation to ``(D,)``.
         name: name of the environment, for the message.
 
     Returns:
         None if a trial episode of one instance is reproduced by another one, and both continue alike. Otherwise one
         line that says what went wrong.
     """
-    first = create()
-    second = create()
     try:
-        history = _trial_history(first, flatten)
-        replay(second, history, flatten, name)
-        if not history.generator:
-            return f"environment {name!r} has no numpy.random.Generator as np_random, so its resets cannot be repeated"
-        pack_histories([history])  # what a checkpoint does
-        next_obs = [_as_row(flatten, env.reset()[0]).tobytes() for env in (first, second)]
-        if next_obs[0] != next_obs[1]:
-            return f"environment {name!r} continues differently after a repeated episode"
+        with closing(create()) as first:
+            flatten = obs_flattener(first.observation_space)
+            history = _trial_history(first, flatten)
+            next_obs = _as_row(flatten, first.reset()[0]).tobytes()
+        with closing(create()) as second:
+            replay(second, history, flatten, name)
+            if not history.generator:
+                return (
+                    f"environment {name!r} has no numpy.random.Generator as np_random, so its resets cannot be repeated"
+                )
+            pack_histories([history])  # what a checkpoint does
+            if next_obs != _as_row(flatten, second.reset()[0]).tobytes():
+                return f"environment {name!r} continues differently after a repeated episode"
         return None
     except NotReproduced as error:
         return str(error)
@@ -123,9 +128,6 @@ def replay_problem(create: Callable[[], "Env[Any, Any]"], flatten: ObsFlattener,
         raise
     except BaseException as error:  # whatever the environment raises, training itself will meet it
         return f"environment {name!r} failed in a trial: {type(error).__name__}: {' '.join(str(error).split())}"
-    finally:
-        first.close()
-        second.close()
 
 
 def _trial_history(env: "Env[Any, Any]", flatten: ObsFlattener) -> EnvHistory:

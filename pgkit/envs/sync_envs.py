@@ -20,7 +20,6 @@ from pgkit.envs.replay import (
     generator_state,
     pack_histories,
     replay,
-    replay_problem,
     unpack_histories,
 )
 from pgkit.errors import PgkitError
@@ -134,14 +133,6 @@ class SyncEnvs:
         self._totals[columns] += reward
         arrays = (batch.obs, reward, batch.terminated, batch.truncated, batch.valid)
         return Transition(*(self._tensor(array) for array in arrays))
-
-    def resume_problem(self) -> str | None:
-        try:
-            return replay_problem(self._create, self._flatten, self.info.name)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            return f"environment {self.info.name!r} failed in a trial: {error!r}"
 
     def state(self, index: Tensor | None = None) -> dict[str, Tensor]:
         return pack_histories(self.histories(self._chosen(index)))

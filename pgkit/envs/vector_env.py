@@ -119,14 +119,11 @@ class VectorEnvs:
             final_obs=None if final_obs is None else self._tensor(final_obs),
         )
 
-    def resume_problem(self) -> str:
-        return f"the vector environment {self.info.name!r} was created elsewhere and cannot be saved"
-
     def state(self, index: Tensor | None = None) -> None:
         return None
 
     def restore(self, state: Mapping[str, Tensor], index: Tensor | None = None) -> None:
-        raise PgkitError(self.resume_problem())
+        raise PgkitError(f"the vector environment {self.info.name!r} was created elsewhere and cannot be saved")
 
     def close(self) -> None:
         self._vector_env.close()

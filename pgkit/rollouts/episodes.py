@@ -90,6 +90,11 @@ class WholeEpisodes:
             active = _Active(*(tensor[staying] for tensor in active))
             length = boundary
             boundary *= 2
+            if length >= info.longest_episode and len(active.rows):
+                raise PgkitError(
+                    f"environment {info.name!r}: an episode has not ended after {length:,} steps, and the agent learns "
+                    "from whole episodes: set a time limit, such as env.max_episode_steps=1000"
+                )
         collector.finish(collector.state.obs, counts, waiting=True)
         return [_pack_samples(collector, rollout) for rollout in rollouts]
 

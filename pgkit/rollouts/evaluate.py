@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pgkit.envs import normalize
-from pgkit.envs.base import Elementwise, Environments
+from pgkit.envs.base import Elementwise, EnvInfo, Environments
 from pgkit.nn.policy import Policy
 from pgkit.rollouts.compiled import ActingState, compiled_rollout, elementwise
 from pgkit.rollouts.statistics import init_env_stats, per_env_statistics
@@ -67,8 +67,8 @@ def evaluate_policy(
     Args:
         policy: the policy that the parameters belong to.
         params: leaves ``(P, ...)``, one row per evaluation.
-        envs: at least E sub-environments that can be reset one by one; with a multiple of E, several evaluations run
-            at the same time.
+        envs: sub-environments that can be reset one by one. With fewer than E, the episodes of an evaluation run one
+            part after the other; with a multiple of E, several evaluations run at the same time.
         eval_keys: P keys.
         episodes: E.
         stream: source of the random numbers: "evaluation" (during training) or "report" (final results).
@@ -87,14 +87,51 @@ def evaluate_policy(
         >>> result.returns.shape, bool((result.returns == result.lengths).all())  # CartPole pays 1 per step
         (torch.Size([2, 5]), True)
     """
-    at_once = max(1, envs.info.num_envs // episodes)
+    count = envs.info.num_envs
+    at_once = max(1, count // episodes)
+    chunks = [range(first, min(first + count, episodes)) for first in range(0, episodes, count)]
     parts = []
     for start in range(0, len(eval_keys), at_once):
         group = eval_keys[start : start + at_once]
         rows = torch.arange(start, start + len(group), device=envs.info.device)
         row_inputs = take_tree({"params": params, "obs_stats": obs_stats}, rows)
-        parts.append(_evaluate_group(policy, envs, group, episodes, stream, deterministic, **row_inputs))
-    return Episodes(torch.cat([part.returns for part in parts]), torch.cat([part.lengths for part in parts]))
+        results = [
+            _evaluate_group(policy, envs, group, episodes, chunk, stream, deterministic, **row_inputs)
+            for chunk in chunks
+        ]
+        parts.append(Episodes(*(torch.cat(columns, 1) for columns in zip(*results, strict=True))))
+    return Episodes(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def unfinished_note(episodes: Episodes, info: EnvInfo) -> str | None:
+    """One line if episodes were cut because they did not end; None if all ended."""
+    if info.max_episode_steps is not None:
+        return None
+    cut = int((episodes.lengths >= info.longest_episode).sum())
+    if not cut:
+        return None
+    return (
+        f"{cut} of {episodes.lengths.numel()} episodes of an evaluation in {info.name} were cut after "
+        f"{info.longest_episode:,} steps, because they had not ended: env.max_episode_steps sets a time limit"
+    )
+
+
+class _Rows(NamedTuple):
+    """One row for each evaluation that is running.
+
+    Attributes:
+        params: leaves ``(P, ...)``.
+        obs_stats: statistics ``(P, ...)`` of observations, or None.
+        obs: ``(P, C, D)``, observations of their environments.
+        noise_keys: int64 ``(P,)``, streams of action noise.
+        counters: int64 ``(P,)``, the first number that is used of each stream.
+    """
+
+    params: Params
+    obs_stats: normalize.Stats | None
+    obs: Tensor
+    noise_keys: Tensor
+    counters: Tensor
 
 
 @torch.no_grad()
@@ -103,66 +140,57 @@ def _evaluate_group(
     envs: Environments,
     eval_keys: Sequence[EvalKey],
     episodes: int,
+    chunk: range,
     stream: str,
     deterministic: bool,
     params: Params,
     obs_stats: normalize.Stats | None,
 ) -> Episodes:
-    """The episodes of as many evaluations as the environments hold; environment ``row * E + e`` runs episode e."""
+    """C of the E episodes (``chunk``) of each of a few evaluations; environment ``row * C + c`` runs one of them."""
     device = envs.info.device
     env_seeds = [
-        stream_seed(key.seed, f"{stream}_env", key.evaluation * episodes + e)
-        for key in eval_keys
-        for e in range(episodes)
+        stream_seed(key.seed, f"{stream}_env", key.evaluation * episodes + e) for key in eval_keys for e in chunk
     ]
-    obs = envs.reset(env_seeds, torch.arange(len(env_seeds), device=device)).view(len(eval_keys), episodes, -1)
+    obs = envs.reset(env_seeds, torch.arange(len(env_seeds), device=device)).view(len(eval_keys), len(chunk), -1)
     noise_keys = stream_keys([key.seed for key in eval_keys], f"{stream}_action").to(device)
     counters = torch.tensor([key.evaluation * _EVALUATION_STRIDE for key in eval_keys], device=device)
     env_step = None if obs_stats is not None else elementwise(envs, policy, params)
-    if env_step is not None:
+    if env_step is not None and len(chunk) == episodes:
         return _run_compiled(policy, params, env_step, obs, noise_keys, counters, deterministic)
-    return _run_stepwise(policy, params, obs_stats, envs, obs, noise_keys, counters, deterministic)
+    rows = _Rows(params, obs_stats, obs, noise_keys, counters)
+    return _run_stepwise(policy, envs, rows, episodes, chunk, deterministic)
 
 
 def _run_stepwise(
-    policy: Policy,
-    params: Params,
-    obs_stats: normalize.Stats | None,
-    envs: Environments,
-    obs: Tensor,
-    noise_keys: Tensor,
-    counters: Tensor,
-    deterministic: bool,
+    policy: Policy, envs: Environments, rows: _Rows, episodes: int, chunk: range, deterministic: bool
 ) -> Episodes:
-    """Step the environments whose episodes are running, until none is.
+    """Step the environments whose episodes are running, until none is or the rest has taken too long.
 
     Args:
         policy: the policy.
-        params: leaves ``(P, ...)``.
-        obs_stats: statistics ``(P, ...)`` of observations, or None.
         envs: the environments, just reset.
-        obs: ``(P, E, D)``, their observations.
-        noise_keys: int64 ``(P,)``, streams of action noise.
-        counters: int64 ``(P,)``, the first number that is used of each stream.
+        rows: one for each evaluation.
+        episodes: E.
+        chunk: the C of them that are run.
         deterministic: take the most likely action.
     """
+    obs = rows.obs
     shape = obs.shape[:2]
-    episodes = shape[1]
-    noise_per_step = episodes * policy.head.noise
-    noise_index = torch.arange(noise_per_step, device=obs.device).view(episodes, -1)
-    rows = (params, obs_stats, obs, noise_keys[:, None, None], counters[:, None, None] + noise_index)
+    noise = policy.head.noise
+    noise_index = torch.arange(chunk.start * noise, chunk.stop * noise, device=obs.device).view(len(chunk), -1)
+    rows = rows._replace(noise_keys=rows.noise_keys[:, None, None], counters=rows.counters[:, None, None] + noise_index)
     returns = torch.zeros(shape.numel(), dtype=torch.float64, device=obs.device)
     lengths = torch.zeros(shape.numel(), dtype=torch.int64, device=obs.device)
     running = torch.arange(shape.numel(), device=obs.device)  # environments whose episodes are running
     places = running  # where these are among the environments of all rows that are left
     return_so_far = returns.clone()  # of the running episodes
     start = 0
-    while True:
+    while start < envs.info.longest_episode:
         params, obs_stats, obs, row_noise_keys, row_counters = rows
         steps = torch.arange(_BLOCK_STEPS, device=obs.device).view(-1, 1, 1, 1) + start
-        block_noise = uniform(row_noise_keys, row_counters + steps * noise_per_step)
-        for length, noise in enumerate(block_noise, start + 1):
-            action = _choose(policy, params, obs_stats, obs, noise, deterministic)
+        block_noise = uniform(row_noise_keys, row_counters + steps * episodes * noise)
+        for length, step_noise in enumerate(block_noise, start + 1):
+            action = _choose(policy, params, obs_stats, obs, step_noise, deterministic)
             transition = envs.step(action.flatten(0, 1)[places], running)
             obs.view(-1, obs.shape[2])[places] = transition.obs
             return_so_far += transition.reward
@@ -175,11 +203,14 @@ def _run_stepwise(
                 return_so_far = return_so_far[~over]
             if not len(running):
                 return Episodes(returns.view(shape), lengths.view(shape))
-        left, new_rows = torch.unique(places // episodes, return_inverse=True)
+        left, new_rows = torch.unique(places // shape[1], return_inverse=True)
         if len(left) < len(obs):
-            rows = take_tree(rows, left)
-            places = new_rows * episodes + places % episodes
+            rows = _Rows(*take_tree(tuple(rows), left))
+            places = new_rows * shape[1] + places % shape[1]
         start += _BLOCK_STEPS
+    returns[running] = return_so_far
+    lengths[running] = start
+    return Episodes(returns.view(shape), lengths.view(shape))
 
 
 def _choose(

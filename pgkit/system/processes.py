@@ -3,18 +3,27 @@
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import NoReturn, TypeVar
 
 from pgkit.system.output import tolerant_output
 from pgkit.system.signals import SIGNALS
 
 SECONDS_BETWEEN_REPORTS = 0.5
 """How often a worker process reports its progress."""
+
+Result = TypeVar("Result")
+
+
+class CopyFailed(Exception):
+    """A copy of this process gave no result; the message says why."""
 
 
 def start_process(work: Callable[..., None], *arguments: object, preload: str) -> tuple[BaseProcess, Connection]:
@@ -37,6 +46,50 @@ def start_process(work: Callable[..., None], *arguments: object, preload: str) -
         process.start()
     child_end.close()
     return process, parent_end
+
+
+def call_in_copy(function: Callable[[], Result], seconds: float) -> Result:
+    """Call a function in a copy of this process, which is killed afterwards: nothing that it does can be seen here.
+
+    Args:
+        function: its result is pickled. What it prints is lost.
+        seconds: how long it may take.
+
+    Raises:
+        CopyFailed: the function raised or ended the process, or took longer.
+    """
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # a copy would print again what has not been written yet
+            stream.flush()
+    with warnings.catch_warnings():  # Python 3.12 warns of forking beside the threads of torch; the copy uses none
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        _send_result(function, sender)
+    sender.close()
+    try:
+        if not receiver.poll(seconds):
+            raise CopyFailed(f"no result within {seconds:g} s")
+        result: Result = pickle.loads(receiver.recv_bytes())
+        return result
+    except EOFError:
+        raise CopyFailed("its process ended unexpectedly") from None
+    finally:
+        receiver.close()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _send_result(function: Callable[[], object], sender: Connection) -> NoReturn:
+    """Send the result of a function, and end this process without anything that Python does at its end."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        sender.send_bytes(pickle.dumps(function()))
+    finally:
+        os._exit(0)
 
 
 def _enter(variables: Mapping[str, str | None], work: Callable[..., None], *arguments: object) -> None:

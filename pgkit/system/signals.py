@@ -4,7 +4,9 @@ The first asks a run to stop once its state is saved, a second one ends it at on
 """
 
 import signal
+import sys
 import threading
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -67,6 +69,12 @@ class StopSignals:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.received = number
+        with suppress(Exception):  # a closed terminal is no reason not to stop
+            print(
+                f"{signal.Signals(number).name}: stopping as soon as all is saved (again: at once)",
+                file=sys.stderr,
+                flush=True,
+            )
         self.__exit__(None, None, None)  # a second signal does what it did before this context
         if self.safe:
             self.stop_if_received()

@@ -6,12 +6,12 @@ from typing import Any
 
 from pgkit.config.device import resolve_device
 from pgkit.errors import PgkitError, format_value
-from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
+from pgkit.rollouts.evaluate import EvalKey, evaluate_policy, unfinished_note
 from pgkit.runs.directory import as_directory
 from pgkit.runs.reader import saved_members
 from pgkit.system.cpu import configure_cpu
 from pgkit.system.process_state import isolated_process
-from pgkit.training.population import build_envs, build_policy
+from pgkit.training.population import build_evaluation_envs, build_policy
 from pgkit.training.result import evaluation_row, spread
 
 MAX_ENVS = 320
@@ -24,10 +24,12 @@ class EvaluationResult:
     Attributes:
         table: one row for each member: ``seed``, ``return_mean``, ``return_std``, ``length_mean``.
         summary: spread of the members' mean returns: mean, median, 10 % and 90 % quantiles, minimum, maximum.
+        note: says that episodes were cut, if some did not end.
     """
 
     table: list[dict[str, Any]]
     summary: dict[str, float]
+    note: str | None = None
 
 
 def evaluate_run(
@@ -73,7 +75,7 @@ def _evaluate(
     target = resolve_device(device)
     if target.type == "cpu":
         configure_cpu()
-    envs = build_envs(first, max(episodes, min(len(configs) * episodes, MAX_ENVS)), target)
+    envs = build_evaluation_envs(first, max(episodes, min(len(configs) * episodes, MAX_ENVS)), target)
     try:
         result = evaluate_policy(
             build_policy(first, envs.info),
@@ -89,4 +91,5 @@ def _evaluate(
         envs.close()
     rows = zip(configs, result.returns, result.lengths, strict=True)
     table = [{"seed": config.seed} | evaluation_row(returns, lengths) for config, returns, lengths in rows]
-    return EvaluationResult(table, spread([row["return_mean"] for row in table]))
+    summary = spread([row["return_mean"] for row in table])
+    return EvaluationResult(table, summary, unfinished_note(result, envs.info))

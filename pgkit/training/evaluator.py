@@ -8,9 +8,10 @@ from torch import Tensor
 
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.base import Environments
-from pgkit.rollouts.evaluate import Episodes, EvalKey, evaluate_policy
+from pgkit.errors import PgkitError
+from pgkit.rollouts.evaluate import Episodes, EvalKey, evaluate_policy, unfinished_note
 from pgkit.training.captured_outputs import Snapshots
-from pgkit.training.population import Population, build_envs
+from pgkit.training.population import Population, build_evaluation_envs
 from pgkit.tree import concat_members, select_members, take_tree
 from pgkit.types import Params
 
@@ -59,14 +60,20 @@ class Evaluator:
         population: the members in training.
         configs: one for each member.
         saved: the state of the evaluator (:meth:`state`) of a resumed run.
+        envs: what :func:`open_evaluation_envs` returned; None builds environments when they are needed.
 
     Attributes:
         waiting: snapshots that have not been evaluated yet.
         best: the best snapshot of each member so far.
+        note: says that episodes were cut, once some were.
     """
 
     def __init__(
-        self, population: Population, configs: Sequence[TrainConfig], saved: Mapping[str, Any] | None = None
+        self,
+        population: Population,
+        configs: Sequence[TrainConfig],
+        saved: Mapping[str, Any] | None = None,
+        envs: Environments | None = None,
     ) -> None:
         self.configs = configs
         self.settings = configs[0].evaluation
@@ -75,8 +82,9 @@ class Evaluator:
         self.waiting: list[Snapshot] = [] if saved is None else _unstack(saved["waiting"])
         best = [] if saved is None else _unstack(saved["best"])
         self.best: dict[int, Snapshot] = {snapshot.member: snapshot for snapshot in best}
-        self._native_envs = population.collector.envs.info.backend == "pgkit"
-        self._envs: Environments | None = None
+        self.note: str | None = None
+        self._training_envs = population.collector.envs
+        self._envs = envs
 
     def state(self) -> dict[str, Any]:
         """The snapshots that wait, and the best one of each member, as plain data and tensors."""
@@ -100,7 +108,7 @@ class Evaluator:
 
     def enough_waiting(self, members: int) -> bool:
         """Whether to evaluate now: snapshots fill all environments, or each of so many members has several."""
-        capacity = self._env_count() // self.settings.episodes
+        capacity = _env_count(self.configs, self._training_envs) // self.settings.episodes
         return len(self.waiting) >= min(capacity, MAX_WAITING_PER_MEMBER * members)
 
     def evaluate_waiting(self) -> list[Evaluation]:
@@ -138,8 +146,8 @@ class Evaluator:
         """Evaluate parameters; see :func:`pgkit.rollouts.evaluate.evaluate_policy`. Environments are built once."""
         first = self.configs[0]
         if self._envs is None:
-            self._envs = build_envs(first, self._env_count(), self.device)
-        return evaluate_policy(
+            self._envs = _build(self.configs, self._training_envs)
+        result = evaluate_policy(
             self.policy,
             params,
             self._envs,
@@ -149,20 +157,49 @@ class Evaluator:
             deterministic=deterministic or self.settings.deterministic,
             obs_stats=obs_stats if first.env.normalize_observations else None,
         )
-
-    def _env_count(self) -> int:
-        """How many environments to build.
-
-        pgkit's own cost next to nothing, so the final episodes of all members run at once; with others one member's do.
-        """
-        members = min(len(self.configs), MAX_MEMBERS_AT_ONCE)
-        final = self.settings.final_episodes * (members if self._native_envs else 1)
-        return max(members * self.settings.episodes, final)
+        self.note = self.note or unfinished_note(result, self._envs.info)
+        return result
 
     def close(self) -> None:
-        """Free the environments."""
-        if self._envs is not None:
+        """Free the environments that are not those of training."""
+        if self._envs is not None and self._envs is not self._training_envs:
             self._envs.close()
+
+
+def open_evaluation_envs(population: Population, configs: Sequence[TrainConfig]) -> Environments:
+    """The environments of all evaluations of a run. With evaluations while training, they are others than its own.
+
+    Raises:
+        PgkitError: they cannot be created beside those of training.
+    """
+    training_envs = population.collector.envs
+    try:
+        return _build(configs, training_envs)
+    except PgkitError as error:
+        count = training_envs.info.num_envs
+        raise PgkitError(
+            f"{error} (for evaluations, beside {count} for training: if there cannot be more, evaluation.points=0 "
+            "evaluates only after training, in the environments of training)"
+        ) from error
+
+
+def _build(configs: Sequence[TrainConfig], training_envs: Environments) -> Environments:
+    """Environments for evaluations; those of training if there is no evaluation before its end."""
+    info = training_envs.info
+    if configs[0].evaluation.points == 0 and info.backend == "gymnasium" and info.can_step_subset:
+        return training_envs
+    return build_evaluation_envs(configs[0], _env_count(configs, training_envs), info.device)
+
+
+def _env_count(configs: Sequence[TrainConfig], training_envs: Environments) -> int:
+    """How many environments evaluations can use.
+
+    pgkit's own cost next to nothing, so the final episodes of all members run at once; with others one member's do.
+    """
+    settings = configs[0].evaluation
+    members = min(len(configs), MAX_MEMBERS_AT_ONCE)
+    final = settings.final_episodes * (members if training_envs.info.backend == "pgkit" else 1)
+    return max(members * settings.episodes, final)
 
 
 def evaluations_state(evaluations: Sequence[Evaluation]) -> dict[str, Any]:

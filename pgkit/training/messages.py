@@ -76,13 +76,7 @@ Message = StepsDone | RowsLogged | Evaluated | Line | StateSaved
 
 @dataclass(frozen=True)
 class Started:
-    """A worker process is ready for its first update.
-
-    Attributes:
-        inexact: why its members cannot be resumed exactly; None if they can.
-    """
-
-    inexact: str | None
+    """A worker process is ready for its first update."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pgkit.config.schema import TrainConfig
+from pgkit.envs.base import Environments
 from pgkit.rollouts.evaluate import EvalKey
 from pgkit.training.captured_outputs import Snapshots
 from pgkit.training.evaluator import Evaluation, Evaluator, evaluations_from_state, evaluations_state
@@ -34,6 +35,7 @@ class Monitor:
         channel: leads to the coordinator of the run.
         exact: whether the state of the environments can be saved.
         saved: the state of the monitor (:meth:`state`) of a resumed run.
+        envs: for evaluations; None builds some when they are needed.
 
     Attributes:
         configs: one for each member.
@@ -48,6 +50,7 @@ class Monitor:
         channel: Channel,
         exact: bool = True,
         saved: Mapping[str, Any] | None = None,
+        envs: Environments | None = None,
     ) -> None:
         saved = saved or {}
         self.configs = configs
@@ -56,8 +59,9 @@ class Monitor:
         self._channel = channel
         self._exact = exact
         self._schedules = Schedules(configs, saved.get("schedules"))
-        self._evaluator = Evaluator(parts[-1], configs, saved.get("evaluator"))
+        self._evaluator = Evaluator(parts[-1], configs, saved.get("evaluator"), envs)
         self._evaluations: list[Evaluation] = evaluations_from_state(saved["evaluations"]) if saved else []
+        self._note_sent = False
         self._to_log: set[int] = set(saved.get("to_log", ()))  # members whose next update is logged
         # Episode statistics of each member at its last log row, of which a row shows the change.
         self._logged_statistics = list(saved.get("logged_statistics", [[0.0] * 4] * len(configs)))
@@ -152,6 +156,7 @@ class Monitor:
         params, obs_stats, alive, env_steps = concat_members(trees, [part.members for part in parts])
         keys = [EvalKey(config.seed, 0) for config in self.configs]
         final = self._evaluator.evaluate(params, obs_stats, keys, self.configs[0].evaluation.final_episodes, "report")
+        self._send_note()
         table = [
             {"seed": config.seed, "failed": not bool(alive[k]), "env_steps": int(env_steps[k])}
             | evaluation_row(final.returns[k], final.lengths[k])
@@ -224,6 +229,12 @@ class Monitor:
         if self._evaluator.enough_waiting(len(members)):
             self._evaluate_waiting()
 
+    def _send_note(self) -> None:
+        """Say once that episodes of evaluations were cut."""
+        if self._evaluator.note is not None and not self._note_sent:
+            self._note_sent = True
+            self._channel.send(Line(f"note: {self._evaluator.note}"))
+
     def _evaluate_waiting(self) -> None:
         for evaluation in self._evaluator.evaluate_waiting():
             self._evaluations.append(evaluation)
@@ -232,3 +243,4 @@ class Monitor:
             if evaluation.greedy is not None:
                 values["eval/greedy_return_mean"] = evaluation.greedy.returns.mean().item()
             self._channel.send(Evaluated(evaluation.member, evaluation.env_steps, values))
+        self._send_note()

@@ -13,7 +13,7 @@ from pgkit.config.device import resolve_device
 from pgkit.config.members import stack_agent_config
 from pgkit.config.registry import Agent
 from pgkit.config.schema import TrainConfig
-from pgkit.envs import make_envs
+from pgkit.envs import make_envs, resolve_backend
 from pgkit.envs.base import EnvInfo, Environments
 from pgkit.errors import PgkitError
 from pgkit.nn.distributions import head_for
@@ -247,6 +247,18 @@ def build_envs(config: TrainConfig, count: int, device: torch.device) -> Environ
             rescale_actions=env.rescale_actions,
             device=device,
         )
+
+
+def build_evaluation_envs(config: TrainConfig, wanted: int, device: torch.device) -> Environments:
+    """Environments for evaluations: ``wanted`` of pgkit's own, or at most ``evaluation.envs`` of others.
+
+    Without evaluations while training there are no more than a member trains in: there may be no more.
+    """
+    env = config.env
+    if resolve_backend(env.id, env.kwargs, env.backend, env.vectorization) == "pgkit":
+        return build_envs(config, wanted, device)
+    limit = config.evaluation.envs if config.evaluation.points else config.envs_per_member
+    return build_envs(config, min(wanted, limit, config.evaluation.envs), device)
 
 
 def build_policy(config: TrainConfig, info: EnvInfo) -> Policy:

@@ -28,7 +28,7 @@ from pgkit.training.result import TrainResult
 from pgkit.training.train import PopulationWorker
 from pgkit.training.workers import Workers, start_workers, worker_tasks
 
-WITHOUT_EFFECT = ("checkpoint_points", "keep_checkpoints")
+WITHOUT_EFFECT = ("checkpoint_points", "keep_checkpoints", "evaluation.envs")
 """Settings that change no number, so they may differ from those of the checkpoint."""
 
 

@@ -8,11 +8,14 @@ from typing import Any
 from pgkit.config.device import resolve_device
 from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
+from pgkit.envs.base import Environments
+from pgkit.envs.make import resume_problem
 from pgkit.errors import PgkitError, format_value
 from pgkit.runs.directory import as_directory, check_run_directory, new_run
 from pgkit.system.cpu import available_cpus
 from pgkit.system.process_state import isolated_process
 from pgkit.training.coordinator import Coordinator
+from pgkit.training.evaluator import open_evaluation_envs
 from pgkit.training.loop import retire, run
 from pgkit.training.messages import Channel
 from pgkit.training.monitor import Monitor
@@ -70,15 +73,29 @@ def train(
     groups = split(configs, workers)
     if len(groups) > 1 and (reason := why_one_worker(configs[0])):
         raise PgkitError(f"workers = {workers}: {reason}, so only 1 is possible")
-    tasks = [WorkerTask(group, place is not None, debug_numerics) for group in groups]
+    inexact = None if place is None else _resume_problem(configs[0])
+    tasks = [WorkerTask(group, place is not None, debug_numerics, inexact=inexact) for group in groups]
     sizes = [len(group) for group in groups]
     with (
         isolated_process(),
         start_workers(tasks, PopulationWorker) as started,
         nullcontext() if place is None else new_run(place, overwrite),
-        Coordinator(configs, sizes, place, started.inexact, progress, on_steps) as coordinator,
+        Coordinator(configs, sizes, place, inexact, progress, on_steps) as coordinator,
     ):
         return coordinator.finish(started.train(coordinator))
+
+
+def _resume_problem(config: TrainConfig) -> str | None:
+    """Why a run cannot be resumed exactly; None if it can."""
+    env = config.env
+    return resume_problem(
+        env.id,
+        kwargs=env.kwargs,
+        max_episode_steps=env.max_episode_steps,
+        backend=env.backend,
+        vectorization=env.vectorization,
+        timeout=env.timeout,
+    )
 
 
 def member_configs(config: TrainConfig | Sequence[TrainConfig]) -> list[TrainConfig]:
@@ -122,9 +139,6 @@ class PopulationWorker:
     Args:
         task: what to train.
 
-    Attributes:
-        inexact: why the members cannot be resumed exactly; None if they can.
-
     Raises:
         PgkitError: the configurations do not fit together, cannot run on this machine, or cannot be resumed.
     """
@@ -136,17 +150,24 @@ class PopulationWorker:
             self._parts = [build(task.configs)]
         else:
             self._parts = rebuild(task.configs, task.saved["parts"], task.restart_count)
-        self.inexact = task.inexact
-        if task.recorded and task.saved is None:
-            self.inexact = self._parts[-1].collector.envs.resume_problem()
+        try:
+            self._evaluation_envs: Environments | None = open_evaluation_envs(self._parts[-1], task.configs)
+        except PgkitError:
+            self._parts[-1].collector.envs.close()
+            raise
 
     def train(self, channel: Channel) -> TrainResult:
         """Train until every member has left."""
         task = self._task
         saved = None if task.saved is None else task.saved["monitor"]
-        with Monitor(self._parts, task.configs, channel, self.inexact is None, saved) as monitor:
+        evaluation_envs = self._evaluation_envs
+        self._evaluation_envs = None
+        with Monitor(self._parts, task.configs, channel, task.inexact is None, saved, evaluation_envs) as monitor:
             return run(retire(self._parts[-1], monitor), monitor, task.debug_numerics)
 
     def close(self) -> None:
         """Free the environments."""
-        self._parts[-1].collector.envs.close()
+        training_envs = self._parts[-1].collector.envs
+        if self._evaluation_envs is not None and self._evaluation_envs is not training_envs:
+            self._evaluation_envs.close()
+        training_envs.close()

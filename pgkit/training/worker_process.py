@@ -39,7 +39,7 @@ class WorkerTask(NamedTuple):
         recorded: whether the run has a directory, so that states are wanted.
         debug_numerics: whether to stop at the first number that is not finite.
         saved: the worker's state in a checkpoint; None starts from scratch.
-        inexact: why that checkpoint cannot be resumed exactly; None if it can.
+        inexact: why the run cannot be resumed exactly; None if it can.
         restart_count: how often environments have been restarted because their state could not be restored.
     """
 
@@ -52,13 +52,7 @@ class WorkerTask(NamedTuple):
 
 
 class Worker(Protocol):
-    """Members that are trained together.
-
-    Attributes:
-        inexact: why they cannot be resumed exactly; None if they can.
-    """
-
-    inexact: str | None
+    """Members that are trained together."""
 
     def train(self, channel: Channel) -> TrainResult:
         """Train until every member has left."""
@@ -128,7 +122,7 @@ def worker_main(connection: Connection, make_worker: WorkerFactory) -> None:
 def _train(task: WorkerTask, make_worker: WorkerFactory, connection: Connection) -> None:
     channel = PipeChannel(connection, task.recorded)
     with closing(make_worker(task)) as worker:
-        send_pickled(connection, Envelope(Started(worker.inexact), 0.0))
+        send_pickled(connection, Envelope(Started(), 0.0))
         try:
             result = worker.train(channel)
         except StopRequested:

@@ -30,13 +30,7 @@ SECONDS_BETWEEN_CHECKS = 0.2
 
 
 class Workers(AbstractContextManager["Workers"], Protocol):
-    """All workers of a run, ready for their first update. A context that ends them.
-
-    Attributes:
-        inexact: why the run cannot be resumed exactly; None if it can.
-    """
-
-    inexact: str | None
+    """All workers of a run, ready for their first update. A context that ends them."""
 
     def train(self, coordinator: Coordinator) -> list[TrainResult]:
         """Train until every member has left; returns the result of each worker."""
@@ -88,7 +82,6 @@ class LocalWorker:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self.inexact = worker.inexact
 
     def __enter__(self) -> "LocalWorker":
         return self
@@ -116,12 +109,11 @@ class ProcessWorkers:
                 self._processes.append(started)
             for (_, connection), task in zip(self._processes, tasks, strict=True):
                 send_pickled(connection, task)
-            messages = [self._receive(worker).message for worker in range(len(tasks))]
+            for worker in range(len(tasks)):  # each says that it has started
+                self._receive(worker)
         except BaseException:
             self.__exit__(None, None, None)
             raise
-        reasons = [message.inexact for message in messages if isinstance(message, Started)]
-        self.inexact: str | None = next(filter(None, reasons), None)
 
     def __enter__(self) -> "ProcessWorkers":
         return self

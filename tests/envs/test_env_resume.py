@@ -1,5 +1,7 @@
 """Environments that are brought back in a new instance go on as if nothing had happened, or say that they cannot."""
 
+import re
+
 import gymnasium
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from gymnasium import spaces
 from helpers.env_streams import CASES, SEEDS, actions_for, make, numbers
 
 from pgkit.envs import make_envs
-from pgkit.envs.replay import NotReproduced
+from pgkit.envs.make import resume_problem
+from pgkit.envs.replay import NotReproduced, replay_problem
 from pgkit.envs.sync_envs import SyncEnvs
 from pgkit.errors import PgkitError
 from pgkit.runs.checkpoint import load, save
@@ -112,14 +115,13 @@ def test_the_history_begins_with_the_episode():
 
 @pytest.mark.parametrize("case", EXACT)
 def test_exact_ones_say_so(case):
-    envs = make(CASES[case], 2)
-    assert envs.resume_problem() is None
-    envs.close()
+    assert resume_problem(**{"kwargs": {}} | CASES[case]) is None
 
 
 @pytest.mark.parametrize("source", ["memory", "system"])
 def test_environments_that_cannot_be_replayed_are_detected_beforehand(source):
-    assert walks(source=source).resume_problem().startswith("environment 'Walk' did not come back as it was")
+    problem = replay_problem(lambda: Walk(source=source), "Walk")
+    assert problem.startswith("environment 'Walk' did not come back as it was")
 
 
 def test_a_replay_that_ends_elsewhere_is_an_error():
@@ -140,14 +142,16 @@ def test_a_replay_that_ends_elsewhere_is_an_error():
 def test_envpool_says_that_it_cannot():
     pytest.importorskip("envpool")
     envs = make(CASES["lunarlander-envpool"], 2)
-    assert envs.resume_problem() == "EnvPool cannot save an environment (LunarLander-v3); env.backend=gymnasium can"
+    reason = "EnvPool cannot save an environment (LunarLander-v3); env.backend=gymnasium can"
+    assert resume_problem("LunarLander-v3", kwargs={}, backend="envpool") == reason
+    with pytest.raises(PgkitError, match=re.escape(reason)):
+        envs.restore({})
     assert envs.state() is None
     envs.close()
 
 
 def test_a_vector_environment_says_that_it_cannot():
     envs = make_envs("CartPole-v1", 2, backend="gymnasium", vectorization="native")
-    assert "cannot be saved" in envs.resume_problem()
     assert envs.state() is None
     with pytest.raises(PgkitError, match="cannot be saved"):
         envs.restore({})

@@ -42,7 +42,7 @@ def test_actions_are_of_the_space_in_training(action: str, vectorization: str, t
 @pytest.mark.parametrize("action", ACTIONS)
 def test_actions_are_of_the_space_in_a_replay(action: str) -> None:
     first, second = (make_envs(odd_id("Acts"), 2, kwargs={"action": action}) for _ in range(2))
-    assert first.resume_problem() is None
+    assert resume_problem(odd_id("Acts"), kwargs={"action": action}) is None
     first.reset([1, 2])
     first.step(learner_actions(action))
     first.step(learner_actions(action))

@@ -35,7 +35,7 @@ def test_any_object_may_stand_for_the_generator(kind: str | None, tmp_path: Path
     ],
 )
 def test_why_it_is_inexact(name: str, kwargs: dict[str, str], expected: str) -> None:
-    problem = make_envs(odd_id(name), 1, kwargs=kwargs).resume_problem()
+    problem = resume_problem(odd_id(name), kwargs=kwargs)
     assert problem is not None
     assert expected in problem
 

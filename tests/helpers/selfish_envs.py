@@ -1,6 +1,7 @@
 """Environments that change what they share with the process or the machine; importing this module registers them."""
 
 import os
+import socket
 from typing import Any
 
 import gymnasium
@@ -59,5 +60,81 @@ class Wandering(Noise):
             os.chdir(self.to)
 
 
-for cls in (Noise, Wandering):
+class Counted(Noise):
+    """Pays the number of the instance, counted in the class."""
+
+    instances = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        Counted.instances += 1
+        self.number = Counted.instances
+
+    def step(self, action: int) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
+        obs, reward, *rest = super().step(action)
+        return obs, reward + self.number, *rest
+
+
+class SharedWindow(Noise):
+    """All instances draw into one window, which the first that is closed takes away."""
+
+    window: list[str] | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        SharedWindow.window = []
+
+    def step(self, action: int) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
+        assert SharedWindow.window is not None, "display Surface quit"
+        return super().step(action)
+
+    def close(self) -> None:
+        SharedWindow.window = None
+
+
+class GlobalGenerator(Noise):
+    """Pays what NumPy's global generator says, which every instance draws from."""
+
+    def step(self, action: int) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
+        obs, _, *rest = super().step(action)
+        return obs, float(np.random.uniform()), *rest  # noqa: NPY002 the legacy generator is what all share
+
+
+class Server(Noise):
+    """A simulator that serves a port, so that there can be only one at a time."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self.socket.bind(("127.0.0.1", port))
+            self.socket.listen()
+        except OSError:
+            self.socket.close()
+            raise
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Licensed(Noise):
+    """There are as many as there are licences."""
+
+    licences = 2
+    open = 0
+    most = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        if Licensed.open == Licensed.licences:
+            raise RuntimeError("no licence is left")
+        Licensed.open += 1
+        Licensed.most = max(Licensed.most, Licensed.open)
+
+    def close(self) -> None:
+        Licensed.open -= 1
+
+
+for cls in (Noise, Wandering, Counted, SharedWindow, GlobalGenerator, Server, Licensed):
     gymnasium.register(f"Selfish{cls.__name__}-v0", cls)

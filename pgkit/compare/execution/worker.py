@@ -8,7 +8,7 @@ import torch
 
 from pgkit.config.schema import TrainConfig
 from pgkit.rollouts.evaluate import Episodes, EvalKey, evaluate_policy
-from pgkit.training.population import build_envs, build_policy
+from pgkit.training.population import build_evaluation_envs, build_policy
 from pgkit.training.result import TrainResult
 from pgkit.training.train import train
 
@@ -74,7 +74,7 @@ def _greedy(configs: Sequence[TrainConfig], result: TrainResult) -> torch.Tensor
     """Returns ``(P, E)`` of the final policies' most likely actions."""
     first = configs[0]
     device = next(iter(result.params.values())).device
-    envs = build_envs(first, first.evaluation.final_episodes, device)
+    envs = build_evaluation_envs(first, first.evaluation.final_episodes, device)
     try:
         return evaluate_policy(
             build_policy(first, envs.info),

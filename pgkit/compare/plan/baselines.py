@@ -13,7 +13,7 @@ from pgkit.config.schema import TrainConfig
 from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
 from pgkit.stats.curves import normalize
 from pgkit.stats.samples import FloatArray
-from pgkit.training.population import build_envs, build_policy
+from pgkit.training.population import build_evaluation_envs, build_policy
 
 EPISODES = 1000
 """Episodes of each baseline policy."""
@@ -61,7 +61,7 @@ def scales(plan: Plan, baselines: pd.DataFrame) -> dict[str, ScoreScale]:
 
 
 def _baselines(name: str, config: TrainConfig) -> list[dict[str, object]]:
-    envs = build_envs(config, AT_ONCE, torch.device("cpu"))
+    envs = build_evaluation_envs(config, AT_ONCE, torch.device("cpu"))
     try:
         policy = build_policy(config, envs.info)
         zero = {key: torch.zeros_like(leaf) for key, leaf in policy.init([0]).items()}

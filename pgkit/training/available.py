@@ -1,0 +1,26 @@
+"""What a configuration needs of the machine that is to train it."""
+
+from pgkit.config.device import resolve_device
+from pgkit.config.effects import check_actions
+from pgkit.config.schema import TrainConfig
+from pgkit.envs.make import probe_action_space, resolve_backend
+from pgkit.envs.rescale import describe_rescaling
+
+
+def check_available(config: TrainConfig) -> tuple[str, list[str]]:
+    """Check that this machine has the device and the environment.
+
+    Returns:
+        The backend that runs the environment, and in words which actions are rescaled.
+
+    Raises:
+        PgkitError: something is missing, or a setting has no effect there.
+    """
+    resolve_device(config.device)
+    env = config.env
+    backend = resolve_backend(env.id, env.kwargs, env.backend, env.vectorization)
+    if backend != "gymnasium" and not config.policy.log_std:
+        return backend, []
+    space = probe_action_space(env.id, kwargs=env.kwargs, max_episode_steps=env.max_episode_steps, timeout=env.timeout)
+    check_actions(config, space)
+    return backend, describe_rescaling(space) if backend == "gymnasium" and env.rescale_actions else []
