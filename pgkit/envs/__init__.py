@@ -21,6 +21,7 @@ vector_env     any ``gymnasium.vector.VectorEnv``
 cartpole       backend "pgkit": CartPole-v1 on tensors
 envpool        backend "envpool": C++ environments
 replay         exact resumption of Gymnasium environments
+hints          what helps where an environment cannot be created
 normalize      running statistics of observations and returns
 seeding        seeds that old generators take, too
 observations   observations of Gymnasium's spaces to arrays, and whether they are of the space

@@ -9,6 +9,7 @@ from gymnasium.vector import SyncVectorEnv
 from helpers.odd_envs import ACTIONS, Acts, odd_config, odd_id
 
 from pgkit.envs import make_envs, wrap_vector_env
+from pgkit.envs.make import resume_problem
 from pgkit.training.train import train
 
 VECTORIZATIONS: list[Any] = ["sync", pytest.param("async", marks=pytest.mark.process)]

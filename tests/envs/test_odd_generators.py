@@ -9,6 +9,7 @@ from helpers.env_streams import numbers
 from helpers.odd_envs import GENERATORS, OLD_GENERATORS, OldSeed, odd_config, odd_id
 
 from pgkit.envs import make_envs, wrap_vector_env
+from pgkit.envs.make import resume_problem
 from pgkit.envs.seeding import fold_seed
 from pgkit.runs.checkpoint import load_latest
 from pgkit.training.train import train

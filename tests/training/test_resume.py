@@ -365,7 +365,9 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int, code:
         os.killpg(process.pid, number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    assert errors == f"stopped by {signal.Signals(number).name}: pgkit resume {directory} continues\n"
+    name = signal.Signals(number).name
+    acknowledged = f"{name}: stopping as soon as all is saved (again: at once)\n"
+    assert errors == f"{acknowledged}stopped by {name}: pgkit resume {directory} continues\n"
     assert checkpoint.latest(directory / "checkpoints") != first
 
 
