@@ -46,7 +46,7 @@ def step_errors(state: State) -> dict[int, str]:
         return step_errors(list(state["inner_states"].values()))
     if "group" not in state:
         return {row: error for row, error in enumerate(state.get("errors", ())) if error}
-    errors = {}
+    errors: dict[int, str] = {}
     for index, part in enumerate(state["states"]):
         members = torch.nonzero(state["group"] == index)[:, 0].tolist()
         errors |= {members[row]: error for row, error in step_errors(part).items()}

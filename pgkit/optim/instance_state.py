@@ -212,12 +212,12 @@ def _python_generator(data: Any) -> random.Random:
 
 
 def _numpy_state(generator: np.random.RandomState) -> list[Any]:
-    return list(generator.get_state())  # type: ignore[arg-type]
+    return list(generator.get_state())
 
 
 def _numpy_random_state(data: Sequence[Any]) -> np.random.RandomState:
     generator = np.random.RandomState()
-    generator.set_state(tuple(data))  # type: ignore[arg-type]
+    generator.set_state(tuple(data))
     return generator
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+import numpy.random.mtrand as numpy_random
 import torch
 from torch import Tensor
 
@@ -19,8 +20,8 @@ def seeded_generators(device: torch.device) -> Iterator[Callable[[int], None]]:
     python_state = random.getstate()
     torch_state = torch.get_rng_state()
     device_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    numpy_generator = np.random.get_bit_generator()
-    np.random.set_bit_generator(_NUMPY)
+    numpy_generator = numpy_random.get_bit_generator()
+    numpy_random.set_bit_generator(_NUMPY)
 
     def seed(number: int) -> None:
         random.seed(number)
@@ -36,7 +37,7 @@ def seeded_generators(device: torch.device) -> Iterator[Callable[[int], None]]:
         torch.set_rng_state(torch_state)
         if device_state is not None:
             torch.cuda.set_rng_state(device_state, device)
-        np.random.set_bit_generator(numpy_generator)
+        numpy_random.set_bit_generator(numpy_generator)
 
 
 def digest(*parts: int | Sequence[Tensor]) -> int:

@@ -317,7 +317,7 @@ def _dump(state: State) -> Any:
 def _load_instances(state: State, saved: Sequence[Mapping[str, Any]]) -> State:
     """Load what was saved into the instances of a state."""
     for instance, data in zip(state["instances"], saved, strict=True):
-        load_instance(*instance, data)
+        load_instance(instance.optimizer, instance.leaves, data)
     return state
 
 

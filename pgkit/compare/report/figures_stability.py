@@ -21,13 +21,13 @@ class Measure(NamedTuple):
         title: title of its panel.
         value: its column.
         limits: columns with the ends of its interval.
-        count: column with the number of runs, if it is a share of runs.
+        count_column: column with the number of runs, if it is a share of runs.
     """
 
     title: str
     value: str
     limits: tuple[str, str]
-    count: str = ""
+    count_column: str = ""
 
 
 MEASURES = (
@@ -67,15 +67,15 @@ def draw_stability(
         value = float(of_arm[measure.value])
         mark: dict[str, Any] = {"color": look.color, "marker": look.marker, "edgecolors": "white"}
         axes.scatter([value], [row], s=40, zorder=4, clip_on=False, **mark)
-        text = f"{of_arm[measure.count]:.0f} of {of_arm['n']:.0f}" if measure.count else f"{value:.2f}"
+        text = f"{of_arm[measure.count_column]:.0f} of {of_arm['n']:.0f}" if measure.count_column else f"{value:.2f}"
         place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
         axes.text(1.0, row - 0.36, text, color=INK, size=7.5, **place)
     name_rows(axes, chosen)
     axes.set_ylim(len(chosen) - 0.55, -0.65)
     axes.set_xlim(left, right)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("share of runs" if measure.count else "score")
-    if measure.count:
+    axes.set_xlabel("share of runs" if measure.count_column else "score")
+    if measure.count_column:
         axes.xaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
         axes.xaxis.set_major_formatter(percent)
     axes.set_title(measure.title)
