@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.random import mtrand
 
 from pgkit.config.load import parse_config
 from pgkit.config.schema import TrainConfig
@@ -46,7 +47,7 @@ def assert_same(first: TrainResult, rows: list[int], second: TrainResult) -> Non
 
 def interrupt_once() -> Callable[[float], None]:
     """A callback that asks the run to stop, as Ctrl-C does, when half the steps are made."""
-    asked = []
+    asked: list[float] = []
 
     def count(steps: float) -> None:
         if steps >= 400 and not asked:
@@ -91,9 +92,9 @@ def test_random_numbers_of_an_optimizer_are_those_of_its_member() -> None:
     torch.manual_seed(5)
     random.seed(5)
     np.random.seed(5)  # noqa: NPY002 - the generator that is drawn from
-    before = repr((torch.get_rng_state(), random.getstate(), np.random.get_bit_generator().state))
+    before = repr((torch.get_rng_state(), random.getstate(), mtrand.get_bit_generator().state))
     again = train(members)
-    assert repr((torch.get_rng_state(), random.getstate(), np.random.get_bit_generator().state)) == before
+    assert repr((torch.get_rng_state(), random.getstate(), mtrand.get_bit_generator().state)) == before
     assert_same(whole, [0, 1], again)
     for row in (0, 1):
         assert_same(whole, [row], train(members[row : row + 1]))
@@ -113,4 +114,6 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(name: str, tmp_path: Path
     whole = train(members, tmp_path / "whole")
     with pytest.raises(Stopped):
         train(members, tmp_path / "stopped", on_steps=interrupt_once())
-    assert_same(resume(tmp_path / "stopped"), [0, 1], whole)
+    resumed = resume(tmp_path / "stopped")
+    assert resumed is not None
+    assert_same(resumed, [0, 1], whole)
