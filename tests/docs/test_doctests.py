@@ -12,7 +12,7 @@ import pgkit
 
 def modules_with_examples() -> list[str]:
     """All modules of pgkit whose docstrings hold an example."""
-    names = ["pgkit", *(info.name for info in pkgutil.walk_packages(pgkit.__path__, "pgkit."))]
+    names = ["pgkit", *(info.name for info in pkgutil.walk_packages([str(Path(pgkit.__file__).parent)], "pgkit."))]
     specs = [importlib.util.find_spec(name) for name in names if not name.endswith("__main__")]
     return [spec.name for spec in specs if spec and spec.origin and ">>> " in Path(spec.origin).read_text("utf-8")]
 
