@@ -133,7 +133,7 @@ def import_everything() -> None:
     """Import all of pgkit, so that the processes, which are forked, need not."""
     import pgkit
 
-    for module in pkgutil.walk_packages(pgkit.__path__, "pgkit."):
+    for module in pkgutil.walk_packages([str(Path(pgkit.__file__).parent)], "pgkit."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     for name in ("typer.testing", "gymnasium", "pandas", "pyarrow.parquet", "torch._meta_registrations"):

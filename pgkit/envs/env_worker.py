@@ -17,6 +17,7 @@ from pgkit.envs.generators import seed_global_generators
 from pgkit.envs.replay import EnvHistory
 from pgkit.envs.sync_envs import SyncEnvs
 from pgkit.errors import PgkitError
+from pgkit.system.signals import SIGNALS
 
 
 class Request(Protocol):
@@ -83,8 +84,8 @@ def run_worker(
 
     for connection in inherited:  # an open copy of the parent's end would hide the parent's death
         connection.close()
-    # Ctrl-C reaches the whole process group, but only the parent acts on it: it saves, then stops the workers.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # Signals reach the whole process group, but only the parent acts on them: it saves, then stops the workers.
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, _raise_timeout)
     first, end = bounds
