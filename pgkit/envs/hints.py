@@ -3,8 +3,6 @@
 import importlib.util
 from typing import TYPE_CHECKING
 
-from pgkit.errors import worker_hint
-
 if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvSpec
 
@@ -30,7 +28,7 @@ def unknown_id_hint(name: str) -> str:
         if name.startswith(prefix):
             install = "" if importlib.util.find_spec(module) else f"pip install '{distribution}', then "
             return f"{install}env.id={module}:{name}"
-    return worker_hint()
+    return ""
 
 
 def missing_package_hint(error: BaseException, spec: "EnvSpec") -> str:

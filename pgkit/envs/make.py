@@ -18,7 +18,7 @@ from pgkit.envs.hints import missing_package_hint, unknown_id_hint
 from pgkit.envs.replay import replay_problem
 from pgkit.envs.sync_envs import SyncEnvs
 from pgkit.envs.vector_env import wrap_vector_env
-from pgkit.errors import PgkitError
+from pgkit.errors import PgkitError, worker_hint
 from pgkit.system.processes import CopyFailed, Result, call_in_copy
 
 if TYPE_CHECKING:
@@ -250,7 +250,8 @@ def find_spec(env_id: str) -> "EnvSpec":
     close = get_close_matches(name, list_envs(), n=3, cutoff=0.6)
     guess = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     hint = f"{remedy} " if (remedy := unknown_id_hint(name)) else guess
-    raise PgkitError(f"unknown environment {env_id!r}: {hint}(all: pgkit list envs; others: package.module:Id)")
+    worker = f"; {reason}" if (reason := worker_hint()) else ""
+    raise PgkitError(f"unknown environment {env_id!r}: {hint}(all: pgkit list envs; others: package.module:Id){worker}")
 
 
 def make_env(

@@ -97,7 +97,8 @@ def test_what_is_registered_below_the_main_guard_is_explained(tmp_path: Path) ->
     words = [sys.executable, "script.py"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("unknown environment 'Guarded-v0': worker processes do not run what a script has ")
+    assert done.stdout.startswith("unknown environment 'Guarded-v0': ")
+    assert done.stdout.endswith("register it above that, or in a module\n")
     assert done.stdout.count("\n") == 1
 
 

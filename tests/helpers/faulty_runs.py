@@ -27,7 +27,7 @@ def config(fault: str, vectorization: str = "sync", **changes: Any) -> TrainConf
         "agent": {"name": "actor-critic"},
         "policy": {"hidden": [8]},
         "optimizer": {"name": "adam", "lr": 0.01},
-        "evaluation": {"points": 0, "episodes": 2, "final_episodes": 3},
+        "evaluation": {"points": 0, "final_episodes": 3},
         "checkpoint_points": 10,
     }
     return parse_config(table | changes)
