@@ -91,7 +91,7 @@ def test_toml_is_complete_and_loads_again(file: Path, tmp_path: Path) -> None:
     config = load_config(file, overrides)
     table = tomllib.loads(to_toml(config))
     flags = {"deterministic": False, "greedy": False}
-    assert table["evaluation"] == {"points": 20, "episodes": 10, "final_episodes": 100, **flags}
+    assert table["evaluation"] == {"points": 20, "episodes": 10, "final_episodes": 100, "envs": 32, **flags}
     assert table["agent"].keys() == {"name", *type(config.agent_config).model_fields}
     copy = tmp_path / "config.toml"
     copy.write_text(to_toml(config))

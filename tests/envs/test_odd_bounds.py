@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from pgkit.cli import app
 from pgkit.config.load import to_toml
 from pgkit.envs import make_envs
+from pgkit.envs.make import resume_problem
 from pgkit.training.evaluate_run import evaluate_run
 from pgkit.training.train import train
 
@@ -60,7 +61,7 @@ def test_components_are_rescaled_one_by_one() -> None:
     envs.reset([1])
     assert envs.step(torch.tensor([[0.5, 0.5]])).obs.tolist() == [[0.5, 175.0]]
     assert envs.info.action_space == gymnasium.spaces.Box(-1.0, 1.0, (2,))
-    assert envs.resume_problem() is None
+    assert resume_problem(odd_id("Bounded"), kwargs=kwargs) is None
 
 
 @pytest.mark.parametrize("rescale", [True, False])

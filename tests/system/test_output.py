@@ -198,4 +198,4 @@ def test_a_member_that_diverges_is_reported_on_an_ordinary_stream(monkeypatch: p
     stream = Bare()
     monkeypatch.setattr(sys, "stderr", stream)
     pgkit.train([config(optimizer={"name": "sgd", "lr": 1e30, "max_grad_norm": 1e30}, steps=300)])
-    assert "seed 0 diverged" in stream.text
+    assert "seed 0 failed" in stream.text

@@ -45,7 +45,7 @@ def config(
         "agent": {"name": agent},
         "policy": {"hidden": [16]},
         "optimizer": ADAM,
-        "evaluation": {"points": 0, "episodes": 2, "final_episodes": 3},
+        "evaluation": {"points": 0, "final_episodes": 3},
     }
     return parse_config(table | ({"rollout_steps": 8} if agent == "actor-critic" else {}) | changes)
 

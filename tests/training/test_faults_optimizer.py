@@ -34,7 +34,7 @@ def config(seed: int, optimizer: dict[str, Any], **changes: Any) -> TrainConfig:
         "agent": {"name": "actor-critic"},
         "policy": {"hidden": [4]},
         "optimizer": optimizer,
-        "evaluation": {"points": 0, "episodes": 2, "final_episodes": 2},
+        "evaluation": {"points": 0, "final_episodes": 2},
     }
     return parse_config(table | changes)
 

@@ -252,7 +252,7 @@ def test_the_best_of_each_member_is_kept(half: tuple[TrainResult, Path], tmp_pat
         scores = [e.episodes.returns.mean().item() for e in evaluations]
         assert saved["score"][member] == max(scores)
         assert saved["env_steps"][member] == evaluations[scores.index(max(scores))].env_steps
-    never = config(evaluation={"points": 0, "episodes": 1, "final_episodes": 1})
+    never = config(evaluation={"points": 0, "final_episodes": 1})
     train([never], tmp_path / "run")
     with pytest.raises(PgkitError, match=r"has no best\.pt: it was not evaluated during training"):
         evaluate_run(tmp_path / "run", best=True)
