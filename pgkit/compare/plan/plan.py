@@ -30,7 +30,7 @@ EXTENSIONS = 2
 """Times that the grid may be extended at each end, by two points each."""
 
 
-LATER = {"evaluation": {"greedy": False, "envs": 32}, "env": {"rescale_actions": True}}
+LATER: Mapping[str, Mapping[str, Any]] = {"evaluation": {"greedy": False, "envs": 32}, "env": {"rescale_actions": True}}
 """Settings added after the first plans; left out at these values, so that hashes of older plans stay the same."""
 
 GRID = -1
