@@ -1,6 +1,7 @@
 """Any ``gymnasium.vector.VectorEnv``, in each of Gymnasium's three autoreset modes."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -132,10 +133,8 @@ class VectorEnvs:
         from gymnasium.error import Error
 
         for integers in (seeds, [fold_seed(seed) for seed in seeds]):
-            try:
+            with suppress(Error, *SEED_ERRORS):  # it refuses such seeds: try the next way; the last one raises
                 return self._vector_env.reset(seed=cast(Any, integers))[0]
-            except (Error, *SEED_ERRORS):
-                pass
         seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])  # it takes a single seed
         return self._vector_env.reset(seed=seed)[0]
 

@@ -56,4 +56,6 @@ def test_actions_are_of_the_space_in_a_replay(action: str) -> None:
 def test_actions_are_of_the_space_in_vector_environments(action: str) -> None:
     envs = wrap_vector_env(SyncVectorEnv([lambda: Acts(action)] * 2))
     envs.reset([1, 2])
-    envs.step(learner_actions(action))
+    start = float(getattr(ACTIONS[action], "start", 0)) if action.startswith("Discrete") else 0.0
+    first = envs.step(learner_actions(action)).obs[:, 0]
+    assert first.tolist() == (learner_actions(action).view(2, -1)[:, 0] + start).tolist()

@@ -232,7 +232,10 @@ def after_one_update(configs: list[TrainConfig]) -> Population:
 @pytest.mark.parametrize("case", EPISODES)
 def test_captured_whole_episodes_are_the_same_updates(case: str) -> None:
     single, whole = (after_one_update(episodes_of(**EPISODES[case])) for _ in range(2))
-    alternate(single, whole)
+    before = single.params
+    after = alternate(single, whole)
+    assert after.updates == 1 + 4 + 1 + 13 + 2 + 9
+    assert any(not torch.equal(after.params[name], leaf[[3, 1]]) for name, leaf in before.items())
 
 
 def test_members_with_whole_episodes_stop_at_their_step() -> None:
