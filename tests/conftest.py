@@ -3,7 +3,10 @@
 import os
 
 import hypothesis
+import pytest
 import torch
+
+from pgkit.optim import registry
 
 os.environ["MPLBACKEND"] = "Agg"  # no window, on any machine
 
@@ -12,3 +15,9 @@ torch.set_num_threads(1)  # as training does; more would also fight over the cor
 # The same examples on every machine and every time: a test that fails once, fails again.
 hypothesis.settings.register_profile("pgkit", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("pgkit")
+
+
+@pytest.fixture(autouse=True)
+def optimizers_of_a_test_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is unknown to the next one, whatever the order."""
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
