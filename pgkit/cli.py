@@ -245,8 +245,10 @@ def list_(
 
 def main() -> None:
     """Entry point of ``pgkit`` and ``python -m pgkit``."""
+    from pgkit.system.garbage import collect_rarely
     from pgkit.system.output import tolerant_output
 
+    collect_rarely()
     with suppress(OSError):  # modules of a user lie in the working directory; installed packages come first
         sys.path.append(os.getcwd())
     with tolerant_output():

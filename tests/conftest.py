@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from pgkit.optim import registry
+from pgkit.system.garbage import collect_rarely
 
 os.environ["MPLBACKEND"] = "Agg"  # no window, on any machine
 
 torch.set_num_threads(1)  # as training does; more would also fight over the cores
+collect_rarely()  # as the command line does
 
 # The same examples on every machine and every time: a test that fails once, fails again.
 hypothesis.settings.register_profile("pgkit", deadline=None, derandomize=True, database=None)

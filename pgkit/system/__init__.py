@@ -6,6 +6,7 @@
 - ``signals``: Ctrl-C and SIGTERM ask a run to stop, once its state is saved.
 - ``cpu``: threads and memory of this process, usable cores, and whether compiled kernels are used.
 - ``process_state``: what a process has set (default dtype, grad mode, threads) is put aside and restored.
+- ``garbage``: Python looks for garbage less often while it starts and generates code.
 - ``output``: streams that lose a message rather than a run.
 - ``progress``: the progress bar of a run.
 

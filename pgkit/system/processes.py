@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import NoReturn, TypeVar
 
+from pgkit.system.garbage import collect_rarely
 from pgkit.system.output import tolerant_output
 from pgkit.system.signals import SIGNALS
 
@@ -95,6 +96,7 @@ def _send_result(function: Callable[[], object], sender: Connection) -> NoReturn
 def _enter(variables: Mapping[str, str | None], work: Callable[..., None], *arguments: object) -> None:
     """Restore the parent's environment variables in the new process, for processes that it starts, then work."""
     _set_variables(variables)
+    collect_rarely()
     with tolerant_output():
         work(*arguments)
 
