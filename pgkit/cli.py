@@ -103,6 +103,7 @@ def train(
 @app.command()
 def resume(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or its name below runs/.")],
+    steps: Annotated[str | None, typer.Option(help="Train on to this many steps per seed, such as 1e6.")] = None,
     member: Annotated[
         str | None, typer.Option(help="Continue only this member, such as seed-3, as a run in --out.")
     ] = None,
@@ -111,7 +112,7 @@ def resume(
     anyway: Annotated[bool, typer.Option("--anyway", hidden=True)] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print neither header nor progress bar.")] = False,
 ) -> None:
-    """Continue a stopped run exactly where its last checkpoint left it."""
+    """Continue a stopped run exactly where its last checkpoint left it, or train a run on (--steps 1e6)."""
     with _one_line_errors():
         from pgkit.errors import PgkitError
         from pgkit.runs.directory import find_run
@@ -119,11 +120,13 @@ def resume(
         if anyway:
             raise PgkitError("--anyway is now called --force")
         directory = find_run(run)
+        from pgkit.config.overrides import parse_overrides
         from pgkit.training import resume
 
-        result = resume.resume(directory, member=member, out=out, force=force, progress=not quiet)
+        raised = None if steps is None else parse_overrides([f"steps={steps}"])[0][1]
+        result = resume.resume(directory, steps=raised, member=member, out=out, force=force, progress=not quiet)
         if result is None:
-            typer.echo(f"{directory} is finished, there is nothing to resume")
+            typer.echo(f"{directory} is finished, there is nothing to resume (--steps N trains it on)")
         else:
             _print_trained(result, out or directory)
 

@@ -1,6 +1,7 @@
 """Settings of all tests."""
 
 import os
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -20,6 +21,8 @@ hypothesis.settings.load_profile("pgkit")
 
 
 @pytest.fixture(autouse=True)
-def optimizers_of_a_test_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def optimizers_of_a_test_end_with_it() -> Iterator[None]:
     """What a test registers is unknown to the next one, whatever the order."""
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+        yield

@@ -87,6 +87,12 @@ def is_finished(directory: Path) -> bool:
     return (directory / "result.json").is_file()
 
 
+def reopen(directory: Path) -> None:
+    """Make a finished run one that is not."""
+    with as_write_error(directory, "change"):
+        (directory / "result.json").unlink(missing_ok=True)
+
+
 def _is_content(entry: Path) -> bool:
     """Whether an entry counts as content; what a start that was killed leaves behind does not."""
     return entry.name != LOCK and not is_temporary(entry)

@@ -18,6 +18,7 @@ from pgkit.system.progress import ProgressBar
 from pgkit.system.signals import StopSignals
 from pgkit.training.messages import Evaluated, Line, Message, RowsLogged, StateSaved, StepsDone
 from pgkit.training.result import TrainResult, join_results
+from pgkit.training.train_on import any_steps_left
 
 
 class ResultNotSaved(PgkitError):
@@ -66,7 +67,7 @@ class Coordinator:
         self._bar = ProgressBar(configs[0].steps * len(configs), progress)
         self._signals = StopSignals(f"pgkit resume {directory} continues")
         self._notes = list(resume_state.differences) if resume_state else []
-        if saved and not any(len(worker["parts"][-1]["members"]) for worker in saved):
+        if resume_state and not any_steps_left(resume_state.saved, configs[0].steps):
             self._notes.append("all steps are trained already: only the final evaluation is repeated")
         if inexact is not None and not self._notes:
             self._notes = [f"this run cannot be resumed exactly: {inexact}"]

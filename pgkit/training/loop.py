@@ -160,11 +160,16 @@ def gradient(population: Population, batches: Batches) -> tuple[Tensor, Params, 
 
 
 def retire(population: Population, monitor: Monitor) -> Population:
-    """The population without the members that have used their budget or have failed; the monitor keeps those."""
-    stay = (population.env_steps < population.budget) & population.alive
+    """The population without the members that have used their budget or have failed; the monitor keeps those.
+
+    When all have left, those take their place that had left before and have been given more steps since.
+    """
+    stay = population.unfinished
+    if not population.size:
+        return monitor.unfinished_part()
     if stay.all():
         return population
     reasons = failures.explain(population, (~population.alive).nonzero().squeeze(1).tolist(), gradient)
     leaving, staying = (population.take(rows.nonzero().squeeze(1)) for rows in (~stay, stay))
     monitor.retire(leaving, staying, reasons)
-    return staying
+    return staying if staying.size else monitor.unfinished_part()

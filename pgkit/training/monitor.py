@@ -91,7 +91,7 @@ class Monitor:
 
     def updates_until_event(self, population: Population) -> int:
         """How many updates may follow without a look at their results; only the last may be one for a log row."""
-        return self._schedules.updates_until_event(population, bool(self._to_log))
+        return self._schedules.updates_until_event(population, bool(self.rows_to_log(population)))
 
     def next_evaluation(self, population: Population) -> Tensor:
         """See :meth:`pgkit.training.schedule.Schedules.next_evaluation`."""
@@ -115,10 +115,11 @@ class Monitor:
         members = population.members.tolist()
         env_steps = population.env_steps.tolist()
         self._total_steps = self._retired_steps + sum(env_steps)
-        if self._to_log:
-            self._log(population, members, metrics)
+        if rows := self.rows_to_log(population):
+            self._log(population, rows, metrics)
         due = self._schedules.log.due(members, self._schedules.steps_for_log(population, env_steps))
-        self._to_log = {members[row] for row in due}
+        self._to_log.difference_update(members)
+        self._to_log.update(members[row] for row in due)
         self._snapshot_due(population, members, env_steps, snapshots)
         self._channel.send(StepsDone(self._total_steps))
 
@@ -133,6 +134,18 @@ class Monitor:
                 reason = reasons.get(int(member), "unknown")
                 text = f"seed {seed} failed before step {steps:,.0f}: first non-finite number: {reason}"
                 self._channel.send(Line(text))
+
+    def unfinished_part(self) -> Population:
+        """Members that have left training and have steps left, now the population in training; an empty one if none."""
+        for index, part in enumerate(self.parts[:-1]):
+            left = part.unfinished
+            if left.any():
+                done, training = (part.take(rows.nonzero().squeeze(1)) for rows in (~left, left))
+                self.parts[index : index + 1] = [done] if done.size else []
+                self.parts[-1] = training
+                self._retired_steps -= float(training.env_steps.sum())
+                break
+        return self.parts[-1]
 
     def maybe_checkpoint(self) -> None:
         """Send the state if that is due or somebody asks the run to stop, which then ends the training."""
@@ -189,14 +202,12 @@ class Monitor:
     def _send_state(self) -> None:
         if not self._channel.wants_states:
             return
-        *retired, training = self.parts
-        states = [*(part.state(envs=False) for part in retired), training.state(envs=self._exact)]
-        self._channel.send(StateSaved(states, self.state()))
+        self._channel.send(StateSaved([part.state(envs=self._exact) for part in self.parts], self.state()))
         self._state_sent = time.perf_counter()
 
-    def _log(self, population: Population, members: Sequence[int], metrics: Mapping[str, Tensor]) -> None:
-        """Log a row for each member that is due: metrics of the update, and the episodes since its last row."""
-        rows = [row for row, member in enumerate(members) if member in self._to_log]
+    def _log(self, population: Population, rows: Sequence[int], metrics: Mapping[str, Tensor]) -> None:
+        """Log a row for each of these members: metrics of the update, and the episodes since its last row."""
+        members = population.members.tolist()
         columns = torch.stack([metric.double() for metric in metrics.values()]).tolist()
         values = {tag: [column[row] for row in rows] for tag, column in zip(metrics, columns, strict=True)}
         statistics = torch.stack(population.collector.statistics, 1).tolist()

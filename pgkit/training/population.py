@@ -96,6 +96,11 @@ class Population:
         """Environment steps of each member so far, float64 ``(P,)``."""
         return self.collector.env_steps
 
+    @property
+    def unfinished(self) -> Tensor:
+        """Bool ``(P,)``: the members that have neither used their budget nor failed."""
+        return _unfinished(self.env_steps, self.alive, self.budget)
+
     @torch.no_grad()
     def collect(self, strategy: ActingStrategy | None = None) -> list[MemberRollout]:
         """Let all members act for one update, by default in the fastest way that gives these rollouts."""
@@ -224,12 +229,26 @@ def rebuild(
     """
     fresh = build(configs, restart_count, resumes=True)
     try:
-        *left, training = states
-        restart = training["envs"] is None and len(training["members"]) > 0
-        return [*(fresh.resumed(state) for state in left), fresh.resumed(training, restart)]
+        return [_rebuild_part(fresh, state) for state in states]
     except BaseException:
         fresh.collector.envs.close()
         raise
+
+
+def _rebuild_part(fresh: Population, state: Mapping[str, Any]) -> Population:
+    """One part; the environments of members that will train no more stay as they are."""
+    if not has_steps_left(state, fresh.budget):
+        return fresh.resumed({**state, "envs": None})
+    return fresh.resumed(state, restart=state["envs"] is None)
+
+
+def has_steps_left(state: Mapping[str, Any], budget: int) -> bool:
+    """Whether any member of a saved population would train if each had so many environment steps."""
+    return bool(_unfinished(state["statistics"]["env_steps"], state["alive"], budget).any())
+
+
+def _unfinished(env_steps: Tensor, alive: Tensor, budget: int) -> Tensor:
+    return (env_steps < budget) & alive
 
 
 def build_envs(config: TrainConfig, count: int, device: torch.device) -> Environments:

@@ -9,6 +9,7 @@ same bits as in a run that was never stopped.
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,23 @@ from pgkit.config.schema import TrainConfig
 from pgkit.envs.replay import NotReproduced
 from pgkit.errors import PgkitError, format_value
 from pgkit.runs import checkpoint, own_code, provenance
-from pgkit.runs.directory import as_directory, is_finished, lock_run
+from pgkit.runs.directory import as_directory, is_finished, lock_run, reopen
 from pgkit.runs.reader import read_settings, sizes_of
-from pgkit.runs.writer import ResumeState
+from pgkit.runs.writer import ResumeState, write_settings
 from pgkit.system.files import remove_temporary_files
 from pgkit.system.process_state import isolated_process
 from pgkit.training.coordinator import Coordinator
 from pgkit.training.extract_member import extract_member
 from pgkit.training.result import TrainResult
 from pgkit.training.train import PopulationWorker
+from pgkit.training.train_on import (
+    SPACED,
+    any_steps_left,
+    check_not_raised,
+    raise_steps,
+    stretched_schedules,
+    trained_steps,
+)
 from pgkit.training.workers import Workers, start_workers, worker_tasks
 
 WITHOUT_EFFECT = ("checkpoint_points", "keep_checkpoints", "evaluation.envs")
@@ -35,19 +44,24 @@ WITHOUT_EFFECT = ("checkpoint_points", "keep_checkpoints", "evaluation.envs")
 def resume(
     directory: str | Path,
     *,
+    steps: int | None = None,
     member: str | None = None,
     out: str | Path | None = None,
     force: bool = False,
     progress: bool = False,
     on_steps: Callable[[float], None] | None = None,
 ) -> TrainResult | None:
-    """Continue a run from its last checkpoint as if it had never stopped.
+    """Continue a run from its last checkpoint as if it had never stopped, or train it on with more steps.
 
     >>> import pgkit
     >>> result = pgkit.resume("runs/cartpole-actor-critic")  # doctest: +SKIP
+    >>> result = pgkit.resume("runs/cartpole-actor-critic", steps=1_000_000)  # doctest: +SKIP
 
     Args:
         directory: of the run.
+        steps: environment steps of each member, all in all, if they are to be more than the run was given; written to
+            ``config.toml``. The result is that of a run that was given them at the start, unless the optimizer follows
+            a schedule, which is stretched.
         member: continue only this member (``"seed-3"``), as a run of its own in ``out``; the first run stays as it is.
         out: directory of that run.
         force: continue even if the configuration, the code or versions differ from those of the checkpoint, or if
@@ -63,29 +77,47 @@ def resume(
             its files are damaged, or an argument is wrong.
         Stopped: Ctrl-C or SIGTERM; the run can be resumed again.
     """
+    place = _run_to_continue(directory, member, out, steps)
+    with isolated_process(), lock_run(place):
+        if is_finished(place) and steps is None and not _steps_raised(place):
+            return None
+        remove_temporary_files(place)
+        remove_temporary_files(place / "checkpoints")
+        path, saved = checkpoint.load_resumable(place)
+        configs = read_settings(place, saved["labels"])
+        if steps is None:
+            check_not_raised(place, saved, configs)
+        else:
+            configs = raise_steps(place, saved, configs, steps)
+        workers, resume_state = restore_workers(configs, saved, force)
+        with workers:
+            if steps is not None:
+                resume_state = replace(
+                    resume_state, differences=[*stretched_schedules(saved, configs), *resume_state.differences]
+                )
+                write_settings(place, configs)
+                reopen(place)
+            checkpoint.delete_later(path)
+            inexact: str | None = resume_state.saved["inexact"]
+            with Coordinator(configs, sizes_of(saved), place, inexact, progress, on_steps, resume_state) as coordinator:
+                return coordinator.finish(workers.train(coordinator))
+
+
+def _run_to_continue(directory: str | Path, member: str | None, out: str | Path | None, steps: int | None) -> Path:
+    """The directory of the run, or of the new run of one of its members."""
     place = as_directory(directory)
     target = None if out is None else as_directory(out)
     if (member is None) != (target is None):
         raise PgkitError("resume: a member and a directory for its run (--member, --out) must be given together")
     if not (place / "config.toml").is_file():
         raise PgkitError(f"{place} is not the directory of a run: it has no config.toml")
-    if member is not None and target is not None:
-        extract_member(place, member, target)
-        place = target
-    with isolated_process(), lock_run(place):
-        if is_finished(place) and not _steps_raised(place):
-            return None
-        remove_temporary_files(place)
-        remove_temporary_files(place / "checkpoints")
-        path, saved = checkpoint.load_resumable(place)
-        configs = read_settings(place, saved["labels"])
-        _check_steps_left(place, saved, configs)
-        workers, resume_state = restore_workers(configs, saved, force)
-        with workers:
-            checkpoint.delete_later(path)
-            inexact: str | None = resume_state.saved["inexact"]
-            with Coordinator(configs, sizes_of(saved), place, inexact, progress, on_steps, resume_state) as coordinator:
-                return coordinator.finish(workers.train(coordinator))
+    if member is None or target is None:
+        return place
+    if steps is not None:  # before anything is written
+        saved = checkpoint.load_resumable(place)[1]
+        raise_steps(place, saved, read_settings(place, saved["labels"]), steps)
+    extract_member(place, member, target)
+    return target
 
 
 def _steps_raised(place: Path) -> bool:
@@ -94,27 +126,7 @@ def _steps_raised(place: Path) -> bool:
         saved = checkpoint.load_resumable(place)[1]
     except PgkitError:  # of an earlier pgkit, or its checkpoints are gone: it is finished all the same
         return False
-    return read_settings(place, saved["labels"])[0].steps > _trained_steps(saved)
-
-
-def _trained_steps(saved: Mapping[str, Any]) -> int:
-    """The steps that the configuration asked for when a checkpoint was written."""
-    steps: int = tomllib.loads(saved["configs"][0])["steps"]
-    return steps
-
-
-def _check_steps_left(place: Path, saved: Mapping[str, Any], configs: Sequence[TrainConfig]) -> None:
-    """Refuse to train on where no member is in training: the states of their environments are not kept.
-
-    Raises:
-        PgkitError: all members have left training, and the configuration asks for more steps.
-    """
-    trained = _trained_steps(saved)
-    if configs[0].steps > trained and not any(len(worker["parts"][-1]["members"]) for worker in saved["workers"]):
-        raise PgkitError(
-            f"{place} has trained its {trained:,} steps, and a run that is over cannot be trained on: set steps in "
-            f"config.toml back to {trained}, or train anew with pgkit train {place / 'config.toml'} --out DIRECTORY"
-        )
+    return read_settings(place, saved["labels"])[0].steps > trained_steps(saved)
 
 
 def restore_workers(
@@ -134,8 +146,7 @@ def restore_workers(
     if changes and not force:
         more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
         raise PgkitError(f"{changes[0]}{more}: the run would not continue exactly; --force continues anyway")
-    training = [worker["parts"][-1] for worker in saved["workers"]]
-    if saved["inexact"] is None or not any(len(part["members"]) for part in training):
+    if saved["inexact"] is None or not any_steps_left(saved, configs[0].steps):
         try:
             workers = start_workers(worker_tasks(configs, saved), PopulationWorker)
             return workers, ResumeState(saved, saved["restart_count"], changes)
@@ -155,8 +166,7 @@ def restore_workers(
 
 def _without_envs(worker: Mapping[str, Any]) -> dict[str, Any]:
     """The state of a worker without that of its environments, which restart then."""
-    *retired, training = worker["parts"]
-    return {**worker, "parts": [*retired, {**training, "envs": None}]}
+    return {**worker, "parts": [{**part, "envs": None} for part in worker["parts"]]}
 
 
 def differences(saved: Mapping[str, Any], configs: Sequence[TrainConfig]) -> list[str]:
@@ -166,7 +176,8 @@ def differences(saved: Mapping[str, Any], configs: Sequence[TrainConfig]) -> lis
     for config, text in zip(configs, saved["configs"], strict=True):
         before = flatten(tomllib.loads(text))
         now = flatten(tomllib.loads(to_toml(config)))
-        keys = [key for key in sorted(before.keys() | now.keys()) if key not in WITHOUT_EFFECT]
+        expected = WITHOUT_EFFECT + (SPACED if now["steps"] > before["steps"] else ())
+        keys = [key for key in sorted(before.keys() | now.keys()) if key not in expected]
         lines += [_difference(key, before.get(key), now.get(key)) for key in keys]
     return list(dict.fromkeys(line for line in lines if line is not None))
 

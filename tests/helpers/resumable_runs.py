@@ -1,12 +1,17 @@
 """Small runs to be stopped and resumed."""
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from helpers.tensorboard import events
+from helpers.trees import assert_equal
 from pgkit.config.load import parse_config
 from pgkit.config.schema import TrainConfig
+from pgkit.logging import read_metrics
+from pgkit.training.result import TrainResult
 
 CARTPOLE = {"id": "CartPole-v1", "backend": "pgkit", "max_episode_steps": 40, "normalize_observations": True}
 
@@ -62,3 +67,42 @@ def wait_for(path: Path, seconds: float = 60.0) -> None:
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert path.exists()
+
+
+def same_result(first: TrainResult | None, second: TrainResult | None) -> None:
+    """The same result, to the last bit."""
+    assert first is not None
+    assert second is not None
+    assert first.table == second.table
+    assert_equal(first.params, second.params)
+    assert_equal(first.obs_stats, second.obs_stats)
+    assert_equal(tuple(first.final), tuple(second.final))
+    assert len(first.evaluations) == len(second.evaluations)
+    for one, other in zip(first.evaluations, second.evaluations, strict=True):
+        assert one[:3] == other[:3]
+        assert_equal((*one.episodes, *(one.greedy or ())), (*other.episodes, *(other.greedy or ())))
+
+
+def same(first: TrainResult | None, second: TrainResult | None) -> None:
+    """The same result and the same states of all members, to the last bit."""
+    same_result(first, second)
+    assert first is not None
+    assert second is not None
+    assert_equal(first.parts, second.parts)
+
+
+def same_records(first: Path, second: Path) -> None:
+    """Two run directories hold the same, apart from times."""
+    tables = [without_clock(read_metrics(place / "metrics.parquet")) for place in (first, second)]
+    assert len(tables[0]) > 20
+    assert tables[0].equals(tables[1])
+    results = [json.loads((place / "result.json").read_text()) for place in (first, second)]
+    assert all(result.pop("wall_seconds") > 0 for result in results)
+    assert results[0] == results[1]
+    places = [place.relative_to(first).parent for place in first.rglob("events.*")]
+    assert sorted(places) == sorted(place.relative_to(second).parent for place in second.rglob("events.*"))
+    for place in places:
+        curves, others = (events(root / place) for root in (first, second))
+        assert curves.keys() == others.keys()
+        for tag in curves.keys() - {"time/env_steps_per_second"} - {tag for tag in curves if "per_second" in tag}:
+            assert curves[tag] == others[tag], (place, tag)
