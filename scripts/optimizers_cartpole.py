@@ -1,4 +1,4 @@
-"""Train CartPole with every optimizer at several rates, all members in one population, and print a Markdown table.
+"""Train CartPole with every optimizer at several rates, and print a line of a Markdown table as each one is done.
 
     python scripts/optimizers_cartpole.py --each-side 0 steps=300_000             # first table of pgkit/optim/README.md
     python scripts/optimizers_cartpole.py steps=200_000                           # second table
@@ -61,21 +61,22 @@ def main() -> None:
     parser.add_argument("--each-side", type=int, default=1, help="half decades below and above the middle")
     arguments = parser.parse_args()
     shared = [*arguments.overrides, "evaluation.points=0", f"seed={arguments.first_seed}", f"seeds={arguments.seeds}"]
-    arms = train(arguments.only, arguments.each_side, shared)
-    print(table([[arm for arm in arms if arm.optimizer == optimizer] for optimizer in arguments.only]))
+    print("| optimizer | best rate | median | min - max | median at the other rates |", "|---|---|---|---|---|", sep="\n")
+    for optimizer in arguments.only:
+        print(table_row(train(optimizer, arguments.each_side, shared)), flush=True)
 
 
-def train(optimizers: list[str], each_side: int, shared: list[str]) -> list[Arm]:
-    """Train every optimizer at every rate with every seed, as one population."""
-    choices = [(optimizer, rate) for optimizer in optimizers for rate in rates(RATES[optimizer], each_side)]
+def train(optimizer: str, each_side: int, shared: list[str]) -> list[Arm]:
+    """Train an optimizer at every rate with every seed, as one population."""
+    choices = rates(RATES[optimizer], each_side)
     members = [
         member
-        for optimizer, rate in choices
+        for rate in choices
         for member in pgkit.expand_seeds(pgkit.load_config(CONFIG, [*shared, *settings(optimizer, rate)]))
     ]
     returns = [row["return_mean"] for row in pgkit.train(members, progress=True).table]
     seeds = len(members) // len(choices)
-    return [Arm(*choice, returns[k * seeds : (k + 1) * seeds]) for k, choice in enumerate(choices)]
+    return [Arm(optimizer, rate, returns[k * seeds : (k + 1) * seeds]) for k, rate in enumerate(choices)]
 
 
 def rates(middle: float, each_side: int) -> list[float]:
@@ -89,17 +90,12 @@ def settings(optimizer: str, rate: float) -> list[str]:
     return [*actor, *SETTINGS.get(optimizer, [f"optimizer.critic.lr={rate}"])]
 
 
-def table(by_optimizer: list[list[Arm]]) -> str:
-    """Write one line per optimizer: its best rate, and the medians at the other rates."""
-    lines = ["| optimizer | best rate | median | min - max | median at the other rates |", "|---|---|---|---|---|"]
-    for arms in by_optimizer:
-        best = max(arms, key=lambda arm: (median(arm.returns), min(arm.returns)))
-        others = ", ".join(f"{arm.rate:g}: {median(arm.returns):.0f}" for arm in arms if arm is not best)
-        spread = f"{min(best.returns):.0f} - {max(best.returns):.0f}"
-        lines.append(
-            f"| `{best.optimizer}` | {best.rate:g} | {median(best.returns):.0f} | {spread} | {others or '-'} |"
-        )
-    return "\n".join(lines)
+def table_row(arms: list[Arm]) -> str:
+    """Write the line of an optimizer: its best rate, and the medians at the other rates."""
+    best = max(arms, key=lambda arm: (median(arm.returns), min(arm.returns)))
+    others = ", ".join(f"{arm.rate:g}: {median(arm.returns):.0f}" for arm in arms if arm is not best)
+    spread = f"{min(best.returns):.0f} - {max(best.returns):.0f}"
+    return f"| `{best.optimizer}` | {best.rate:g} | {median(best.returns):.0f} | {spread} | {others or '-'} |"
 
 
 if __name__ == "__main__":

@@ -88,13 +88,11 @@ class Identity:
 
 
 def main() -> None:
-    walks = {
-        landscape: {optimizer: walk(landscape, optimizer) for optimizer in list_optimizers()}
-        for landscape in LANDSCAPES
-    }
+    walks = {}
     FIGURES.mkdir(exist_ok=True)
-    for landscape, by_optimizer in walks.items():
-        draw(landscape, by_optimizer)
+    for landscape in LANDSCAPES:
+        walks[landscape] = {optimizer: walk(landscape, optimizer) for optimizer in list_optimizers()}
+        draw(landscape, walks[landscape])
     print(table(walks))
 
 
