@@ -61,7 +61,9 @@ def main() -> None:
     parser.add_argument("--each-side", type=int, default=1, help="half decades below and above the middle")
     arguments = parser.parse_args()
     shared = [*arguments.overrides, "evaluation.points=0", f"seed={arguments.first_seed}", f"seeds={arguments.seeds}"]
-    print("| optimizer | best rate | median | min - max | median at the other rates |", "|---|---|---|---|---|", sep="\n")
+    print(
+        "| optimizer | best rate | median | min - max | median at the other rates |", "|---|---|---|---|---|", sep="\n"
+    )
     for optimizer in arguments.only:
         print(table_row(train(optimizer, arguments.each_side, shared)), flush=True)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pgkit import optim
 from pgkit.config.device import resolve_device
+from pgkit.config.effects import check_actions
 from pgkit.config.members import stack_agent_config
 from pgkit.config.registry import Agent
 from pgkit.config.schema import TrainConfig
@@ -281,7 +282,12 @@ def build_evaluation_envs(config: TrainConfig, wanted: int, device: torch.device
 
 
 def build_policy(config: TrainConfig, info: EnvInfo) -> Policy:
-    """The policy that a configuration describes, for such environments."""
+    """The policy that a configuration describes, for such environments.
+
+    Raises:
+        PgkitError: a setting has no effect there.
+    """
+    check_actions(config, info.action_space)
     settings = config.policy
     return Policy(
         obs_dim=info.obs_dim,

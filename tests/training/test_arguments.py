@@ -25,6 +25,10 @@ SHORT: dict[str, Any] = {"steps": 60, "evaluation": {"points": 0, "final_episode
         (lambda: pgkit.train(config(), workers=0), "workers must be a whole number of at least 1, got 0"),
         (lambda: pgkit.train(config(), workers=1.5), "workers must be a whole number of at least 1, got 1.5"),  # type: ignore[arg-type]
         (lambda: pgkit.train(config(), on_steps=3), "on_steps must be a function of the steps so far, or None, got 3"),  # type: ignore[arg-type]
+        (
+            lambda: pgkit.train(config(policy={"log_std": -0.5})),
+            "policy.log_std = -0.5 has no effect: the actions of CartPole-v1 are not continuous",
+        ),
         (lambda: pgkit.resume(3), "directory must be a str or a pathlib.Path, got int"),  # type: ignore[arg-type]
         (lambda: pgkit.evaluate_run(None), "directory must be a str or a pathlib.Path, got NoneType"),  # type: ignore[arg-type]
         (lambda: pgkit.evaluate_run("x", 0), "episodes must be a whole number of at least 1, got 0"),
