@@ -1,6 +1,6 @@
 """How fast two versions of pgkit train, in turns A B A B ... on the same machine.
 
-    python scripts/bench_versions.py BEFORE_PYTHON [AFTER_PYTHON]       # about 6 minutes on two quiet cores
+    python scripts/bench_versions.py BEFORE_PYTHON [AFTER_PYTHON]       # about 7 minutes on two quiet cores
     python scripts/bench_versions.py BEFORE_PYTHON --turns 1 --only one
 
 Each argument is the interpreter of an environment in which a version is installed; AFTER_PYTHON is by default this one.
@@ -26,6 +26,10 @@ PIECES = {
     "one": ("one CartPole run", f"cartpole-actor-critic steps=4_000_000 log_interval=4_000_000 {BARE}"),
     "watched": ("one CartPole run, logged and evaluated", f"cartpole-actor-critic steps=1_996_000 {WATCHED}"),
     "many": ("512 CartPole runs", f"cartpole-actor-critic seeds=512 steps=15_000 log_interval=15_000 {BARE}"),
+    "gymnasium": (
+        "one run on Gymnasium's CartPole",
+        f"cartpole-actor-critic env.backend=gymnasium steps=100_000 log_interval=100_000 {BARE}",
+    ),
     "landers": ("64 LunarLander runs", f"{LANDERS} {BARE}"),
 }
 """What is measured, and its configuration; "watched" logs and evaluates as often as the shipped configuration does."""

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 ActionConverter = Callable[[Tensor], np.ndarray]
 """A function from the learner's actions ``(k, ...)`` to k actions of the space."""
 
+ActionSplitter = Callable[[Tensor], tuple[list[Any], list[Any]]]
+"""A function from the learner's actions ``(k, ...)`` to k actions of the space for environments, and k to remember."""
+
 
 def action_shape(space: "Space[Any]", name: str) -> tuple[int, ...]:
     """Shape of one action of the learner: ``()`` for Discrete, ``(A,)`` for the other spaces.
@@ -62,6 +65,31 @@ def action_converter(space: "Space[Any]") -> ActionConverter:
     assert dtype is not None
     starts = space.start if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) else 0
     return lambda action: (_as_array(action, shape) + starts).astype(dtype, copy=False)
+
+
+def action_splitter(space: "Space[Any]") -> ActionSplitter:
+    """A function that converts the learner's actions ``(k, ...)`` to k actions of the space, twice.
+
+    Environments receive those of the first list, which they may modify; those of the second are remembered.
+    """
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Discrete):
+        scalar = space.dtype.type  # what the space samples, which nobody can modify
+        choices = [scalar(space.start + number) for number in range(int(space.n))]
+
+        def choose(action: Tensor) -> tuple[list[Any], list[Any]]:
+            chosen = [choices[number] for number in action.tolist()]
+            return chosen, chosen
+
+        return choose
+    convert = action_converter(space)
+
+    def split(action: Tensor) -> tuple[list[Any], list[Any]]:
+        actions = convert(action)
+        return list(action_rows(space, actions)), list(actions.copy())
+
+    return split
 
 
 def action_rows(space: "Space[Any]", actions: np.ndarray) -> Iterable[Any]:

@@ -109,6 +109,15 @@ def _array_flattener(shape: tuple[int, ...], dtype: np.dtype[Any] | None, place:
     """Of Box and MultiBinary; parts of composed observations are cast to ``dtype``, as Gymnasium does it."""
     is_flat = len(shape) == 1
 
+    def check_only(obs: Any) -> np.ndarray:
+        array = np.asarray(obs)
+        if array.shape == shape:
+            return array
+        raise MalformedData(f"{place} is {shown(obs)}, expected shape {shape}")
+
+    if is_flat and dtype is None:  # as most environments have it
+        return check_only
+
     def flatten(obs: Any) -> np.ndarray:
         array = np.asarray(obs)
         if array.shape != shape:

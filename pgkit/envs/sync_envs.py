@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgkit.envs.actions import action_converter, action_rows, action_shape, check_action
+from pgkit.envs.actions import action_shape, action_splitter, check_action
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
 from pgkit.envs.errors import EnvError, env_error
 from pgkit.envs.generators import EnvGenerators
@@ -68,8 +68,9 @@ class SyncEnvs:
             device=device,
             can_step_subset=True,
         )
+        self._on_cpu = device.type == "cpu"
         self._action_shape = action_shape(env.action_space, name)
-        self._convert_actions = action_converter(env.action_space)
+        self._split_actions = action_splitter(env.action_space)
         self._flatten = obs_flattener(obs_space)
         guarded = zip(self._envs, generators, strict=True)
         self._guards = [GuardedEnv(env, self._flatten, view) for env, view in guarded]
@@ -98,41 +99,42 @@ class SyncEnvs:
             self._over[k] = False
         self._last_obs[chosen] = obs
         self._totals[chosen] = 0.0
-        return self._tensor(obs)
+        return torch.from_numpy(obs).to(self.info.device)
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
         chosen = self._chosen(index)
         check_action(action, len(chosen), self._action_shape)
         batch = _Batch.allocate(len(chosen), self.info.obs_dim)
-        actions = self._convert_actions(action)
-        remembered = actions.copy()  # an environment may modify the action that it receives
-        env_actions = action_rows(self.info.action_space, actions)
+        env_actions, remembered = self._split_actions(action)
+        # This loop runs once per environment step of every run: attributes are looked up before it.
+        over, guards, flatten, history = self._over, self._guards, self._flatten, self._actions
+        batch_obs, batch_reward = batch.obs, batch.reward
         k = 0
         try:
             for row, (k, env_action) in enumerate(zip(chosen, env_actions, strict=True)):
-                if self._over[k]:
-                    batch.obs[row] = self._autoreset(k)
+                if over[k]:
+                    batch_obs[row] = self._autoreset(k)
                     batch.valid[row] = False
-                    self._over[k] = False
+                    over[k] = False
                     continue
-                self._actions[k].append(remembered[row])
-                obs, batch.reward[row], terminated, truncated, _ = self._guards[k].step(env_action)
-                batch.obs[row] = self._flatten(obs)
+                history[k].append(remembered[row])
+                obs, batch_reward[row], terminated, truncated, _ = guards[k].step(env_action)
+                batch_obs[row] = flatten(obs)
                 if terminated or truncated:
                     batch.terminated[row] = terminated
                     batch.truncated[row] = truncated
-                    self._over[k] = True
+                    over[k] = True
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             raise self._error(k, error) from error
-        with np.errstate(over="ignore"):  # a reward beyond float32 becomes infinite
-            reward = batch.reward.astype(np.float32)
+        obs, reward, terminated, truncated, valid = map(torch.from_numpy, batch)
+        reward = reward.float()  # one beyond float32 becomes infinite, about which NumPy would warn
         columns = slice(None) if index is None else chosen
         self._last_obs[columns] = batch.obs
-        self._totals[columns] += reward
-        arrays = (batch.obs, reward, batch.terminated, batch.truncated, batch.valid)
-        return Transition(*(self._tensor(array) for array in arrays))
+        self._totals[columns] += reward.numpy()
+        tensors = (obs, reward, terminated, truncated, valid)
+        return Transition(*(tensors if self._on_cpu else (tensor.to(self.info.device) for tensor in tensors)))
 
     def state(self, index: Tensor | None = None) -> dict[str, Tensor]:
         return pack_histories(self.histories(self._chosen(index)))
@@ -196,10 +198,6 @@ class SyncEnvs:
         where = f"{call}() of sub-environment {self._first + k}"
         return env_error(self.info.name, where, error, self._seeds[k], None if self._over[k] else len(self._actions[k]))
 
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor if self.info.device.type == "cpu" else tensor.to(self.info.device)
-
 
 class _Batch(NamedTuple):
     """The arrays of a :class:`Transition` while they are filled, row by row; rewards in float64."""
@@ -212,10 +210,6 @@ class _Batch(NamedTuple):
 
     @classmethod
     def allocate(cls, count: int, obs_dim: int) -> "_Batch":
-        return cls(
-            obs=np.empty((count, obs_dim), dtype=np.float32),
-            reward=np.zeros(count),
-            terminated=np.zeros(count, dtype=np.bool_),
-            truncated=np.zeros(count, dtype=np.bool_),
-            valid=np.ones(count, dtype=np.bool_),
-        )
+        terminated, truncated, valid = np.zeros((3, count), dtype=np.bool_)
+        valid.fill(True)
+        return cls(np.empty((count, obs_dim), dtype=np.float32), np.zeros(count), terminated, truncated, valid)

@@ -34,7 +34,12 @@ def compile_mode() -> str:
 
 def use_compiled(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether pgkit's compiled kernels compute with such tensors; otherwise PyTorch does."""
-    return device.type == "cpu" and dtype in (torch.float32, torch.float64) and compile_mode() != "off"
+    return _can_compile(dtype, device) and compile_mode() != "off"
+
+
+@cache
+def _can_compile(dtype: torch.dtype, device: torch.device) -> bool:
+    return device.type == "cpu" and dtype in (torch.float32, torch.float64)
 
 
 def use_graphs() -> bool:
