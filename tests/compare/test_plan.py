@@ -249,7 +249,7 @@ def test_where_there_is_one_size_nothing_is_measured(tmp_path: Path, monkeypatch
     assert batches.choose_size(plan, runs[:12], workers=2) == 6
     assert batches.choose_size(plan, runs[:40], workers=4) == 10
     speeds = {16: 50.0, 20: 100.0}
-    monkeypatch.setattr(batches, "_speed", lambda configs, seconds: speeds.pop(len(configs)))
+    monkeypatch.setattr(batches, "_speed", lambda configs: speeds.pop(len(configs)))
     assert batches.choose_size(plan, runs, workers=2) == 20
     assert not speeds
 
