@@ -207,6 +207,36 @@ def test_three_mistakes_are_told_at_once(tmp_path: Path, monkeypatch: pytest.Mon
         assert fragment in result.stderr
 
 
+EVERYWHERE = {
+    'tier = "standard"': ('tier = "slow"', "tier must be 'quick'"),
+    "steps = 600": ("steps = 0", "steps must be greater than or equal to 1, got 0"),
+    "hidden = [8]": ("hiden = [8]", "unknown key 'policy.hiden', did you mean 'policy.hidden'?"),
+    '"reinforce"]': ('"reinforc"]', "CartPole-v1, reinforc: "),
+    '"sgd"': ('{ name = "momentum", momentum = 3 }', "optimizers, 'momentum': optimizer (main): momentum is 3"),
+    "beta2 = 0.9": ("beta2 = 1.5", "optimizers, 'fast adam': optimizer (main): beta2 is 1.5"),
+    "lr = 1e-2": ("lr = -1", "optimizer (critic): lr is -1"),
+}
+"""What stands in the file, what in its place is a mistake, and what is said of it: keys of every layer."""
+
+
+@pytest.mark.parametrize("both", [list(EVERYWHERE)[:6], ['tier = "standard"', "steps = 600", "lr = 1e-2"]])
+def test_mistakes_of_every_layer_are_told_at_once(tmp_path: Path, both: list[str]) -> None:
+    text = TOML
+    for stands in both:
+        assert stands in text
+        text = text.replace(stands, EVERYWHERE[stands][0], 1)
+    with pytest.raises(PgkitError) as caught:
+        read_plan(write_toml(tmp_path, text))
+    assert [EVERYWHERE[stands][1] for stands in both if EVERYWHERE[stands][1] not in str(caught.value)] == []
+
+
+def test_a_mistake_of_every_case_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(PgkitError) as caught:
+        read_plan(write_toml(tmp_path, TOML.replace("steps = 600", "steps = 0")))
+    assert str(caught.value).count("steps must be") == 1
+    assert "log_interval" not in str(caught.value)
+
+
 def test_a_mistake_of_one_arm_names_case_arm_rate_and_seed(small: Path) -> None:
     plan = read_plan(small, ['optimizers=["sgd", "npg"]', "optimizer={}"])
     with pytest.raises(
