@@ -25,6 +25,7 @@ ACROBOT = {
     "optimizers": ["sgd", "adam"],
     "learning_rates": [1e-3, 1e-2, 1e-1],
     "evaluation_seeds": 3,
+    "evaluation": {"points": 10, "episodes": 5, "final_episodes": 20},
     "steps": 20_000,
     "envs_per_member": 8,
     "environments": {
@@ -48,7 +49,7 @@ CASES = {
     "envs": ("compare-cartpole", ["steps=50_000", "envs_per_member=128", 'optimizers=["sgd","adam"]']),
     "tuned": ("compare-cartpole", ["steps=50_000", 'track="all tuned"', "settings=8"]),
     "acrobot": ("acrobot.toml", []),
-    "lunarlander": ("compare-lunarlander", ["steps=20_000", "evaluation_seeds=3", *SHORT]),
+    "lunarlander": ("compare-lunarlander", ["steps=20_000", "evaluation_seeds=3", "evaluation.points=10", *SHORT]),
 }
 
 

@@ -8,7 +8,7 @@ from helpers.small_comparison import TOML, write_toml
 from typer.testing import CliRunner
 
 from pgkit.cli import app
-from pgkit.compare.execution import batches, scheduler
+from pgkit.compare.execution import batches
 from pgkit.compare.plan.plan import Plan, Run, make_plan, read_plan, stored_plan
 from pgkit.compare.plan.schema import TIERS, half_decades
 from pgkit.compare.selection.stages import extended
@@ -247,7 +247,7 @@ def test_a_mistake_of_one_arm_names_case_arm_rate_and_seed(small: Path) -> None:
 
 def test_a_failed_batch_names_arms_rates_and_seeds() -> None:
     runs = [Run("tuning", "CartPole-v1", "reinforce", arm, lr, seed) for arm, lr, seed in FAILED]
-    assert scheduler._named(runs) == (
+    assert batches.name_batch(runs) == (
         "3 runs of CartPole-v1, reinforce (tuning: sgd at lr 0.01, 0.1; adam at lr 0.1; seeds 3, 4)"
     )
 

@@ -96,6 +96,17 @@ def split_runs(runs: Sequence[Run], sizes: dict[tuple[str, str], int]) -> list[l
     return batches
 
 
+def name_batch(batch: Sequence[Run]) -> str:
+    """Name the runs of a batch: case, stage, arms with their learning rates, and seeds."""
+    first = batch[0]
+    arms: dict[str, dict[str, None]] = {}
+    for run in batch:
+        arms.setdefault(run.optimizer, {})[f"{run.lr:g}"] = None
+    at_rates = "; ".join(f"{arm} at lr {', '.join(rates)}" for arm, rates in arms.items())
+    seeds = ", ".join(map(str, sorted({run.seed for run in batch})))
+    return f"{len(batch)} runs of {first.environment}, {first.agent} ({first.stage}: {at_rates}; seeds {seeds})"
+
+
 def _speed(configs: Sequence[TrainConfig]) -> float:
     """Measure the environment steps per second of a population, without its first updates, which compile."""
     population = build(configs)

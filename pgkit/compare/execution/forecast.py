@@ -8,7 +8,7 @@ from itertools import cycle, islice
 from statistics import mean
 from typing import Any, NamedTuple
 
-from pgkit.compare.execution.batches import check_arms, choose_sizes, split_runs
+from pgkit.compare.execution.batches import check_arms, choose_sizes, name_batch, split_runs
 from pgkit.compare.execution.executors import LocalExecutor
 from pgkit.compare.execution.trial import Trial, try_batch
 from pgkit.compare.plan.baselines import EPISODES
@@ -128,9 +128,9 @@ def try_batches(plan: Plan, batches: Iterable[Sequence[Run]], workers: int) -> T
                 running[len(waiting)] = key
                 executor.start(len(waiting), [plan.train_config(run) for run in samples[key]])
             for event in executor.events(timeout=0.5):
-                environment, agent, *arms = running.pop(event.batch)
+                environment, agent, *arms = key = running.pop(event.batch)
                 if event.name == "failed":
-                    raise PgkitError(f"{environment}, {agent} ({', '.join(arms)}): {event.content}")
+                    raise PgkitError(f"{name_batch(samples[key])}: {event.content}")
                 for arm in arms:
                     trials.setdefault((environment, agent, arm), []).append(event.content)
     return trials

@@ -3,18 +3,18 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pandas as pd
 
-from pgkit.compare.execution.batches import check_arms, choose_sizes, split_runs
+from pgkit.compare.execution.batches import check_arms, choose_sizes, name_batch, split_runs
 from pgkit.compare.execution.display import Display
 from pgkit.compare.execution.executors import Executor
 from pgkit.compare.execution.store import LOCK, Store
 from pgkit.compare.plan.baselines import ScoreScale, measure_baselines, scales
-from pgkit.compare.plan.plan import Plan, Run
+from pgkit.compare.plan.plan import Plan
 from pgkit.compare.selection.stages import Stage, stages
 from pgkit.errors import PgkitError
 from pgkit.system.files import as_write_error, lock
@@ -85,24 +85,13 @@ def _run_stage(
                 display.done(event.batch, len(batches[event.batch]), sum(row["env_steps"] for row in event.content))
                 display.leaders(plan, scale, store.load)
             elif tries[event.batch] < TRIES:
-                display.say(f"{_named(batches[event.batch])}: {event.content}; trying again")
+                display.say(f"{name_batch(batches[event.batch])}: {event.content}; trying again")
                 waiting.append(event.batch)
             else:
-                failures.append(f"{_named(batches[event.batch])}: {event.content}")
+                failures.append(f"{name_batch(batches[event.batch])}: {event.content}")
                 display.say(failures[-1])
         display.refresh()
     return failures
-
-
-def _named(batch: Sequence[Run]) -> str:
-    """Name the runs of a batch: case, stage, arms with their learning rates, and seeds."""
-    first = batch[0]
-    arms: dict[str, dict[str, None]] = {}
-    for run in batch:
-        arms.setdefault(run.optimizer, {})[f"{run.lr:g}"] = None
-    at_rates = "; ".join(f"{arm} at lr {', '.join(rates)}" for arm, rates in arms.items())
-    seeds = ", ".join(map(str, sorted({run.seed for run in batch})))
-    return f"{len(batch)} runs of {first.environment}, {first.agent} ({first.stage}: {at_rates}; seeds {seeds})"
 
 
 @contextmanager
