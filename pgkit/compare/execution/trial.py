@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from pgkit.config.schema import TrainConfig
 from pgkit.training.captured import CapturedUpdates
-from pgkit.training.evaluator import Evaluator
+from pgkit.training.evaluator import Evaluator, Snapshot
 from pgkit.training.loop import compute_update, update
 from pgkit.training.population import Population, build
 
@@ -44,7 +45,7 @@ class Trial(NamedTuple):
 
 
 def try_batch(configs: Sequence[TrainConfig], on_steps: Callable[[float], None] | None = None) -> Trial:
-    """Evaluate and train a batch for a moment each.
+    """Train a batch for a moment, and evaluate what it was before.
 
     Args:
         configs: of the runs.
@@ -52,20 +53,20 @@ def try_batch(configs: Sequence[TrainConfig], on_steps: Callable[[float], None] 
     """
     started = time.perf_counter()
     population = build(configs)
-    head = population.policy.head
     envs = population.collector.envs
     evaluator = Evaluator(population, configs)
     try:
-        _evaluate(evaluator, population)
+        untrained = _snapshots(evaluator, population)
         built = time.perf_counter() - started
-        episode_seconds, episode_steps = _evaluation_cost(evaluator, population)
         compiled, speed = training_speed(population)
+        opened, episode_seconds, episode_steps = _evaluation_cost(evaluator, untrained)
     finally:
         evaluator.close()
         envs.close()
-    longest = envs.info.max_episode_steps or envs.info.longest_episode
+    head = population.policy.head
     actions = head.width if head.name == "categorical" else 0
-    return Trial(built + compiled, speed, episode_seconds, episode_steps, longest, actions)
+    longest = envs.info.max_episode_steps or envs.info.longest_episode
+    return Trial(built + compiled + opened, speed, episode_seconds, episode_steps, longest, actions)
 
 
 def training_speed(population: Population) -> tuple[float, float]:
@@ -100,27 +101,34 @@ def _advance(population: Population, captured: CapturedUpdates) -> tuple[Populat
     return population, steps
 
 
-def _evaluation_cost(evaluator: Evaluator, population: Population) -> tuple[float, float]:
-    """Evaluate for a moment; return the seconds and the steps of an episode."""
-    steps, episodes = 0, 0
-    started = time.perf_counter()
-    while not episodes or time.perf_counter() - started < SECONDS:
-        new_steps, new_episodes = _evaluate(evaluator, population)
-        steps += new_steps
-        episodes += new_episodes
-    return (time.perf_counter() - started) / episodes, steps / episodes
+def _snapshots(evaluator: Evaluator, population: Population) -> list[Snapshot]:
+    """Take as many snapshots as are evaluated at once.
 
-
-def _evaluate(evaluator: Evaluator, population: Population) -> tuple[int, int]:
-    """Evaluate as many members at once as training does; return the steps and the number of episodes.
-
-    Environments that are not pgkit's own are slow, and evaluate one member after the other: there one is enough.
+    Environments that are not pgkit's own evaluate one member after the other, and slowly: there one is enough.
     """
-    one = population.collector.envs.info.backend != "pgkit"
     row = 0
+    one = population.collector.envs.info.backend != "pgkit"
     while not (row if one else evaluator.enough_waiting(population.size)):
         evaluator.snapshot(population, row % population.size, point=row // population.size)
         row += 1
-    evaluations = evaluator.evaluate_waiting()
-    steps = sum(int(evaluation.episodes.lengths.sum()) for evaluation in evaluations)
-    return steps, sum(evaluation.episodes.lengths.numel() for evaluation in evaluations)
+    return evaluator.waiting
+
+
+def _evaluation_cost(evaluator: Evaluator, snapshots: Sequence[Snapshot]) -> tuple[float, float, float]:
+    """Return the seconds of the first evaluation, and then the seconds and the steps of an episode."""
+    started = time.perf_counter()
+    _evaluate(evaluator, snapshots)
+    first = time.perf_counter() - started
+    lengths: list[Tensor] = []
+    started = time.perf_counter()
+    while not lengths or time.perf_counter() - started < SECONDS:
+        lengths += _evaluate(evaluator, snapshots)
+    elapsed = time.perf_counter() - started
+    steps = torch.cat(lengths).double()
+    return first, elapsed / len(steps), steps.mean().item()
+
+
+def _evaluate(evaluator: Evaluator, snapshots: Sequence[Snapshot]) -> list[Tensor]:
+    """Return the lengths of the episodes that evaluate snapshots."""
+    evaluator.waiting = list(snapshots)
+    return [evaluation.episodes.lengths for evaluation in evaluator.evaluate_waiting()]
