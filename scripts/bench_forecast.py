@@ -1,7 +1,7 @@
 """Compare what ``pgkit compare --dry-run`` says a comparison takes with what it takes, start and report included.
 
-python scripts/bench_forecast.py                  # about 15 minutes on two quiet cores
-python scripts/bench_forecast.py --only mixed     # one row
+python scripts/bench_forecast.py                                 # every row
+python scripts/bench_forecast.py --only mixed wide --workers 1   # some rows, one process
 """
 
 import argparse
