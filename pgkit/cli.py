@@ -193,8 +193,8 @@ def compare(
             raise PgkitError("--ray-address is for --executor ray")
         cores = workers or available_cpus()
         if dry_run:
-            plan, cost = api.dry_run(comparison, overrides or (), cores)
-            _print_plan(plan, cost, cores)
+            plan, forecast = api.dry_run(comparison, overrides or (), cores)
+            _print_plan(plan, forecast)
             return
         start = absolute(Path())
         analysis = api.compare(
@@ -301,8 +301,8 @@ def _check_printed(only_prints: bool) -> None:
     typer.echo(f"note: {problem}", err=True)
 
 
-def _print_plan(plan: Any, cost: Sequence[Mapping[str, Any]], workers: int) -> None:
-    """Print what a comparison would run, and for how long."""
+def _print_plan(plan: Any, forecast: Any) -> None:
+    """Print what a comparison would run, and about how long that takes."""
     arms, rates = ", ".join(plan.arms), ", ".join(f"{rate:g}" for rate in plan.rates)
     where = f"{len(next(iter(plan.settings.values())))} settings each" if plan.all_tuned else f"learning rates {rates}"
     _console().print(f"{plan.config.name}, {plan.config.tier} tier, {plan.config.track}: {arms} at {where}")
@@ -310,8 +310,8 @@ def _print_plan(plan: Any, cost: Sequence[Mapping[str, Any]], workers: int) -> N
         ranges = "; ".join(f"{name} {each}" for name, each in space.items())
         _console().print(f"  {arm}: {ranges}")
     _console().print(f"tuning seeds {len(plan.tuning_seeds)}, evaluation seeds {len(plan.evaluation_seeds)}")
-    title = f"Runs and their cost on {workers} workers"
-    _print_table(cost, title if plan.all_tuned else f"{title}, without extensions of the grid")
+    _print_table(forecast.rows, "Runs and steps, at most, and about how many minutes")
+    _console().print(forecast.sentence)
 
 
 def _print_header(config: "TrainConfig", directory: Path, backend: str, rescaling: Sequence[str]) -> None:

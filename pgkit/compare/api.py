@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pgkit.compare.analysis.analyse import analyse
 from pgkit.compare.analysis.pool import Stored, pool, read_stored
 from pgkit.compare.execution.display import Display
 from pgkit.compare.execution.executors import Executor, LocalExecutor, RayExecutor
-from pgkit.compare.execution.scheduler import execute, forecast
+from pgkit.compare.execution.forecast import Forecast, forecast
+from pgkit.compare.execution.scheduler import execute
 from pgkit.compare.execution.store import Store
 from pgkit.compare.plan.baselines import scales
 from pgkit.compare.plan.plan import Plan, read_plan
@@ -64,8 +65,8 @@ def compare(
     return build_report(place, figures)
 
 
-def dry_run(name_or_path: str | Path, overrides: Overrides, workers: int) -> tuple[Plan, list[dict[str, Any]]]:
-    """Return the plan and its measured cost, one row for each stage and case; write nothing.
+def dry_run(name_or_path: str | Path, overrides: Overrides, workers: int) -> tuple[Plan, Forecast]:
+    """Return the plan and its cost, estimated from short trials on this machine; write nothing.
 
     Raises:
         PgkitError: a mistake in the comparison.

@@ -208,13 +208,22 @@ class TrainConfig(Model):
     @field_validator("optimizer")
     @classmethod
     def _optimizer(cls, table: dict[str, Any]) -> dict[str, Any]:
-        check_optimizer_tables(table, "optimizer")
-        for label, settings in optim.describe(table).items():
-            try:
-                _check_optimizer(settings)
-            except PgkitError as error:
-                raise PgkitError(f"optimizer ({label}): {error}") from None
+        check_optimizer(table)
         return table
+
+
+def check_optimizer(table: Mapping[str, Any]) -> None:
+    """Check that the optimizers of a table ``[optimizer]`` can be made.
+
+    Raises:
+        PgkitError: naming the group of parameters and the hyperparameter.
+    """
+    check_optimizer_tables(table, "optimizer")
+    for label, settings in optim.describe(table).items():
+        try:
+            _check_optimizer(settings)
+        except PgkitError as error:
+            raise PgkitError(f"optimizer ({label}): {error}") from None
 
 
 def check_seeds(key: str, value: Any) -> int | tuple[int, ...] | None:

@@ -11,7 +11,6 @@ from helpers.small_comparison import write_toml
 import pgkit
 from pgkit.compare import api
 from pgkit.compare.analysis.analyse import analyse
-from pgkit.compare.execution.scheduler import forecast
 from pgkit.compare.execution.store import Store
 from pgkit.compare.execution.worker import run_batch
 from pgkit.compare.plan.baselines import ScoreScale
@@ -103,11 +102,6 @@ def test_a_comparison_shows_it_as_a_second_column(tmp_path: Path) -> None:
     assert "with the stochastic and with the deterministic policy" in page
     assert "Dotted: the median of the deterministic policy" in page
     assert "greedy_returns" in Store(tmp_path / "c").load()
-
-
-def test_a_forecast_counts_it(plans: tuple[Plan, Plan]) -> None:
-    steps = [forecast(plan, 1)[-1]["evaluation_steps_at_most"] for plan in plans]
-    assert steps[1] / steps[0] == pytest.approx((5 * 2 * 2 + 2 * 3) / (5 * 2 + 2 * 3))
 
 
 def test_training_logs_it(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from helpers.small_comparison import TOML, write_toml
 from typer.testing import CliRunner
 
 from pgkit.cli import app
-from pgkit.compare.execution import batches, scheduler
+from pgkit.compare.execution import batches
 from pgkit.compare.plan.plan import Plan, Run, make_plan, read_plan, stored_plan
 from pgkit.compare.plan.schema import TIERS, half_decades
 from pgkit.compare.selection.stages import extended
@@ -207,6 +207,36 @@ def test_three_mistakes_are_told_at_once(tmp_path: Path, monkeypatch: pytest.Mon
         assert fragment in result.stderr
 
 
+EVERYWHERE = {
+    'tier = "standard"': ('tier = "slow"', "tier must be 'quick'"),
+    "steps = 600": ("steps = 0", "steps must be greater than or equal to 1, got 0"),
+    "hidden = [8]": ("hiden = [8]", "unknown key 'policy.hiden', did you mean 'policy.hidden'?"),
+    '"reinforce"]': ('"reinforc"]', "CartPole-v1, reinforc: "),
+    '"sgd"': ('{ name = "momentum", momentum = 3 }', "optimizers, 'momentum': optimizer (main): momentum is 3"),
+    "beta2 = 0.9": ("beta2 = 1.5", "optimizers, 'fast adam': optimizer (main): beta2 is 1.5"),
+    "lr = 1e-2": ("lr = -1", "optimizer (critic): lr is -1"),
+}
+"""What stands in the file, what in its place is a mistake, and what is said of it: keys of every layer."""
+
+
+@pytest.mark.parametrize("both", [list(EVERYWHERE)[:6], ['tier = "standard"', "steps = 600", "lr = 1e-2"]])
+def test_mistakes_of_every_layer_are_told_at_once(tmp_path: Path, both: list[str]) -> None:
+    text = TOML
+    for stands in both:
+        assert stands in text
+        text = text.replace(stands, EVERYWHERE[stands][0], 1)
+    with pytest.raises(PgkitError) as caught:
+        read_plan(write_toml(tmp_path, text))
+    assert [EVERYWHERE[stands][1] for stands in both if EVERYWHERE[stands][1] not in str(caught.value)] == []
+
+
+def test_a_mistake_of_every_case_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(PgkitError) as caught:
+        read_plan(write_toml(tmp_path, TOML.replace("steps = 600", "steps = 0")))
+    assert str(caught.value).count("steps must be") == 1
+    assert "log_interval" not in str(caught.value)
+
+
 def test_a_mistake_of_one_arm_names_case_arm_rate_and_seed(small: Path) -> None:
     plan = read_plan(small, ['optimizers=["sgd", "npg"]', "optimizer={}"])
     with pytest.raises(
@@ -217,7 +247,7 @@ def test_a_mistake_of_one_arm_names_case_arm_rate_and_seed(small: Path) -> None:
 
 def test_a_failed_batch_names_arms_rates_and_seeds() -> None:
     runs = [Run("tuning", "CartPole-v1", "reinforce", arm, lr, seed) for arm, lr, seed in FAILED]
-    assert scheduler._named(runs) == (
+    assert batches.name_batch(runs) == (
         "3 runs of CartPole-v1, reinforce (tuning: sgd at lr 0.01, 0.1; adam at lr 0.1; seeds 3, 4)"
     )
 
@@ -249,7 +279,7 @@ def test_where_there_is_one_size_nothing_is_measured(tmp_path: Path, monkeypatch
     assert batches.choose_size(plan, runs[:12], workers=2) == 6
     assert batches.choose_size(plan, runs[:40], workers=4) == 10
     speeds = {16: 50.0, 20: 100.0}
-    monkeypatch.setattr(batches, "_speed", lambda configs, seconds: speeds.pop(len(configs)))
+    monkeypatch.setattr(batches, "_speed", lambda configs: speeds.pop(len(configs)))
     assert batches.choose_size(plan, runs, workers=2) == 20
     assert not speeds
 

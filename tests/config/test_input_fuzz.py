@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from pgkit.cli import app
 from pgkit.compare import api
+from pgkit.compare.execution.forecast import Forecast
 from pgkit.config import registry
 from pgkit.config.load import parse_config, to_toml
 from pgkit.config.schema import TrainConfig
@@ -182,9 +183,9 @@ def test_train(tmp_path_factory: pytest.TempPathFactory, text: str, words: list[
 @FUZZ
 @given(texts(COMPARE), overrides)
 def test_compare(tmp_path_factory: pytest.TempPathFactory, text: str, words: list[str]) -> None:
-    cost = {"stage": "all", "runs": 1}
+    cost = Forecast([{"stage": "all", "runs": 1, "minutes_from": 0.1, "minutes_to": 0.2}], 2, 1.0)
     with place(tmp_path_factory) as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api, "forecast", lambda plan, workers: [cost])  # it trains, to measure how long that takes
+        patch.setattr(api, "forecast", lambda plan, workers: cost)  # it trains, to measure how long that takes
         (directory / "fuzz.toml").write_text(text, encoding="utf-8", errors="surrogatepass")
         check(CliRunner().invoke(app, ["compare", "--dry-run", "--", "fuzz.toml", *words]), directory)
 

@@ -4,26 +4,20 @@ A batch is large enough to make a step cheap, and small enough to fit into memor
 """
 
 import os
-import time
 from collections.abc import Sequence
 from itertools import groupby, pairwise
-from typing import NamedTuple
 
 import torch
 
+from pgkit.compare.execution.trial import training_speed
 from pgkit.compare.plan.plan import Plan, Run
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.base import EnvInfo
 from pgkit.errors import PgkitError
-from pgkit.training.captured import CapturedUpdates
-from pgkit.training.loop import compute_update, update
 from pgkit.training.population import build
 
 SIZES = (16, 32, 64, 128)
 """Population sizes to choose from."""
-
-UPDATES = 4
-"""Captured updates between two looks at the clock."""
 
 NEARLY = 0.9
 """The smallest size that reaches this share of the best speed is chosen: less is lost if it is interrupted."""
@@ -33,18 +27,6 @@ MEMORY_SHARE = 0.5
 
 BYTES_PER_UNIT = 16
 """Memory per hidden unit and sample: a float32 activation, its gradient, and temporaries of the same size."""
-
-
-class BatchSpeed(NamedTuple):
-    """The measured speed of a case.
-
-    Attributes:
-        size: members of a population.
-        steps_per_second: environment steps of all members per second, training only, in one process.
-    """
-
-    size: int
-    steps_per_second: float
 
 
 def check_arms(plan: Plan) -> None:
@@ -76,20 +58,23 @@ def _culprit(plan: Plan, runs: Sequence[Run]) -> str:
     return f"{case}, {failed[0].optimizer} at lr {failed[0].lr:g}, seed {failed[0].seed}"
 
 
+def choose_sizes(plan: Plan, runs: Sequence[Run], workers: int) -> dict[tuple[str, str], int]:
+    """Return the population size of each case."""
+    cases: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        cases.setdefault((run.environment, run.agent), []).append(run)
+    return {case: choose_size(plan, of_case, workers) for case, of_case in cases.items()}
+
+
 def choose_size(plan: Plan, runs: Sequence[Run], workers: int) -> int:
     """Return the population size for runs of one case, measured if there is a choice."""
     sizes = _possible_sizes(plan, runs, workers)
-    return sizes[0] if len(sizes) == 1 else measure(plan, runs, workers).size
-
-
-def measure(plan: Plan, runs: Sequence[Run], workers: int, seconds: float = 1.0) -> BatchSpeed:
-    """Measure the training speed of one case with populations of several sizes, ``seconds`` each."""
-    sizes = _possible_sizes(plan, runs, workers)
+    if len(sizes) == 1:
+        return sizes[0]
     configs = [plan.train_config(runs[index]) for index in range(sizes[-1])]
-    speeds = {size: _speed(configs[:size], seconds) for size in sizes}
+    speeds = {size: _speed(configs[:size]) for size in sizes}
     fastest = max(speeds.values())
-    size = next(size for size in sizes if speeds[size] >= NEARLY * fastest)
-    return BatchSpeed(size, speeds[size])
+    return next(size for size in sizes if speeds[size] >= NEARLY * fastest)
 
 
 def _possible_sizes(plan: Plan, runs: Sequence[Run], workers: int) -> list[int]:
@@ -111,23 +96,22 @@ def split_runs(runs: Sequence[Run], sizes: dict[tuple[str, str], int]) -> list[l
     return batches
 
 
-def _speed(configs: Sequence[TrainConfig], seconds: float) -> float:
+def name_batch(batch: Sequence[Run]) -> str:
+    """Name the runs of a batch: case, stage, arms with their learning rates, and seeds."""
+    first = batch[0]
+    arms: dict[str, dict[str, None]] = {}
+    for run in batch:
+        arms.setdefault(run.optimizer, {})[f"{run.lr:g}"] = None
+    at_rates = "; ".join(f"{arm} at lr {', '.join(rates)}" for arm, rates in arms.items())
+    seeds = ", ".join(map(str, sorted({run.seed for run in batch})))
+    return f"{len(batch)} runs of {first.environment}, {first.agent} ({first.stage}: {at_rates}; seeds {seeds})"
+
+
+def _speed(configs: Sequence[TrainConfig]) -> float:
     """Measure the environment steps per second of a population, without its first updates, which compile."""
     population = build(configs)
-    captured = CapturedUpdates(compute_update)
-    no_snapshots = torch.full((len(configs),), torch.inf, dtype=torch.float64)
-
-    def advance() -> None:
-        if captured.run(population, UPDATES, no_snapshots) is None:
-            update(population, captured=captured)
-
     try:
-        advance()
-        before = population.env_steps.sum().item()
-        started = time.perf_counter()
-        while time.perf_counter() - started < seconds:
-            advance()
-        return (population.env_steps.sum().item() - before) / (time.perf_counter() - started)
+        return training_speed(population)[1]
     finally:
         population.collector.envs.close()
 

@@ -13,6 +13,9 @@ from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError, format_error
 from pgkit.system import processes
 
+Task = Callable[[Sequence[TrainConfig], Callable[[float], None]], Any]
+"""Called with a batch, and with what is to be called with the environment steps so far; such as ``run_batch``."""
+
 
 class Event(NamedTuple):
     """Progress of a batch.
@@ -64,10 +67,15 @@ class LocalExecutor:
     """Processes of one thread each, which keep their compiled code from batch to batch.
 
     A crash costs the batch and nothing else: where a batch fails, its process is replaced.
+
+    Args:
+        workers: how many at a time.
+        task: what to do with a batch, a function at the top level of a module.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, task: Task = run_batch) -> None:
         self.workers = workers
+        self._task = task
         self._running: dict[int, _Worker] = {}
         self._idle: list[_Worker] = []
 
@@ -109,7 +117,7 @@ class LocalExecutor:
                 worker.end()
             else:
                 return worker
-        worker = _Worker(*processes.start_process(_work, preload="pgkit.compare.execution.worker"))
+        worker = _Worker(*processes.start_process(_work, self._task, preload="pgkit.compare.execution.worker"))
         with contextlib.suppress(OSError):  # if it has ended already, events() says so
             worker.connection.send(configs)
         return worker
@@ -122,7 +130,7 @@ class LocalExecutor:
             return Event(batch, "failed", f"its process ended unexpectedly (exit code {worker.process.exitcode})")
 
 
-def _work(connection: Connection) -> None:
+def _work(connection: Connection, task: Task) -> None:
     """Body of a worker process; it ends with its parent, whose pipe breaks."""
     last = time.monotonic()
 
@@ -137,7 +145,7 @@ def _work(connection: Connection) -> None:
             configs = connection.recv()
             outcome: tuple[str, Any]
             try:
-                outcome = ("done", run_batch(configs, on_steps))
+                outcome = ("done", task(configs, on_steps))
             except BrokenPipeError:  # of a report of steps
                 raise
             except Exception as error:

@@ -158,12 +158,13 @@ def _check_overrides(
         overridden = any(path in (("optimizer",), ("optimizer", key)) for path in paths)
         if overridden and stated and "critic" not in config.optimizer:
             raise PgkitError(f"optimizer.{key} has no effect: every one of optimizers states its own {key}")
-    ranges = [config.spaces.get(_label(arm), {}) for arm in config.optimizers]
+    ranges = [config.spaces.get(arm_label(arm), {}) for arm in config.optimizers]
     if ("learning_rates",) in paths and config.track == "all tuned" and all("lr" in of_arm for of_arm in ranges):
         raise PgkitError("learning_rates has no effect: spaces states the range of every optimizer's lr")
 
 
-def _label(arm: str | Mapping[str, Any]) -> str:
+def arm_label(arm: str | Mapping[str, Any]) -> str:
+    """Return the label of an arm: as declared, or its name without the module."""
     if isinstance(arm, str):
         return arm.rpartition(":")[2]
     return str(arm.get("label") or str(arm.get("name", "")).rpartition(":")[2])

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,16 +12,24 @@ from typing import Any, NamedTuple
 import tomli_w
 from pydantic import ValidationError
 
-from pgkit import optim
+from pgkit.compare.plan.arms import (
+    ANY_RATE,
+    Check,
+    check_arm,
+    find_mistakes,
+    optimizer_checks,
+    resolve_arms,
+    resolve_around,
+    resolve_spaces,
+)
 from pgkit.compare.plan.layers import TRAINING_KEYS, case_table, check_effects
 from pgkit.compare.plan.schema import TIERS, ComparisonConfig
-from pgkit.compare.plan.search_space import Range, Setting, Space, corners, quasi_random, space_of
+from pgkit.compare.plan.search_space import Setting, Space, corners, quasi_random
 from pgkit.config import registry
 from pgkit.config.load import parse_config, read_table, to_table
 from pgkit.config.overrides import Overrides, ParsedOverrides, apply_parsed, parse_overrides
-from pgkit.config.schema import TrainConfig, check_optimizer_tables
+from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError, PgkitWarning, explain_validation_error, format_value, unknown_name
-from pgkit.optim.registry import AROUND
 
 FORMAT = 1
 """Version of stored plans and results; it grows when an older pgkit could not read them."""
@@ -261,10 +269,10 @@ def make_plan(
     evaluation = _seed_list(config.evaluation_seeds, tier.evaluation, start=1000)
     if common := sorted(set(tuning) & set(evaluation)):
         raise PgkitError(f"tuning_seeds and evaluation_seeds must not overlap, both have {format_value(common)}")
-    arms = _arms(config.optimizers)
-    around = _around(config.optimizer)
+    arms = resolve_arms(config.optimizers)
+    around = resolve_around(config.optimizer)
     rates = config.learning_rates or tier.rates
-    tuned = _spaces(config, arms, rates) if config.track == "all tuned" else {}
+    tuned = resolve_spaces(config, arms, rates) if config.track == "all tuned" else {}
     first = {**around, **next(iter(arms.values())), "lr": rates[0]}
     cases = tuple(
         Case(environment, agent, _case_config(config, environment, agent, base, last or {}, first))
@@ -272,10 +280,13 @@ def make_plan(
         for agent in config.agents
     )
     declared = {"table": dict(table), "last": dict(last or {})}
-    for label, settings in arms.items():
-        _check_arm(cases[0].config, f"optimizers, {label!r}", {**around, **settings, "lr": rates[0]})
-        for corner in corners(tuned.get(label, {})):
-            _check_arm(cases[0].config, f"spaces, {label!r}", {**around, **settings, **corner})
+    corner_checks = [
+        (name := f"spaces, {label!r}", partial(check_arm, name, {**around, **arms[label], **corner}))
+        for label, space in tuned.items()
+        for corner in corners(space)
+    ]
+    if mistakes := find_mistakes(corner_checks):
+        raise PgkitError("; ".join(mistakes))
     held = {
         label: {key: value for key, value in arm.items() if key not in tuned.get(label, ())}
         for label, arm in arms.items()
@@ -301,80 +312,49 @@ def stored_plan(stored: Mapping[str, Any], source: str) -> Plan:
 def _read_config(
     of_comparison: Mapping[str, Any], base: Mapping[str, Any], last: Mapping[str, Any], source: str
 ) -> ComparisonConfig:
-    """Validate the keys of a comparison, the names of its training settings, and its optimizers, all at once."""
+    """Validate the keys of a comparison, its optimizers and the training settings of every case, all at once."""
     known = {*ComparisonConfig.model_fields, *TRAINING_KEYS}
     mistakes = [unknown_name("key", key, known) for key in (*base, *last) if key not in TRAINING_KEYS]
-    config = None
+    config = valid_part = None
     try:
-        config = ComparisonConfig.model_validate(of_comparison)
+        config = valid_part = ComparisonConfig.model_validate(of_comparison)
     except ValidationError as error:
         mistakes.append(explain_validation_error(error, ComparisonConfig))
-    arms = of_comparison.get("optimizers")
-    checks: list[Callable[[], Any]] = [partial(_around, of_comparison.get("optimizer", {}))]
-    if isinstance(arms, list | tuple) and all(isinstance(arm, str | Mapping) for arm in arms):
-        checks.append(partial(_arms, arms))
-    for check in checks:
-        try:
-            check()
-        except PgkitError as error:
-            mistakes.append(str(error))
+        valid_part = _without_mistakes(of_comparison, error)
+    mistakes += find_mistakes(optimizer_checks(of_comparison.get("optimizers"), of_comparison.get("optimizer", {})))
+    if valid_part is not None:
+        mistakes += find_mistakes(_case_checks(valid_part, base, last))
     if mistakes or config is None:
         raise PgkitError(f"{source}: {'; '.join(dict.fromkeys(mistakes))}")
     return config
+
+
+def _without_mistakes(of_comparison: Mapping[str, Any], error: ValidationError) -> ComparisonConfig | None:
+    """Return a comparison without the keys that are wrong, to check the rest; None if it does not stand without."""
+    wrong = {detail["loc"][0] for detail in error.errors() if detail["loc"]}
+    rest = {key: value for key, value in of_comparison.items() if key not in wrong}
+    try:
+        return ComparisonConfig.model_validate({"question": "?", "optimizers": ["sgd"], **rest})
+    except ValidationError:
+        return None
+
+
+def _case_checks(config: ComparisonConfig, base: Mapping[str, Any], last: Mapping[str, Any]) -> Iterator[Check]:
+    """Yield the checks of the training settings of every case."""
+    if any(key not in TRAINING_KEYS for key in (*base, *last)):
+        base = {"steps": 1, **base}  # a key that is misspelt is not missing, too
+    base, last = ({key: layer[key] for key in layer if key in TRAINING_KEYS} for layer in (base, last))
+    optimizer = {"name": "sgd", "lr": ANY_RATE}
+    for environment in config.environments:
+        for agent in config.agents:
+            check = partial(_case_config, config, environment, agent, base, last, optimizer)
+            yield f"{environment}, {agent}", check
 
 
 def _seed_list(declared: int | tuple[int, ...] | None, count: int, start: int) -> tuple[int, ...]:
     if isinstance(declared, tuple):
         return declared
     return tuple(range(start, start + (count if declared is None else declared)))
-
-
-def _arms(declared: Sequence[str | Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the settings of each arm by label, with defaults."""
-    arms: dict[str, dict[str, Any]] = {}
-    for number, entry in enumerate(declared):
-        settings = {"name": entry} if isinstance(entry, str) else dict(entry)
-        check_optimizer_tables(settings, f"optimizers[{number}]")
-        if not isinstance(settings.get("label", ""), str):
-            raise PgkitError(f"optimizers[{number}].label must be a text, got {format_value(settings['label'])}")
-        label = settings.pop("label", None) or str(settings.get("name", "")).rpartition(":")[2]
-        if label in arms:
-            raise PgkitError(f"optimizers: {label!r} comes twice; give one of them another label")
-        if "lr" in settings:
-            raise PgkitError(f"optimizers: {label!r} has an lr, which the comparison varies: use learning_rates")
-        full = optim.describe(settings)["main"]
-        if "lr" not in full:
-            raise PgkitError(f"optimizers: {label!r} has no hyperparameter lr that could be varied")
-        keys = [key for key in full if key in settings or key not in (*AROUND, "schedule", "lr")]
-        arms[label] = {key: full[key] for key in keys if full[key] is not None}
-    return arms
-
-
-def _spaces(
-    config: ComparisonConfig, arms: Mapping[str, Mapping[str, Any]], rates: tuple[float, ...]
-) -> dict[str, dict[str, Range]]:
-    """Return the search space of each arm by label."""
-    if unknown_arms := [label for label in config.spaces if label not in arms]:
-        raise PgkitError(f"spaces: {unknown_name('arm', unknown_arms[0], arms)}")
-    spaces = {}
-    for entry, (label, arm) in zip(config.optimizers, arms.items(), strict=True):
-        stated = set() if isinstance(entry, str) else set(entry)
-        defaults = optim.spec(str(arm["name"])).defaults
-        spaces[label] = space_of(label, defaults, stated, config.spaces.get(label, {}), rates)
-    return spaces
-
-
-def _around(declared: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings around every arm, the critic's in full: it must not inherit anything from an arm."""
-    check_optimizer_tables(declared, "optimizer")
-    for key in ("name", "lr"):
-        if key in declared:
-            raise PgkitError(f"optimizer.{key} is what a comparison varies: use optimizers and learning_rates")
-    around = {key: value for key, value in declared.items() if key != "critic"}
-    if "critic" not in declared:
-        return around
-    full = optim.describe({**around, **declared["critic"]})["main"]
-    return {**around, "critic": {key: value for key, value in full.items() if value is not None}}
 
 
 def _case_config(
@@ -387,12 +367,7 @@ def _case_config(
 ) -> TrainConfig:
     table = case_table(config, environment, agent, base, last)
     table = {**table, "optimizer": optimizer}
-    table.setdefault("log_interval", table.get("steps"))  # nobody reads log rows of a comparison's runs
+    steps = table.get("steps")
+    if isinstance(steps, int) and steps > 0:
+        table.setdefault("log_interval", steps)  # nobody reads log rows of a comparison's runs
     return parse_config(table, f"{environment}, {agent}")
-
-
-def _check_arm(config: TrainConfig, what: str, optimizer: Mapping[str, Any]) -> None:
-    try:
-        parse_config({**to_table(config), "optimizer": optimizer})
-    except PgkitError as error:
-        raise PgkitError(f"{what}: {error}") from None
