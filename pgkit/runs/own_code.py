@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,26 @@ def _source(name: str) -> Path | None:
     file = getattr(module, "__file__", None)
     if module is None and all(part.isidentifier() for part in name.split(".")):
         try:
-            spec = importlib.util.find_spec(name)
-        except (ImportError, ValueError):
+            spec = _find_spec(name)
+        except (ImportError, KeyError, ValueError):  # KeyError: a namespace in a package that is not imported
             return None
         file = spec.origin if spec is not None else None
     path = Path(file) if file else None
     return path if path is not None and path.suffix == ".py" and path.is_file() else None
+
+
+def _find_spec(name: str) -> ModuleSpec | None:
+    """Find a module as :func:`importlib.util.find_spec` does, but without importing the packages that it is in.
+
+    What a module imports only on another operating system may raise anything here.
+    """
+    parent, _, _ = name.rpartition(".")
+    if not parent:
+        return importlib.util.find_spec(name)
+    package = _find_spec(parent)
+    if package is None or package.submodule_search_locations is None:
+        return None
+    return PathFinder.find_spec(name, package.submodule_search_locations)
 
 
 def _is_installed(file: Path) -> bool:

@@ -46,6 +46,14 @@ FILES = {
         gymnasium.register("OwnMaze-v0", Maze, max_episode_steps=20)
     """,
     "mylab/unused.py": "",
+    "mylab/screen.py": """
+        import sys
+
+        if sys.platform == "another":
+            from mylab.elsewhere import window
+    """,
+    "mylab/elsewhere/__init__.py": "raise OSError('this operating system has no such library')",
+    "mylab/elsewhere/window.py": "",
 }
 
 PARTS: dict[str, dict[str, Any]] = {
@@ -103,6 +111,12 @@ def test_code_that_a_run_does_not_use_may_change(part: str, lab: Path, tmp_path:
         pgkit.train(settings, tmp_path / "run", on_steps=stop)
     (lab / "unused.py").write_text("changed = True")
     assert pgkit.resume(tmp_path / "run") is not None
+
+
+def test_code_is_described_without_importing_it(lab: Path) -> None:
+    described = own_code.describe([config(env={"id": "mylab.screen:Unregistered-v0"})])
+    assert {"code of mylab.screen", "code of mylab.elsewhere", "code of mylab.elsewhere.window"} <= set(described)
+    assert "mylab" not in sys.modules
 
 
 def test_shipped_parts_have_no_entry_of_their_own() -> None:
