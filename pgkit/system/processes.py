@@ -20,6 +20,10 @@ from pgkit.system.signals import SIGNALS
 SECONDS_BETWEEN_REPORTS = 0.5
 """How often a worker process reports its progress."""
 
+SECONDS_BESIDE_JAX = 20.0
+"""How long a copy of a process in which JAX has been used may take: if it uses JAX, too, it waits for ever for threads
+that it does not have."""
+
 Result = TypeVar("Result")
 
 
@@ -54,7 +58,7 @@ def call_in_copy(function: Callable[[], Result], seconds: float) -> Result:
 
     Args:
         function: its result is pickled. What it prints is lost.
-        seconds: how long it may take.
+        seconds: how long it may take; no longer than ``SECONDS_BESIDE_JAX`` if JAX has been used in this process.
 
     Raises:
         CopyFailed: the function raised or ended the process, or took longer.
@@ -63,15 +67,19 @@ def call_in_copy(function: Callable[[], Result], seconds: float) -> Result:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # a copy would print again what has not been written yet
             stream.flush()
-    with warnings.catch_warnings():  # Python 3.12 warns of forking beside the threads of torch; the copy uses none
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with warnings.catch_warnings(record=True) as caught:  # Python 3.12 warns of the threads of torch: copies use none
+        warnings.simplefilter("always")
         pid = os.fork()
+    jax_runs = any("JAX" in str(warning.message) for warning in caught)  # it says so itself
+    if jax_runs:
+        seconds = min(seconds, SECONDS_BESIDE_JAX)
     if pid == 0:
         _send_result(function, sender)
     sender.close()
     try:
         if not receiver.poll(seconds):
-            raise CopyFailed(f"no result within {seconds:g} s")
+            hint = ": JAX has been used in this process, and cannot be used in a copy of it" if jax_runs else ""
+            raise CopyFailed(f"no result within {seconds:g} s{hint}")
         result: Result = pickle.loads(receiver.recv_bytes())
         return result
     except EOFError:

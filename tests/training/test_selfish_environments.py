@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pgkit.errors import PgkitError
 from pgkit.nn.distributions import head_for
 from pgkit.nn.policy import Policy
 from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
+from pgkit.system import processes
 from pgkit.system.processes import CopyFailed, call_in_copy
 from pgkit.system.signals import Stopped
 from pgkit.training.evaluate_run import evaluate_run
@@ -99,6 +101,21 @@ def test_a_copy_of_the_process_changes_nothing() -> None:
 def test_a_copy_that_gives_no_result_is_an_error(function: Any, message: str) -> None:
     with pytest.raises(CopyFailed, match=message):
         call_in_copy(function, 0.2 if "within" in message else 60)
+
+
+def test_a_copy_does_not_wait_long_for_the_threads_of_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JAX warns whenever a process in which it has been used forks."""
+    fork = os.fork
+
+    def fork_beside_jax() -> int:
+        warnings.warn("os.fork() is incompatible with multithreaded code, and JAX is multithreaded", stacklevel=1)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", fork_beside_jax)
+    assert call_in_copy(lambda: "without JAX", 60) == "without JAX"
+    monkeypatch.setattr(processes, "SECONDS_BESIDE_JAX", 0.2)
+    with pytest.raises(CopyFailed, match=r"^no result within 0\.2 s: JAX has been used in this process"):
+        call_in_copy(signal.pause, 60)
 
 
 # --- few instances ---
