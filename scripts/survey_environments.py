@@ -24,6 +24,9 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +44,6 @@ SETTINGS = (
     "evaluation.final_episodes=2",
     "checkpoint_points=0",
 )
-FORK = multiprocessing.get_context("fork")
 INTRO = """# Environments of other packages
 
 Made by `python scripts/survey_environments.py`: each environment is made, trained for 2,000 steps by both agents (two
@@ -143,9 +145,10 @@ def import_everything() -> None:
 def survey(entry: Entry, limit: int, log: Path | None) -> str:
     """Try an environment in a process of its own; what happens to both agents, in one line."""
     with tempfile.TemporaryDirectory() as place:
-        process = FORK.Process(target=survey_in_this_process, args=(Path(place), limit, entry))
-        process.start()
-        process.join()
+        pid = fork(partial(survey_in_this_process, Path(place), limit, entry))
+        exit_code = wait(pid)
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # what it has started and not ended
         outcomes = {path.stem: path.read_text(encoding="utf-8") for path in Path(place).glob("*.txt")}
         output = (Path(place) / "output").read_text(encoding="utf-8", errors="replace")
     if log is not None:
@@ -153,13 +156,33 @@ def survey(entry: Entry, limit: int, log: Path | None) -> str:
             stream.write(f"\n===== {entry.title}\n{output}\n{outcomes}\n")
     unfinished = [agent for agent in AGENTS if agent not in outcomes]
     if unfinished:
-        outcomes[unfinished[0]] = how_it_ended(process.exitcode, limit)
+        outcomes[unfinished[0]] = how_it_ended(exit_code, limit)
     if len(set(outcomes.values())) == 1:
         return next(iter(outcomes.values()))
     return "; ".join(f"{agent}: {outcomes[agent]}" for agent in AGENTS if agent in outcomes)
 
 
-def how_it_ended(exit_code: int | None, limit: int) -> str:
+def fork(function: Callable[[], object]) -> int:
+    """Start a function in a copy of this process; its process id.
+
+    :mod:`multiprocessing` would make pgkit believe that it is in a worker process, and say so in its messages.
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            function()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return pid
+
+
+def wait(pid: int) -> int:
+    """Wait for a process; its exit code, negative if a signal ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def how_it_ended(exit_code: int, limit: int) -> str:
     """Describe a process that ended before an agent was through."""
     if exit_code == -signal.SIGALRM:
         return f"**wrong**: not through after {limit} s"
@@ -168,7 +191,9 @@ def how_it_ended(exit_code: int | None, limit: int) -> str:
 
 def survey_in_this_process(place: Path, limit: int, entry: Entry) -> None:
     """Try an environment with each agent, and write what happens to ``place/<agent>.txt``."""
+    os.setpgid(0, 0)
     signal.alarm(limit)  # its default action ends the process, wherever it is
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for processes in the background
     os.chdir(place)
     output = os.open("output", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
@@ -180,9 +205,8 @@ def survey_in_this_process(place: Path, limit: int, entry: Entry) -> None:
             outcome = survey_agent(words, place / agent)
         except Refused as refused:
             outcome = str(refused)
-        except Exception as error:
-            traceback.print_exc()
-            outcome = f"**wrong**: traceback: {type(error).__name__}: {error}"
+        except Wrong as wrong:
+            outcome = f"**wrong**: {wrong}"
         (place / f"{agent}.txt").write_text(" ".join(outcome.split()), encoding="utf-8")
 
 
@@ -190,23 +214,54 @@ class Refused(Exception):
     """pgkit has answered with an error of one line."""
 
 
+class Wrong(Exception):
+    """pgkit did something that it should not do."""
+
+
+def call(function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function in a process of its own, as a command has one: some environments can be used in one only.
+
+    Raises:
+        Refused: raised by the function.
+        Wrong: it raised something else, or its process was ended.
+    """
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+
+    def send_error() -> None:
+        try:
+            function(*arguments)
+        except Refused as refused:
+            sender.send(refused)
+        except Exception as error:
+            traceback.print_exc()
+            sender.send(Wrong(f"traceback: {type(error).__name__}: {error}"))
+        else:
+            sender.send(None)
+
+    exit_code = wait(fork(send_error))
+    error = receiver.recv() if receiver.poll() else Wrong(f"the process ended with exit code {exit_code}")
+    if error is not None:
+        raise error
+
+
 def survey_agent(words: list[str], directory: Path) -> str:
     """Train, evaluate, stop and resume with one agent.
 
     Raises:
         Refused: pgkit says that it does not work.
+        Wrong: it does not work, and pgkit does not say so.
     """
     whole = directory / "whole"
     stopped = directory / "stopped"
-    pgkit("train", *words, "--out", str(whole), "--quiet")
-    pgkit("evaluate", str(whole), "--episodes", "2")
-    train_and_stop(words, stopped)
-    pgkit("resume", str(stopped), "--quiet")
+    call(pgkit, "train", *words, "--out", str(whole), "--quiet")
+    call(pgkit, "evaluate", str(whole), "--episodes", "2")
+    call(train_and_stop, words, stopped)
+    call(pgkit, "resume", str(stopped), "--quiet")
     reason = json.loads((stopped / "provenance.json").read_text(encoding="utf-8")).get("inexact_resume")
     if reason is not None:
         return f"works, resume inexact: {reason}"
     if result(whole) != result(stopped):
-        return "**wrong**: the resumed run has another result, and nothing is said"
+        raise Wrong("the resumed run has another result, and nothing is said")
     return "works"
 
 
@@ -236,7 +291,7 @@ def train_and_stop(words: list[str], directory: Path) -> None:
     """Train as ``pgkit train`` does, and send Ctrl-C after the first update.
 
     Raises:
-        Refused: training did not stop.
+        RuntimeError: training did not stop.
     """
     from pgkit import load_config, train
     from pgkit.system.signals import Stopped
