@@ -104,15 +104,16 @@ def replay_problem(create: Callable[[], "Env[Any, Any]"], name: str) -> str | No
         name: name of the environment, for the message.
 
     Returns:
-        None if a trial episode of one instance is reproduced by another one, and both continue alike. Otherwise one
-        line that says what went wrong.
+        None if the first episode and a later one of one instance are reproduced by another one, and both continue
+        alike. Otherwise one line that says what went wrong.
     """
     try:
         with closing(create()) as first:
             flatten = obs_flattener(first.observation_space)
-            history = _trial_history(first, flatten)
+            seeded, history = _trial_histories(first, flatten)
             next_obs = _as_row(flatten, first.reset()[0]).tobytes()
         with closing(create()) as second:
+            replay(second, seeded, flatten, name)
             replay(second, history, flatten, name)
             if not history.generator:
                 return (
@@ -130,21 +131,28 @@ def replay_problem(create: Callable[[], "Env[Any, Any]"], name: str) -> str | No
         return f"environment {name!r} failed in a trial: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _trial_history(env: "Env[Any, Any]", flatten: ObsFlattener) -> EnvHistory:
-    """Act at random for two episodes and a part of a third; the history of the last one.
+def _trial_histories(env: "Env[Any, Any]", flatten: ObsFlattener) -> tuple[EnvHistory, EnvHistory]:
+    """Act at random in a few episodes of an environment; the histories of the first, which has the seed, and the last.
 
-    An environment that remembers its earlier episodes has more of them than its replay, and so is caught.
+    An environment that remembers earlier episodes has one more of them than when those two are replayed, and so is
+    caught.
     """
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(_EARLIER_STEPS + _TRIAL_STEPS)]
-    reset_with_seed(env, 1)
-    for action in actions[:_EARLIER_STEPS]:
-        if any(env.step(action)[2:4]):
-            break
+    earlier = actions[:_EARLIER_STEPS]
+    seeded = _act(env, flatten, None, earlier)
+    _act(env, flatten, generator_state(env), earlier)
     env.reset()
-    history = EnvHistory(1, generator_state(env), [], np.empty(0), 0.0, False)
-    obs = env.reset()[0]
-    for action in actions[_EARLIER_STEPS:]:
+    return seeded, _act(env, flatten, generator_state(env), actions[_EARLIER_STEPS:])
+
+
+def _act(
+    env: "Env[Any, Any]", flatten: ObsFlattener, generator: GeneratorState | None, actions: list[Any]
+) -> EnvHistory:
+    """Reset an environment, with a seed if ``generator`` is None, and act; what it has done."""
+    obs = env.reset()[0] if generator is not None else reset_with_seed(env, 1)[0]
+    history = EnvHistory(1, generator, [], np.empty(0), 0.0, False)
+    for action in actions:
         obs, reward, terminated, truncated, _ = env.step(action)
         history.actions.append(action)
         history.total += float(np.float32(reward))

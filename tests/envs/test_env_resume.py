@@ -35,6 +35,7 @@ class Walk(gymnasium.Env[np.ndarray, np.ndarray]):
         self.episodes = 0
 
     def reset(self, *, seed=None, options=None):
+        self.earlier = self.np_random if self.source == "earlier generator" else None
         super().reset(seed=seed)
         if seed is not None:
             self.np_random = np.random.Generator(getattr(np.random, self.bits)(seed))
@@ -48,7 +49,7 @@ class Walk(gymnasium.Env[np.ndarray, np.ndarray]):
         return self.obs(), float(self.place[0]), self.left == 0, False, {}
 
     def draw(self):
-        return np.random.default_rng() if self.source == "system" else self.np_random
+        return np.random.default_rng() if self.source == "system" else self.earlier or self.np_random
 
     def obs(self):
         offset = self.episodes if self.source == "memory" else 0
@@ -118,7 +119,7 @@ def test_exact_ones_say_so(case):
     assert resume_problem(**{"kwargs": {}} | CASES[case]) is None
 
 
-@pytest.mark.parametrize("source", ["memory", "system"])
+@pytest.mark.parametrize("source", ["memory", "system", "earlier generator"])
 def test_environments_that_cannot_be_replayed_are_detected_beforehand(source):
     problem = replay_problem(lambda: Walk(source=source), "Walk")
     assert problem.startswith("environment 'Walk' did not come back as it was")
