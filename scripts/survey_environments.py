@@ -204,7 +204,7 @@ def survey_in_this_process(place: Path, limit: int, entry: Entry) -> None:
         try:
             outcome = survey_agent(words, place / agent)
         except Refused as refused:
-            outcome = str(refused)
+            outcome = re.sub(rf"{re.escape(str(place))}/[\w-]+", "RUN", str(refused))
         except Wrong as wrong:
             outcome = f"**wrong**: {wrong}"
         (place / f"{agent}.txt").write_text(" ".join(outcome.split()), encoding="utf-8")

@@ -51,13 +51,12 @@ class OneAgent(gymnasium.Env[Any, Any]):
     """A PettingZoo environment for its first agent; the others act at random.
 
     Args:
-        game: module of PettingZoo's, such as ``sisl.waterworld_v4``.
+        game: module such as ``pettingzoo.sisl.pursuit_v5``.
         arguments: of its ``parallel_env``.
     """
 
     def __init__(self, game: str, arguments: Mapping[str, Any] | None = None) -> None:
-        module = importlib.import_module(game if game.startswith("mpe2") else f"pettingzoo.{game}")
-        self._env = module.parallel_env(**(arguments or {}))
+        self._env = importlib.import_module(game).parallel_env(**(arguments or {}))
         self._agent = self._env.possible_agents[0]
         self.observation_space = self._env.observation_space(self._agent)
         self.action_space = self._env.action_space(self._agent)
@@ -84,11 +83,11 @@ class AgainstRandom(gymnasium.Env[Any, Any]):
     """A turn-based PettingZoo game against an opponent that plays random legal moves; illegal moves lose.
 
     Args:
-        game: module of PettingZoo's, such as ``classic.tictactoe_v3``.
+        game: module such as ``pettingzoo.classic.tictactoe_v3``.
     """
 
     def __init__(self, game: str) -> None:
-        self._env = importlib.import_module(f"pettingzoo.{game}").env()
+        self._env = importlib.import_module(game).env()
         self._env.reset()
         self._agent = self._env.possible_agents[0]
         self.observation_space = self._env.observation_space(self._agent)["observation"]
@@ -116,12 +115,11 @@ class AgainstRandom(gymnasium.Env[Any, Any]):
             self._env.step(int(self.np_random.choice(legal)))
 
 
-def bsuite_env(bsuite_id: str) -> "gymnasium.Env[Any, Any]":
-    """An experiment of bsuite's through Shimmy, such as ``catch/0``."""
-    import bsuite
-    from shimmy.bsuite_compatibility import BSuiteCompatibilityV0
+def minigrid_env(env_id: str) -> "gymnasium.Env[Any, Any]":
+    """An environment of MiniGrid without the text of its mission, as its wrapper ``ImgObsWrapper`` shows it."""
+    from minigrid.wrappers import ImgObsWrapper
 
-    return BSuiteCompatibilityV0(bsuite.load_from_id(bsuite_id))
+    return ImgObsWrapper(gymnasium.make(env_id))
 
 
 def wrapped(env_id: str, wrappers: Mapping[str, Mapping[str, Any]]) -> "gymnasium.Env[Any, Any]":
@@ -132,21 +130,11 @@ def wrapped(env_id: str, wrappers: Mapping[str, Mapping[str, Any]]) -> "gymnasiu
     return env
 
 
-def joypad(env_id: str) -> "gymnasium.Env[Any, Any]":
-    """A game of gym-super-mario-bros with the buttons that it can be played with."""
-    import gym_super_mario_bros
-    from gym_super_mario_bros.actions import SIMPLE_MOVEMENT
-    from nes_py.wrappers import JoypadSpace
-
-    return JoypadSpace(gym_super_mario_bros.make(env_id), SIMPLE_MOVEMENT)
-
-
 gymnasium.register("survey/SingleInstance-v0", SingleInstance)
 gymnasium.register("survey/PettingZoo-v0", OneAgent, max_episode_steps=200)
 gymnasium.register("survey/PettingZooAgainstRandom-v0", AgainstRandom, max_episode_steps=200)
-gymnasium.register("survey/BSuite-v0", bsuite_env, max_episode_steps=1000)
+gymnasium.register("survey/MiniGrid-v0", minigrid_env)
 gymnasium.register("survey/Wrapped-v0", wrapped)
-gymnasium.register("survey/Mario-v0", joypad, max_episode_steps=200)
 
 with suppress(ImportError):
     from minatar.gym import register_envs
