@@ -30,6 +30,10 @@ class EnvError(PgkitError):
     details: str = ""
 
 
+class TooManyEnvs(PgkitError):
+    """Some environments could be created, but not as many as are needed."""
+
+
 def env_error(
     name: str, where: str, error: BaseException, seed: int | None = None, step: int | None = None
 ) -> EnvError:
