@@ -81,13 +81,26 @@ _TYPES = {
 }
 
 
+def describe_exception(error: BaseException) -> str:
+    """Write an exception as one line: its type and its message, if it has one that can be shown.
+
+    >>> describe_exception(ValueError("too\\nlong"))
+    'ValueError: too long'
+    """
+    try:
+        message = " ".join(str(error).split())
+    except Exception:  # a user's exception, whose own text may raise anything
+        message = "(its message cannot be shown)"
+    return f"{type(error).__name__}: {message}"
+
+
 def format_error(error: Exception) -> str:
     """Write an error and its notes as one line.
 
     Other errors than :class:`PgkitError` begin with the name of their type. Unprintable characters are escaped, so that
     a message cannot steer the terminal.
     """
-    what = str(error) if isinstance(error, PgkitError) else f"{type(error).__name__}: {error}"
+    what = str(error) if isinstance(error, PgkitError) else describe_exception(error)
     text = " ".join("; ".join([what, *getattr(error, "__notes__", [])]).split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

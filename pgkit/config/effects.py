@@ -54,7 +54,7 @@ def check_effects(
             continue
         overridden = any(_is_prefix(path, each) for each in overrides) or _inside(overrides, path, file, table)
         switched_off = any(_is_prefix(each, cause) for each in overrides)
-        if overridden or not (switched_off or path == ("seed",) or stated == _default(config, path)):
+        if overridden or not (switched_off or path == ("seed",) or stated == default_of(config, path)):
             raise PgkitError(f"{'.'.join(path)} = {format_value(stated)} has no effect: {why}")
         result = _without(result, path)
     return result
@@ -80,7 +80,7 @@ def _is_prefix(first: KeyPath, path: KeyPath) -> bool:
     return path[: len(first)] == first
 
 
-def _default(config: TrainConfig, path: KeyPath) -> Any:
+def default_of(config: TrainConfig, path: KeyPath) -> Any:
     """Return the default of a key, ``...`` if it has none."""
     model: Any = config
     if len(path) == 2:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 from pydantic import BaseModel
 from torch import Tensor
 
-from pgkit.errors import PgkitError, format_value, unknown_name
+from pgkit.errors import PgkitError, describe_exception, format_value, unknown_name
 from pgkit.types import Batch, Params, Rollout
 
 AGENTS = {"reinforce": "pgkit.agents.reinforce", "actor-critic": "pgkit.agents.actor_critic"}
@@ -50,7 +50,7 @@ def agent(name: str) -> Agent:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # importing runs the user's code, which may raise anything
-        raise PgkitError(f"agent {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+        raise PgkitError(f"agent {name!r} cannot be imported: {describe_exception(error)}") from error
     missing = [attribute for attribute in _CONTRACT if not hasattr(module, attribute)]
     if missing:
         raise PgkitError(f"module {module_name!r} is not an agent: it does not define {', '.join(missing)}")

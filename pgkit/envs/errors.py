@@ -3,7 +3,7 @@
 import traceback
 from pathlib import Path
 
-from pgkit.errors import PgkitError
+from pgkit.errors import PgkitError, describe_exception
 
 
 class StepTimeout(BaseException):
@@ -28,6 +28,10 @@ class EnvError(PgkitError):
     exit_code = 1
     seed: int | None = None
     details: str = ""
+
+
+class TooManyEnvs(PgkitError):
+    """Some environments could be created, but not as many as are needed."""
 
 
 def env_error(
@@ -55,10 +59,10 @@ def env_error(
     if isinstance(error, StepTimeout):
         problem = f"exceeded its time limit {error}".rstrip()
     elif _raised_by_pgkit(error):
-        reason = str(error) if isinstance(error, MalformedData) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, MalformedData) else describe_exception(error)
         problem = f"returned malformed data{f' at step {step}' if step else ''}: {reason}"
     else:
-        problem = f"raised {type(error).__name__}: {error}"
+        problem = f"raised {describe_exception(error)}"
     seed_note = "" if seed is None else f" (seed {seed})"
     message = f"environment {name!r}: {where}{seed_note} {problem}"
     described = EnvError(" ".join(message.split()))

@@ -18,7 +18,7 @@ from pgkit.envs.hints import missing_package_hint, unknown_id_hint
 from pgkit.envs.replay import replay_problem
 from pgkit.envs.sync_envs import SyncEnvs
 from pgkit.envs.vector_env import wrap_vector_env
-from pgkit.errors import PgkitError, worker_hint
+from pgkit.errors import PgkitError, describe_exception, worker_hint
 from pgkit.system.processes import CopyFailed, Result, call_in_copy
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def find_spec(env_id: str) -> "EnvSpec":
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a user's module may raise anything
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = describe_exception(error)
             raise PgkitError(f"environment {env_id!r}: cannot import module {module!r} ({reason})") from error
     if name in gymnasium.registry:
         return gymnasium.registry[name]
@@ -293,9 +293,8 @@ def _constructor_errors(spec: "EnvSpec", kwargs: Mapping[str, Any]) -> Iterator[
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        message = " ".join(str(error).split())
         arguments = f" with {dict(kwargs)}" if kwargs else ""
         hint = f" ({remedy})" if (remedy := missing_package_hint(error, spec)) else ""
         raise PgkitError(
-            f"environment {spec.id!r} cannot be created{arguments}: {type(error).__name__}: {message}{hint}"
+            f"environment {spec.id!r} cannot be created{arguments}: {describe_exception(error)}{hint}"
         ) from error

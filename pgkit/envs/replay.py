@@ -21,7 +21,7 @@ from torch import Tensor
 from pgkit.envs.actions import action_rows
 from pgkit.envs.observations import ObsFlattener, obs_flattener
 from pgkit.envs.seeding import reset_with_seed
-from pgkit.errors import PgkitError
+from pgkit.errors import PgkitError, describe_exception
 
 if TYPE_CHECKING:
     from gymnasium import Env
@@ -128,7 +128,7 @@ def replay_problem(create: Callable[[], "Env[Any, Any]"], name: str) -> str | No
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever the environment raises, training itself will meet it
-        return f"environment {name!r} failed in a trial: {type(error).__name__}: {' '.join(str(error).split())}"
+        return f"environment {name!r} failed in a trial: {describe_exception(error)}"
 
 
 def _trial_histories(env: "Env[Any, Any]", flatten: ObsFlattener) -> tuple[EnvHistory, EnvHistory]:

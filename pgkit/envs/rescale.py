@@ -23,7 +23,9 @@ UNBOUNDED = 1e6
 
 
 def far_components(space: "Space[Any]") -> np.ndarray:
-    """Which components of an action space are far from the unit Gaussian: bool, of the space's shape; none if no Box.
+    """Which components of an action space are far from the unit Gaussian: bool, of the space's shape.
+
+    None are if the space is no Box of floats: [-1, 1] holds no more than three whole numbers.
 
     >>> from gymnasium import spaces
     >>> far_components(spaces.Box(np.array([-1.0, 100.0, 0.0]), np.array([1.0, 200.0, np.inf]), dtype=np.float64))
@@ -31,7 +33,7 @@ def far_components(space: "Space[Any]") -> np.ndarray:
     """
     from gymnasium import spaces
 
-    if not isinstance(space, spaces.Box):
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
         return np.zeros(1, dtype=bool)
     bounds = zip(space.low.ravel().tolist(), space.high.ravel().tolist(), strict=True)
     return np.array([_is_far(low, high) for low, high in bounds]).reshape(space.shape)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from pgkit.envs.actions import action_shape, action_splitter, check_action
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
-from pgkit.envs.errors import EnvError, env_error
+from pgkit.envs.errors import EnvError, TooManyEnvs, env_error
 from pgkit.envs.generators import EnvGenerators
 from pgkit.envs.guard import GuardedEnv
 from pgkit.envs.observations import obs_flattener, observation_size
@@ -52,7 +53,7 @@ class SyncEnvs:
         self._create = create
         watched = EnvGenerators(first)
         generators = [watched, *(EnvGenerators(k, watched) for k in range(first + 1, first + num_envs))]
-        self._envs = [view.call(create) for view in generators]
+        self._envs = _create_all(create, generators)
         self._first = first
         env = self._envs[0]
         obs_space = env.observation_space
@@ -213,3 +214,24 @@ class _Batch(NamedTuple):
         terminated, truncated, valid = np.zeros((3, count), dtype=np.bool_)
         valid.fill(True)
         return cls(np.empty((count, obs_dim), dtype=np.float32), np.zeros(count), terminated, truncated, valid)
+
+
+def _create_all(create: Callable[[], "Env"], generators: Sequence[EnvGenerators]) -> list["Env"]:
+    """Create one instance for each generator; if there cannot be so many, close those that could be created.
+
+    Raises:
+        PgkitError: not even the first can be created.
+        TooManyEnvs: the first can be.
+    """
+    envs: list[Env] = []
+    for view in generators:
+        try:
+            envs.append(view.call(create))
+        except PgkitError as error:
+            for env in envs:
+                with suppress(Exception):  # the reason above matters more
+                    env.close()
+            if not envs:
+                raise
+            raise TooManyEnvs(f"{error} (after {len(envs)} of {len(generators)})") from error
+    return envs

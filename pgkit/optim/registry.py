@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pgkit.errors import PgkitError
+from pgkit.errors import PgkitError, describe_exception
 from pgkit.optim import natural_gradient, optimizers, transforms
 from pgkit.optim.base import Optimizer, Schedule
 from pgkit.optim.chain import chain
@@ -157,7 +157,7 @@ def _imported(name: str) -> OptimizerSpec | None:
         except PgkitError:
             raise
         except Exception as error:  # a user's function, which may raise anything
-            raise PgkitError(f"optimizer {name!r}: {type(error).__name__}: {error}") from error
+            raise PgkitError(f"optimizer {name!r}: {describe_exception(error)}") from error
         if not isinstance(optimizer, Optimizer):
             raise PgkitError(f"optimizer {name!r} must return a pgkit.optim.Optimizer, got {type(optimizer).__name__}")
         return optimizer

@@ -19,7 +19,8 @@ RESAMPLES = 2_000
 NEAR_BEST = 0.9
 """The share of the best score from which a rate counts as nearly as good."""
 
-_SAME_DECADE = 1e-9
+_SAME_DECADE = 1e-3
+"""Difference of log10 below which two rates are the same: of 3.16e-3, which stands for sqrt(10) / 1000, and that."""
 
 
 class Sensitivity(NamedTuple):

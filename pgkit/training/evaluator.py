@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.base import Environments
+from pgkit.envs.errors import TooManyEnvs
 from pgkit.errors import PgkitError
 from pgkit.rollouts.evaluate import Episodes, EvalKey, evaluate_policy, unfinished_note
 from pgkit.training.captured_outputs import Snapshots
@@ -175,6 +176,8 @@ def open_evaluation_envs(population: Population, configs: Sequence[TrainConfig])
     training_envs = population.collector.envs
     try:
         return _build(configs, training_envs)
+    except TooManyEnvs as error:
+        raise PgkitError(f"{error}, for evaluations: evaluation.envs says how many there may be") from error
     except PgkitError as error:
         count = training_envs.info.num_envs
         raise PgkitError(

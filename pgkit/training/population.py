@@ -16,6 +16,7 @@ from pgkit.config.registry import Agent
 from pgkit.config.schema import TrainConfig
 from pgkit.envs import make_envs, resolve_backend
 from pgkit.envs.base import EnvInfo, Environments
+from pgkit.envs.errors import TooManyEnvs
 from pgkit.errors import PgkitError
 from pgkit.nn.distributions import head_for
 from pgkit.nn.policy import Policy
@@ -183,7 +184,7 @@ def build(configs: Sequence[TrainConfig], restart_count: int = 0, resumes: bool 
     device = resolve_device(first.device)
     if device.type == "cpu":
         configure_cpu()
-    envs = build_envs(first, len(seeds) * count, device)
+    envs = _build_training_envs(first, len(seeds), device)
     streams = range(restart_count * count, (restart_count + 1) * count)
     env_seeds = [stream_seed(seed, "env", n) for seed in seeds for n in streams]
     policy = build_policy(first, envs.info)
@@ -253,7 +254,12 @@ def _unfinished(env_steps: Tensor, alive: Tensor, budget: int) -> Tensor:
 
 
 def build_envs(config: TrainConfig, count: int, device: torch.device) -> Environments:
-    """``count`` environments as a configuration describes them."""
+    """``count`` environments as a configuration describes them.
+
+    Raises:
+        PgkitError: they cannot be created.
+        TooManyEnvs: only some of them can be.
+    """
     env = config.env
     with restored_settings():
         return make_envs(
@@ -267,6 +273,14 @@ def build_envs(config: TrainConfig, count: int, device: torch.device) -> Environ
             rescale_actions=env.rescale_actions,
             device=device,
         )
+
+
+def _build_training_envs(config: TrainConfig, members: int, device: torch.device) -> Environments:
+    """The environments that so many members train in."""
+    try:
+        return build_envs(config, members * config.envs_per_member, device)
+    except TooManyEnvs as error:
+        raise PgkitError(f"{error}: envs_per_member and seeds say how many there are") from error
 
 
 def build_evaluation_envs(config: TrainConfig, wanted: int, device: torch.device) -> Environments:

@@ -160,6 +160,10 @@ MISTAKES = {
         "policy.log_std = -1.0 has no effect",
         "CartPole",
     ),
+    "standard deviation of discrete actions in a comparison": (
+        "compare K policy.log_std=-1.0",
+        "policy.log_std = -1.0 has no effect: the actions of CartPole-v1 are not continuous",
+    ),
     "pattern of no parameter": (
         'train C -q optimizer.groups."bias".lr=0.1',
         'optimizer.groups."bias" matches no parameter, did you mean "*.bias"? (actor.0.weight, ',

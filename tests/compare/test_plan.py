@@ -144,6 +144,15 @@ MISTAKES = {
         "environments.CartPole-v1.agents.reinforce.optimizer.lr = 0.1 has no effect",
         "use optimizers",
     ),
+    "episodes of no evaluation": (
+        "evaluation={points=0,greedy=true}",
+        "evaluation.greedy = true has no effect: evaluation.points = 0",
+    ),
+    "value loss of no critic": (
+        "environments.CartPole-v1.agents.reinforce.agent={baseline='mean',value_coef=1.0}",
+        "environments.CartPole-v1.agents.reinforce.agent.value_coef = 1.0 has no effect: agent.baseline",
+    ),
+    "timeout of no process": ("env.timeout=5", "env.timeout = 5 has no effect", "async"),
     "log interval": ("log_interval=100", "log_interval = 100 has no effect", "not logged"),
     "checkpoints": ("checkpoint_points=3", "checkpoint_points = 3 has no effect", "no checkpoints"),
     "deterministic scores": (

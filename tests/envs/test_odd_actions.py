@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from gymnasium.vector import SyncVectorEnv
 from helpers.odd_envs import ACTIONS, Acts, odd_config, odd_id
 
 from pgkit.envs import make_envs, wrap_vector_env
 from pgkit.envs.make import resume_problem
+from pgkit.errors import PgkitError
 from pgkit.training.train import train
 
 VECTORIZATIONS: list[Any] = ["sync", pytest.param("async", marks=pytest.mark.process)]
@@ -50,6 +54,21 @@ def test_actions_are_of_the_space_in_a_replay(action: str) -> None:
     second.reset([3, 4])
     second.restore(first.state())
     assert torch.equal(first.step(learner_actions(action)).obs, second.step(learner_actions(action)).obs)
+
+
+class Whole(Acts):
+    """Takes whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__("Box")
+        self.action_space = Box(0, 255, (2,), np.uint8)
+
+
+def test_boxes_of_whole_numbers_are_refused_in_one_line() -> None:
+    gymnasium.register("OddWhole-v0", Whole)
+    for rescale in (True, False):
+        with pytest.raises(PgkitError, match=r"a Box action space of uint8 is not supported: use floats$"):
+            make_envs("OddWhole-v0", 1, rescale_actions=rescale)
 
 
 @pytest.mark.parametrize("action", ["Discrete", "Discrete from -1", "MultiDiscrete", "MultiBinary", "Box"])

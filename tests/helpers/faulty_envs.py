@@ -11,6 +11,13 @@ import numpy as np
 from gymnasium import spaces
 
 
+class Unspeakable(Exception):
+    """Its message raises."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
 class Faulty(gymnasium.Env[np.ndarray, Any]):
     """Five steps an episode. Where the seed leaves this remainder, the fault happens at step ``at`` and after.
 
@@ -62,6 +69,8 @@ class Faulty(gymnasium.Env[np.ndarray, Any]):
         how = self.fault.removeprefix(where).strip()
         if how == "raises":
             raise ZeroDivisionError("no gravity\nhere")
+        if how == "unspeakable":
+            raise Unspeakable
         if how == "exits":
             sys.exit(3)
         if how == "dies":

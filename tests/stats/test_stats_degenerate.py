@@ -137,6 +137,15 @@ def test_a_single_rate():
     assert (chosen.best, chosen.second, chosen.in_set.tolist()) == (0, None, [True])
 
 
+def test_rates_of_three_digits_stand_for_half_decades():
+    """3.16e-3 is a little less than half a decade above 1e-3, and 0.316 than half a decade above 0.1."""
+    rates = [1e-3, 3.16e-3, 1e-2]
+    assert stats.beside_best([0.2, 0.9, 0.4], rates, -0.5) == 0.2
+    assert stats.beside_best([0.2, 0.9, 0.4], rates, 0.5) == 0.4
+    assert stats.beside_best([0.9, 0.6], [0.1, 0.316], 0.5) == 0.6
+    assert np.isnan(stats.beside_best([0.9, 0.6], [0.1, 0.316], -0.5))
+
+
 def test_every_run_failed():
     scores, rates = np.zeros((3, 4)), [1e-3, 1e-2, 1e-1]
     result = stats.rate_sensitivity(scores, scores == 0, rates, 0)

@@ -43,6 +43,7 @@ WHOSE = "; it is environment 2 of seed 1"
 ANYWHERE = {
     "step raises": FAILED + "ZeroDivisionError: no gravity here" + WHOSE,
     "reset raises": FAILED.replace("step", "reset") + "ZeroDivisionError: no gravity here" + WHOSE,
+    "step unspeakable": FAILED + "Unspeakable: (its message cannot be shown)" + WHOSE,
     "step exits": FAILED + "SystemExit: 3" + WHOSE,
     "scalar": RETURNED + "np.float32(1.0) (float32), expected shape (2,)",
     "one": RETURNED + "an array of shape (1,) and type float32, expected shape (2,)",

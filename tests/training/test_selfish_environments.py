@@ -159,6 +159,23 @@ def test_too_few_instances_are_noticed_before_training(env: str, beside: int, tm
     assert Licensed.open == 0
 
 
+@pytest.mark.parametrize(
+    ("licences", "envs", "key"),
+    [(1, 2, "envs_per_member and seeds"), (3, 2, "evaluation.envs")],
+)
+def test_the_key_that_sets_their_number_is_named(
+    licences: int, envs: int, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where some can be created, but not all; those that could be are closed."""
+    monkeypatch.setattr(Licensed, "licences", licences)
+    monkeypatch.setattr(Licensed, "open", 0)
+    evaluation = {"points": 1, "episodes": 2, "final_episodes": 2}
+    message = rf"no licence is left \(after 1 of 2\).*: {key} say"
+    with pytest.raises(PgkitError, match=message):
+        train(config("Licensed", envs_per_member=envs, evaluation=evaluation))
+    assert Licensed.open == 0
+
+
 # --- a bounded number of instances ---
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from pgkit.compare.plan.schema import ComparisonConfig
 from pgkit.config import registry
 from pgkit.config.aliases import KeyPath
+from pgkit.config.effects import default_of, without_effect
 from pgkit.config.overrides import ParsedOverrides, lookup
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError, format_value, unknown_name
@@ -90,6 +91,42 @@ def check_effects(
                 f'(allowed: {", ".join(AROUND)}, schedule, critic, groups); use optimizers=[{{name="...", {key}=...}}]'
             )
     _check_overrides(config, base, last, overrides)
+
+
+def check_switched_off(
+    config: ComparisonConfig,
+    base: Mapping[str, Any],
+    last: Mapping[str, Any],
+    overrides: ParsedOverrides,
+    cases: Sequence[tuple[str, str, TrainConfig]],
+) -> None:
+    """Refuse every training setting that other settings switch off in all cases that it is for.
+
+    An override may switch off what stands in the file. Arguments are those of :func:`check_effects`, and:
+
+    Args:
+        cases: every environment, agent, and their settings.
+
+    Raises:
+        PgkitError: naming the first setting without effect, and why.
+    """
+    paths = [path for path, _ in overrides]
+    settings = {(environment, agent): of_case for environment, agent, of_case in cases}
+    off = {case: list(without_effect(of_case)) for case, of_case in settings.items()}
+    for place, layer, of_layer in _layers(config, base, last):
+        for path, value in leaves(layer):
+            reasons = [each for case in of_layer for each in off[case] if each[0] == path]
+            if not reasons or len(reasons) < len(of_layer) or value == default_of(settings[of_layer[0]], path):
+                continue
+            _, cause, why = reasons[0]
+            overridden = layer is last or any((*place, *path)[: len(each)] == each for each in paths if place)
+            if overridden or not any(_ends_with(each, cause) for each in paths):
+                raise PgkitError(f"{'.'.join((*place, *path))} = {format_value(value)} has no effect: {why}")
+
+
+def _ends_with(path: KeyPath, key: KeyPath) -> bool:
+    """Whether a path of a comparison states a training setting, or a table that holds it."""
+    return any(path[start:] == key[: len(path) - start] for start in range(len(path)))
 
 
 def leaves(table: Mapping[str, Any], prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:

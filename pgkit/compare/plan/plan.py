@@ -22,7 +22,7 @@ from pgkit.compare.plan.arms import (
     resolve_around,
     resolve_spaces,
 )
-from pgkit.compare.plan.layers import TRAINING_KEYS, case_table, check_effects
+from pgkit.compare.plan.layers import TRAINING_KEYS, case_table, check_effects, check_switched_off
 from pgkit.compare.plan.schema import TIERS, ComparisonConfig
 from pgkit.compare.plan.search_space import Setting, Space, corners, quasi_random
 from pgkit.config import registry
@@ -279,6 +279,8 @@ def make_plan(
         for environment in config.environments
         for agent in config.agents
     )
+    if overrides is not None:
+        check_switched_off(config, base, last or {}, overrides, cases)
     declared = {"table": dict(table), "last": dict(last or {})}
     corner_checks = [
         (name := f"spaces, {label!r}", partial(check_arm, name, {**around, **arms[label], **corner}))
