@@ -238,10 +238,8 @@ def rebuild(
 
 
 def _rebuild_part(fresh: Population, state: Mapping[str, Any]) -> Population:
-    """One part; the environments of members that will train no more stay as they are."""
-    if not has_steps_left(state, fresh.budget):
-        return fresh.resumed({**state, "envs": None})
-    return fresh.resumed(state, restart=state["envs"] is None)
+    """One part; episodes begin anew if the environments of members that train on were not saved."""
+    return fresh.resumed(state, restart=state["envs"] is None and has_steps_left(state, fresh.budget))
 
 
 def has_steps_left(state: Mapping[str, Any], budget: int) -> bool:
