@@ -15,6 +15,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pgkit.compare.execution.forecast import Forecast
+    from pgkit.compare.plan.plan import Plan
     from pgkit.config.schema import TrainConfig
     from pgkit.training.result import TrainResult
 
@@ -123,8 +125,8 @@ def resume(
         from pgkit.config.overrides import parse_overrides
         from pgkit.training import resume
 
-        raised = None if steps is None else parse_overrides([f"steps={steps}"])[0][1]
-        result = resume.resume(directory, steps=raised, member=member, out=out, force=force, progress=not quiet)
+        wanted = None if steps is None else parse_overrides([f"steps={steps}"])[0][1]  # 1e6 and 1_000_000, as in train
+        result = resume.resume(directory, steps=wanted, member=member, out=out, force=force, progress=not quiet)
         if result is None:
             typer.echo(f"{directory} is finished, there is nothing to resume (--steps N trains it on)")
         else:
@@ -301,7 +303,7 @@ def _check_printed(only_prints: bool) -> None:
     typer.echo(f"note: {problem}", err=True)
 
 
-def _print_plan(plan: Any, forecast: Any) -> None:
+def _print_plan(plan: "Plan", forecast: "Forecast") -> None:
     """Print what a comparison would run, and about how long that takes."""
     arms, rates = ", ".join(plan.arms), ", ".join(f"{rate:g}" for rate in plan.rates)
     where = f"{len(next(iter(plan.settings.values())))} settings each" if plan.all_tuned else f"learning rates {rates}"

@@ -21,6 +21,8 @@ def without_effect(config: TrainConfig) -> Iterator[tuple[KeyPath, KeyPath, str]
     if config.env.vectorization != "async":
         why = 'it is for the processes of env.vectorization = "async"'
         yield ("env", "timeout"), ("env", "vectorization"), why
+    if not config.policy.hidden and not config.policy.critic_hidden:
+        yield ("policy", "activation"), ("policy", "hidden"), "networks without hidden layers have no activation"
     if config.policy.shared:
         why = "policy.shared gives the critic the actor's hidden layers"
         yield ("policy", "critic_hidden"), ("policy", "shared"), why
@@ -64,11 +66,15 @@ def check_actions(config: TrainConfig, action_space: Any) -> None:
     """Refuse a setting of continuous actions for an environment that has others.
 
     Raises:
-        PgkitError: ``policy.log_std`` is set, and the space is no box.
+        PgkitError: ``policy.log_std`` or ``env.rescale_actions`` is set, and the space is no box.
     """
-    if config.policy.log_std and type(action_space).__name__ != "Box":
-        shown = f"policy.log_std = {config.policy.log_std}"
-        raise PgkitError(f"{shown} has no effect: the actions of {config.env.id} are not continuous")
+    if type(action_space).__name__ == "Box":
+        return
+    for path in (("policy", "log_std"), ("env", "rescale_actions")):
+        value = getattr(getattr(config, path[0]), path[1])
+        if value != default_of(config, path):
+            shown = f"{'.'.join(path)} = {format_value(value)}"
+            raise PgkitError(f"{shown} has no effect: the actions of {config.env.id} are not continuous")
 
 
 def _inside(overrides: Sequence[KeyPath], path: KeyPath, file: Mapping[str, Any], table: Mapping[str, Any]) -> bool:

@@ -87,7 +87,7 @@ def action_splitter(space: "Space[Any]") -> ActionSplitter:
 
     def split(action: Tensor) -> tuple[list[Any], list[Any]]:
         actions = convert(action)
-        return list(action_rows(space, actions)), list(actions.copy())
+        return _array_rows(actions), _array_rows(actions.copy())
 
     return split
 
@@ -96,9 +96,12 @@ def action_rows(space: "Space[Any]", actions: np.ndarray) -> Iterable[Any]:
     """The k actions of a batch, each as the space has it: NumPy scalars of Discrete, arrays of the other spaces."""
     from gymnasium import spaces
 
-    if actions.ndim == 1 and not isinstance(space, spaces.Discrete):
-        return [actions[row, ...] for row in range(len(actions))]  # iterating would give scalars
-    return actions
+    return actions if isinstance(space, spaces.Discrete) else _array_rows(actions)
+
+
+def _array_rows(actions: np.ndarray) -> list[np.ndarray]:
+    """The rows as arrays, where iterating gives scalars, too."""
+    return [actions[row, ...] for row in range(len(actions))]
 
 
 def _box_converter(space: Any) -> ActionConverter:

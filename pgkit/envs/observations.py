@@ -109,24 +109,19 @@ def _array_flattener(shape: tuple[int, ...], dtype: np.dtype[Any] | None, place:
     """Of Box and MultiBinary; parts of composed observations are cast to ``dtype``, as Gymnasium does it."""
     is_flat = len(shape) == 1
 
-    def check_only(obs: Any) -> np.ndarray:
+    def check(obs: Any) -> np.ndarray:
         array = np.asarray(obs)
         if array.shape == shape:
             return array
         raise MalformedData(f"{place} is {shown(obs)}, expected shape {shape}")
 
-    if is_flat and dtype is None:  # as most environments have it
-        return check_only
-
     def flatten(obs: Any) -> np.ndarray:
-        array = np.asarray(obs)
-        if array.shape != shape:
-            raise MalformedData(f"{place} is {shown(obs)}, expected shape {shape}")
+        array = check(obs)
         if dtype is not None:
             array = array.astype(dtype, copy=False)
         return array if is_flat else array.ravel()
 
-    return flatten
+    return check if is_flat and dtype is None else flatten  # most environments need no more than the check
 
 
 def _discrete_flattener(count: int, start: int, place: str) -> ObsFlattener:

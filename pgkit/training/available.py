@@ -19,7 +19,7 @@ def check_available(config: TrainConfig) -> tuple[str, list[str]]:
     resolve_device(config.device)
     env = config.env
     backend = resolve_backend(env.id, env.kwargs, env.backend, env.vectorization)
-    if backend != "gymnasium" and not config.policy.log_std:
+    if backend != "gymnasium" and not config.policy.log_std and env.rescale_actions:
         return backend, []
     space = probe_action_space(env.id, kwargs=env.kwargs, max_episode_steps=env.max_episode_steps, timeout=env.timeout)
     check_actions(config, space)

@@ -164,12 +164,12 @@ def retire(population: Population, monitor: Monitor) -> Population:
 
     When all have left, those take their place that had left before and have been given more steps since.
     """
-    stay = population.unfinished
     if not population.size:
-        return monitor.unfinished_part()
+        return monitor.start_next_part()
+    stay = population.unfinished
     if stay.all():
         return population
     reasons = failures.explain(population, (~population.alive).nonzero().squeeze(1).tolist(), gradient)
     leaving, staying = (population.take(rows.nonzero().squeeze(1)) for rows in (~stay, stay))
     monitor.retire(leaving, staying, reasons)
-    return staying if staying.size else monitor.unfinished_part()
+    return staying if staying.size else monitor.start_next_part()

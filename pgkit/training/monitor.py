@@ -87,6 +87,8 @@ class Monitor:
 
     def rows_to_log(self, population: Population) -> list[int]:
         """Rows of the members whose next update is to be logged."""
+        if not self._to_log:
+            return []
         return [row for row, member in enumerate(population.members.tolist()) if member in self._to_log]
 
     def updates_until_event(self, population: Population) -> int:
@@ -135,8 +137,8 @@ class Monitor:
                 text = f"seed {seed} failed before step {steps:,.0f}: first non-finite number: {reason}"
                 self._channel.send(Line(text))
 
-    def unfinished_part(self) -> Population:
-        """Members that have left training and have steps left, now the population in training; an empty one if none."""
+    def start_next_part(self) -> Population:
+        """Bring members back that have left training and have steps left; an empty population if there are none."""
         for index, part in enumerate(self.parts[:-1]):
             left = part.unfinished
             if left.any():

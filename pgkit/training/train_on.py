@@ -60,7 +60,8 @@ def any_steps_left(saved: Mapping[str, Any], steps: int) -> bool:
 
 def trained_steps(saved: Mapping[str, Any]) -> int:
     """The steps that each member had been given when a checkpoint was written."""
-    return _saved_configs(saved)[0].steps
+    steps: int = tomllib.loads(saved["configs"][0])["steps"]
+    return steps
 
 
 def stretched_schedules(saved: Mapping[str, Any], configs: Sequence[TrainConfig]) -> list[str]:

@@ -164,6 +164,14 @@ MISTAKES = {
         "compare K policy.log_std=-1.0",
         "policy.log_std = -1.0 has no effect: the actions of CartPole-v1 are not continuous",
     ),
+    "activation of no hidden layer": (
+        "train C policy.hidden=[] policy.activation=relu",
+        'policy.activation = "relu" has no effect: networks without hidden layers have no activation',
+    ),
+    "rescaling of discrete actions": (
+        "train C env.rescale_actions=false",
+        "env.rescale_actions = false has no effect: the actions of CartPole-v1 are not continuous",
+    ),
     "pattern of no parameter": (
         'train C -q optimizer.groups."bias".lr=0.1',
         'optimizer.groups."bias" matches no parameter, did you mean "*.bias"? (actor.0.weight, ',

@@ -95,10 +95,15 @@ def test_training_on_can_be_stopped_and_resumed(agent: str, tmp_path: Path, monk
 @pytest.mark.parametrize("env", [CARTPOLE, LANDER])
 def test_a_repeated_evaluation_keeps_where_environments_stand(env: dict[str, Any], tmp_path: Path) -> None:
     whole = pgkit.train(members("actor-critic", env, 2))
-    pgkit.train(members("actor-critic", env, 1), tmp_path / "run")
+    half = pgkit.train(members("actor-critic", env, 1), tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
-    pgkit.resume(tmp_path / "run")
-    same_result(whole, pgkit.resume(tmp_path / "run", steps=1200))
+    again = pgkit.resume(tmp_path / "run")
+    more = pgkit.resume(tmp_path / "run", steps=1200)
+    assert again is not None
+    assert again.table == half.table
+    assert more is not None
+    assert more.table == whole.table
+    same_result(whole, more)
 
 
 def test_episodes_restart_where_environments_cannot_be_saved(
