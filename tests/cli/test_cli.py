@@ -156,7 +156,7 @@ def test_an_optimizer_of_ones_own_module_is_found_by_its_name(number: int, words
 
 
 def test_what_a_comparison_drops_is_a_warning_on_standard_error() -> None:
-    result = pgkit("compare compare-cartpole steps=200 --dry-run optimizer.critic.name=sgd")
+    result = pgkit("compare compare-cartpole steps=200 optimizers=['adam'] --dry-run optimizer.critic.name=sgd")
     assert result.exit_code == 0, result.stderr
     assert result.stderr == (
         "warning: optimizer.critic.lr = 0.01 dropped: it was chosen for adam, not for sgd; "
