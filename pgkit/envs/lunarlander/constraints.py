@@ -211,13 +211,14 @@ def _solve_block(constraint: Struct, before: list[TracedScalar], speeds: list[Tr
     first = -masses[0] * b[0]
     second = -masses[1] * b[1]
     cases = [
-        ((both[0] >= 0.0) & (both[1] >= 0.0), both),
-        ((first >= 0.0) & (xy * first + b[1] >= 0.0), [first, zero]),
-        ((second >= 0.0) & (xy * second + b[0] >= 0.0), [zero, second]),
-        ((b[0] >= 0.0) & (b[1] >= 0.0), [zero, zero]),
+        (both, both),
+        ((first, xy * first + b[1]), [first, zero]),
+        ((second, xy * second + b[0]), [zero, second]),
+        (b, [zero, zero]),
     ]
     result = before
-    for holds, impulses in reversed(cases):
+    for (x, y), impulses in reversed(cases):
+        holds = smaller(x, y) >= 0.0  # cheaper in vectors than combining two comparisons
         result = [holds.where(new, old) for new, old in zip(impulses, result, strict=True)]
     return result
 

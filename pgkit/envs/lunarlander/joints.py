@@ -34,8 +34,6 @@ from pgkit.envs.lunarlander.vectors import (
     length,
     load_vector,
     rotate,
-    spin_velocity,
-    where,
 )
 
 
@@ -78,10 +76,11 @@ class Joint(NamedTuple):
         arms: from the centres of lander and leg to the hinge.
         columns: of the symmetric matrix K for both coordinates of the hinge and the angle.
         determinant_2: the inverse of the determinant of K's upper left 2x2 block.
-        determinant_3: the inverse of K's determinant.
+        determinant_3: the inverse of K's determinant; 0 without a limit.
         minors: cross product of the second and the third column.
         motor_mass: the inverse of K's last element.
         limit: -1, 0 or 1.
+        free_above: 0 at a limit, else -1: the limit is free if its impulse times ``limit`` is greater.
         impulse: so far, of both coordinates.
         limit_impulse: so far.
         motor_impulse: so far.
@@ -96,6 +95,7 @@ class Joint(NamedTuple):
     minors: _Vector3
     motor_mass: TracedScalar
     limit: TracedScalar
+    free_above: TracedScalar
     impulse: LocalVector
     limit_impulse: Local
     motor_impulse: Local
@@ -113,7 +113,8 @@ def prepare_joint(
     angle = angles[1] - angles[0] - constants.reference
     limit = (angle <= constants.lower).where(-1.0, (angle >= constants.upper).where(constant(angle, 1.0), 0.0))
     # A limit's impulse is kept only while the joint stays at the same limit.
-    is_kept = (limit == record.get("limit")) & (limit != 0.0)
+    is_limited = limit != 0.0
+    is_kept = (limit == record.get("limit")) & is_limited
     record.set("limit", limit)
     return Joint(
         constants,
@@ -121,10 +122,11 @@ def prepare_joint(
         (arm_a, arm_b),
         columns,
         1.0 / (first.x * second.y - first.y * first.y),
-        1.0 / first.dot(minors),
+        is_limited.where(1.0 / first.dot(minors), 0.0),
         minors,
         1.0 / third.z,
         limit,
+        is_limited.where(constant(limit, 0.0), -1.0),
         LocalVector(load_vector(record, "impulse")),
         Local(is_kept.where(record.get("impulse", 2), 0.0)),
         Local(record.get("motor_impulse")),
@@ -170,30 +172,36 @@ def _apply(impulse: Vector, turn_a: TracedScalar, turn_b: TracedScalar, lander: 
 
 
 def solve_joint(joint: Joint, lander: Motion, leg: Motion) -> None:
-    """One iteration: the motor, then hinge and limit together."""
+    """One iteration: the motor, then hinge and limit together.
+
+    A limit only pushes back. If its impulses so far and the new one would pull together, the limit is let go: its
+    impulses so far are taken back, and the hinge is solved without it. In lanes without a limit, its impulses and the
+    inverse of K's determinant are 0, so that they need nothing of their own.
+    """
     _drive_motor(joint, lander, leg)
     arm_a, arm_b = joint.arms
+    velocity_a = lander.velocity.get()
+    velocity_b = leg.velocity.get()
     spin_a = lander.spin.get()
     spin_b = leg.spin.get()
-    slip = leg.velocity.get() + spin_velocity(spin_b, arm_b) - lander.velocity.get() - spin_velocity(spin_a, arm_a)
-    accumulated = joint.limit_impulse.get()
-    is_limited = joint.limit != 0.0
-    turn, push = _limited_impulse(joint, slip, spin_b - spin_a)
-    total = accumulated + turn
-    # A limit only pushes back. If the sum would pull, the limit is let go: its impulse so far is taken back.
-    pulls = (joint.limit < 0.0).where(total, -total) < 0.0
-    is_released = is_limited & pulls
-    _, second, third = joint.columns
-    rest = -slip
-    taken_back = Vector(rest.x + accumulated * third.x, rest.y + accumulated * third.y)
-    rest = Vector(where(is_released, taken_back.x, rest.x), where(is_released, taken_back.y, rest.y))
-    free = _free_impulse(joint, rest)
-    is_held = is_limited & ~pulls
-    impulse = Vector(where(is_held, push.x, free.x), where(is_held, push.y, free.y))
-    turn = is_limited.where(pulls.where(-accumulated, turn), 0.0)
-    joint.limit_impulse.set(is_limited.where(pulls.where(0.0, total), accumulated))
-    joint.impulse.set(joint.impulse.get() + impulse)
-    _apply(impulse, cross(arm_a, impulse) + turn, cross(arm_b, impulse) + turn, lander, leg)
+    slip = Vector(
+        velocity_b.x - spin_b * arm_b.y - velocity_a.x + spin_a * arm_a.y,
+        velocity_b.y + spin_b * arm_b.x - velocity_a.y - spin_a * arm_a.x,
+    )
+    before = joint.limit_impulse.get()
+    push = _limited_impulse(joint, _Vector3(slip.x, slip.y, spin_b - spin_a))
+    after = before - push.z
+    is_free = joint.limit * after > joint.free_above
+    _, _, third = joint.columns
+    free = _free_impulse(joint, Vector(slip.x - before * third.x, slip.y - before * third.y))
+    impulse = Vector(is_free.where(free.x, push.x), is_free.where(free.y, push.y))
+    turn = is_free.where(before, push.z)
+    joint.limit_impulse.set(is_free.where(0.0, after))
+    joint.impulse.set(joint.impulse.get() - impulse)
+    lander.velocity.set(velocity_a + impulse * LANDER.mass)
+    lander.spin.set(spin_a + (cross(arm_a, impulse) + turn) * LANDER.inertia)
+    leg.velocity.set(velocity_b - impulse * LEG.mass)
+    leg.spin.set(spin_b - (cross(arm_b, impulse) + turn) * LEG.inertia)
 
 
 def _drive_motor(joint: Joint, lander: Motion, leg: Motion) -> None:
@@ -207,21 +215,21 @@ def _drive_motor(joint: Joint, lander: Motion, leg: Motion) -> None:
 
 
 def _free_impulse(joint: Joint, b: Vector) -> Vector:
-    """Solve K's upper left block for ``b``."""
+    """Solve K's upper left block for ``b``; the impulse that causes the relative velocity ``b``, not the one against it."""
     first, second, _ = joint.columns
     return Vector(
         joint.determinant_2 * (second.y * b.x - first.y * b.y), joint.determinant_2 * (first.x * b.y - first.y * b.x)
     )
 
 
-def _limited_impulse(joint: Joint, slip: Vector, turning: TracedScalar) -> tuple[TracedScalar, Vector]:
-    """Solve K for the relative velocity by Cramer's rule; the impulses of the angle and of the hinge against it."""
+def _limited_impulse(joint: Joint, b: _Vector3) -> _Vector3:
+    """Solve K for ``b`` by Cramer's rule, likewise."""
     first, second, third = joint.columns
-    b = _Vector3(slip.x, slip.y, turning)
-    x = joint.determinant_3 * b.dot(joint.minors)
-    y = joint.determinant_3 * first.dot(b.cross(third))
-    z = joint.determinant_3 * first.dot(second.cross(b))
-    return -z, Vector(-x, -y)
+    return _Vector3(
+        joint.determinant_3 * b.dot(joint.minors),
+        joint.determinant_3 * first.dot(b.cross(third)),
+        joint.determinant_3 * first.dot(second.cross(b)),
+    )
 
 
 def store_joint(joint: Joint) -> None:

@@ -76,17 +76,18 @@ class _Island(NamedTuple):
         return self.lanes.builder
 
 
-def define_solve(module: ir.Module, lanes: int, gravity: float) -> ir.Function:
-    """``(lanes, counts)``: one step of all lanes.
+def define_solve(module: ir.Module, lanes: int, width: int, gravity: float) -> ir.Function:
+    """``(lanes, counts)``: one step of the first lanes.
 
     Args:
         module: that gets the function.
-        lanes: L.
+        lanes: L, in memory.
+        width: lanes that are solved.
         gravity: along y.
     """
-    builder, (address, table) = function(module, "lunarlander.solve", [POINTER, POINTER], private=True)
+    builder, (address, table) = function(module, f"lunarlander.solve_{width}", [POINTER, POINTER], private=True)
     counts = [builder.load(builder.gep(table, [INT(body)], source_etype=INT), typ=INT) for body in range(BODIES)]
-    island = _Island(Struct(builder, address, LANE, lanes, lanes), counts)
+    island = _Island(Struct(builder, address, LANE, lanes, width), counts)
     motions = [_accelerated(island.lanes, body, gravity) for body in range(BODIES)]
     joints = _solve_velocities(island, motions)
     positions = [_moved(island.lanes.item("bodies", body), motion) for body, motion in enumerate(motions)]

@@ -4,7 +4,7 @@ Gymnasium's order within a step: wind, engines, contacts of the last positions, 
 What is done for one environment after the other is code of single numbers; the solver takes L environments at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -48,7 +48,6 @@ from pgkit.envs.lunarlander.time_of_impact import define_time_of_impact
 from pgkit.envs.lunarlander.vectors import load_vector, store_vector
 from pgkit.envs.signature import EnvStepArguments
 
-LANES = 16
 REAL = IR_TYPES[torch.float32]
 
 _COUNTS = Layout({"counts": (torch.int64, BODIES)})
@@ -56,7 +55,7 @@ _MOVING = ("center", "angle", "sin", "cos", "origin", "velocity", "spin", "idle_
 
 
 @lru_cache
-def step_definition(settings: Settings, lanes: int = LANES) -> Callable[[ir.Module], ir.Function]:
+def step_definition(settings: Settings, lanes: int) -> Callable[[ir.Module], ir.Function]:
     """A function that puts the step into a module: a function of :class:`EnvStepArguments`."""
     return lambda module: _define_step(module, settings, lanes)
 
@@ -66,9 +65,11 @@ def _define_step(module: ir.Module, settings: Settings, lanes: int) -> ir.Functi
     time_of_impact = define_time_of_impact(module, define_distance(module))
     functions = Functions(update_contact, time_of_impact, define_update_box(module), define_find_pairs(module))
     prepare = _define_prepare(module, settings, lanes, update_contact)
-    solve = define_solve(module, lanes, settings.gravity)
+    # A vector of half the width is faster if that is enough.
+    widths = sorted({max(1, lanes // 2), lanes})
+    solvers = {width: define_solve(module, lanes, width, settings.gravity) for width in widths}
     finish = _define_finish(module, settings, lanes, functions)
-    flush = _define_flush(module, lanes, solve, finish)
+    flush = _define_flush(module, solvers, finish)
     builder, args = define_function(module, "lunarlander.step", EnvStepArguments, {"state": 1}, alias=True)
     memory = entry_alloca(builder, BYTE, LANE.size * lanes, align=64)
     counts = entry_alloca(builder, INT, BODIES)
@@ -128,11 +129,17 @@ def _flush(
     used.set(integer(builder, 0))
 
 
-def _define_flush(module: ir.Module, lanes: int, solve: ir.Function, finish: ir.Function) -> ir.Function:
+def _define_flush(module: ir.Module, solvers: Mapping[int, ir.Function], finish: ir.Function) -> ir.Function:
     """``(memory, counts, rows, used, records, *results)``: solve the environments in lanes, and write their results."""
     types = [POINTER, POINTER, POINTER, INT, *[POINTER] * 6]
     builder, (memory, counts, rows, used, *results) = function(module, "lunarlander.flush", types, private=True)
-    builder.call(solve, [memory, counts])
+    narrow, *wide = solvers
+    with builder.if_else(Index(builder, used) <= narrow) as (then, otherwise):
+        with then:
+            builder.call(solvers[narrow], [memory, counts])
+        with otherwise:
+            for width in wide:
+                builder.call(solvers[width], [memory, counts])
     with for_range(builder, used) as lane:
         row = load(builder, INT, rows, lane)
         builder.call(finish, [memory, lane.ir_value, row, *results])
