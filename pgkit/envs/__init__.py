@@ -30,6 +30,7 @@ generators     global generators, of which each environment has states of its ow
 rescale        actions whose bounds are far from the unit Gaussian
 guard          full checks of what an environment returns at first
 errors         one line for environments that fail
+signature      what compiled steps of blocks of environments and their callers share
 =============  ========================================================================================
 
 To add a backend: write a class with the methods of ``Environments`` and return it from ``make.make_envs``; then add it

@@ -11,20 +11,20 @@ from torch import Tensor
 
 from pgkit.compiler.lazy import lazy_kernel
 from pgkit.compiler.signature import address_of, flatten
-from pgkit.envs.base import Elementwise, Environments
+from pgkit.envs.base import CompiledEnvs, Elementwise, Environments
 from pgkit.kernels.activations import Activation
 from pgkit.kernels.mlp import allocate_forward
 from pgkit.nn.policy import Policy
-from pgkit.rollouts.signature import RolloutArguments, RolloutSpec
+from pgkit.rollouts.signature import BlockStep, RolloutArguments, RolloutSpec, TracedStep
 from pgkit.system.cpu import use_compiled
 from pgkit.types import ForwardCache, Params, Rollout
 
 _kernel = lazy_kernel("pgkit.rollouts.codegen:compile_rollout")
 
 
-def elementwise(envs: Environments, policy: Policy, params: Params) -> Elementwise | None:
-    """The step of one environment, if rollouts in these environments with this policy can be compiled; else None."""
-    step = getattr(envs, "elementwise", None)
+def compiled_envs(envs: Environments, policy: Policy, params: Params) -> CompiledEnvs | None:
+    """The environments' compiled form, if rollouts in them with this policy can be compiled; else None."""
+    step = getattr(envs, "elementwise", None) or getattr(envs, "kernel", None)
     float32 = all(leaf.dtype == torch.float32 for leaf in params.values())
     on_cpu = use_compiled(torch.float32, next(iter(params.values())).device)
     return step if policy.head.is_written_down and float32 and on_cpu else None
@@ -55,7 +55,7 @@ class ActingState(NamedTuple):
 def compiled_rollout(
     policy: Policy,
     params: Params,
-    envs: Elementwise,
+    envs: CompiledEnvs,
     at: ActingState,
     length: int,
     keep_outputs: bool = True,
@@ -113,17 +113,22 @@ def compiled_rollout(
 
 
 def _rollout_spec(
-    policy: Policy, activation: Activation, envs: Elementwise, at: ActingState, keep_outputs: bool, deterministic: bool
+    policy: Policy, activation: Activation, envs: CompiledEnvs, at: ActingState, keep_outputs: bool, deterministic: bool
 ) -> RolloutSpec:
     """What the code of this rollout depends on."""
     return RolloutSpec(
         activation=activation,
         choices=policy.head.width,
         obs_dim=at.obs.shape[2],
-        step=envs.step,
-        state=tuple(tensor.dtype for tensor in envs.state),
-        constants=tuple(tensor.dtype for tensor in envs.constants),
+        step=_step_spec(envs),
         keep_outputs=keep_outputs,
         deterministic=deterministic,
         episodes=at.running is not None,
     )
+
+
+def _step_spec(envs: CompiledEnvs) -> TracedStep | BlockStep:
+    if isinstance(envs, Elementwise):
+        dtypes = (tuple(tensor.dtype for tensor in part) for part in (envs.state, envs.constants))
+        return TracedStep(envs.step, *dtypes)
+    return BlockStep(envs.define, tuple(tensor[0].nbytes for tensor in envs.state))

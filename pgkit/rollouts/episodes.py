@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pgkit.envs.base import Elementwise
+from pgkit.envs.base import CompiledEnvs
 from pgkit.errors import PgkitError
 from pgkit.kernels.packing import pack
 from pgkit.rollouts.collector import ActingStrategy, Collector, CompiledSteps, StepByStep
-from pgkit.rollouts.compiled import ActingState, compiled_rollout, elementwise
+from pgkit.rollouts.compiled import ActingState, compiled_envs, compiled_rollout
 from pgkit.rollouts.statistics import update_env_stats
 from pgkit.rollouts.trajectory import MemberRollout, concatenate, pad, stack_steps
 from pgkit.system.cpu import use_compiled
@@ -50,7 +50,7 @@ class WholeEpisodes:
         envs: environments whose step is compiled; None to step them from Python.
     """
 
-    envs: Elementwise | None = None
+    envs: CompiledEnvs | None = None
 
     def collect(self, collector: Collector, params: Params) -> list[MemberRollout]:
         """Act until the last episode is over.
@@ -121,7 +121,7 @@ class EpisodesToHorizon:
         horizon: steps of the longest episode.
     """
 
-    envs: Elementwise
+    envs: CompiledEnvs
     horizon: int
 
     def collect(self, collector: Collector, params: Params) -> list[MemberRollout]:
@@ -147,7 +147,7 @@ def fastest_strategy(collector: Collector, params: Params, steps: int | None) ->
     """
     envs = None
     if not collector.normalization.observations:  # a compiled rollout hands observations to the network as they are
-        envs = elementwise(collector.envs, collector.policy, params)
+        envs = compiled_envs(collector.envs, collector.policy, params)
     if steps is None:
         return WholeEpisodes(envs)
     return StepByStep(steps) if envs is None else CompiledSteps(envs, steps)

@@ -10,6 +10,32 @@ from pgkit.kernels.activations import Activation
 from pgkit.kernels.signatures import Layers
 
 
+class TracedStep(NamedTuple):
+    """A step that is traced, see :class:`pgkit.envs.base.Elementwise`.
+
+    Attributes:
+        function: the step of one environment.
+        state: the dtypes of the environments' state.
+        constants: the dtypes of their constants.
+    """
+
+    function: Callable[..., list[Any]]
+    state: tuple[torch.dtype, ...]
+    constants: tuple[torch.dtype, ...]
+
+
+class BlockStep(NamedTuple):
+    """A step of a block of environments, see :class:`pgkit.envs.base.EnvKernel`.
+
+    Attributes:
+        define: adds its function to a module.
+        row_bytes: the size of one environment in each tensor of the state.
+    """
+
+    define: Callable[[Any], Any]
+    row_bytes: tuple[int, ...]
+
+
 class RolloutSpec(NamedTuple):
     """What the code of a rollout depends on.
 
@@ -17,9 +43,7 @@ class RolloutSpec(NamedTuple):
         activation: of the policy's networks.
         choices: L, how many actions there are.
         obs_dim: D.
-        step: see :class:`pgkit.envs.base.Elementwise`.
-        state: the dtypes of the environments' state.
-        constants: the dtypes of their constants.
+        step: of the environments.
         keep_outputs: the outputs of all layers are stored for all steps of all members; otherwise every step overwrites
             those of the step before.
         deterministic: take the most likely action instead of a sample.
@@ -29,9 +53,7 @@ class RolloutSpec(NamedTuple):
     activation: Activation
     choices: int
     obs_dim: int
-    step: Callable[..., list[Any]]
-    state: tuple[torch.dtype, ...]
-    constants: tuple[torch.dtype, ...]
+    step: TracedStep | BlockStep
     keep_outputs: bool
     deterministic: bool
     episodes: bool

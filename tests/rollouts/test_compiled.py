@@ -13,7 +13,7 @@ from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.cartpole import CartPole
 from pgkit.rollouts import episodes, evaluate
-from pgkit.rollouts.compiled import elementwise
+from pgkit.rollouts.compiled import compiled_envs
 from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
 from pgkit.training.loop import gradient, targets, update
 from pgkit.training.population import Population, build
@@ -38,7 +38,7 @@ def config(**changes: Any) -> TrainConfig:
 def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on nothing is compiled whole."""
     for module in (episodes, evaluate):
-        monkeypatch.setattr(module, "elementwise", lambda envs, policy, params: None)
+        monkeypatch.setattr(module, "compiled_envs", lambda envs, policy, params: None)
 
 
 def tensors(one: Rollout) -> dict[str, Tensor]:
@@ -131,11 +131,11 @@ def test_what_cannot_be_compiled_whole_is_stepped() -> None:
     """Other environments, and distributions over more than CartPole's actions are told by ``elementwise``."""
     population = build(expand_seeds(config()))
     collector = population.collector
-    assert elementwise(collector.envs, population.policy, population.params) is not None
+    assert compiled_envs(collector.envs, population.policy, population.params) is not None
     twice = {name: leaf.double() for name, leaf in population.params.items()}
-    assert elementwise(collector.envs, population.policy, twice) is None
+    assert compiled_envs(collector.envs, population.policy, twice) is None
     population = build(expand_seeds(config(env={"id": "CartPole-v1", "backend": "gymnasium"}, seeds=2)))
-    assert elementwise(population.collector.envs, population.policy, population.params) is None
+    assert compiled_envs(population.collector.envs, population.policy, population.params) is None
     population.collector.envs.close()
 
 
