@@ -137,27 +137,19 @@ def _columns(at: _Step, logits: ir.Value) -> tuple[list[Column], list[Column]]:
 
 
 def _acting_step(at: _Step) -> Callable[..., list[Any]]:
-    """One environment's step: sample an action, step, count; the function that is traced.
+    """One environment's step: act, step, count; the function that is traced.
 
     ``(env, *env_stats, *logits, *state, *constants) -> [*env_stats, action, *state, *next_obs, reward, terminated,
     truncated, valid]``; with ``episodes`` it also takes ``*obs, running`` and gives ``running``.
     """
     spec = at.spec
-    key = at.member_number(at.args.keys)
-    # The numbers of a stream go to all environments of one step, then to those of the next one.
-    counter = at.member_number(at.args.counters) + at.step * at.args.count
+    act = _acting(at)
 
-    def act(env: TracedScalar, *numbers: Any) -> list[Any]:
+    def step(env: TracedScalar, *numbers: Any) -> list[Any]:
         env_stats = numbers[:NUM_ENV_STATS]
-        logits = numbers[NUM_ENV_STATS : NUM_ENV_STATS + spec.choices]
         rest = numbers[NUM_ENV_STATS + spec.choices :]
         env_arguments = rest[: len(spec.state) + len(spec.constants)]
-        if spec.deterministic:
-            action = most_likely(logits)
-        else:
-            position: Any = env + env.splat(counter.ir_value)
-            stream: Any = env.splat(key.ir_value)
-            action = sample(logits, uniform(stream, position))
+        action = act(env, numbers[NUM_ENV_STATS : NUM_ENV_STATS + spec.choices])
         transition = spec.step(action, *env_arguments)
         if not spec.episodes:
             return [*step_env_stats(*env_stats, *transition[-4:]), action, *transition]
@@ -165,6 +157,22 @@ def _acting_step(at: _Step) -> Callable[..., list[Any]]:
         transition = _unless_idle(running, transition, [*rest[: len(spec.state)], *obs])
         still_running = running & ~(transition[-3] | transition[-2])
         return [*step_env_stats(*env_stats, *transition[-4:]), action, *transition, still_running]
+
+    return step
+
+
+def _acting(at: _Step) -> Callable[[TracedScalar, Sequence[Any]], Any]:
+    """``act(env, logits) -> action`` of one environment: a sample, or the most likely action."""
+    key = at.member_number(at.args.keys)
+    # The numbers of a stream go to all environments of one step, then to those of the next one.
+    counter = at.member_number(at.args.counters) + at.step * at.args.count
+
+    def act(env: TracedScalar, logits: Sequence[Any]) -> Any:
+        if at.spec.deterministic:
+            return most_likely(logits)
+        position: Any = env + env.splat(counter.ir_value)
+        stream: Any = env.splat(key.ir_value)
+        return sample(logits, uniform(stream, position))
 
     return act
 
