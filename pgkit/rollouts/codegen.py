@@ -21,7 +21,6 @@ from pgkit.compiler.ir import (
 )
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.tracer import IR_TYPES, TracedScalar
-from pgkit.kernels.categorical import most_likely, sample
 from pgkit.kernels.codegen.mlp import define_member_forward, table_entry
 from pgkit.kernels.signatures import MemberForward
 from pgkit.rollouts.signature import RolloutArguments, RolloutSpec
@@ -43,8 +42,8 @@ def compile_rollout(spec: RolloutSpec) -> Callable[..., None]:
     forward = define_member_forward(module, REAL, spec.activation)
     lengths = {"state": len(spec.state), "constants": len(spec.constants)}
     builder, args = define_function(module, "rollout", RolloutArguments, lengths, alias=True)
-    # The logits are the result of the last layer, which the forward pass of each step writes.
-    logits = table_entry(builder, args.layers.results, args.layers.count - 1)
+    # What a distribution is made of is the result of the last layer, which the forward pass of each step writes.
+    network_outputs = table_entry(builder, args.layers.results, args.layers.count - 1)
     any_running = Variable(builder, BYTE)
     with for_range(builder, args.members) as member, for_range(builder, args.steps) as step:
         condition = _if_any_running(args, member, any_running) if spec.episodes else nullcontext()
@@ -53,7 +52,7 @@ def compile_rollout(spec: RolloutSpec) -> Callable[..., None]:
             obs = element_pointer(builder, args.obs, REAL, at.obs_index)
             forward_args = MemberForward(member, args.count, at.output_row, args.layers, obs, args.workspace)
             call(builder, forward, forward_args)
-            inputs, outputs = _columns(at, logits)
+            inputs, outputs = _columns(at, network_outputs)
             elementwise_loop(builder, args.count, inputs, outputs, _acting_step(at))
     builder.ret_void()
     return compile_function(builder.function)
@@ -109,7 +108,7 @@ class _Step(NamedTuple):
         return Index(self.builder, load(self.builder, INT, base, self.member))
 
 
-def _columns(at: _Step, logits: ir.Value) -> tuple[list[Column], list[Column]]:
+def _columns(at: _Step, network_outputs: ir.Value) -> tuple[list[Column], list[Column]]:
     """What :func:`_acting_step` reads and writes, in its order."""
     spec = at.spec
     args = at.args
@@ -125,10 +124,9 @@ def _columns(at: _Step, logits: ir.Value) -> tuple[list[Column], list[Column]]:
     all_transitions = args.steps * (args.members * args.count)
     flags = [at.column(args.flags, FLAG, at.transition + all_transitions * k) for k in range(3)]
     next_obs = at.matrix(args.obs, at.obs_index + args.count * spec.obs_dim, spec.obs_dim)
-    inputs = [*env_stats, *at.matrix(logits, at.output_row * spec.choices, spec.choices), *state, *constants]
-    action = at.column(args.action, INT, at.transition)
+    inputs = [*env_stats, *_distribution_columns(at, network_outputs), *state, *constants]
     reward = at.column(args.reward, REAL, at.transition)
-    outputs = [*env_stats, action, *state, *next_obs, reward, *flags]
+    outputs = [*env_stats, *_action_columns(at), *state, *next_obs, reward, *flags]
     if spec.episodes:
         running = at.column(args.running, FLAG, member_env)
         inputs += [*at.matrix(args.obs, at.obs_index, spec.obs_dim), running]
@@ -136,43 +134,67 @@ def _columns(at: _Step, logits: ir.Value) -> tuple[list[Column], list[Column]]:
     return inputs, outputs
 
 
+def _distribution_columns(at: _Step, network_outputs: ir.Value) -> list[Column]:
+    """The outputs of each environment's action distribution: those of the network, then those of the member."""
+    distribution = at.spec.distribution
+    log_stds = [
+        Column(element_pointer(at.builder, at.args.log_std, REAL, at.member * distribution.size + k), REAL, 0)
+        for k in range(distribution.log_stds)
+    ]
+    return [*at.matrix(network_outputs, at.output_row * distribution.size, distribution.size), *log_stds]
+
+
+def _action_columns(at: _Step) -> list[Column]:
+    """Where the numbers of each environment's action are written."""
+    distribution = at.spec.distribution
+    if not distribution.log_stds:
+        return [at.column(at.args.action, INT, at.transition)]
+    return at.matrix(at.args.action, at.transition * distribution.size, distribution.size)
+
+
 def _acting_step(at: _Step) -> Callable[..., list[Any]]:
     """One environment's step: act, step, count; the function that is traced.
 
-    ``(env, *env_stats, *logits, *state, *constants) -> [*env_stats, action, *state, *next_obs, reward, terminated,
-    truncated, valid]``; with ``episodes`` it also takes ``*obs, running`` and gives ``running``.
+    ``(env, *env_stats, *distribution, *state, *constants) -> [*env_stats, *action, *state, *next_obs, reward,
+    terminated, truncated, valid]``; with ``episodes`` it also takes ``*obs, running`` and gives ``running``.
     """
     spec = at.spec
     act = _acting(at)
+    width = spec.distribution.size + spec.distribution.log_stds
 
     def step(env: TracedScalar, *numbers: Any) -> list[Any]:
         env_stats = numbers[:NUM_ENV_STATS]
-        rest = numbers[NUM_ENV_STATS + spec.choices :]
+        rest = numbers[NUM_ENV_STATS + width :]
         env_arguments = rest[: len(spec.state) + len(spec.constants)]
-        action = act(env, numbers[NUM_ENV_STATS : NUM_ENV_STATS + spec.choices])
-        transition = spec.step(action, *env_arguments)
+        action = act(env, numbers[NUM_ENV_STATS : NUM_ENV_STATS + width])
+        transition = spec.step(*action, *env_arguments)
         if not spec.episodes:
-            return [*step_env_stats(*env_stats, *transition[-4:]), action, *transition]
+            return [*step_env_stats(*env_stats, *transition[-4:]), *action, *transition]
         *obs, running = rest[len(env_arguments) :]
         transition = _unless_idle(running, transition, [*rest[: len(spec.state)], *obs])
         still_running = running & ~(transition[-3] | transition[-2])
-        return [*step_env_stats(*env_stats, *transition[-4:]), action, *transition, still_running]
+        return [*step_env_stats(*env_stats, *transition[-4:]), *action, *transition, still_running]
 
     return step
 
 
-def _acting(at: _Step) -> Callable[[TracedScalar, Sequence[Any]], Any]:
-    """``act(env, logits) -> action`` of one environment: a sample, or the most likely action."""
+def _acting(at: _Step) -> Callable[[TracedScalar, Sequence[Any]], list[Any]]:
+    """``act(env, outputs) -> action`` of one environment, its numbers: a sample, or the mode."""
+    distribution = at.spec.distribution
+    width = distribution.action_width
     key = at.member_number(at.args.keys)
-    # The numbers of a stream go to all environments of one step, then to those of the next one.
-    counter = at.member_number(at.args.counters) + at.step * at.args.count
+    # The numbers of a stream go to all components of an action, in all environments of one step, then of the next one.
+    counter = at.member_number(at.args.counters) + at.step * at.args.count * width
 
-    def act(env: TracedScalar, logits: Sequence[Any]) -> Any:
+    def act(env: TracedScalar, outputs: Sequence[Any]) -> list[Any]:
+        actions: list[Any]
         if at.spec.deterministic:
-            return most_likely(logits)
-        position: Any = env + env.splat(counter.ir_value)
-        stream: Any = env.splat(key.ir_value)
-        return sample(logits, uniform(stream, position))
+            actions = distribution.functions.mode(outputs)
+        else:
+            first: Any = env * width + env.splat(counter.ir_value)
+            stream: Any = env.splat(key.ir_value)
+            actions = distribution.functions.sample(outputs, [uniform(stream, first + k) for k in range(width)])
+        return actions
 
     return act
 
