@@ -50,7 +50,7 @@ def kl(outputs: Tensor, other: Tensor) -> Tensor:
 def tensor_sample(outputs: Tensor, uniform: Tensor) -> Tensor:
     """Sample actions ``(..., A)`` by tensor operations, with PyTorch's normal quantile in place of this module's."""
     mean, log_std = outputs.chunk(2, -1)
-    return mean + log_std.exp() * torch.special.ndtri(uniform)
+    return mean + log_std.exp() * torch.special.ndtri(uniform.to(outputs))
 
 
 def compiled_sample(outputs: Tensor, uniform: Tensor) -> Tensor:
