@@ -28,7 +28,6 @@ from pgkit.compiler.ir import (
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.tracer import IR_TYPES, TracedScalar
 from pgkit.envs.signature import EnvStepArguments
-from pgkit.kernels.categorical import most_likely, sample
 from pgkit.kernels.codegen.mlp import define_member_forward, table_entry
 from pgkit.kernels.signatures import MemberForward
 from pgkit.rollouts.signature import BlockStep, RolloutArguments, RolloutSpec, TracedStep
@@ -50,8 +49,8 @@ def compile_rollout(spec: RolloutSpec) -> Callable[..., None]:
     forward = define_member_forward(module, REAL, spec.activation)
     step_block = spec.step.define(module) if isinstance(spec.step, BlockStep) else None
     builder, args = define_function(module, "rollout", RolloutArguments, _lengths(spec.step), alias=True)
-    # The logits are the result of the last layer, which the forward pass of each step writes.
-    logits = table_entry(builder, args.layers.results, args.layers.count - 1)
+    # What a distribution is made of is the result of the last layer, which the forward pass of each step writes.
+    network_outputs = table_entry(builder, args.layers.results, args.layers.count - 1)
     any_running = Variable(builder, BYTE)
     with for_range(builder, args.members) as member, for_range(builder, args.steps) as step:
         condition = _if_any_running(args, member, any_running) if spec.episodes else nullcontext()
@@ -61,9 +60,9 @@ def compile_rollout(spec: RolloutSpec) -> Callable[..., None]:
             forward_args = MemberForward(member, args.count, at.output_row, args.layers, obs, args.workspace)
             call(builder, forward, forward_args)
             if step_block is None:
-                _step_elements(at, logits)
+                _step_elements(at, network_outputs)
             else:
-                _step_block(at, logits, step_block)
+                _step_block(at, network_outputs, step_block)
     builder.ret_void()
     return compile_function(builder.function)
 
@@ -140,8 +139,12 @@ class _Step(NamedTuple):
         return self.matrix(self.args.obs, self.obs_index + self.args.count * self.spec.obs_dim, self.spec.obs_dim)
 
     @property
-    def action(self) -> Column:
-        return self.column(self.args.action, INT, self.transition)
+    def action(self) -> list[Column]:
+        """The numbers of each environment's action."""
+        distribution = self.spec.distribution
+        if not distribution.log_stds:
+            return [self.column(self.args.action, INT, self.transition)]
+        return self.matrix(self.args.action, self.transition * distribution.size, distribution.size)
 
     @property
     def reward(self) -> Column:
@@ -157,16 +160,22 @@ class _Step(NamedTuple):
     def running(self) -> Column:
         return self.column(self.args.running, FLAG, self.member * self.args.count)
 
-    def logits(self, outputs: ir.Value) -> list[Column]:
-        """The outputs of the policy's last layer."""
-        return self.matrix(outputs, self.output_row * self.spec.choices, self.spec.choices)
+    def distribution_outputs(self, network_outputs: ir.Value) -> list[Column]:
+        """The outputs of each environment's action distribution: those of the network, then those of the member."""
+        distribution = self.spec.distribution
+        log_stds = [
+            Column(element_pointer(self.builder, self.args.log_std, REAL, self.member * distribution.size + k), REAL, 0)
+            for k in range(distribution.log_stds)
+        ]
+        outputs = self.matrix(network_outputs, self.output_row * distribution.size, distribution.size)
+        return [*outputs, *log_stds]
 
     def member_number(self, base: ir.Value) -> Index:
         """This member's number in an int64 array ``(P,)``."""
         return Index(self.builder, load(self.builder, INT, base, self.member))
 
 
-def _step_elements(at: _Step, logits: ir.Value) -> None:
+def _step_elements(at: _Step, network_outputs: ir.Value) -> None:
     """Act, step and count in one loop; the step of one environment is traced."""
     spec, args, step = at.spec, at.args, at.spec.step
     assert isinstance(step, TracedStep)
@@ -175,34 +184,36 @@ def _step_elements(at: _Step, logits: ir.Value) -> None:
         [at.column(base, IR_TYPES[dtype], first_env) for base, dtype in zip(bases, dtypes, strict=True)]
         for bases, dtypes in ((args.state, step.state), (args.constants, step.constants))
     )
-    inputs = [*at.env_stats, *at.logits(logits), *state, *constants]
-    outputs = [*at.env_stats, at.action, *state, *at.next_obs, at.reward, *at.flags]
+    inputs = [*at.env_stats, *at.distribution_outputs(network_outputs), *state, *constants]
+    outputs = [*at.env_stats, *at.action, *state, *at.next_obs, at.reward, *at.flags]
     if spec.episodes:
         inputs += [*at.obs, at.running]
         outputs.append(at.running)
-    choose = _choose_action(at)
+    act = _acting(at)
+    width = spec.distribution.size + spec.distribution.log_stds
 
     def act_and_step(env: TracedScalar, *numbers: Any) -> list[Any]:
-        env_stats, outputs, rest = _split(numbers, NUM_ENV_STATS, spec.choices)
+        env_stats, outputs, rest = _split(numbers, NUM_ENV_STATS, width)
         env_arguments = rest[: len(state) + len(constants)]
-        action = choose(env, outputs)
-        transition = step.function(action, *env_arguments)
+        action = act(env, outputs)
+        transition = step.function(*action, *env_arguments)
         if not spec.episodes:
-            return [*step_env_stats(*env_stats, *transition[-4:]), action, *transition]
+            return [*step_env_stats(*env_stats, *transition[-4:]), *action, *transition]
         *obs, running = rest[len(env_arguments) :]
         transition = _unless_idle(running, transition, [*rest[: len(state)], *obs])
         still_running = running & ~(transition[-3] | transition[-2])
-        return [*step_env_stats(*env_stats, *transition[-4:]), action, *transition, still_running]
+        return [*step_env_stats(*env_stats, *transition[-4:]), *action, *transition, still_running]
 
     elementwise_loop(at.builder, args.count, inputs, outputs, act_and_step)
 
 
-def _step_block(at: _Step, logits: ir.Value, step_block: ir.Function) -> None:
+def _step_block(at: _Step, network_outputs: ir.Value, step_block: ir.Function) -> None:
     """Act in a loop, step all environments of the member by one call, and count in a second loop."""
     builder, spec, args = at.builder, at.spec, at.args
     assert isinstance(spec.step, BlockStep)
-    choose = _choose_action(at)
-    elementwise_loop(builder, args.count, at.logits(logits), [at.action], lambda env, *outputs: [choose(env, outputs)])
+    act = _acting(at)
+    outputs = at.distribution_outputs(network_outputs)
+    elementwise_loop(builder, args.count, outputs, at.action, lambda env, *numbers: act(env, numbers))
     terminated, truncated, valid = (column.base for column in at.flags)
     state = [
         element_pointer(builder, base, BYTE, at.first_env * row_bytes)
@@ -211,7 +222,7 @@ def _step_block(at: _Step, logits: ir.Value, step_block: ir.Function) -> None:
     step_args = EnvStepArguments(
         count=args.count,
         running=at.running.base if spec.episodes else NULL,
-        action=at.action.base,
+        action=at.action[0].base,
         obs=at.next_obs[0].base,
         reward=at.reward.base,
         terminated=terminated,
@@ -242,20 +253,25 @@ def _step_block(at: _Step, logits: ir.Value, step_block: ir.Function) -> None:
     elementwise_loop(builder, args.count, inputs, [*at.env_stats, *transition, at.running], count)
 
 
-def _choose_action(at: _Step) -> Callable[[TracedScalar, Sequence[Any]], Any]:
-    """``(env, logits) -> action`` of one environment, to be traced."""
-    if at.spec.deterministic:
-        return lambda env, logits: most_likely(logits)
+def _acting(at: _Step) -> Callable[[TracedScalar, Sequence[Any]], list[Any]]:
+    """``act(env, outputs) -> action`` of one environment, its numbers: a sample, or the mode."""
+    distribution = at.spec.distribution
+    width = distribution.action_width
     key = at.member_number(at.args.keys)
-    # The numbers of a stream go to all environments of one step, then to those of the next one.
-    counter = at.member_number(at.args.counters) + at.step * at.args.count
+    # The numbers of a stream go to all components of an action, in all environments of one step, then of the next one.
+    counter = at.member_number(at.args.counters) + at.step * at.args.count * width
 
-    def choose(env: TracedScalar, logits: Sequence[Any]) -> Any:
-        position: Any = env + env.splat(counter.ir_value)
-        stream: Any = env.splat(key.ir_value)
-        return sample(logits, uniform(stream, position))
+    def act(env: TracedScalar, outputs: Sequence[Any]) -> list[Any]:
+        actions: list[Any]
+        if at.spec.deterministic:
+            actions = distribution.functions.mode(outputs)
+        else:
+            first: Any = env * width + env.splat(counter.ir_value)
+            stream: Any = env.splat(key.ir_value)
+            actions = distribution.functions.sample(outputs, [uniform(stream, first + k) for k in range(width)])
+        return actions
 
-    return choose
+    return act
 
 
 def _split(numbers: Sequence[Any], *sizes: int) -> list[Sequence[Any]]:

@@ -104,7 +104,8 @@ class WholeEpisodes:
             return _step_running(collector, params, active, steps)
         rows = active.rows
         running = active.running.clone()  # the compiled rollout writes into it
-        counters = collector.state.counters[rows] + steps.start * collector.envs_per_member
+        numbers_per_step = collector.envs_per_member * collector.policy.head.noise
+        counters = collector.state.counters[rows] + steps.start * numbers_per_step
         counts = collector.state.counts[rows]  # thrown away: steps are counted when the episodes are complete
         start = ActingState(active.obs, collector.members[rows], collector.keys[rows], counters, counts, running)
         return compiled_rollout(collector.policy, params, self.envs, start, len(steps), keep_outputs=False), running

@@ -247,7 +247,7 @@ def _run_compiled(
             policy, params, env_step, state, _COMPILED_BLOCK_STEPS, keep_outputs=False, deterministic=deterministic
         )
         final_env_stats[members] = env_stats  # changed in place by the rollout, as is ``running``
-        counters = counters + _COMPILED_BLOCK_STEPS * episodes
+        counters = counters + _COMPILED_BLOCK_STEPS * episodes * policy.head.noise
         rows = (params, rollout.obs[-1], noise_keys, counters, members, env_stats, running)
         left = running.any(1).nonzero().squeeze(1)
         if len(left) < len(members):

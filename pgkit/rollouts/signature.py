@@ -7,6 +7,7 @@ import torch
 
 from pgkit.compiler.signature import Address, Int64
 from pgkit.kernels.activations import Activation
+from pgkit.kernels.distribution import Distribution
 from pgkit.kernels.signatures import Layers
 
 
@@ -41,17 +42,17 @@ class RolloutSpec(NamedTuple):
 
     Attributes:
         activation: of the policy's networks.
-        choices: L, how many actions there are.
+        distribution: of the actions.
         obs_dim: D.
         step: of the environments.
         keep_outputs: the outputs of all layers are stored for all steps of all members; otherwise every step overwrites
             those of the step before.
-        deterministic: take the most likely action instead of a sample.
+        deterministic: take the mode of the distribution instead of a sample.
         episodes: an environment idles when its episode is over; otherwise it resets itself.
     """
 
     activation: Activation
-    choices: int
+    distribution: Distribution
     obs_dim: int
     step: TracedStep | BlockStep
     keep_outputs: bool
@@ -70,8 +71,9 @@ class RolloutArguments(NamedTuple):
         keys: int64 ``(P,)``, the random stream of each member's action noise.
         counters: int64 ``(P,)``, the position of the first number in each stream.
         layers: of the policy.
+        log_std: float32 ``(P, 1, A)`` of a Gaussian policy; null for other distributions.
         obs: float32 ``(P, T + 1, N, D)``, of which the first N of each member are read, the others written.
-        action: int64 ``(P, T, N)``, written.
+        action: int64 ``(P, T, N)``, or float32 ``(P, T, N, A)`` of a Gaussian policy, written.
         reward: float32 ``(P, T, N)``, written.
         flags: bool ``(3, P, T, N)``, written: terminated, truncated, valid.
         env_stats: float64 ``(P, NUM_ENV_STATS, N)``, see :mod:`pgkit.rollouts.statistics`; updated.
@@ -88,6 +90,7 @@ class RolloutArguments(NamedTuple):
     keys: Address
     counters: Address
     layers: Layers
+    log_std: Address
     obs: Address
     action: Address
     reward: Address

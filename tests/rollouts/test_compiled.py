@@ -128,7 +128,7 @@ def test_compiled_episodes_are_those_of_single_steps(case: str, monkeypatch: pyt
 
 
 def test_what_cannot_be_compiled_whole_is_stepped() -> None:
-    """Other environments, and distributions over more than CartPole's actions are told by ``elementwise``."""
+    """Other environments, and distributions over more than CartPole's actions are told by ``compiled_envs``."""
     population = build(expand_seeds(config()))
     collector = population.collector
     assert compiled_envs(collector.envs, population.policy, population.params) is not None
