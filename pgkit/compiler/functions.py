@@ -221,7 +221,7 @@ def _floor(x: TracedScalar) -> TracedScalar:
 
 
 @implements(torch.remainder)
-def _remainder(x: TracedScalar, y: float) -> TracedScalar:
+def _remainder(x: TracedScalar, y: TracedScalar | float) -> TracedScalar:
     """``x - y floor(x / y)`` for y > 0 and quotients up to 2^52, rounded once, as torch, NumPy and Python do."""
     if isinstance(y, TracedScalar) or not y > 0.0:
         raise TypeError(f"torch.remainder is compiled for a positive number as the divisor, not {y}")

@@ -155,7 +155,7 @@ class TracedScalar:
             "use those of torch, such as torch.sin"
         )
 
-    __int__ = __index__ = __float__  # type: ignore[assignment]
+    __int__ = __index__ = __float__
 
     def to(self, dtype: torch.dtype) -> "TracedScalar":
         """Convert to another dtype; booleans become 0 and 1."""
