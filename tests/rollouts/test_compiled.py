@@ -11,7 +11,7 @@ from torch import Tensor
 from pgkit.config.load import parse_config
 from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
-from pgkit.envs.cartpole import CartPole
+from pgkit.envs import make_envs
 from pgkit.rollouts import episodes, evaluate
 from pgkit.rollouts.compiled import compiled_envs
 from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
@@ -147,7 +147,7 @@ def test_a_compiled_evaluation_is_that_of_single_steps(deterministic: bool, monk
     players = [EvalKey(seed, point) for seed, point in zip(range(7), (0, 5, 2, 0, 1, 1, 9), strict=True)]
 
     def played() -> Any:
-        envs = CartPole(35, 120)
+        envs = make_envs("CartPole-v1", 35, max_episode_steps=120)
         return evaluate_policy(population.policy, population.params, envs, players, 9, deterministic=deterministic)
 
     compiled = played()
