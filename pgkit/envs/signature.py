@@ -1,4 +1,4 @@
-"""What compiled steps of a block of environments (:class:`pgkit.envs.base.EnvKernel`) and their callers share."""
+"""The signature of compiled environments: the step of a block of them, as code that a module can contain."""
 
 from typing import NamedTuple
 
@@ -6,18 +6,18 @@ from pgkit.compiler.signature import Address, Int64
 
 
 class EnvStepArguments(NamedTuple):
-    """The arguments of one step of ``count`` consecutive environments; addresses are those of the first one.
+    """One step of ``count`` consecutive environments with "next_step" autoreset; each address is of the first one's.
 
     Attributes:
-        count: how many environments.
-        running: bool ``(count,)``; nothing is changed or written for the others. Null if all are running.
-        action: int64 ``(count,)``, or float32 ``(count, A)``.
-        obs: float32 ``(count, D)``, written: the observations after the step.
+        count: of environments.
+        running: bool ``(count,)``, or null for all: the others are left alone, and nothing is written for them.
+        action: int64 ``(count,)`` or float32 ``(count, A)``.
+        obs: float32 ``(count, D)``, written.
         reward: float32 ``(count,)``, written.
         terminated: bool ``(count,)``, written.
         truncated: bool ``(count,)``, written.
-        valid: bool ``(count,)``, written: False where the step was a reset.
-        state: of the environments, in the order of :attr:`pgkit.envs.base.EnvKernel.state`; updated.
+        valid: bool ``(count,)``, written: False at a reset step.
+        state: of each state tensor, whose leading axis is of environments; changed.
     """
 
     count: Int64

@@ -1,0 +1,175 @@
+"""The class :class:`LunarLander`, see the README of this package."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgkit.compiler.signature import address_of, flatten
+from pgkit.envs.actions import check_action
+from pgkit.envs.base import EnvInfo, Transition, check_seeds
+from pgkit.envs.lunarlander.layout import RECORD
+from pgkit.envs.lunarlander.settings import ACTION_SIZE, OBS_SIZE, Settings
+from pgkit.envs.pcg64 import EMPTY, seeded
+from pgkit.envs.signature import EnvStepArguments
+from pgkit.errors import PgkitError
+
+if TYPE_CHECKING:
+    from gymnasium import Space
+
+NAME = "LunarLander-v3"
+
+
+class LunarLander:
+    """K LunarLander environments, compiled, with "next_step" autoreset; see :class:`pgkit.envs.Environments`.
+
+    The episodes are those of Gymnasium with the same seeds and actions, to the bit.
+
+    Args:
+        num_envs: K.
+        max_episode_steps: time limit in steps, after which an episode is truncated.
+        continuous: actions are two numbers in [-1, 1], of the main engine and the side engines, instead of one of four.
+        enable_wind: let wind and turbulence push the lander while no leg is on the ground.
+        gravity: in (-12, 0).
+        wind_power: force of the wind; recommended from 0 to 20.
+        turbulence_power: torque of the turbulence; recommended from 0 to 2.
+
+    Example:
+        >>> import torch
+        >>> from pgkit.envs.lunarlander import LunarLander
+        >>> envs = LunarLander(2)
+        >>> envs.reset([0, 1]).shape
+        torch.Size([2, 8])
+        >>> envs.step(torch.tensor([0, 2])).terminated
+        tensor([False, False])
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        *,
+        max_episode_steps: int = 1000,
+        continuous: bool = False,
+        enable_wind: bool = False,
+        gravity: float = -10.0,
+        wind_power: float = 15.0,
+        turbulence_power: float = 1.5,
+    ) -> None:
+        self._settings = Settings(
+            continuous, enable_wind, float(gravity), float(wind_power), float(turbulence_power), max_episode_steps
+        )
+        _check(self._settings)
+        self.info = EnvInfo(
+            name=NAME,
+            num_envs=num_envs,
+            obs_dim=OBS_SIZE,
+            action_space=_action_space(continuous),
+            autoreset="next_step",
+            max_episode_steps=max_episode_steps,
+            backend="pgkit",
+            vectorization="native",
+            device=torch.device("cpu"),
+            can_step_subset=True,
+        )
+        self._records = torch.zeros(num_envs, RECORD.size, dtype=torch.uint8)
+        self._was_reset = False
+
+    def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
+        generators = seeded(check_seeds(seeds, index, self.info.num_envs))
+        records = torch.zeros(len(seeds), RECORD.size, dtype=torch.uint8)
+        generator = RECORD.view(records, "generator")
+        generator[:, :4] = torch.stack(list(generators), dim=1)
+        generator[:, 4] = EMPTY
+        RECORD.view(records, "is_over")[:] = True  # so the step below resets
+        action = torch.zeros(len(seeds), ACTION_SIZE) if self._settings.continuous else torch.zeros(len(seeds)).long()
+        obs = _step(self._settings, records, action).obs
+        self.restore({"records": records}, index)
+        return obs
+
+    def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
+        count = self.info.num_envs if index is None else len(index)
+        if not self._was_reset:
+            raise PgkitError(f"environment {NAME!r}: call reset(seeds) before the first step")
+        action = self._checked_action(action, count)
+        if index is None:
+            return _step(self._settings, self._records, action)
+        records = self._records[index]
+        transition = _step(self._settings, records, action)
+        self._records[index] = records
+        return transition
+
+    def state(self, index: Tensor | None = None) -> dict[str, Tensor]:
+        return {"records": self._records.clone() if index is None else self._records[index]}
+
+    def restore(self, state: Mapping[str, Tensor], index: Tensor | None = None) -> None:
+        rows = slice(None) if index is None else index
+        self._records[rows] = state["records"]
+        self._was_reset = True
+
+    def close(self) -> None:
+        pass
+
+    def _checked_action(self, action: Tensor, count: int) -> Tensor:
+        if self._settings.continuous:
+            check_action(action, count, (ACTION_SIZE,))
+            return action.to("cpu", torch.float32).contiguous()
+        check_action(action, count, ())
+        action = action.to("cpu", torch.int64).contiguous()
+        if ((action < 0) | (action > 3)).any():
+            raise PgkitError(f"action: expected 0, 1, 2 or 3, got {sorted(set(action.tolist()) - {0, 1, 2, 3})}")
+        return action
+
+
+def _check(settings: Settings) -> None:
+    """Raise PgkitError for what Gymnasium refuses; warn of what it warns of."""
+    if not -12.0 < settings.gravity < 0.0:
+        raise PgkitError(f"environment {NAME!r}: gravity has to be between -12 and 0, not {settings.gravity}")
+    from gymnasium import logger
+
+    for name, value, most in (
+        ("wind_power", settings.wind_power, 20.0),
+        ("turbulence_power", settings.turbulence_power, 2.0),
+    ):
+        if not 0.0 <= value <= most:
+            logger.warn(f"{name} value is recommended to be between 0.0 and {most}, (current value: {value})")
+
+
+def _step(settings: Settings, records: Tensor, action: Tensor) -> Transition:
+    """Step all environments, whose records change in place."""
+    count = len(records)
+    obs = torch.empty(count, OBS_SIZE)
+    reward = torch.empty(count)
+    flags = torch.empty(3, count, dtype=torch.bool)
+    terminated, truncated, valid = flags.unbind(0)
+    arguments = EnvStepArguments(
+        count=count,
+        running=None,
+        action=address_of(action),
+        obs=address_of(obs),
+        reward=address_of(reward),
+        terminated=address_of(terminated),
+        truncated=address_of(truncated),
+        valid=address_of(valid),
+        state=(address_of(records),),
+    )
+    _compiled_step(settings)(*flatten(arguments))
+    return Transition(obs, reward, terminated, truncated, valid)
+
+
+@lru_cache
+def _compiled_step(settings: Settings) -> Callable[..., None]:
+    from llvmlite import ir
+
+    from pgkit.compiler.jit import compile_function
+    from pgkit.envs.lunarlander.step import step_definition
+
+    return compile_function(step_definition(settings)(ir.Module()))
+
+
+def _action_space(continuous: bool) -> "Space[Any]":
+    from gymnasium.spaces import Box, Discrete
+
+    return Box(-1, +1, (ACTION_SIZE,), dtype=np.float32) if continuous else Discrete(4)
