@@ -22,6 +22,7 @@ SHIPPED = {
     "Acrobot-v1": ("pgkit.envs.acrobot:acrobot", 500),
     "CartPole-v0": ("pgkit.envs.cartpole:cartpole", 200),
     "CartPole-v1": ("pgkit.envs.cartpole:cartpole", 500),
+    "LunarLander-v3": ("pgkit.envs.lunarlander:LunarLander", 1000),
     "MountainCar-v0": ("pgkit.envs.mountain_car:mountain_car", 200),
     "MountainCarContinuous-v0": ("pgkit.envs.mountain_car_continuous:mountain_car_continuous", 999),
     "Pendulum-v1": ("pgkit.envs.pendulum:pendulum", 200),

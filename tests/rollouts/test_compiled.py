@@ -54,6 +54,14 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "silu": {"policy": {"activation": "silu", "hidden": [16, 7]}},
     "no hidden layer": {"policy": {"hidden": []}},
     "scaled rewards": {"env": {"id": "CartPole-v1", "reward_scale": 0.1, "normalize_rewards": True}},
+    "environments that step as a block": {
+        "env": {"id": "LunarLander-v3", "max_episode_steps": 70},
+        "rollout_steps": 64,
+    },
+    "a block and continuous actions": {
+        "env": {"id": "LunarLander-v3", "max_episode_steps": 70, "kwargs": {"continuous": True}},
+        "rollout_steps": 64,
+    },
 }
 
 
@@ -88,14 +96,13 @@ def test_a_compiled_rollout_is_that_of_single_steps(case: str, monkeypatch: pyte
 @pytest.mark.parametrize("case", sorted(set(CASES) - {"scaled rewards"}))
 def test_compiled_episodes_are_those_of_single_steps(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some members leave early, others late; again with moved parameters, then of fewer and fewer members."""
-    changes = {
-        "agent": {"name": "reinforce"},
-        "rollout_steps": None,
-        "env": {"id": "CartPole-v1", "max_episode_steps": 90},
-    }
+    changes = {"env": {"id": "CartPole-v1", "max_episode_steps": 90}, **CASES[case]}
+    changes |= {"agent": {"name": "reinforce"}, "rollout_steps": None}
+    if "block" in case:
+        changes["env"] = {**changes["env"], "max_episode_steps": 160}
 
     def collect() -> tuple[list[Any], Population]:
-        population = build(expand_seeds(config(**changes, **CASES[case])))
+        population = build(expand_seeds(config(**changes)))
         name = f"actor.{len(population.policy.hidden) if not population.policy.shared else 0}.weight"
         population.params[name] *= torch.logspace(0, 2.5, 5)[:, None, None]  # steady policies keep the pole up longer
         pieces = []
