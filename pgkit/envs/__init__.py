@@ -20,6 +20,7 @@ async_envs     the same in worker processes (``env_worker`` is what runs in them
 vector_env     any ``gymnasium.vector.VectorEnv``
 elementwise    backend "pgkit": environments whose step is written for one, compiled on CPU
 definition     how such an environment is written, and the check of one
+check          such an environment beside one of Gymnasium's, step by step
 registry       such environments by name, and how to register others
 cartpole       CartPole's equations; so ``acrobot``, ``mountain_car``, ``mountain_car_continuous``, ``pendulum``
 pcg64          NumPy's random numbers, on tensors and compiled
@@ -38,12 +39,13 @@ errors         one line for environments that fail
 signature      what compiled steps of blocks of environments and their callers share
 =============  ========================================================================================
 
-To add a backend: write a class with the methods of ``Environments`` and return it from ``make.make_envs``; then add it
-to ``tests/helpers/env_streams.py``, whose tests show that environment k of many is the same environment alone. If its
-step can be written for one environment (see ``Elementwise``), rollouts of it are compiled.
+An environment of one's own needs no class: see "Writing an environment" in README.md. To add a backend: write a class
+with the methods of ``Environments`` and return it from ``make.make_envs``; then add it to
+``tests/helpers/env_streams.py``, whose tests show that environment k of many is the same environment alone.
 """
 
 from pgkit.envs.base import Elementwise, EnvInfo, Environments, Transition
+from pgkit.envs.check import check_against_gymnasium
 from pgkit.envs.definition import EnvDefinition, Random
 from pgkit.envs.errors import EnvError
 from pgkit.envs.make import list_envs, make_envs, resolve_backend
@@ -58,6 +60,7 @@ __all__ = [
     "Environments",
     "Random",
     "Transition",
+    "check_against_gymnasium",
     "list_envs",
     "make_envs",
     "register",

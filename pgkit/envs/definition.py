@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gymnasium import Space
 
 DTYPES = {bool: torch.bool, int: torch.int64, float: torch.float64}
-"""Dtypes of Python's numbers in a state."""
+"""Dtypes of Python's numbers in a state. A bool is an int, too, so it comes first."""
 
 _scratch_scalars = lazy_kernel("pgkit.compiler.elementwise:scratch_scalars")
 
@@ -175,7 +175,7 @@ class _Trial:
         return tuple(self._dtype(part, f"{what}[{index}]", value) for index, value in enumerate(values))
 
     def _dtype(self, part: str, what: str, value: Any) -> torch.dtype:
-        dtype = DTYPES.get(type(value)) or getattr(value, "dtype", None)
+        dtype = _dtype_of_number(value) or getattr(value, "dtype", None)
         if dtype not in (torch.float32, torch.float64, torch.int64, torch.bool):
             raise self._error(f"{part}(): {what} must be float64, float32, int64 or bool, got {_describe(value)}")
         if isinstance(value, Tensor) and value.shape != (2,):
@@ -187,7 +187,7 @@ class _Trial:
         if len(after) != len(first):
             raise self._error(f"step() returns a state of {len(after)} numbers, reset() one of {len(first)}")
         for index, (value, now, before) in enumerate(zip(after, after_dtypes, dtypes, strict=True)):
-            if now != before and type(value) not in DTYPES:
+            if now != before and _dtype_of_number(value) is None:
                 what = _field(first, index)
                 raise self._error(f"step() returns {what} as {_short(now)}, reset() as {_short(before)}")
 
@@ -219,9 +219,14 @@ def _field(state: Sequence[Any], index: int) -> str:
     return f"state.{fields[index]}" if fields else f"state[{index}]"
 
 
+def _dtype_of_number(value: Any) -> torch.dtype | None:
+    """The dtype of a number of Python; None of a tensor or a traced scalar."""
+    return next((dtype for number, dtype in DTYPES.items() if isinstance(value, number)), None)
+
+
 def _describe(value: Any) -> str:
     dtype = getattr(value, "dtype", None)
-    return type(value).__name__ if dtype is None else _short(dtype)
+    return _short(dtype) if isinstance(dtype, torch.dtype) else type(value).__name__
 
 
 def _short(dtype: Any) -> str:

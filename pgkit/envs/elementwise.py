@@ -68,8 +68,8 @@ class ElementwiseEnvs:
     ) -> None:
         device = torch.device(device)
         limit = max_episode_steps or definition.max_episode_steps
-        layout = check_definition(definition, name)
         self._action, action_space = action_input(definition.action_space, name, rescale_actions)
+        layout = check_definition(definition, name)
         self._columns = _columns(layout)
         self._program = _step_of_one(definition, layout, self._action, limit)
         self._table = _Table(self._columns, num_envs, device)

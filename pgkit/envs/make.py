@@ -45,8 +45,7 @@ def make_envs(
     """Create ``num_envs`` sub-environments of an environment. Seed and start them with ``reset(seeds)``.
 
     Args:
-        env_id: id registered with Gymnasium or with :func:`pgkit.envs.register`, or ``package.module:Id`` if importing
-            the module registers it.
+        env_id: id registered with Gymnasium or :func:`pgkit.envs.register`; ``package.module:Id`` imports a module.
         num_envs: K, at least 1.
         kwargs: arguments of the environment's constructor.
         max_episode_steps: time limit in steps, in place of the registered one.
@@ -144,17 +143,27 @@ def _pgkit_env(env_id: str) -> PgkitEnv:
 
 
 def probe_action_space(
-    env_id: str, *, kwargs: Mapping[str, Any], max_episode_steps: int | None = None, timeout: float | None = None
+    env_id: str,
+    *,
+    kwargs: Mapping[str, Any],
+    max_episode_steps: int | None = None,
+    timeout: float | None = None,
+    backend: Literal["gymnasium", "pgkit"] = "gymnasium",
 ) -> "Space[Any]":
-    """The action space of a Gymnasium environment that can be created, without creating it in this process.
+    """The action space of an environment that can be created, without creating Gymnasium's in this process.
 
     Args:
         env_id: as for :func:`make_envs`, as are ``kwargs`` and ``max_episode_steps``.
         timeout: seconds that it may take; None for 300.
+        backend: that creates it.
 
     Raises:
         PgkitError: it cannot be created; the message says why.
     """
+    if backend == "pgkit":
+        return make_envs(
+            env_id, 1, kwargs=kwargs, max_episode_steps=max_episode_steps, backend=backend
+        ).info.action_space
 
     def probe() -> "Space[Any]":
         env = make_env(find_spec(env_id), kwargs, max_episode_steps)

@@ -159,6 +159,11 @@ def list_pgkit_envs() -> list[str]:
     return sorted([*SHIPPED, *_REGISTERED])
 
 
+def registered_module(name: str) -> str:
+    """The module of the function that builds an environment of other code; empty if none is registered as ``name``."""
+    return str(getattr(_REGISTERED[name].build, "__module__", "")) if name in _REGISTERED else ""
+
+
 def import_env_module(env_id: str) -> None:
     """Import the module that an id names, if it names one, so that it registers its environments.
 
