@@ -146,6 +146,7 @@ def evaluate(
     best: Annotated[
         bool, typer.Option("--best", help="Evaluate each seed at its best evaluation while training.")
     ] = False,
+    backend: Annotated[str | None, typer.Option(help="As env.backend, such as gymnasium; default: the run's.")] = None,
 ) -> None:
     """Evaluate the trained agents of a run directory."""
     with _one_line_errors(only_prints=True):
@@ -154,7 +155,7 @@ def evaluate(
         directory = find_run(run)
         from pgkit.training.evaluate_run import evaluate_run
 
-        result = evaluate_run(directory, episodes=episodes, deterministic=deterministic, seed=seed, best=best)
+        result = evaluate_run(directory, episodes, deterministic, seed, best=best, backend=backend)
         if result.note is not None:
             typer.echo(f"note: {result.note}", err=True)
         actions = "most likely" if deterministic else "sampled"

@@ -88,15 +88,17 @@ def one(bench: Bench) -> list[Row]:
         pgkit=[worker("pgkit", CARTPOLE, 1, 8)], sb3=[worker("sb3", CARTPOLE, 8)], rejax=[rejax(bench, 1)]
     )
     lander = bench.compare(
-        envpool=[worker("pgkit", LUNARLANDER, 1, 16, "env.backend=envpool")],
+        pgkit=[worker("pgkit", LUNARLANDER, 1, 16)],
         gymnasium=[worker("pgkit", LUNARLANDER, 1, 16, "env.backend=gymnasium")],
         sb3=[worker("sb3", LUNARLANDER, 16)],
         sb3_subproc=[worker("sb3", LUNARLANDER, 16, "subproc")],
     )
     best = max(lander["sb3"], lander["sb3_subproc"], key=lambda peer: median(peer.speeds))
-    rows = [times("one CartPole run, over SB3 A2C", cart["pgkit"], cart["sb3"], 5)]
-    rows += [times("one LunarLander run, EnvPool, over SB3 A2C", lander["envpool"], best, 5)]
-    return [*rows, times("one LunarLander run, Gymnasium, over SB3 A2C", lander["gymnasium"], best, 2)]
+    return [
+        times("one CartPole run, over SB3 A2C", cart["pgkit"], cart["sb3"], 5),
+        times("one LunarLander run, over SB3 A2C", lander["pgkit"], best, 50),
+        times("one LunarLander run on Gymnasium's environments, over SB3 A2C", lander["gymnasium"], best, 2),
+    ]
 
 
 def population(bench: Bench) -> list[Row]:
@@ -131,16 +133,43 @@ def population(bench: Bench) -> list[Row]:
 
 
 def landers(bench: Bench) -> list[Row]:
-    """64 LunarLander runs of 8 environments on both cores."""
-    rivals = bench.compare(
-        pgkit=[worker("pgkit", LUNARLANDER, 32, 8, "env.backend=envpool", "env.kwargs.num_threads=1")] * 2,
-        sb3=[worker("sb3", LUNARLANDER, 8)] * 2,
-        envpool=[worker("envpool", LUNARLANDER, 512)],
+    """LunarLander alone on one core, and 64 runs of 16 environments x 32 steps on both cores."""
+    alone = bench.compare(
+        pgkit_8=[worker("envs", LUNARLANDER, 8)],
+        pgkit_64=[worker("envs", LUNARLANDER, 64)],
+        pgkit_512=[worker("envs", LUNARLANDER, 512)],
+        envpool=[worker("envpool", LUNARLANDER, 64, 1)],
     )
-    print_phases("64 LunarLander runs in two processes", rivals["pgkit"], "EnvPool alone", rivals["envpool"], cores=2)
+    envpool = ["env.backend=envpool", "env.kwargs.num_threads=1"]
+    rivals = bench.compare(
+        pgkit=[worker("pgkit", LUNARLANDER, 32, "16x32")] * 2,
+        pgkit_on_envpool=[worker("pgkit", LUNARLANDER, 32, "16x32", *envpool)] * 2,
+        sb3=[worker("sb3", LUNARLANDER, "16x32")] * 2,
+        environments=[worker("envs", LUNARLANDER, 512)] * 2,
+    )
+    print_phases("64 LunarLander runs in two processes", rivals["pgkit"], "environments alone", rivals["environments"])
     return [
-        times("64 LunarLander runs (EnvPool), over SB3 A2C on both cores", rivals["pgkit"], rivals["sb3"], 12),
-        times("64 LunarLander runs, over EnvPool with random actions", rivals["pgkit"], rivals["envpool"], 0.8),
+        *(
+            times(
+                f"{count} LunarLanders, random actions, over EnvPool on one core",
+                alone[f"pgkit_{count}"],
+                alone["envpool"],
+                9,
+            )
+            for count in (8, 64, 512)
+        ),
+        times("64 LunarLander runs, over the same on EnvPool", rivals["pgkit"], rivals["pgkit_on_envpool"], 8),
+        times("64 LunarLander runs, over SB3 A2C on both cores", rivals["pgkit"], rivals["sb3"], 150),
+    ]
+
+
+def classic(bench: Bench) -> list[Row]:
+    """64 runs of each environment of classic control on one core."""
+    names = ("Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1")
+    speeds = bench.compare(**{name: [worker("pgkit", name, 64, "16x32")] for name in names})
+    return [
+        Row(f"64 {name} runs, training steps per second and core", f"{spread:,.0f}", spread.median, 500_000)
+        for name, spread in ((name, Spread.of(contender.speeds)) for name, contender in speeds.items())
     ]
 
 
@@ -222,7 +251,7 @@ def print_phases(what: str, contender: Contender, limit: str, least: Contender, 
 
 
 PARTS: dict[str, Callable[[Bench], list[Row]]] = {
-    part.__name__: part for part in (one, population, landers, watching, cores, start)
+    part.__name__: part for part in (one, population, landers, classic, watching, cores, start)
 }
 
 

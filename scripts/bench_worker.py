@@ -1,13 +1,14 @@
 """Programs that take turns (bench_turns.py): pgkit, Stable-Baselines3, EnvPool alone, matrix products alone.
 
-    python scripts/bench_worker.py pgkit ENV MEMBERS[xTIMES] ENVS [KEY=VALUE ...]  # the train loop of one process
-    python scripts/bench_worker.py sb3 ENV ENVS [subproc]                     # A2C
-    python scripts/bench_worker.py envpool ENV ENVS                           # random actions
+    python scripts/bench_worker.py pgkit ENV MEMBERS[xTIMES] BATCH [KEY=VALUE ...]  # the train loop of one process
+    python scripts/bench_worker.py sb3 ENV BATCH [subproc]                    # A2C
+    python scripts/bench_worker.py envs ENV ENVS                              # pgkit's environments, random actions
+    python scripts/bench_worker.py envpool ENV ENVS [THREADS]                 # EnvPool's, random actions
     python scripts/bench_worker.py products MEMBERS [gradient] [numpy]        # what pgkit's networks multiply, no more
 
-All train with batches of ENVS environments x 5 steps, two MLPs 64x64 with tanh, and the settings of Stable-Baselines3's
-A2C (one RMSProp for both networks, a constant rate, gradients clipped); one thread. MEMBERSxTIMES are several
-populations, one after the other, as in a comparison.
+BATCH is ENVSxSTEPS, or ENVS for 5 steps. All train with two MLPs 64x64 with tanh, and the settings of
+Stable-Baselines3's A2C (one RMSProp for both networks, a constant rate, gradients clipped); one thread. MEMBERSxTIMES
+are several populations, one after the other, as in a comparison.
 """
 
 import sys
@@ -24,20 +25,27 @@ import torch
 from bench_turns import serve
 
 STEPS = 5
+"""Of an update, unless the batch says otherwise."""
+
 UPDATES = 200
 """At least so many of a population, before the next one's turn."""
 
 A2C: dict[str, Any] = {
     "name": "a2c",
     "steps": 1_000_000_000,
-    "rollout_steps": STEPS,
     "agent": {"name": "actor-critic", "gamma": 0.99, "lam": 1.0},
     "optimizer": {"name": "rmsprop", "lr": 7e-4, "eps": 1e-5, "max_grad_norm": 0.5},
     "evaluation": {"points": 0},
 }
 
 
-def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
+def sizes(batch: str) -> tuple[int, int]:
+    """Environments and steps of an update."""
+    envs, _, steps = batch.partition("x")
+    return int(envs), int(steps or STEPS)
+
+
+def pgkit_trains(env: str, members: str, batch: str, *overrides: str) -> None:
     from pgkit.config.load import parse_config
     from pgkit.config.members import expand_seeds
     from pgkit.config.overrides import apply_overrides
@@ -47,7 +55,8 @@ def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
     from pgkit.training.monitor import Monitor
     from pgkit.training.population import build
 
-    table: dict[str, Any] = A2C | {"env": {"id": env}, "envs_per_member": int(envs)}
+    envs, steps = sizes(batch)
+    table: dict[str, Any] = A2C | {"env": {"id": env}, "envs_per_member": envs, "rollout_steps": steps}
     size, _, times = members.partition("x")
     parts, phases = [], Counter[str]()
     with ExitStack() as stack:
@@ -75,7 +84,7 @@ def pgkit_trains(env: str, members: str, envs: str, *overrides: str) -> None:
             population, *others = next(turns)
             before = population.updates
             loop.advance(population, *others)
-            return (population.updates - before) * population.size * int(envs) * STEPS
+            return (population.updates - before) * population.size * envs * steps
 
         def report() -> dict[str, Any]:
             spent = phases + captured.phases(phases.pop(CAPTURED, 0.0))
@@ -180,29 +189,50 @@ def time_phases(populations: Sequence[Any], spent: Counter[str], captured: Captu
     captured_member.Capture, captured_member.Graph = KeptCapture, KeptProgram  # type: ignore[misc]
 
 
-def sb3_trains(env: str, envs: str, *how: str) -> None:
+def sb3_trains(env: str, batch: str, *how: str) -> None:
     from stable_baselines3 import A2C
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
     warnings.simplefilter("ignore")
-    vector = make_vec_env(env, int(envs), seed=0, vec_env_cls=SubprocVecEnv if "subproc" in how else None)
+    envs, steps = sizes(batch)
+    vector = make_vec_env(env, envs, seed=0, vec_env_cls=SubprocVecEnv if "subproc" in how else None)
     networks = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}}
-    model = A2C("MlpPolicy", vector, n_steps=STEPS, policy_kwargs=networks, device="cpu", seed=0)
+    model = A2C("MlpPolicy", vector, n_steps=steps, policy_kwargs=networks, device="cpu", seed=0)
 
     def advance() -> int:
         before = model.num_timesteps
-        model.learn(int(envs) * STEPS * 25, reset_num_timesteps=False)
+        model.learn(envs * steps * 25, reset_num_timesteps=False)
         return model.num_timesteps - before
 
     serve(advance)
 
 
-def envpool_steps(env: str, envs: str) -> None:
+def pgkit_steps(env: str, envs: str) -> None:
+    from pgkit.envs import make_envs
+
+    torch.set_num_threads(1)
+    count = int(envs)
+    environments = make_envs(env, count, backend="pgkit")
+    environments.reset(range(count))
+    space = environments.info.action_space
+    space.seed(0)
+    drawn = np.array([[space.sample() for _ in range(count)] for _ in range(512)])
+    actions = torch.from_numpy(drawn).unbind(0)
+
+    def advance() -> int:
+        for action in actions[:50]:
+            environments.step(action)
+        return 50 * count
+
+    serve(advance)
+
+
+def envpool_steps(env: str, envs: str, threads: str = "0") -> None:
     import envpool
 
     warnings.simplefilter("ignore")
-    pool = envpool.make(env, env_type="gymnasium", num_envs=int(envs))
+    pool = envpool.make(env, env_type="gymnasium", num_envs=int(envs), num_threads=int(threads))
     pool.reset()
     random = np.random.default_rng(0)
     actions = random.integers(pool.action_space.n, size=(512, int(envs))).astype(np.int32)
@@ -269,5 +299,11 @@ def products(members: str, *how: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    kinds = {"pgkit": pgkit_trains, "sb3": sb3_trains, "envpool": envpool_steps, "products": products}
+    kinds = {
+        "pgkit": pgkit_trains,
+        "sb3": sb3_trains,
+        "envs": pgkit_steps,
+        "envpool": envpool_steps,
+        "products": products,
+    }
     kinds[sys.argv[1]](*sys.argv[2:])

@@ -34,7 +34,8 @@ CLOCKS = ("times", "seconds", "wall_seconds")
 
 ENVS = {
     "cartpole": "env.backend=pgkit steps={steps} env.normalize_observations=true",
-    "lander": "env.backend=gymnasium steps={steps} env.normalize_rewards=true",
+    "lander": "env.backend=pgkit steps={steps}",
+    "lander-gymnasium": "env.backend=gymnasium steps={steps} env.normalize_rewards=true",
     "lander-async": "env.backend=gymnasium env.vectorization=async steps={steps}",
 }
 OPTIMIZERS = {

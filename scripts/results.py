@@ -1,83 +1,152 @@
-"""Measure the README's results table: train every row on ten fresh seeds, and print the table as Markdown.
+"""Train the shipped configurations on fresh seeds, and settings around them; write the tables of ``configs/README.md``.
 
-    python scripts/results.py                         # all rows, two at a time, into runs/results-<row>
-    python scripts/results.py cartpole-reinforce      # one row
-    python scripts/results.py --print                 # only print what the runs directory holds
+    python scripts/results.py                             # everything, into runs/results
+    python scripts/results.py lunarlander-actor-critic    # one configuration and what is around it
+    python scripts/results.py --shipped                   # the shipped settings alone
+    python scripts/results.py --print                     # only print the tables of what runs/results holds
 
-The seeds 200 ... 209 were not used to choose any setting.
+Rows are stored one by one, so a second call goes on where the first one was stopped. The score of a seed is the mean
+return of 100 episodes after training. "Greedy" takes the most likely actions. LunarLander's shipped settings are also
+evaluated in Gymnasium's own environment. No seed from 20,000 on has been used to choose a setting.
 """
 
 import argparse
 import json
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from statistics import mean, median
+from typing import Any, NamedTuple
 
-RUNS = Path("runs")
-SEEDS = ["seed=200", "seeds=10"]
+from rich.progress import Progress
+
+import pgkit
+
+PLACE = Path("runs/results")
+EPISODES = 100
+
+
+class Shipped(NamedTuple):
+    """A shipped configuration.
+
+    Attributes:
+        solved: the mean return that counts as solved.
+        seeds: sets of fresh seeds, first seed and count.
+        around: overrides, each measured on the first seeds of the first set.
+        in_gymnasium: the shipped settings are also evaluated in Gymnasium's own environment.
+    """
+
+    solved: float
+    seeds: Sequence[tuple[int, int]]
+    around: Sequence[str]
+    in_gymnasium: bool = False
+
+
+CONFIGS = {
+    "cartpole-reinforce": Shipped(475, [(20_000, 400)], ["optimizer.lr=3e-3", "envs_per_member=8"]),
+}
 
 
 class Row(NamedTuple):
-    """A row of the table: a shipped configuration, what is changed, and the mean return that counts as solved."""
+    """One line of a table: a configuration with overrides, on some seeds."""
 
     config: str
-    overrides: list[str]
-    solved: float
-    wanted: int
+    overrides: str
+    first_seed: int
+    seeds: int
+
+    @property
+    def name(self) -> str:
+        changes = self.overrides.replace("optimizer.", "").replace(" ", "-").replace("=", "-") or "shipped"
+        return f"{self.config}-{changes}-{self.first_seed}"
+
+    @property
+    def stored(self) -> Path:
+        return PLACE / f"{self.name}.json"
+
+    def measure(self) -> dict[str, Any]:
+        """Train and evaluate."""
+        overrides = [*self.overrides.split(), f"seed={self.first_seed}", f"seeds={self.seeds}", "evaluation.points=20"]
+        directory = PLACE / self.name
+        result = pgkit.train(pgkit.load_config(self.config, overrides), directory, overwrite=True)
+        measured = {
+            "steps": max(row["env_steps"] for row in result.table),
+            "wall_seconds": result.wall_seconds,
+            "sampled": [row["return_mean"] for row in result.table],
+            "greedy": returns(directory, deterministic=True),
+        }
+        if not self.overrides and CONFIGS[self.config].in_gymnasium:
+            measured["gymnasium"] = returns(directory, backend="gymnasium")
+            measured["gymnasium greedy"] = returns(directory, deterministic=True, backend="gymnasium")
+        return measured
 
 
-ROWS = {
-    "cartpole-reinforce": Row("cartpole-reinforce", [], 475, 9),
-    "cartpole-actor-critic": Row("cartpole-actor-critic", [], 475, 9),
-    "lunarlander-actor-critic": Row("lunarlander-actor-critic", [], 200, 7),
-    "lunarlander-reinforce": Row("lunarlander-reinforce", [], 200, 5),
-    "sgd": Row("cartpole-actor-critic", ["steps=999_000", "optimizer.name=sgd", "optimizer.lr=0.5"], 475, 5),
-    "momentum": Row("cartpole-actor-critic", ["steps=999_000", "optimizer.name=momentum", "optimizer.lr=0.05"], 475, 5),
-    "rmsprop": Row("cartpole-actor-critic", ["steps=999_000", "optimizer.name=rmsprop", "optimizer.lr=4e-3"], 475, 5),
-    "adam": Row("cartpole-actor-critic", ["steps=999_000", "optimizer.name=adam", "optimizer.lr=3e-3"], 475, 5),
-}
+def returns(directory: Path, **options: Any) -> list[float]:
+    """Mean return of each seed in another evaluation of a run."""
+    return [row["return_mean"] for row in pgkit.evaluate_run(directory, EPISODES, **options).table]
+
+
+def rows_of(name: str, shipped_only: bool) -> Iterator[Row]:
+    """The shipped settings on each set of seeds, then what is around them on 20."""
+    shipped = CONFIGS[name]
+    for first, count in shipped.seeds:
+        yield Row(name, "", first, count)
+    if not shipped_only:
+        first, count = shipped.seeds[0]
+        yield from (Row(name, overrides, first, min(20, count)) for overrides in shipped.around)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", help="which rows (default: all)")
-    parser.add_argument("--jobs", type=int, default=2, help="rows that run at the same time")
+    parser.add_argument("configs", nargs="*", help="which configurations (default: all)")
+    parser.add_argument("--shipped", action="store_true", help="only the shipped settings")
     parser.add_argument("--print", action="store_true", dest="only_print", help="run nothing")
     arguments = parser.parse_args()
-    names = arguments.rows or list(ROWS)
+    names = arguments.configs or list(CONFIGS)
+    if unknown := set(names) - CONFIGS.keys():
+        parser.error(f"unknown configuration {', '.join(sorted(unknown))} (one of {', '.join(CONFIGS)})")
+    PLACE.mkdir(parents=True, exist_ok=True)
+    rows = [row for name in names for row in rows_of(name, arguments.shipped)]
     if not arguments.only_print:
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            codes = list(pool.map(run, names))
-        if any(codes):
-            sys.exit("a row failed")
-    print("| row | command | steps per run | solved | mean over seeds (min - max) | wall time |")
-    print("|---|---|---|---|---|---|")
+        measure_missing([row for row in rows if not row.stored.exists()])
     for name in names:
-        print(table_line(name))
+        print_table(name, [row for row in rows if row.config == name and row.stored.exists()])
 
 
-def run(name: str) -> int:
-    """Train a row, its output in ``runs/results-<name>.log``; returns the exit code."""
-    RUNS.mkdir(exist_ok=True)
-    row = ROWS[name]
-    command = [sys.executable, "-m", "pgkit", "train", row.config, *row.overrides, *SEEDS, f"name=results-{name}"]
-    with open(RUNS / f"results-{name}.log", "w", encoding="utf-8") as log:
-        return subprocess.run([*command, "--overwrite"], stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+def measure_missing(rows: Sequence[Row]) -> None:
+    with Progress() as progress:
+        task = progress.add_task("", total=len(rows))
+        for row in rows:
+            progress.update(task, description=f"{row.config} {row.overrides or 'as shipped'}")
+            row.stored.write_text(json.dumps(row.measure()), encoding="utf-8")
+            progress.advance(task)
 
 
-def table_line(name: str) -> str:
-    """What the directory of a row's run says."""
-    row, directory = ROWS[name], RUNS / f"results-{name}"
-    result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
-    returns = [member["return_mean"] for member in result["members"]]
-    steps = max(member["env_steps"] for member in result["members"])
-    solved = sum(mean >= row.solved for mean in returns)
-    command = " ".join(["pgkit train", row.config, *row.overrides, *SEEDS])
-    mean = f"{sum(returns) / len(returns):.1f} ({min(returns):.1f} - {max(returns):.1f})"
-    wall = f"{result['wall_seconds'] / 60:.1f} min"
-    return f"| {name} | `{command}` | {steps:,} | {solved} of {len(returns)} >= {row.solved:.0f} | {mean} | {wall} |"
+def print_table(name: str, rows: Sequence[Row]) -> None:
+    """The rows of a configuration as Markdown."""
+    solved = CONFIGS[name].solved
+    print(f"\n### {name}: solved means >= {solved:g}\n")
+    print(
+        "| setting | seeds | solved | mean / median / min | greedy | in Gymnasium | greedy there | steps | wall time |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        measured = json.loads(row.stored.read_text(encoding="utf-8"))
+        sampled = measured["sampled"]
+        counts = [count_solved(measured.get(key), solved) for key in ("greedy", "gymnasium", "gymnasium greedy")]
+        cells = [
+            f"`{row.overrides}`" if row.overrides else "as shipped",
+            f"{row.first_seed} - {row.first_seed + row.seeds - 1}",
+            count_solved(sampled, solved),
+            f"{mean(sampled):.1f} / {median(sampled):.1f} / {min(sampled):.1f}",
+            *counts,
+            f"{measured['steps']:,}",
+            f"{measured['wall_seconds']:.0f} s",
+        ]
+        print(f"| {' | '.join(cells)} |")
+
+
+def count_solved(sampled: Sequence[float] | None, solved: float) -> str:
+    return "-" if sampled is None else f"{sum(value >= solved for value in sampled)} of {len(sampled)}"
 
 
 if __name__ == "__main__":

@@ -136,6 +136,16 @@ def compile_elementwise(
     return compile_function(builder.function)
 
 
+def scratch_scalars() -> Callable[[torch.dtype], TracedScalar]:
+    """A function that gives traced scalars of a dtype, for calls whose code is thrown away.
+
+    So it is tried whether a function can be compiled.
+    """
+    dtypes = list(IR_TYPES)
+    builder, arguments = define(ir.Module(), "scratch", [IR_TYPES[dtype] for dtype in dtypes])
+    return lambda dtype: TracedScalar(builder, arguments[dtypes.index(dtype)])
+
+
 def _memory_type(element_type: ir.Type) -> ir.Type:
     """The type of an element in memory, where a boolean takes a byte."""
     return BYTE if element_type == IR_TYPES[torch.bool] else element_type

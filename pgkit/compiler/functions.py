@@ -17,7 +17,7 @@ import torch
 from llvmlite import ir
 from torch.nn import functional
 
-from pgkit.compiler.tracer import IR_TYPES, TracedScalar, implements
+from pgkit.compiler.tracer import TracedScalar, implements
 
 LN_2 = Fraction("0.693147180559945309417232121458176568075500134360255254120680")
 
@@ -220,10 +220,20 @@ def _floor(x: TracedScalar) -> TracedScalar:
     return x.intrinsic("floor")
 
 
+@implements(torch.remainder)
+def _remainder(x: TracedScalar, y: TracedScalar | float) -> TracedScalar:
+    """``x - y floor(x / y)`` for y > 0 and quotients up to 2^52, rounded once, as torch, NumPy and Python do."""
+    if isinstance(y, TracedScalar) or not y > 0.0:
+        raise TypeError(f"torch.remainder is compiled for a positive number as the divisor, not {y}")
+    n = (x / y).intrinsic("floor")
+    rest = (-n).fma(y, x)
+    # The quotient may have been rounded up to the next integer: then the rest is negative.
+    return (rest < 0.0).where((1.0 - n).fma(y, x), rest)
+
+
 @implements(torch.sign)
 def _sign(x: TracedScalar) -> TracedScalar:
-    dtype = next(dtype for dtype, ir_type in IR_TYPES.items() if ir_type == x.element_type)
-    return (x > 0.0).to(dtype) - (x < 0.0).to(dtype)
+    return (x > 0.0).to(x.dtype) - (x < 0.0).to(x.dtype)
 
 
 @implements(torch.where)

@@ -47,6 +47,13 @@ def address_of(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+def column_addresses(matrix: Tensor) -> Sequence[int]:
+    """The addresses of the first row's numbers of a contiguous ``(..., L)``, which are those of its columns."""
+    size = matrix.element_size()
+    width = matrix.shape[-1]
+    return range(matrix.data_ptr(), matrix.data_ptr() + width * size, size) if matrix.numel() else [0] * width
+
+
 def address_table(tensors: Sequence[Tensor]) -> Any:
     """An array of the addresses of tensors, which a compiled function takes as an ``Address``."""
     return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])

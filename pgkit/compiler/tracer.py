@@ -66,10 +66,26 @@ class TracedScalar:
         """The LLVM type of a single element."""
         return self.ir_value.type.element if isinstance(self.ir_value.type, ir.VectorType) else self.ir_value.type
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the tensor that this is an element of."""
+        return next(dtype for dtype, ir_type in IR_TYPES.items() if ir_type == self.element_type)
+
+    @property
+    def dtype_name(self) -> str:
+        """The dtype in messages; integers that no tensor has are named as LLVM names them."""
+        known = {ir_type: str(dtype).removeprefix("torch.") for dtype, ir_type in IR_TYPES.items()}
+        return known.get(self.element_type, str(self.element_type))
+
     def operand(self, other: "TracedScalar | float") -> ir.Value:
         """The other operand of an operation: a traced scalar, or a Python number as a constant of this type."""
         if isinstance(other, TracedScalar):
+            if other.ir_value.type != self.ir_value.type:
+                both = f"{self.dtype_name} and {other.dtype_name}"
+                raise TypeError(f"an operation between {both}; convert one of them, such as x.to(torch.float64)")
             return other.ir_value
+        if isinstance(other, float) and self.element_type not in _FLOATS:
+            raise TypeError(f"an operation between {self.dtype_name} and {other}; convert with x.to(torch.float64)")
         number = float(other) if self.element_type in _FLOATS else int(other)
         is_vector = isinstance(self.ir_value.type, ir.VectorType)
         return ir.Constant(self.ir_value.type, [number] * self.ir_value.type.count if is_vector else number)
@@ -122,8 +138,24 @@ class TracedScalar:
     def __rtruediv__(self, other: float) -> "TracedScalar":
         return TracedScalar(self.builder, self.operand(other)) / self
 
+    def __mod__(self, divisor: float) -> "TracedScalar":
+        return TORCH_FUNCTIONS[torch.remainder](self, divisor)
+
+    def __pow__(self, exponent: float) -> "TracedScalar":
+        if exponent != 2:
+            raise TypeError(f"x ** {exponent} is not compiled, only x ** 2; write products, or torch.exp and torch.log")
+        return self * self
+
     def __bool__(self) -> bool:
         raise TypeError("a step cannot branch on the value of an element; use torch.where")
+
+    def __float__(self) -> float:
+        raise TypeError(
+            "an element has no value while its code is compiled: float(x) and functions of math cannot take it; "
+            "use those of torch, such as torch.sin"
+        )
+
+    __int__ = __index__ = __float__
 
     def to(self, dtype: torch.dtype) -> "TracedScalar":
         """Convert to another dtype; booleans become 0 and 1."""
@@ -146,6 +178,28 @@ class TracedScalar:
             raise TypeError("torch.where between two numbers; begin with a tensor, such as 0.0 * grad")
         choices = [traced[0].operand(value) for value in (first, second)]
         return TracedScalar(self.builder, self.builder.select(self.ir_value, *choices))
+
+    def lazy_where(
+        self, compute: Callable[[], Sequence["TracedScalar"]], otherwise: Sequence["TracedScalar"]
+    ) -> list["TracedScalar"]:
+        """:func:`pgkit.compiler.control_flow.lazy_where` with this boolean as the condition."""
+        builder = self.builder
+        is_any = self.ir_value
+        if isinstance(is_any.type, ir.VectorType):
+            lanes = ir.IntType(is_any.type.count)
+            is_any = builder.icmp_unsigned("!=", builder.bitcast(is_any, lanes), lanes(0))
+        before = builder.block
+        with builder.if_then(is_any, likely=False):
+            chosen = [self.where(new, old) for new, old in zip(compute(), otherwise, strict=True)]
+            end = builder.block
+        # Control comes here from the branch or from before it; a phi node has the value of where it came from.
+        results = []
+        for new, old in zip(chosen, otherwise, strict=True):
+            result = builder.phi(old.ir_value.type)
+            result.add_incoming(old.ir_value, before)
+            result.add_incoming(new.ir_value, end)
+            results.append(TracedScalar(builder, result))
+        return results
 
     def fma(self, factor: "TracedScalar | float", term: "TracedScalar | float") -> "TracedScalar":
         """``self * factor + term``, rounded once."""

@@ -18,7 +18,13 @@ make           from an id to environments
 sync_envs      backend "gymnasium": a loop in this process
 async_envs     the same in worker processes (``env_worker`` is what runs in them)
 vector_env     any ``gymnasium.vector.VectorEnv``
-cartpole       backend "pgkit": CartPole-v1 on tensors
+elementwise    backend "pgkit": environments whose step is written for one, compiled on CPU
+definition     how such an environment is written, and the check of one
+check          such an environment beside one of Gymnasium's, step by step
+registry       such environments by name, and how to register others
+cartpole       CartPole's equations; so ``acrobot``, ``mountain_car``, ``mountain_car_continuous``, ``pendulum``
+pcg64          NumPy's random numbers, on tensors and compiled
+action_inputs  the learner's actions to those that such a step takes
 envpool        backend "envpool": C++ environments
 replay         exact resumption of Gymnasium environments
 hints          what helps where an environment cannot be created
@@ -30,28 +36,34 @@ generators     global generators, of which each environment has states of its ow
 rescale        actions whose bounds are far from the unit Gaussian
 guard          full checks of what an environment returns at first
 errors         one line for environments that fail
+signature      what compiled steps of blocks of environments and their callers share
 =============  ========================================================================================
 
-To add a backend: write a class with the methods of ``Environments`` and return it from ``make.make_envs``; then add it
-to ``tests/helpers/env_streams.py``, whose tests show that environment k of many is the same environment alone. If its
-step can be written for one environment (see ``Elementwise``), rollouts of it are compiled.
+An environment of one's own needs no class: see "Writing an environment" in README.md. To add a backend: write a class
+with the methods of ``Environments`` and return it from ``make.make_envs``; then add it to
+``tests/helpers/env_streams.py``, whose tests show that environment k of many is the same environment alone.
 """
 
 from pgkit.envs.base import Elementwise, EnvInfo, Environments, Transition
-from pgkit.envs.cartpole import CartPole
+from pgkit.envs.check import check_against_gymnasium
+from pgkit.envs.definition import EnvDefinition, Random
 from pgkit.envs.errors import EnvError
 from pgkit.envs.make import list_envs, make_envs, resolve_backend
+from pgkit.envs.registry import register
 from pgkit.envs.vector_env import wrap_vector_env
 
 __all__ = [
-    "CartPole",
     "Elementwise",
+    "EnvDefinition",
     "EnvError",
     "EnvInfo",
     "Environments",
+    "Random",
     "Transition",
+    "check_against_gymnasium",
     "list_envs",
     "make_envs",
+    "register",
     "resolve_backend",
     "wrap_vector_env",
 ]

@@ -114,6 +114,28 @@ class Elementwise(NamedTuple):
     constants: Sequence[Tensor]
 
 
+class EnvKernel(NamedTuple):
+    """The step of a block of environments as a compiled function, for environments that are more than one element.
+
+    An environment with "next_step" autoreset offers it as an attribute ``kernel``, so that whole rollouts of it are
+    compiled. What a step does is up to the function: loops, branches, vectors of environments.
+
+    Attributes:
+        define: adds a function of :class:`pgkit.envs.signature.EnvStepArguments` to an LLVM module and returns it. The
+            same object for the same code: compiled rollouts are cached by it.
+        state: contiguous tensors ``(K, ...)`` that a step changes in place: they are never reallocated.
+        constants: there are none; an environment's settings are part of the code or of the state.
+    """
+
+    define: Callable[[Any], Any]
+    state: Sequence[Tensor]
+    constants: Sequence[Tensor] = ()
+
+
+CompiledEnvs = Elementwise | EnvKernel
+"""Environments whose rollouts are compiled, in one of two forms."""
+
+
 class Environments(Protocol):
     """K sub-environments with the interface of Gymnasium's vector environments, on tensors.
 

@@ -12,9 +12,9 @@ import torch
 from pgkit.envs import envpool, rescale
 from pgkit.envs.async_envs import REQUEST_TIMEOUT_SECONDS, AsyncEnvs
 from pgkit.envs.base import Environments
-from pgkit.envs.cartpole import CartPole
 from pgkit.envs.envpool import EnvPoolEnvs
 from pgkit.envs.hints import missing_package_hint, unknown_id_hint
+from pgkit.envs.registry import PgkitEnv, find_pgkit_env, import_env_module, list_pgkit_envs
 from pgkit.envs.replay import replay_problem
 from pgkit.envs.sync_envs import SyncEnvs
 from pgkit.envs.vector_env import wrap_vector_env
@@ -45,16 +45,16 @@ def make_envs(
     """Create ``num_envs`` sub-environments of an environment. Seed and start them with ``reset(seeds)``.
 
     Args:
-        env_id: id registered with Gymnasium, or ``package.module:Id`` if importing the module registers it.
+        env_id: id registered with Gymnasium or :func:`pgkit.envs.register`; ``package.module:Id`` imports a module.
         num_envs: K, at least 1.
         kwargs: arguments of the environment's constructor.
         max_episode_steps: time limit in steps, in place of the registered one.
-        backend: "pgkit" (CartPole-v1 on tensors), "envpool", "gymnasium", or "auto": the first of these, in this
-            order, that has the same task. ``info.backend`` says which one it is.
+        backend: "pgkit" (compiled, see :mod:`pgkit.envs.registry`), "envpool", "gymnasium", or "auto": the first of
+            these, in this order, that has the same task. ``info.backend`` says which one it is.
         vectorization: for backend "gymnasium": "sync" steps in this process, "async" in worker processes, "native"
             uses the vector environment of the registration (``vector_entry_point``), which cannot step a subset.
         timeout: seconds that a worker process ("async") has to step or reset all its environments; None for 300.
-        rescale_actions: for "sync" and "async": rescale Box actions as :mod:`pgkit.envs.rescale` says.
+        rescale_actions: for backend "pgkit", "sync" and "async": rescale Box actions as :mod:`pgkit.envs.rescale` says.
         device: device of observations, rewards and flags.
 
     Raises:
@@ -79,7 +79,7 @@ def make_envs(
         _check_at_least_one("max_episode_steps", max_episode_steps)
     resolved = resolve_backend(env_id, kwargs, backend, vectorization)
     if resolved == "pgkit":
-        return CartPole(num_envs, max_episode_steps or 500, device)
+        return _pgkit_env(env_id).make(num_envs, kwargs, max_episode_steps, device, rescale_actions)
     if resolved == "envpool":
         return EnvPoolEnvs(env_id, num_envs, kwargs, max_episode_steps, device)
     spec = find_spec(env_id)
@@ -109,34 +109,61 @@ def resolve_backend(
         >>> from pgkit.envs import resolve_backend
         >>> resolve_backend("CartPole-v1", {}, "auto")
         'pgkit'
-        >>> resolve_backend("CartPole-v1", {"sutton_barto_reward": True}, "auto")
+        >>> resolve_backend("CartPole-v1", {"render_mode": "rgb_array"}, "auto")
         'gymnasium'
     """
-    if backend == "pgkit" and (env_id != "CartPole-v1" or kwargs):
-        raise PgkitError(f"env.backend 'pgkit' has CartPole-v1 without kwargs only, not {env_id!r} with {dict(kwargs)}")
     if backend in ("pgkit", "envpool") and vectorization != "sync":
         raise PgkitError(f"env.vectorization {vectorization!r} is for env.backend 'gymnasium', not {backend!r}")
+    if backend == "pgkit":
+        if problem := _pgkit_env(env_id).problem(kwargs):
+            raise PgkitError(problem)
+        return "pgkit"
     if backend != "auto":
         return backend
-    if kwargs or vectorization != "sync":
+    if vectorization != "sync":
         return "gymnasium"
-    if env_id == "CartPole-v1":
+    entry = find_pgkit_env(env_id)
+    if entry is not None and (entry.problem(kwargs) is None or entry.name not in list_envs()):
         return "pgkit"
-    return "envpool" if env_id in envpool.SAME_AS_GYMNASIUM and envpool.installed() else "gymnasium"
+    same_in_envpool = not kwargs and env_id in envpool.SAME_AS_GYMNASIUM
+    return "envpool" if same_in_envpool and envpool.installed() else "gymnasium"
+
+
+def _pgkit_env(env_id: str) -> PgkitEnv:
+    """pgkit's own environment of an id.
+
+    Raises:
+        PgkitError: there is none.
+    """
+    entry = find_pgkit_env(env_id)
+    if entry is None:
+        names = list_pgkit_envs()
+        raise PgkitError(f"env.backend 'pgkit' has no {env_id!r}: it has {', '.join(names)}; others: README.md of envs")
+    return entry
 
 
 def probe_action_space(
-    env_id: str, *, kwargs: Mapping[str, Any], max_episode_steps: int | None = None, timeout: float | None = None
+    env_id: str,
+    *,
+    kwargs: Mapping[str, Any],
+    max_episode_steps: int | None = None,
+    timeout: float | None = None,
+    backend: Literal["gymnasium", "pgkit"] = "gymnasium",
 ) -> "Space[Any]":
-    """The action space of a Gymnasium environment that can be created, without creating it in this process.
+    """The action space of an environment that can be created, without creating Gymnasium's in this process.
 
     Args:
         env_id: as for :func:`make_envs`, as are ``kwargs`` and ``max_episode_steps``.
         timeout: seconds that it may take; None for 300.
+        backend: that creates it.
 
     Raises:
         PgkitError: it cannot be created; the message says why.
     """
+    if backend == "pgkit":
+        return make_envs(
+            env_id, 1, kwargs=kwargs, max_episode_steps=max_episode_steps, backend=backend
+        ).info.action_space
 
     def probe() -> "Space[Any]":
         env = make_env(find_spec(env_id), kwargs, max_episode_steps)
@@ -232,19 +259,10 @@ def find_spec(env_id: str) -> "EnvSpec":
     Raises:
         PgkitError: the id is unknown (the message names similar ones), or its module cannot be imported.
     """
-    import importlib
-
     import gymnasium
 
-    module, _, name = env_id.rpartition(":")
-    if module:
-        try:
-            importlib.import_module(module)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a user's module may raise anything
-            reason = describe_exception(error)
-            raise PgkitError(f"environment {env_id!r}: cannot import module {module!r} ({reason})") from error
+    import_env_module(env_id)
+    name = env_id.rpartition(":")[2]
     if name in gymnasium.registry:
         return gymnasium.registry[name]
     close = get_close_matches(name, list_envs(), n=3, cutoff=0.6)

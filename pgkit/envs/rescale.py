@@ -14,6 +14,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from gymnasium import Env, Space
+    from gymnasium.spaces import Box
 
 MIN_SHARE = 0.1
 """Least share of draws within the bounds, and of the range that draws cover."""
@@ -64,8 +65,17 @@ def rescale_actions(env: "Env[Any, Any]") -> "Env[Any, Any]":
         within = low + (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) / 2 * (high.astype(np.float64) - low)
         return np.where(far, within, action).astype(dtype).clip(low, high)
 
-    unit = Box(np.where(far, -1.0, low).astype(dtype), np.where(far, 1.0, high).astype(dtype), dtype=dtype.type)
-    return TransformAction(env, rescale, unit)
+    return TransformAction(env, rescale, unit_space(space))
+
+
+def unit_space(space: "Space[Any]") -> "Box":
+    """A Box whose far components range from -1 to 1."""
+    from gymnasium.spaces import Box
+
+    assert isinstance(space, Box)
+    far = far_components(space)
+    low = np.where(far, -1.0, space.low).astype(space.dtype)
+    return Box(low, np.where(far, 1.0, space.high).astype(space.dtype), dtype=space.dtype.type)
 
 
 def describe_rescaling(space: "Space[Any]") -> list[str]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pgkit.compiler.lazy import lazy_kernel
+from pgkit.compiler.signature import column_addresses
 from pgkit.system.cpu import use_compiled
 
 MAX_COMPILED_CHOICES = 64
@@ -66,7 +67,7 @@ def compiled_sample(outputs: Tensor, uniform: Tensor) -> Tensor:
     action = outputs.new_empty(outputs.shape[:-1], dtype=torch.int64)
     uniform = uniform.to(outputs).expand(action.shape).contiguous()
     kernel = _sample_kernel(outputs.shape[-1], outputs.dtype)
-    kernel(action.numel(), *_column_addresses(outputs), uniform.data_ptr(), action.data_ptr())
+    kernel(action.numel(), *column_addresses(outputs), uniform.data_ptr(), action.data_ptr())
     return action
 
 
@@ -75,13 +76,14 @@ def compiled_kl(outputs: Tensor, other: Tensor) -> Tensor:
     outputs = outputs.contiguous()
     other = other.contiguous()
     results = outputs.new_empty(outputs.shape[:-1])
-    columns = *_column_addresses(outputs), *_column_addresses(other)
+    columns = *column_addresses(outputs), *column_addresses(other)
     _kl_kernel(outputs.shape[-1], outputs.dtype)(results.numel(), *columns, results.data_ptr())
     return results
 
 
-def sample(outputs: Sequence[Any], uniform: Any) -> Any:
+def sample(outputs: Sequence[Any], uniforms: Sequence[Any]) -> list[Any]:
     """The choice of one sample, int64, by inverting the cumulative distribution at a uniform number."""
+    (uniform,) = uniforms
     weights = [torch.exp(output) for output in _below_highest(outputs)]
     cumulative = [weights[0]]
     for weight in weights[1:]:
@@ -90,17 +92,17 @@ def sample(outputs: Sequence[Any], uniform: Any) -> Any:
     choice = (uniform > 1.0).to(torch.int64)  # 0: a traced value has to begin with a traced value
     for bound in cumulative[:-1]:
         choice = choice + (bound < threshold).to(torch.int64)
-    return choice
+    return [choice]
 
 
-def most_likely(outputs: Sequence[Any]) -> Any:
+def mode(outputs: Sequence[Any]) -> list[Any]:
     """The choice with the highest output, int64; of several the first."""
     highest = outputs[0]
     choice = (highest > highest).to(torch.int64)  # 0, as above
     for number, output in enumerate(outputs[1:], 1):
         choice = torch.where(output > highest, number, choice)
         highest = torch.maximum(highest, output)
-    return choice
+    return [choice]
 
 
 def kl_divergence(outputs: Sequence[Any], other: Sequence[Any]) -> Any:
@@ -113,46 +115,36 @@ def kl_divergence(outputs: Sequence[Any], other: Sequence[Any]) -> Any:
     )
 
 
-def loss_terms(outputs: Sequence[Any], value: Any, action: Any, advantage: Any, target: Any, valid: Any) -> list[Any]:
-    """One sample's terms in the sums of :func:`pgkit.losses.actor_critic_terms`.
-
-    Returns:
-        ``log_prob * advantage``, ``(value - target)^2`` and the entropy; 0 where the sample is not valid.
-    """
+def log_prob_and_entropy(outputs: Sequence[Any], action: Sequence[Any]) -> tuple[Any, Any]:
+    """The log-probability of one action and the entropy, in nats."""
     logs, probs = _logs_and_probs(outputs)
+    (chosen,) = action
     log_prob_of_action = logs[0]
     for choice, log in enumerate(logs[1:], 1):
-        log_prob_of_action = torch.where(action == choice, log, log_prob_of_action)
-    error = value - target
-    terms = log_prob_of_action * advantage, error * error, _entropy(logs, probs)
-    return [torch.where(valid, term, 0.0) for term in terms]
+        log_prob_of_action = torch.where(chosen == choice, log, log_prob_of_action)
+    return log_prob_of_action, _entropy(logs, probs)
 
 
-def loss_gradients(
-    outputs: Sequence[Any], value: Any, action: Any, advantage: Any, target: Any, valid: Any, *grads: Any
-) -> list[Any]:
-    """The gradients of one sample's outputs and value.
+def output_gradients(outputs: Sequence[Any], action: Sequence[Any], log_prob_grad: Any, entropy_grad: Any) -> list[Any]:
+    """The gradients of one sample's outputs.
 
     With p the probabilities and H the entropy, d log p[a] / d output[i] = (i = a) - p[i], and
     dH / d output[i] = -p[i] (log p[i] + H).
 
     Args:
-        outputs: as the other arguments, those of :func:`loss_terms`.
-        grads: the gradients of policy loss, value loss and entropy, divided by the number of samples.
-
-    Returns:
-        The gradient of each output, then that of the value; 0 where the sample is not valid.
+        outputs: of L choices.
+        action: the choice.
+        log_prob_grad: the gradient of the action's log-probability.
+        entropy_grad: the gradient of the entropy.
     """
-    policy_grad, value_grad, entropy_grad = grads
     logs, probs = _logs_and_probs(outputs)
-    log_prob_grad = -policy_grad * advantage
+    (chosen,) = action
     sample_entropy = _entropy(logs, probs)
-    output_grads = [
-        log_prob_grad * torch.where(action == choice, 1.0 - prob, -prob)
+    return [
+        log_prob_grad * torch.where(chosen == choice, 1.0 - prob, -prob)
         - entropy_grad * prob * (_multipliable(log) + sample_entropy)
         for choice, (log, prob) in enumerate(zip(logs, probs, strict=True))
     ]
-    return [torch.where(valid, grad, 0.0) for grad in (*output_grads, value_grad * (value - target) * 2.0)]
 
 
 def _entropy(logs: Sequence[Any], probs: Sequence[Any]) -> Any:
@@ -180,18 +172,11 @@ def _below_highest(outputs: Sequence[Any]) -> list[Any]:
     return [output - highest for output in outputs]
 
 
-def _column_addresses(matrix: Tensor) -> Sequence[int]:
-    """The addresses of the first row's numbers, for a contiguous ``(..., L)``."""
-    size = matrix.element_size()
-    width = matrix.shape[-1]
-    return range(matrix.data_ptr(), matrix.data_ptr() + width * size, size) if matrix.numel() else [0] * width
-
-
 @lru_cache
 def _sample_kernel(choices: int, dtype: torch.dtype) -> Callable[..., None]:
     inputs = (*((dtype, choices),) * choices, (dtype, 1))
     kernel: Callable[..., None] = _compile(
-        lambda *numbers: [sample(numbers[:-1], numbers[-1])], inputs, ((torch.int64, 1),)
+        lambda *numbers: sample(numbers[:-1], numbers[-1:]), inputs, ((torch.int64, 1),)
     )
     return kernel
 

@@ -48,10 +48,10 @@ class Packing(NamedTuple):
         return torch.where(self.lengths > self.sizes, self.lengths, self.sizes)
 
     def gather(self, samples: Tensor) -> Tensor:
-        """Pack a number of each sample, ``(P, T N) -> (P, B)``; beyond ``sizes`` the result holds anything."""
+        """Pack samples, ``(P, T N, ...) -> (P, B, ...)``; beyond ``sizes`` the result holds anything."""
         samples = samples.contiguous()
         members, max_rows = self.valid.shape
-        packed = samples.new_empty(members, max_rows)
+        packed = samples.new_empty(members, max_rows, *samples.shape[2:])
         arguments = Gather(
             members=members,
             samples_per_member=samples.shape[1],
@@ -62,14 +62,14 @@ class Packing(NamedTuple):
             samples=samples.data_ptr(),
             packed=packed.data_ptr(),
         )
-        _gather(samples.dtype)(*arguments)
+        _gather(samples.dtype, samples.shape[2:].numel())(*arguments)
         return packed
 
     def gather_obs(self, obs: Tensor) -> Tensor:
         """Pack observations, ``(P, T N, D) -> (P, B, D)``; those that :func:`pack` has packed are not packed again."""
         if obs.data_ptr() == self.all_obs.data_ptr():
             return self.obs[:, : self.valid.shape[1]]
-        return torch.stack([self.gather(column) for column in obs.unbind(2)], 2)
+        return self.gather(obs)
 
     def scatter(self, packed: Tensor, size: int) -> Tensor:
         """Undo packing, ``(P, R) -> (P, size)``: put each number at its position; 0 everywhere else."""

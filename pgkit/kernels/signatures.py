@@ -153,12 +153,16 @@ class Backward(NamedTuple):
 class Samples(NamedTuple):
     """The samples of a policy's and a critic's losses; the first B rows of each member.
 
+    What the policy's network computes, and actions, have widths that belong to the distribution, see
+    :class:`pgkit.kernels.distribution.Distribution`.
+
     Attributes:
-        outputs: ``(P, output_rows, choices)``, of a categorical policy.
+        outputs: ``(P, output_rows, L)``, what the policy's network computes.
         output_rows: how many rows a member has there.
+        log_std: ``(P, 1, A)`` of a Gaussian policy; null for other distributions.
         value: ``(P, value_rows)``.
         value_rows: how many rows a member has there.
-        action: int64 ``(P, B)``.
+        action: int64 ``(P, B)``, or ``(P, B, A)`` of a Gaussian policy.
         advantage: ``(P, B)``.
         target: ``(P, B)``.
         valid: bool ``(P, B)``, which samples count.
@@ -166,6 +170,7 @@ class Samples(NamedTuple):
 
     outputs: Address
     output_rows: Int64
+    log_std: Address
     value: Address
     value_rows: Int64
     action: Address
@@ -218,7 +223,8 @@ class LossGradients(NamedTuple):
         means: what :class:`LossMeans` has written.
         x: the input of the networks, ``(P, x_rows, D)``.
         x_rows: how many rows a member has in ``x``.
-        scratch: ``B (choices + 1)`` numbers, followed by the scratch of a backward pass.
+        log_std_grad: ``(P, 1, A)``, where the gradient of ``samples.log_std`` is written; null if there is none.
+        scratch: ``B (L + 1)`` numbers, followed by the scratch of a backward pass.
         workspace: of the matmuls of one member.
         networks: the policy, then the critic if it is trained.
     """
@@ -231,9 +237,30 @@ class LossGradients(NamedTuple):
     means: Address
     x: Address
     x_rows: Int64
+    log_std_grad: Address
     scratch: Address
     workspace: Address
     networks: tuple[NetworkGrads, ...]
+
+
+class AppendLogStd(NamedTuple):
+    """Outputs of a Gaussian policy from the means of its network, see :mod:`pgkit.kernels.gaussian`.
+
+    Attributes:
+        members: P.
+        rows: B.
+        components: A.
+        mean: ``(P, B, A)``.
+        log_std: ``(P, 1, A)``.
+        outputs: ``(P, B, 2 A)``, written.
+    """
+
+    members: Int64
+    rows: Int64
+    components: Int64
+    mean: Address
+    log_std: Address
+    outputs: Address
 
 
 class Pack(NamedTuple):
@@ -272,11 +299,13 @@ class Pack(NamedTuple):
 class Gather(NamedTuple):
     """``packed[k, row] = samples[k, indices[k, row]]`` for the first ``sizes[k]`` rows of each member k.
 
+    A sample is a few numbers, as many as the code was compiled for.
+
     Attributes:
         members: P.
-        samples_per_member: the number of columns of ``samples``.
+        samples_per_member: the number of samples of each member in ``samples``.
         index_rows: the number of columns of ``indices``.
-        max_rows: the number of columns of ``packed``.
+        max_rows: the number of samples of each member in ``packed``.
         indices: int64.
         sizes: int64 ``(P,)``.
         samples: read.

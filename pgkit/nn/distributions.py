@@ -20,21 +20,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from pgkit.errors import PgkitError
-from pgkit.kernels.categorical import (
-    MAX_COMPILED_CHOICES,
-    compiled_kl,
-    compiled_sample,
-    entropy,
-    is_compiled,
-    log_prob,
-)
-from pgkit.kernels.categorical import kl as categorical_kl
+from pgkit.kernels import categorical as categorical_kernels
+from pgkit.kernels import gaussian as gaussian_kernels
+from pgkit.kernels.distribution import Distribution
 
 if TYPE_CHECKING:
     from gymnasium import Space
-
-
-LOG_TWO_PI = math.log(2 * math.pi)
 
 
 class Head(NamedTuple):
@@ -61,9 +52,13 @@ class Head(NamedTuple):
     kl: Callable[[Tensor, Tensor], Tensor]
 
     @property
-    def is_written_down(self) -> bool:
-        """Whether acting and losses can be compiled, because :mod:`pgkit.kernels.categorical` has this distribution."""
-        return self.name == "categorical" and self.width <= MAX_COMPILED_CHOICES
+    def distribution(self) -> Distribution | None:
+        """What acting and losses are compiled for; None if they cannot be."""
+        if self.name == "categorical" and self.width <= categorical_kernels.MAX_COMPILED_CHOICES:
+            return Distribution("categorical", self.width)
+        if self.name == "gaussian" and self.noise <= gaussian_kernels.MAX_COMPILED_COMPONENTS:
+            return Distribution("gaussian", self.noise)
+        return None
 
 
 def categorical(choices: int) -> Head:
@@ -73,17 +68,20 @@ def categorical(choices: int) -> Head:
     """
 
     def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
-        if is_compiled(outputs):
-            return compiled_sample(outputs, uniform.squeeze(-1))
+        if categorical_kernels.is_compiled(outputs):
+            return categorical_kernels.compiled_sample(outputs, uniform.squeeze(-1))
         cumulative = torch.softmax(outputs.mT, -2)[..., :-1, :].cumsum(-2)
         return torch.sum(cumulative < uniform.mT, -2)
 
     def kl(outputs: Tensor, other: Tensor) -> Tensor:
-        if is_compiled(outputs) and not (outputs.requires_grad or other.requires_grad):
-            return compiled_kl(outputs, other)
-        return categorical_kl(outputs, other)
+        if categorical_kernels.is_compiled(outputs) and not (outputs.requires_grad or other.requires_grad):
+            return categorical_kernels.compiled_kl(outputs, other)
+        return categorical_kernels.kl(outputs, other)
 
-    return Head("categorical", choices, 1, sample, lambda outputs: outputs.argmax(-1), log_prob, entropy, kl)
+    def mode(outputs: Tensor) -> Tensor:
+        return outputs.argmax(-1)
+
+    return Head("categorical", choices, 1, sample, mode, categorical_kernels.log_prob, categorical_kernels.entropy, kl)
 
 
 def multi_categorical(choices: Sequence[int]) -> Head:
@@ -154,25 +152,20 @@ def gaussian(components: int) -> Head:
     """
 
     def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
-        mean, log_std = outputs.chunk(2, -1)
-        return mean + log_std.exp() * torch.special.ndtri(uniform)
-
-    def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
-        mean, log_std = outputs.chunk(2, -1)
-        return (-0.5 * ((action - mean) * (-log_std).exp()) ** 2 - log_std - 0.5 * LOG_TWO_PI).sum(-1)
-
-    def entropy(outputs: Tensor) -> Tensor:
-        return (outputs.chunk(2, -1)[1] + 0.5 * (1 + LOG_TWO_PI)).sum(-1)
+        if gaussian_kernels.is_compiled(outputs):
+            return gaussian_kernels.compiled_sample(outputs, uniform)
+        return gaussian_kernels.tensor_sample(outputs, uniform)
 
     def kl(outputs: Tensor, other: Tensor) -> Tensor:
-        (mean, log_std), (other_mean, other_log_std) = outputs.chunk(2, -1), other.chunk(2, -1)
-        variance_ratio = (2 * (log_std - other_log_std)).exp()
-        distance = ((mean - other_mean) * (-other_log_std).exp()) ** 2
-        return 0.5 * (variance_ratio + distance - 1 - 2 * (log_std - other_log_std)).sum(-1)
+        if gaussian_kernels.is_compiled(outputs) and not (outputs.requires_grad or other.requires_grad):
+            return gaussian_kernels.compiled_kl(outputs, other)
+        return gaussian_kernels.kl(outputs, other)
 
     def mode(outputs: Tensor) -> Tensor:
         return outputs.chunk(2, -1)[0]
 
+    log_prob = gaussian_kernels.log_prob
+    entropy = gaussian_kernels.entropy
     return Head("gaussian", 2 * components, components, sample, mode, log_prob, entropy, kl)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pgkit.kernels.activations import ACTIVATIONS
+from pgkit.kernels.gaussian import append_log_std
 from pgkit.kernels.mlp import MLPSpec
 from pgkit.losses import actor_critic_terms
 from pgkit.nn.distributions import Head
@@ -79,7 +80,7 @@ class Policy:
     @property
     def supports_packing(self) -> bool:
         """Whether the losses can skip padded samples on CPU, with each member's bits independent of the others'."""
-        return self.head.is_written_down and not self.shared
+        return self.head.distribution is not None and not self.shared
 
     def outputs(self, params: Params, obs: Tensor, cache: ForwardCache | None = None) -> Tensor:
         """Compute ``(P, B, D) -> (P, B, L)``, the numbers that the head turns into a distribution.
@@ -92,11 +93,11 @@ class Policy:
         x = self._features(params, obs, cache)
         outputs = mlp(params, "actor", x, self.activation, cached=cache and cache.lookup("actor", obs))
         if self.head.name == "gaussian":
-            outputs = torch.cat([outputs, params["actor.log_std"].expand_as(outputs)], -1)
+            outputs = append_log_std(outputs, params["actor.log_std"])
         return outputs
 
     def acting_layers(self, params: Params) -> tuple[MLPSpec, list[Tensor]]:
-        """List the layers from observations to outputs; not for a Gaussian head, whose outputs are more than these."""
+        """List the layers from observations to outputs; of a Gaussian head, to the means among its outputs."""
         leaves = layer_leaves(params, "trunk") + layer_leaves(params, "actor")
         return MLPSpec(ACTIVATIONS[self.activation], len(leaves) // 2 - 1), leaves
 
@@ -125,9 +126,9 @@ class Policy:
         """
         sizes = batch.packing and batch.packing.sizes
         batch = batch.without_padding()
-        if self.head.is_written_down and use_compiled(batch.obs.dtype, batch.obs.device):
+        if self.head.distribution is not None and use_compiled(batch.obs.dtype, batch.obs.device):
             x = self._features(params, batch.obs, batch.cache)
-            terms = compiled_losses(params, x, self.activation, batch, critic, sizes)
+            terms = compiled_losses(self.head.distribution, params, x, self.activation, batch, critic, sizes)
         else:
             outputs = self.outputs(params, batch.obs, batch.cache)
             value = self.value(params, batch.obs, batch.cache) if critic else batch.target

@@ -1,7 +1,12 @@
-"""Generate the code of :mod:`pgkit.rollouts.compiled`: whole rollouts in environments whose step is elementwise."""
+"""Generate the code of :mod:`pgkit.rollouts.compiled`: whole rollouts in environments that are compiled.
+
+A step of a member's environments is one loop over them if the step of one environment is traced: sample an action,
+step, count. If environments step as a block, acting is a loop, then the block steps, and counting is a second loop.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +16,7 @@ from pgkit.compiler.elementwise import Column, element_address, elementwise_loop
 from pgkit.compiler.ir import (
     BYTE,
     INT,
+    NULL,
     Index,
     Variable,
     call,
@@ -21,10 +27,10 @@ from pgkit.compiler.ir import (
 )
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.tracer import IR_TYPES, TracedScalar
-from pgkit.kernels.categorical import most_likely, sample
+from pgkit.envs.signature import EnvStepArguments
 from pgkit.kernels.codegen.mlp import define_member_forward, table_entry
 from pgkit.kernels.signatures import MemberForward
-from pgkit.rollouts.signature import RolloutArguments, RolloutSpec
+from pgkit.rollouts.signature import BlockStep, RolloutArguments, RolloutSpec, TracedStep
 from pgkit.rollouts.statistics import NUM_ENV_STATS, step_env_stats
 from pgkit.seeding import uniform
 
@@ -41,10 +47,10 @@ def compile_rollout(spec: RolloutSpec) -> Callable[..., None]:
     """
     module = ir.Module()
     forward = define_member_forward(module, REAL, spec.activation)
-    lengths = {"state": len(spec.state), "constants": len(spec.constants)}
-    builder, args = define_function(module, "rollout", RolloutArguments, lengths, alias=True)
-    # The logits are the result of the last layer, which the forward pass of each step writes.
-    logits = table_entry(builder, args.layers.results, args.layers.count - 1)
+    step_block = spec.step.define(module) if isinstance(spec.step, BlockStep) else None
+    builder, args = define_function(module, "rollout", RolloutArguments, _lengths(spec.step), alias=True)
+    # What a distribution is made of is the result of the last layer, which the forward pass of each step writes.
+    network_outputs = table_entry(builder, args.layers.results, args.layers.count - 1)
     any_running = Variable(builder, BYTE)
     with for_range(builder, args.members) as member, for_range(builder, args.steps) as step:
         condition = _if_any_running(args, member, any_running) if spec.episodes else nullcontext()
@@ -53,10 +59,19 @@ def compile_rollout(spec: RolloutSpec) -> Callable[..., None]:
             obs = element_pointer(builder, args.obs, REAL, at.obs_index)
             forward_args = MemberForward(member, args.count, at.output_row, args.layers, obs, args.workspace)
             call(builder, forward, forward_args)
-            inputs, outputs = _columns(at, logits)
-            elementwise_loop(builder, args.count, inputs, outputs, _acting_step(at))
+            if step_block is None:
+                _step_elements(at, network_outputs)
+            else:
+                _step_block(at, network_outputs, step_block)
     builder.ret_void()
     return compile_function(builder.function)
+
+
+def _lengths(step: TracedStep | BlockStep) -> dict[str, int]:
+    """How many tensors the state and the constants of environments are."""
+    if isinstance(step, TracedStep):
+        return {"state": len(step.state), "constants": len(step.constants)}
+    return {"state": len(step.row_bytes), "constants": 0}
 
 
 @contextmanager
@@ -104,69 +119,165 @@ class _Step(NamedTuple):
         start = element_pointer(self.builder, base, REAL, first)
         return [Column(element_pointer(self.builder, start, REAL, column), REAL, width) for column in range(width)]
 
+    @property
+    def first_env(self) -> Index:
+        """The member's first environment among all there are."""
+        return self.member_number(self.args.member_indices) * self.args.count
+
+    @property
+    def env_stats(self) -> list[Column]:
+        first = self.member * self.args.count * NUM_ENV_STATS
+        return [self.column(self.args.env_stats, DOUBLE, first + self.args.count * k) for k in range(NUM_ENV_STATS)]
+
+    @property
+    def obs(self) -> list[Column]:
+        """The observations that actions are chosen from."""
+        return self.matrix(self.args.obs, self.obs_index, self.spec.obs_dim)
+
+    @property
+    def next_obs(self) -> list[Column]:
+        return self.matrix(self.args.obs, self.obs_index + self.args.count * self.spec.obs_dim, self.spec.obs_dim)
+
+    @property
+    def action(self) -> list[Column]:
+        """The numbers of each environment's action."""
+        distribution = self.spec.distribution
+        if not distribution.log_stds:
+            return [self.column(self.args.action, INT, self.transition)]
+        return self.matrix(self.args.action, self.transition * distribution.size, distribution.size)
+
+    @property
+    def reward(self) -> Column:
+        return self.column(self.args.reward, REAL, self.transition)
+
+    @property
+    def flags(self) -> list[Column]:
+        """Terminated, truncated, valid."""
+        all_transitions = self.args.steps * (self.args.members * self.args.count)
+        return [self.column(self.args.flags, FLAG, self.transition + all_transitions * k) for k in range(3)]
+
+    @property
+    def running(self) -> Column:
+        return self.column(self.args.running, FLAG, self.member * self.args.count)
+
+    def distribution_outputs(self, network_outputs: ir.Value) -> list[Column]:
+        """The outputs of each environment's action distribution: those of the network, then those of the member."""
+        distribution = self.spec.distribution
+        log_stds = [
+            Column(element_pointer(self.builder, self.args.log_std, REAL, self.member * distribution.size + k), REAL, 0)
+            for k in range(distribution.log_stds)
+        ]
+        outputs = self.matrix(network_outputs, self.output_row * distribution.size, distribution.size)
+        return [*outputs, *log_stds]
+
     def member_number(self, base: ir.Value) -> Index:
         """This member's number in an int64 array ``(P,)``."""
         return Index(self.builder, load(self.builder, INT, base, self.member))
 
 
-def _columns(at: _Step, logits: ir.Value) -> tuple[list[Column], list[Column]]:
-    """What :func:`_acting_step` reads and writes, in its order."""
-    spec = at.spec
-    args = at.args
-    first_env = at.member_number(args.member_indices) * args.count
+def _step_elements(at: _Step, network_outputs: ir.Value) -> None:
+    """Act, step and count in one loop; the step of one environment is traced."""
+    spec, args, step = at.spec, at.args, at.spec.step
+    assert isinstance(step, TracedStep)
+    first_env = at.first_env
     state, constants = (
         [at.column(base, IR_TYPES[dtype], first_env) for base, dtype in zip(bases, dtypes, strict=True)]
-        for bases, dtypes in ((args.state, spec.state), (args.constants, spec.constants))
+        for bases, dtypes in ((args.state, step.state), (args.constants, step.constants))
     )
-    member_env = at.member * args.count
-    env_stats = [
-        at.column(args.env_stats, DOUBLE, member_env * NUM_ENV_STATS + args.count * k) for k in range(NUM_ENV_STATS)
-    ]
-    all_transitions = args.steps * (args.members * args.count)
-    flags = [at.column(args.flags, FLAG, at.transition + all_transitions * k) for k in range(3)]
-    next_obs = at.matrix(args.obs, at.obs_index + args.count * spec.obs_dim, spec.obs_dim)
-    inputs = [*env_stats, *at.matrix(logits, at.output_row * spec.choices, spec.choices), *state, *constants]
-    action = at.column(args.action, INT, at.transition)
-    reward = at.column(args.reward, REAL, at.transition)
-    outputs = [*env_stats, action, *state, *next_obs, reward, *flags]
+    inputs = [*at.env_stats, *at.distribution_outputs(network_outputs), *state, *constants]
+    outputs = [*at.env_stats, *at.action, *state, *at.next_obs, at.reward, *at.flags]
     if spec.episodes:
-        running = at.column(args.running, FLAG, member_env)
-        inputs += [*at.matrix(args.obs, at.obs_index, spec.obs_dim), running]
-        outputs.append(running)
-    return inputs, outputs
+        inputs += [*at.obs, at.running]
+        outputs.append(at.running)
+    act = _acting(at)
+    width = spec.distribution.size + spec.distribution.log_stds
 
-
-def _acting_step(at: _Step) -> Callable[..., list[Any]]:
-    """One environment's step: sample an action, step, count; the function that is traced.
-
-    ``(env, *env_stats, *logits, *state, *constants) -> [*env_stats, action, *state, *next_obs, reward, terminated,
-    truncated, valid]``; with ``episodes`` it also takes ``*obs, running`` and gives ``running``.
-    """
-    spec = at.spec
-    key = at.member_number(at.args.keys)
-    # The numbers of a stream go to all environments of one step, then to those of the next one.
-    counter = at.member_number(at.args.counters) + at.step * at.args.count
-
-    def act(env: TracedScalar, *numbers: Any) -> list[Any]:
-        env_stats = numbers[:NUM_ENV_STATS]
-        logits = numbers[NUM_ENV_STATS : NUM_ENV_STATS + spec.choices]
-        rest = numbers[NUM_ENV_STATS + spec.choices :]
-        env_arguments = rest[: len(spec.state) + len(spec.constants)]
-        if spec.deterministic:
-            action = most_likely(logits)
-        else:
-            position: Any = env + env.splat(counter.ir_value)
-            stream: Any = env.splat(key.ir_value)
-            action = sample(logits, uniform(stream, position))
-        transition = spec.step(action, *env_arguments)
+    def act_and_step(env: TracedScalar, *numbers: Any) -> list[Any]:
+        env_stats, outputs, rest = _split(numbers, NUM_ENV_STATS, width)
+        env_arguments = rest[: len(state) + len(constants)]
+        action = act(env, outputs)
+        transition = step.function(*action, *env_arguments)
         if not spec.episodes:
-            return [*step_env_stats(*env_stats, *transition[-4:]), action, *transition]
+            return [*step_env_stats(*env_stats, *transition[-4:]), *action, *transition]
         *obs, running = rest[len(env_arguments) :]
-        transition = _unless_idle(running, transition, [*rest[: len(spec.state)], *obs])
+        transition = _unless_idle(running, transition, [*rest[: len(state)], *obs])
         still_running = running & ~(transition[-3] | transition[-2])
-        return [*step_env_stats(*env_stats, *transition[-4:]), action, *transition, still_running]
+        return [*step_env_stats(*env_stats, *transition[-4:]), *action, *transition, still_running]
+
+    elementwise_loop(at.builder, args.count, inputs, outputs, act_and_step)
+
+
+def _step_block(at: _Step, network_outputs: ir.Value, step_block: ir.Function) -> None:
+    """Act in a loop, step all environments of the member by one call, and count in a second loop."""
+    builder, spec, args = at.builder, at.spec, at.args
+    assert isinstance(spec.step, BlockStep)
+    act = _acting(at)
+    outputs = at.distribution_outputs(network_outputs)
+    elementwise_loop(builder, args.count, outputs, at.action, lambda env, *numbers: act(env, numbers))
+    terminated, truncated, valid = (column.base for column in at.flags)
+    state = [
+        element_pointer(builder, base, BYTE, at.first_env * row_bytes)
+        for base, row_bytes in zip(args.state, spec.step.row_bytes, strict=True)
+    ]
+    step_args = EnvStepArguments(
+        count=args.count,
+        running=at.running.base if spec.episodes else NULL,
+        action=at.action[0].base,
+        obs=at.next_obs[0].base,
+        reward=at.reward.base,
+        terminated=terminated,
+        truncated=truncated,
+        valid=valid,
+        state=tuple(state),
+    )
+    call(builder, step_block, step_args)
+    transition = [*at.next_obs, at.reward, *at.flags]
+    if not spec.episodes:
+        counted = [at.reward, *at.flags]
+        elementwise_loop(
+            builder,
+            args.count,
+            [*at.env_stats, *counted],
+            at.env_stats,
+            lambda env, *numbers: step_env_stats(*numbers),
+        )
+        return
+
+    def count(env: TracedScalar, *numbers: Any) -> list[Any]:
+        env_stats, before, rest = _split(numbers, NUM_ENV_STATS, spec.obs_dim)
+        after = _unless_idle(rest[-1], rest[:-1], before)
+        still_running = rest[-1] & ~(after[-3] | after[-2])
+        return [*step_env_stats(*env_stats, *after[-4:]), *after, still_running]
+
+    inputs = [*at.env_stats, *at.obs, *transition, at.running]
+    elementwise_loop(builder, args.count, inputs, [*at.env_stats, *transition, at.running], count)
+
+
+def _acting(at: _Step) -> Callable[[TracedScalar, Sequence[Any]], list[Any]]:
+    """``act(env, outputs) -> action`` of one environment, its numbers: a sample, or the mode."""
+    distribution = at.spec.distribution
+    width = distribution.action_width
+    key = at.member_number(at.args.keys)
+    # The numbers of a stream go to all components of an action, in all environments of one step, then of the next one.
+    counter = at.member_number(at.args.counters) + at.step * at.args.count * width
+
+    def act(env: TracedScalar, outputs: Sequence[Any]) -> list[Any]:
+        actions: list[Any]
+        if at.spec.deterministic:
+            actions = distribution.functions.mode(outputs)
+        else:
+            first: Any = env * width + env.splat(counter.ir_value)
+            stream: Any = env.splat(key.ir_value)
+            actions = distribution.functions.sample(outputs, [uniform(stream, first + k) for k in range(width)])
+        return actions
 
     return act
+
+
+def _split(numbers: Sequence[Any], *sizes: int) -> list[Sequence[Any]]:
+    """Parts of these sizes, and the rest."""
+    ends = [0, *accumulate(sizes)]
+    return [numbers[start:end] for start, end in pairwise([*ends, len(numbers)])]
 
 
 def _unless_idle(running: Any, transition: Sequence[Any], before: Sequence[Any]) -> list[Any]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pgkit.envs import normalize
-from pgkit.envs.base import Elementwise, Environments
+from pgkit.envs.base import CompiledEnvs, Environments
 from pgkit.nn.policy import Policy
 from pgkit.rollouts.compiled import ActingState, compiled_rollout
 from pgkit.rollouts.normalization import Normalization, normalize_observations, normalize_rewards
@@ -265,7 +265,7 @@ class StepByStep:
 class CompiledSteps:
     """``length`` steps of environments whose step is compiled, one member after the other, without Python between."""
 
-    envs: Elementwise
+    envs: CompiledEnvs
     length: int
 
     def collect(self, collector: Collector, params: Params) -> list[MemberRollout]:

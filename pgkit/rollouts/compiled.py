@@ -11,23 +11,24 @@ from torch import Tensor
 
 from pgkit.compiler.lazy import lazy_kernel
 from pgkit.compiler.signature import address_of, flatten
-from pgkit.envs.base import Elementwise, Environments
+from pgkit.envs.base import CompiledEnvs, Elementwise, Environments
 from pgkit.kernels.activations import Activation
+from pgkit.kernels.distribution import Distribution
 from pgkit.kernels.mlp import allocate_forward
 from pgkit.nn.policy import Policy
-from pgkit.rollouts.signature import RolloutArguments, RolloutSpec
+from pgkit.rollouts.signature import BlockStep, RolloutArguments, RolloutSpec, TracedStep
 from pgkit.system.cpu import use_compiled
 from pgkit.types import ForwardCache, Params, Rollout
 
 _kernel = lazy_kernel("pgkit.rollouts.codegen:compile_rollout")
 
 
-def elementwise(envs: Environments, policy: Policy, params: Params) -> Elementwise | None:
-    """The step of one environment, if rollouts in these environments with this policy can be compiled; else None."""
-    step = getattr(envs, "elementwise", None)
+def compiled_envs(envs: Environments, policy: Policy, params: Params) -> CompiledEnvs | None:
+    """The environments' compiled form, if rollouts in them with this policy can be compiled; else None."""
+    step = getattr(envs, "elementwise", None) or getattr(envs, "kernel", None)
     float32 = all(leaf.dtype == torch.float32 for leaf in params.values())
     on_cpu = use_compiled(torch.float32, next(iter(params.values())).device)
-    return step if policy.head.is_written_down and float32 and on_cpu else None
+    return step if policy.head.distribution is not None and float32 and on_cpu else None
 
 
 class ActingState(NamedTuple):
@@ -55,7 +56,7 @@ class ActingState(NamedTuple):
 def compiled_rollout(
     policy: Policy,
     params: Params,
-    envs: Elementwise,
+    envs: CompiledEnvs,
     at: ActingState,
     length: int,
     keep_outputs: bool = True,
@@ -64,7 +65,7 @@ def compiled_rollout(
     """Act for ``length`` steps in the environments of every member.
 
     Args:
-        policy: with a categorical distribution.
+        policy: with a distribution that kernels are compiled for.
         params: leaves ``(P, ...)``, float32.
         envs: of all members there are.
         at: where the rollout begins.
@@ -72,15 +73,13 @@ def compiled_rollout(
         keep_outputs: keep the outputs of all layers of the policy as the rollout's cache, for the gradient.
         deterministic: take the most likely actions.
     """
+    distribution = policy.head.distribution
+    assert distribution is not None  # or nobody would call this, see :func:`compiled_envs`
     members, count, features = at.obs.shape
-    allocate = torch.empty if at.running is None else torch.zeros
-    obs = allocate(members, length + 1, count, features)
-    action = allocate(members, length, count, dtype=torch.int64)
-    reward = allocate(members, length, count)
-    flags = allocate(3, members, length, count, dtype=torch.bool)
-    obs[:, 0] = at.obs
+    obs, action, reward, flags = _allocate(distribution, at, length)
     mlp_spec, leaves = policy.acting_layers(params)
     leaves = [leaf.contiguous() for leaf in leaves]
+    log_std = params["actor.log_std"].contiguous() if distribution.log_stds else None
     # Outputs that nobody needs afterwards are overwritten step by step and member by member, so they stay in the cache.
     rows = length * count if keep_outputs else count
     network = allocate_forward(mlp_spec, torch.Size([members, rows, features]), leaves)
@@ -94,6 +93,7 @@ def compiled_rollout(
         keys=acting[1].data_ptr(),
         counters=acting[2].data_ptr(),
         layers=network.outputs.arguments,
+        log_std=address_of(log_std),
         obs=obs.data_ptr(),
         action=action.data_ptr(),
         reward=reward.data_ptr(),
@@ -104,7 +104,7 @@ def compiled_rollout(
         constants=tuple(tensor.data_ptr() for tensor in envs.constants),
         workspace=network.workspace.data_ptr(),
     )
-    spec = _rollout_spec(policy, mlp_spec.activation, envs, at, keep_outputs, deterministic)
+    spec = _rollout_spec(distribution, mlp_spec.activation, envs, at, keep_outputs, deterministic)
     _kernel(spec)(*flatten(arguments))
     rollout = Rollout(*(tensor.transpose(0, 1) for tensor in (obs, action, reward, *flags)))
     if keep_outputs and not policy.shared:
@@ -112,18 +112,44 @@ def compiled_rollout(
     return rollout
 
 
+def _allocate(distribution: Distribution, at: ActingState, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Observations, of which the first are those of ``at``, actions, rewards and flags of a rollout of so many steps.
+
+    Zeros for whole episodes, because nothing is written for members whose environments all idle.
+    """
+    members, count, features = at.obs.shape
+    allocate = torch.empty if at.running is None else torch.zeros
+    obs = allocate(members, length + 1, count, features)
+    action_shape = distribution.action_shape((members, length, count))
+    action = allocate(action_shape, dtype=distribution.action_dtype(torch.float32))
+    reward = allocate(members, length, count)
+    flags = allocate(3, members, length, count, dtype=torch.bool)
+    obs[:, 0] = at.obs
+    return obs, action, reward, flags
+
+
 def _rollout_spec(
-    policy: Policy, activation: Activation, envs: Elementwise, at: ActingState, keep_outputs: bool, deterministic: bool
+    distribution: Distribution,
+    activation: Activation,
+    envs: CompiledEnvs,
+    at: ActingState,
+    keep_outputs: bool,
+    deterministic: bool,
 ) -> RolloutSpec:
     """What the code of this rollout depends on."""
     return RolloutSpec(
         activation=activation,
-        choices=policy.head.width,
+        distribution=distribution,
         obs_dim=at.obs.shape[2],
-        step=envs.step,
-        state=tuple(tensor.dtype for tensor in envs.state),
-        constants=tuple(tensor.dtype for tensor in envs.constants),
+        step=_step_spec(envs),
         keep_outputs=keep_outputs,
         deterministic=deterministic,
         episodes=at.running is not None,
     )
+
+
+def _step_spec(envs: CompiledEnvs) -> TracedStep | BlockStep:
+    if isinstance(envs, Elementwise):
+        dtypes = (tuple(tensor.dtype for tensor in part) for part in (envs.state, envs.constants))
+        return TracedStep(envs.step, *dtypes)
+    return BlockStep(envs.define, tuple(tensor[0].nbytes for tensor in envs.state))

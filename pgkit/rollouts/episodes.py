@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pgkit.envs.base import Elementwise
+from pgkit.envs.base import CompiledEnvs
 from pgkit.errors import PgkitError
 from pgkit.kernels.packing import pack
 from pgkit.rollouts.collector import ActingStrategy, Collector, CompiledSteps, StepByStep
-from pgkit.rollouts.compiled import ActingState, compiled_rollout, elementwise
+from pgkit.rollouts.compiled import ActingState, compiled_envs, compiled_rollout
 from pgkit.rollouts.statistics import update_env_stats
 from pgkit.rollouts.trajectory import MemberRollout, concatenate, pad, stack_steps
 from pgkit.system.cpu import use_compiled
@@ -50,7 +50,7 @@ class WholeEpisodes:
         envs: environments whose step is compiled; None to step them from Python.
     """
 
-    envs: Elementwise | None = None
+    envs: CompiledEnvs | None = None
 
     def collect(self, collector: Collector, params: Params) -> list[MemberRollout]:
         """Act until the last episode is over.
@@ -104,7 +104,8 @@ class WholeEpisodes:
             return _step_running(collector, params, active, steps)
         rows = active.rows
         running = active.running.clone()  # the compiled rollout writes into it
-        counters = collector.state.counters[rows] + steps.start * collector.envs_per_member
+        numbers_per_step = collector.envs_per_member * collector.policy.head.noise
+        counters = collector.state.counters[rows] + steps.start * numbers_per_step
         counts = collector.state.counts[rows]  # thrown away: steps are counted when the episodes are complete
         start = ActingState(active.obs, collector.members[rows], collector.keys[rows], counters, counts, running)
         return compiled_rollout(collector.policy, params, self.envs, start, len(steps), keep_outputs=False), running
@@ -121,7 +122,7 @@ class EpisodesToHorizon:
         horizon: steps of the longest episode.
     """
 
-    envs: Elementwise
+    envs: CompiledEnvs
     horizon: int
 
     def collect(self, collector: Collector, params: Params) -> list[MemberRollout]:
@@ -147,7 +148,7 @@ def fastest_strategy(collector: Collector, params: Params, steps: int | None) ->
     """
     envs = None
     if not collector.normalization.observations:  # a compiled rollout hands observations to the network as they are
-        envs = elementwise(collector.envs, collector.policy, params)
+        envs = compiled_envs(collector.envs, collector.policy, params)
     if steps is None:
         return WholeEpisodes(envs)
     return StepByStep(steps) if envs is None else CompiledSteps(envs, steps)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from pgkit.envs import normalize
-from pgkit.envs.base import Elementwise, EnvInfo, Environments
+from pgkit.envs.base import CompiledEnvs, EnvInfo, Environments
 from pgkit.nn.policy import Policy
-from pgkit.rollouts.compiled import ActingState, compiled_rollout, elementwise
+from pgkit.rollouts.compiled import ActingState, compiled_envs, compiled_rollout
 from pgkit.rollouts.statistics import init_env_stats, per_env_statistics
 from pgkit.seeding import stream_keys, stream_seed, uniform
 from pgkit.tree import take_tree
@@ -154,7 +154,7 @@ def _evaluate_group(
     obs = envs.reset(env_seeds, torch.arange(len(env_seeds), device=device)).view(len(eval_keys), len(chunk), -1)
     noise_keys = stream_keys([key.seed for key in eval_keys], f"{stream}_action").to(device)
     counters = torch.tensor([key.evaluation * _EVALUATION_STRIDE for key in eval_keys], device=device)
-    env_step = None if obs_stats is not None else elementwise(envs, policy, params)
+    env_step = None if obs_stats is not None else compiled_envs(envs, policy, params)
     if env_step is not None and len(chunk) == episodes:
         return _run_compiled(policy, params, env_step, obs, noise_keys, counters, deterministic)
     rows = _Rows(params, obs_stats, obs, noise_keys, counters)
@@ -229,7 +229,7 @@ def _choose(
 def _run_compiled(
     policy: Policy,
     params: Params,
-    env_step: Elementwise,
+    env_step: CompiledEnvs,
     obs: Tensor,
     noise_keys: Tensor,
     counters: Tensor,
@@ -247,7 +247,7 @@ def _run_compiled(
             policy, params, env_step, state, _COMPILED_BLOCK_STEPS, keep_outputs=False, deterministic=deterministic
         )
         final_env_stats[members] = env_stats  # changed in place by the rollout, as is ``running``
-        counters = counters + _COMPILED_BLOCK_STEPS * episodes
+        counters = counters + _COMPILED_BLOCK_STEPS * episodes * policy.head.noise
         rows = (params, rollout.obs[-1], noise_keys, counters, members, env_stats, running)
         left = running.any(1).nonzero().squeeze(1)
         if len(left) < len(members):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pgkit.config.schema import TrainConfig
+from pgkit.envs.registry import registered_module
 from pgkit.errors import PgkitError
 from pgkit.optim import registry
 
@@ -52,6 +53,7 @@ def _modules(config: TrainConfig) -> Iterator[str]:
     registered = gymnasium.registry.get(env_name) if gymnasium is not None else None
     entry_point: Any = getattr(registered, "entry_point", None)
     yield entry_point.partition(":")[0] if isinstance(entry_point, str) else getattr(entry_point, "__module__", "")
+    yield registered_module(env_name)
     yield from _optimizer_modules(config.optimizer)
 
 

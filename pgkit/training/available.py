@@ -19,8 +19,14 @@ def check_available(config: TrainConfig) -> tuple[str, list[str]]:
     resolve_device(config.device)
     env = config.env
     backend = resolve_backend(env.id, env.kwargs, env.backend, env.vectorization)
-    if backend != "gymnasium" and not config.policy.log_std and env.rescale_actions:
+    if backend == "envpool" and not config.policy.log_std and env.rescale_actions:
         return backend, []
-    space = probe_action_space(env.id, kwargs=env.kwargs, max_episode_steps=env.max_episode_steps, timeout=env.timeout)
+    space = probe_action_space(
+        env.id,
+        kwargs=env.kwargs,
+        max_episode_steps=env.max_episode_steps,
+        timeout=env.timeout,
+        backend="pgkit" if backend == "pgkit" else "gymnasium",
+    )
     check_actions(config, space)
-    return backend, describe_rescaling(space) if backend == "gymnasium" and env.rescale_actions else []
+    return backend, describe_rescaling(space) if backend != "envpool" and env.rescale_actions else []

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pgkit.compiler.graph import GraphStatus
-from pgkit.rollouts.compiled import elementwise
+from pgkit.rollouts.compiled import compiled_envs
 from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.system.cpu import use_graphs
 from pgkit.training.captured_member import CapturedUpdate, ComputeUpdate, capture_update
@@ -94,7 +94,7 @@ class CapturedUpdates:
         collector = population.collector
         if not max_updates or collector.normalization.uses_statistics:
             return None
-        envs = elementwise(collector.envs, population.policy, population.params)
+        envs = compiled_envs(collector.envs, population.policy, population.params)
         groups = [] if envs is None else self._groups(population, True, diagnose)
         if not groups:
             return None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pgkit.compiler.graph import Capture, Graph, GraphStatus, MemberBuffers
 from pgkit.compiler.graph_ops import NotCaptured
-from pgkit.envs.base import Elementwise
+from pgkit.envs.base import CompiledEnvs
 from pgkit.rollouts.collector import CompiledSteps
 from pgkit.rollouts.episodes import EpisodesToHorizon
 from pgkit.rollouts.trajectory import MemberRollout
@@ -32,7 +32,7 @@ class _Member(NamedTuple):
     """
 
     population: Population
-    envs: Elementwise | None
+    envs: CompiledEnvs | None
     inputs: list[Tensor]
 
     @classmethod
@@ -167,7 +167,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return bool(((a == b) | ((a != a) & (b != b))).all())
 
 
-def _copy_envs(envs: Elementwise | None, population: Population) -> Elementwise | None:
+def _copy_envs(envs: CompiledEnvs | None, population: Population) -> CompiledEnvs | None:
     """A copy of the first environments, which become those of this single member.
 
     It does not matter whose environments they were: their state is replaced by that of the member whose turn it is.
@@ -176,5 +176,6 @@ def _copy_envs(envs: Elementwise | None, population: Population) -> Elementwise 
         return None
     collector = population.collector
     population.collector = replace(collector, members=torch.zeros(1, dtype=torch.int64))
-    state, columns = ([column[: collector.envs_per_member].clone() for column in part] for part in envs[1:])
-    return Elementwise(envs.step, state, columns)
+    count = collector.envs_per_member
+    state, columns = ([column[:count].clone() for column in part] for part in (envs.state, envs.constants))
+    return envs._replace(state=state, constants=columns)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pgkit.envs.base import Elementwise
+from pgkit.envs.base import CompiledEnvs
 from pgkit.training.optimizer_groups import OptimizerGroup
 from pgkit.training.population import Population, tensors_of
 from pgkit.tree import map_tree
@@ -57,7 +57,7 @@ class Outputs:
     """
 
     def __init__(
-        self, population: Population, envs: Elementwise | None, inputs: Sequence[Tensor], diagnose: bool
+        self, population: Population, envs: CompiledEnvs | None, inputs: Sequence[Tensor], diagnose: bool
     ) -> None:
         self.population = population
         self.envs = envs

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pgkit.config.device import resolve_device
+from pgkit.envs.make import Backend
 from pgkit.errors import PgkitError, format_value
 from pgkit.rollouts.evaluate import EvalKey, evaluate_policy, unfinished_note
 from pgkit.runs.directory import as_directory
@@ -15,6 +16,8 @@ from pgkit.training.population import build_evaluation_envs, build_policy
 from pgkit.training.result import evaluation_row, spread
 
 MAX_ENVS = 320
+
+BACKENDS = get_args(Backend)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ def evaluate_run(
     seed: int = 0,
     device: str = "cpu",
     best: bool = False,
+    backend: str | None = None,
 ) -> EvaluationResult:
     """Evaluate each member of a run at its latest checkpoint.
 
@@ -54,6 +58,8 @@ def evaluate_run(
         seed: 0 repeats the run's final evaluation; others give other initial states and actions.
         device: where to compute.
         best: whether to evaluate each member as it was at its best evaluation during training.
+        backend: implementation of the environment, as ``env.backend``; None for the one of the run. "gymnasium" shows
+            what agents that were trained in pgkit's own environment do in Gymnasium's.
 
     Raises:
         PgkitError: there is no such run, it cannot be read, or an argument is wrong.
@@ -63,15 +69,19 @@ def evaluate_run(
         raise PgkitError(f"episodes must be a whole number of at least 1, got {format_value(episodes)}")
     if type(seed) is not int or seed < 0:
         raise PgkitError(f"seed must be a whole number of at least 0, got {format_value(seed)}")
+    if backend is not None and backend not in BACKENDS:
+        raise PgkitError(f"backend must be one of {', '.join(BACKENDS)}, or None, got {format_value(backend)}")
     with isolated_process():
-        return _evaluate(place, episodes, deterministic, seed, device, best)
+        return _evaluate(place, episodes, deterministic, seed, device, best, backend)
 
 
 def _evaluate(
-    directory: Path, episodes: int, deterministic: bool, seed: int, device: str, best: bool
+    directory: Path, episodes: int, deterministic: bool, seed: int, device: str, best: bool, backend: str | None
 ) -> EvaluationResult:
     configs, params, obs_stats = saved_members(directory, best)
     first = configs[0]
+    if backend is not None:
+        first = first.model_copy(update={"env": first.env.model_copy(update={"backend": backend})})
     target = resolve_device(device)
     if target.type == "cpu":
         configure_cpu()

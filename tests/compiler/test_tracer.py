@@ -93,6 +93,33 @@ def test_bits_are_the_same_in_every_row(name: str, dtype: torch.dtype) -> None:
     assert torch.equal(together, torch.cat([compute(function, x[k : k + 1]) for k in range(len(x))]))
 
 
+@pytest.mark.parametrize("divisor", [2 * math.pi, 1.0, 0.1, 7.0])
+def test_remainders_are_exact(divisor: float) -> None:
+    """Also next to multiples of the divisor, where the quotient is rounded to an integer."""
+    multiples = torch.arange(-3000, 3000) * divisor
+    near = [multiples, torch.nextafter(multiples, multiples + 1), torch.nextafter(multiples, multiples - 1)]
+    x = torch.cat([arguments(torch.float64, 1000.0), *near])
+    expected = torch.remainder(x, divisor)
+    assert torch.equal(compute(lambda x: torch.remainder(x, divisor), x), expected)
+    assert torch.equal(compute(lambda x: x % divisor, x), expected)
+
+
+def test_what_is_not_compiled_says_what_is() -> None:
+    x = torch.ones(3, dtype=torch.float64)
+    messages = {
+        "functions of math cannot take it": lambda x: math.sin(x),
+        "cannot branch on the value": lambda x: x if x > 0.0 else -x,
+        "erfinv is not among the compiled functions": torch.erfinv,
+        "between float64 and float32; convert": lambda x: x + x.to(torch.float32),
+        "between int64 and 0.5; convert": lambda x: (x.to(torch.int64) * 0.5).to(torch.float64),
+        "only x \\*\\* 2": lambda x: x**3,
+        "for a positive number as the divisor": lambda x: x % -1.0,
+    }
+    for message, function in messages.items():
+        with pytest.raises(TypeError, match=message):
+            compute(function, x)
+
+
 def test_integers_and_booleans() -> None:
     x = torch.tensor([-5, -1, 0, 3, 2**62, -(2**63), 7, 8, 9, 10])
     flags = x > 4

@@ -6,9 +6,10 @@ from importlib import import_module
 import pytest
 
 MODULES = [
-    *["pgkit.envs", "pgkit.envs.base", "pgkit.envs.cartpole", "pgkit.envs.errors", "pgkit.envs.make"],
+    *["pgkit.envs", "pgkit.envs.base", "pgkit.envs.elementwise", "pgkit.envs.errors", "pgkit.envs.make"],
     *[
         "pgkit.envs.normalize",
+        "pgkit.envs.pcg64",
         "pgkit.envs.rescale",
         "pgkit.envs.seeding",
         "pgkit.envs.vector_env",

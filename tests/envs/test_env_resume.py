@@ -16,7 +16,8 @@ from pgkit.envs.sync_envs import SyncEnvs
 from pgkit.errors import PgkitError
 from pgkit.runs.checkpoint import load, save
 
-EXACT = ["cartpole", "probe", pytest.param("probe-async", marks=pytest.mark.process), "lunarlander"]
+PGKIT = ["cartpole", "acrobot", "mountain-car", "mountain-car-continuous", "pendulum"]
+EXACT = [*PGKIT, "probe", pytest.param("probe-async", marks=pytest.mark.process), "lunarlander"]
 SPACES = {
     "discrete": spaces.Discrete(3, start=-1),
     "box": spaces.Box(-1.0, 1.0, (2,)),

@@ -63,9 +63,9 @@ def test_wrong_arguments_in_a_worker():
 
 
 def test_wrong_backends():
-    assert "'pgkit' has CartPole-v1 without kwargs only" in message_of("Acrobot-v1", 1, backend="pgkit")
-    assert "with {'sutton_barto_reward': True}" in message_of(
-        "CartPole-v1", 1, backend="pgkit", kwargs={"sutton_barto_reward": True}
+    assert "'pgkit' has no 'Taxi-v3': it has Acrobot-v1, CartPole-v0" in message_of("Taxi-v3", 1, backend="pgkit")
+    assert "env.kwargs speed: pgkit's 'CartPole-v1' takes sutton_barto_reward" in message_of(
+        "CartPole-v1", 1, backend="pgkit", kwargs={"speed": 3}
     )
     assert "is for env.backend 'gymnasium', not 'pgkit'" in message_of(
         "CartPole-v1", 1, backend="pgkit", vectorization="async"
@@ -90,10 +90,15 @@ def test_envpool_mistakes():
     ("arguments", "expected"),
     [
         (("CartPole-v1", {}, "auto"), "pgkit"),
-        (("CartPole-v1", {"sutton_barto_reward": True}, "auto"), "gymnasium"),
+        (("CartPole-v1", {"sutton_barto_reward": True}, "auto"), "pgkit"),
+        (("CartPole-v1", {"render_mode": "rgb_array"}, "auto"), "gymnasium"),
+        (("Pendulum-v1", {"g": 9.81}, "auto"), "pgkit"),
         (("CartPole-v1", {}, "auto", "async"), "gymnasium"),
         (("CartPole-v1", {}, "gymnasium"), "gymnasium"),
-        (("Acrobot-v1", {}, "auto"), "gymnasium"),
+        (("Acrobot-v1", {}, "auto"), "pgkit"),
+        (("Acrobot-v1", {}, "auto", "async"), "gymnasium"),
+        (("gymnasium:Acrobot-v1", {}, "auto"), "pgkit"),
+        (("Taxi-v3", {}, "auto"), "gymnasium"),
         (("LunarLander-v3", {"continuous": True}, "auto"), "gymnasium"),
         (("LunarLander-v3", {}, "auto"), "envpool" if envpool.installed() else "gymnasium"),
     ],

@@ -127,7 +127,10 @@ def test_places_are_those_of_steps_and_of_what_follows_the_last() -> None:
     assert whole[1].nonzero().squeeze(1).tolist() == [0, 1, 2, 3, 5]
 
 
-@pytest.mark.parametrize("overrides", [("policy.shared=true",), ("env.id=MountainCarContinuous-v0", "steps=2000")])
+MULTI_DISCRETE = ("env.id=helpers.probe_envs:ProbeEcho-v0", "env.kwargs.action=multi", "steps=2000")
+
+
+@pytest.mark.parametrize("overrides", [("policy.shared=true",), MULTI_DISCRETE])
 def test_what_does_not_pack_is_whole(overrides: Any) -> None:
     population = build(configs(*overrides, "env.max_episode_steps=20"))
     assert all(piece.rollout.packing is None for piece in population.collect())

@@ -11,9 +11,9 @@ from torch import Tensor
 from pgkit.config.load import parse_config
 from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
-from pgkit.envs.cartpole import CartPole
+from pgkit.envs import make_envs
 from pgkit.rollouts import episodes, evaluate
-from pgkit.rollouts.compiled import elementwise
+from pgkit.rollouts.compiled import compiled_envs
 from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
 from pgkit.training.loop import gradient, targets, update
 from pgkit.training.population import Population, build
@@ -38,7 +38,7 @@ def config(**changes: Any) -> TrainConfig:
 def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on nothing is compiled whole."""
     for module in (episodes, evaluate):
-        monkeypatch.setattr(module, "elementwise", lambda envs, policy, params: None)
+        monkeypatch.setattr(module, "compiled_envs", lambda envs, policy, params: None)
 
 
 def tensors(one: Rollout) -> dict[str, Tensor]:
@@ -54,6 +54,14 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "silu": {"policy": {"activation": "silu", "hidden": [16, 7]}},
     "no hidden layer": {"policy": {"hidden": []}},
     "scaled rewards": {"env": {"id": "CartPole-v1", "reward_scale": 0.1, "normalize_rewards": True}},
+    "environments that step as a block": {
+        "env": {"id": "LunarLander-v3", "max_episode_steps": 70},
+        "rollout_steps": 64,
+    },
+    "a block and continuous actions": {
+        "env": {"id": "LunarLander-v3", "max_episode_steps": 70, "kwargs": {"continuous": True}},
+        "rollout_steps": 64,
+    },
 }
 
 
@@ -88,14 +96,13 @@ def test_a_compiled_rollout_is_that_of_single_steps(case: str, monkeypatch: pyte
 @pytest.mark.parametrize("case", sorted(set(CASES) - {"scaled rewards"}))
 def test_compiled_episodes_are_those_of_single_steps(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some members leave early, others late; again with moved parameters, then of fewer and fewer members."""
-    changes = {
-        "agent": {"name": "reinforce"},
-        "rollout_steps": None,
-        "env": {"id": "CartPole-v1", "max_episode_steps": 90},
-    }
+    changes = {"env": {"id": "CartPole-v1", "max_episode_steps": 90}, **CASES[case]}
+    changes |= {"agent": {"name": "reinforce"}, "rollout_steps": None}
+    if "block" in case:
+        changes["env"] = {**changes["env"], "max_episode_steps": 160}
 
     def collect() -> tuple[list[Any], Population]:
-        population = build(expand_seeds(config(**changes, **CASES[case])))
+        population = build(expand_seeds(config(**changes)))
         name = f"actor.{len(population.policy.hidden) if not population.policy.shared else 0}.weight"
         population.params[name] *= torch.logspace(0, 2.5, 5)[:, None, None]  # steady policies keep the pole up longer
         pieces = []
@@ -128,14 +135,14 @@ def test_compiled_episodes_are_those_of_single_steps(case: str, monkeypatch: pyt
 
 
 def test_what_cannot_be_compiled_whole_is_stepped() -> None:
-    """Other environments, and distributions over more than CartPole's actions are told by ``elementwise``."""
+    """Other environments, and distributions over more than CartPole's actions are told by ``compiled_envs``."""
     population = build(expand_seeds(config()))
     collector = population.collector
-    assert elementwise(collector.envs, population.policy, population.params) is not None
+    assert compiled_envs(collector.envs, population.policy, population.params) is not None
     twice = {name: leaf.double() for name, leaf in population.params.items()}
-    assert elementwise(collector.envs, population.policy, twice) is None
+    assert compiled_envs(collector.envs, population.policy, twice) is None
     population = build(expand_seeds(config(env={"id": "CartPole-v1", "backend": "gymnasium"}, seeds=2)))
-    assert elementwise(population.collector.envs, population.policy, population.params) is None
+    assert compiled_envs(population.collector.envs, population.policy, population.params) is None
     population.collector.envs.close()
 
 
@@ -147,7 +154,7 @@ def test_a_compiled_evaluation_is_that_of_single_steps(deterministic: bool, monk
     players = [EvalKey(seed, point) for seed, point in zip(range(7), (0, 5, 2, 0, 1, 1, 9), strict=True)]
 
     def played() -> Any:
-        envs = CartPole(35, 120)
+        envs = make_envs("CartPole-v1", 35, max_episode_steps=120)
         return evaluate_policy(population.policy, population.params, envs, players, 9, deterministic=deterministic)
 
     compiled = played()

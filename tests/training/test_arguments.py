@@ -32,6 +32,7 @@ SHORT: dict[str, Any] = {"steps": 60, "evaluation": {"points": 0, "final_episode
         (lambda: pgkit.resume(3), "directory must be a str or a pathlib.Path, got int"),  # type: ignore[arg-type]
         (lambda: pgkit.evaluate_run(None), "directory must be a str or a pathlib.Path, got NoneType"),  # type: ignore[arg-type]
         (lambda: pgkit.evaluate_run("x", 0), "episodes must be a whole number of at least 1, got 0"),
+        (lambda: pgkit.evaluate_run("x", backend="gym"), 'backend must be one of auto, gymnasium, .*, got "gym"'),
         (lambda: pgkit.evaluate_run("x", seed=-1), "seed must be a whole number of at least 0, got -1"),
     ],
 )

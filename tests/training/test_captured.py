@@ -46,6 +46,7 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "silu, as many environments as fill no register": {"policy": {"activation": "silu"}, "envs_per_member": 11},
     "one environment": {"envs_per_member": 1},
     "scaled rewards": {"env": {"id": "CartPole-v1", "reward_scale": 0.1}},
+    "environments that step as a block": {"env": {"id": "LunarLander-v3", "max_episode_steps": 30}},
     "an optimizer of the critic's own": {
         "optimizer": {"name": "rmsprop", "critic": {"name": "adam", "lr": 0.01}, "groups": {"*.bias": {"lr": 0.1}}}
     },
@@ -218,6 +219,7 @@ EPISODES: Mapping[str, Mapping[str, Any]] = {
         "envs_per_member": 3,
         "env": {"id": "CartPole-v1", "max_episode_steps": 23, "reward_scale": 0.1},
     },
+    "environments that step as a block": {"env": {"id": "LunarLander-v3", "max_episode_steps": 90}},
     "long episodes": {"env": {"id": "CartPole-v1"}, "optimizer": {"name": "sgd", "lr": 0.3, "max_grad_norm": 0.5}},
 }
 

@@ -45,7 +45,8 @@ pytestmark = pytest.mark.process
 LANDER = {"id": "LunarLander-v3", "backend": "gymnasium", "max_episode_steps": 60, "normalize_rewards": True}
 ENVS = {
     "cartpole": CARTPOLE,
-    "lander": LANDER | {"normalize_observations": True},
+    "lander": {"id": "LunarLander-v3", "max_episode_steps": 60},
+    "lander-gymnasium": LANDER | {"normalize_observations": True},
     "lander-async": LANDER | {"vectorization": "async"},
 }
 
@@ -446,7 +447,8 @@ def test_envpool_says_so_beforehand_and_restarts(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("case", "workers"), [("cartpole-actor-critic-adam", 2), ("lander-async-reinforce-rmsprop", 1)]
+    ("case", "workers"),
+    [("cartpole-actor-critic-adam", 2), ("lander-reinforce-adam", 1), ("lander-async-reinforce-rmsprop", 1)],
 )
 def test_kills_at_random_moments_change_nothing(tmp_path: Path, case: str, workers: int) -> None:
     script = Path(__file__).parents[2] / "scripts" / "kill_train.py"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgkit.compiler.signature import address_of, flatten
 from pgkit.envs.actions import check_action
-from pgkit.envs.base import EnvInfo, Transition, check_seeds
+from pgkit.envs.base import EnvInfo, EnvKernel, Transition, check_seeds
 from pgkit.envs.lunarlander.layout import RECORD
 from pgkit.envs.lunarlander.settings import ACTION_SIZE, OBS_SIZE, Settings
 from pgkit.envs.pcg64 import EMPTY, seeded
@@ -29,11 +29,14 @@ LANES: int | None = None
 class LunarLander:
     """K LunarLander environments, compiled, with "next_step" autoreset; see :class:`pgkit.envs.Environments`.
 
-    The episodes are those of Gymnasium with the same seeds and actions, to the bit.
+    The episodes are those of Gymnasium with the same seeds and actions, to the bit. They are computed on the CPU by
+    compiled code, also with ``PGKIT_COMPILE=off``, which is about the learner.
 
     Args:
         num_envs: K.
         max_episode_steps: time limit in steps, after which an episode is truncated.
+        device: of the tensors that go in and come out.
+        rescale_actions: there is nothing to rescale; for the interface of :mod:`pgkit.envs.registry`.
         continuous: actions are two numbers in [-1, 1], of the main engine and the side engines, instead of one of four.
         enable_wind: let wind and turbulence push the lander while no leg is on the ground.
         gravity: in (-12, 0).
@@ -53,8 +56,10 @@ class LunarLander:
     def __init__(
         self,
         num_envs: int,
-        *,
         max_episode_steps: int = 1000,
+        device: torch.device | str = "cpu",
+        rescale_actions: bool = False,
+        *,
         continuous: bool = False,
         enable_wind: bool = False,
         gravity: float = -10.0,
@@ -74,11 +79,20 @@ class LunarLander:
             max_episode_steps=max_episode_steps,
             backend="pgkit",
             vectorization="native",
-            device=torch.device("cpu"),
+            device=torch.device(device),
             can_step_subset=True,
         )
         self._records = torch.zeros(num_envs, RECORD.size, dtype=torch.uint8)
         self._was_reset = False
+
+    @property
+    def kernel(self) -> EnvKernel | None:
+        """The compiled step, for compiled rollouts; None if the tensors are not on the CPU."""
+        if self.info.device.type != "cpu":
+            return None
+        from pgkit.envs.lunarlander.step import step_definition
+
+        return EnvKernel(step_definition(self._settings), [self._records])
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
         generators = seeded(check_seeds(seeds, index, self.info.num_envs))
@@ -90,25 +104,25 @@ class LunarLander:
         action = torch.zeros(len(seeds), ACTION_SIZE) if self._settings.continuous else torch.zeros(len(seeds)).long()
         obs = _step(self._settings, records, action).obs
         self.restore({"records": records}, index)
-        return obs
+        return obs.to(self.info.device)
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
         count = self.info.num_envs if index is None else len(index)
         if not self._was_reset:
             raise PgkitError(f"environment {NAME!r}: call reset(seeds) before the first step")
         action = self._checked_action(action, count)
-        if index is None:
-            return _step(self._settings, self._records, action)
-        records = self._records[index]
+        records = self._records if index is None else self._records[index.cpu()]
         transition = _step(self._settings, records, action)
-        self._records[index] = records
-        return transition
+        if index is not None:
+            self._records[index.cpu()] = records
+        device = self.info.device
+        return transition if device.type == "cpu" else Transition(*(tensor.to(device) for tensor in transition[:5]))
 
     def state(self, index: Tensor | None = None) -> dict[str, Tensor]:
-        return {"records": self._records.clone() if index is None else self._records[index]}
+        return {"records": self._records.clone() if index is None else self._records[index.cpu()]}
 
     def restore(self, state: Mapping[str, Tensor], index: Tensor | None = None) -> None:
-        rows = slice(None) if index is None else index
+        rows = slice(None) if index is None else index.cpu()
         self._records[rows] = state["records"]
         self._was_reset = True
 

@@ -73,8 +73,8 @@ def _flag(builder: ir.IRBuilder, flags: ir.Value, index: Index) -> Index:
     return Index(builder, builder.zext(load(builder, BYTE, flags, index), INT))
 
 
-def compile_gather(dtype: torch.dtype) -> Callable[..., None]:
-    """A kernel of :class:`Gather`."""
+def compile_gather(dtype: torch.dtype, width: int) -> Callable[..., None]:
+    """A kernel of :class:`Gather`, for samples of ``width`` numbers."""
     element = BYTE if dtype == torch.bool else IR_TYPES[dtype]
     builder, args = define_function(ir.Module(), "gather", Gather, alias=True)
     with (
@@ -82,8 +82,11 @@ def compile_gather(dtype: torch.dtype) -> Callable[..., None]:
         for_range(builder, load(builder, INT, args.sizes, member)) as row,
     ):
         index = Index(builder, load(builder, INT, args.indices, member * args.index_rows + row))
-        number = load(builder, element, args.samples, member * args.samples_per_member + index)
-        store(builder, number, args.packed, member * args.max_rows + row)
+        source = (member * args.samples_per_member + index) * width
+        target = (member * args.max_rows + row) * width
+        with for_range(builder, width) as place:
+            number = load(builder, element, args.samples, source + place)
+            store(builder, number, args.packed, target + place)
     builder.ret_void()
     return compile_function(builder.function)
 

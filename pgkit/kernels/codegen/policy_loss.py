@@ -1,13 +1,13 @@
-"""Generate the code of :mod:`pgkit.nn.policy_loss`: the losses of a categorical policy and its critic, and their
-gradients through all layers."""
+"""Generate the code of :mod:`pgkit.nn.policy_loss`: the losses of a policy and its critic, and their gradients through
+all layers."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from llvmlite import ir
 
-from pgkit.compiler.elementwise import VECTOR_WIDTH, Column, element_address, elementwise_loop, vector_loop
+from pgkit.compiler.elementwise import VECTOR_WIDTH, Column, element_address, vector_loop
 from pgkit.compiler.ir import (
     FLOAT_TYPES,
     Index,
@@ -22,8 +22,8 @@ from pgkit.compiler.ir import (
 )
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.tracer import IR_TYPES, TracedScalar
-from pgkit.kernels.categorical import loss_gradients, loss_terms
 from pgkit.kernels.codegen.mlp import define_member_backward, member_rows
+from pgkit.kernels.distribution import Distribution
 from pgkit.kernels.signatures import Backward, LossGradients, LossMeans, NetworkGrads, Samples
 
 if TYPE_CHECKING:
@@ -33,33 +33,79 @@ NUM_MEANS = 4
 """Rows of ``means``: policy loss, value loss, entropy, and the number of samples."""
 
 
-def compile_means(choices: int, dtype: torch.dtype) -> Callable[..., None]:
-    """A kernel of :class:`LossMeans`, for a distribution over ``choices`` actions."""
+class _Sample(NamedTuple):
+    """The numbers of one sample, or their columns.
+
+    Attributes:
+        outputs: all outputs of the distribution.
+        value: the critic's.
+        action: its numbers.
+        advantage: as in :class:`Samples`, as the following.
+    """
+
+    outputs: Sequence[Any]
+    value: Any
+    action: Sequence[Any]
+    advantage: Any
+    target: Any
+    valid: Any
+
+    def read(self, builder: ir.IRBuilder, row: Index, width: int) -> "_Sample":
+        """The numbers of ``width`` samples from ``row`` on, if these are columns."""
+
+        def numbers(columns: Any) -> Any:
+            is_one = isinstance(columns, Column)
+            return columns.read(builder, row, width) if is_one else [numbers(column) for column in columns]
+
+        return _Sample(*(numbers(columns) for columns in self))
+
+
+class _Sums:
+    """Sums over the samples of a member.
+
+    Vectors of samples go to a vector of partial sums, the samples that are left to scalars. So a sum has as many parts
+    on every processor, whatever a register holds.
+    """
+
+    def __init__(self, builder: ir.IRBuilder, real: ir.Type, count: int) -> None:
+        self._builder = builder
+        types = {1: real, VECTOR_WIDTH: ir.VectorType(real, VECTOR_WIDTH)}
+        self._parts = {width: [Variable(builder, ir_type) for _ in range(count)] for width, ir_type in types.items()}
+
+    def reset(self) -> None:
+        """Begin from 0."""
+        for variable in (*self._parts[1], *self._parts[VECTOR_WIDTH]):
+            variable.set(ir.Constant(variable.ir_type, None))
+
+    def add(self, width: int, terms: Sequence[TracedScalar]) -> None:
+        """Add the terms of ``width`` samples, one term for each sum."""
+        for variable, term in zip(self._parts[width], terms, strict=True):
+            variable.set(self._builder.fadd(variable.get(), term.ir_value))
+
+    def totals(self) -> list[Any]:
+        """The sums."""
+        return [
+            TracedScalar(self._builder, self._builder.fadd(lane_sum(self._builder, partial.get()), rest.get()))
+            for partial, rest in zip(self._parts[VECTOR_WIDTH], self._parts[1], strict=True)
+        ]
+
+
+def compile_means(distribution: Distribution, dtype: torch.dtype) -> Callable[..., None]:
+    """A kernel of :class:`LossMeans`."""
     real = FLOAT_TYPES[dtype]
     builder, args = define_function(ir.Module(), "means", LossMeans, alias=True)
     rows_of = member_rows(builder, args.sizes, args.rows)
-    # Sums over samples: a vector of partial sums for vectors of samples, and scalars for the samples that are left.
-    vector = ir.VectorType(real, VECTOR_WIDTH)
-    sums = {
-        width: [Variable(builder, number) for _ in range(NUM_MEANS)]
-        for width, number in ((1, real), (VECTOR_WIDTH, vector))
-    }
+    sums = _Sums(builder, real, NUM_MEANS)
     with for_range(builder, args.members) as member:
-        columns = _sample_columns(builder, args.samples, member, args.rows, choices, real)
-        for variable in (*sums[1], *sums[VECTOR_WIDTH]):
-            variable.set(ir.Constant(variable.ir_type, None))
+        columns = _sample_columns(builder, args.samples, (member, args.rows), distribution, dtype)
+        sums.reset()
 
         def add(row: Index, width: int) -> None:
-            numbers = [column.read(builder, row, width) for column in columns]
-            terms = [*loss_terms(numbers[:choices], *numbers[choices:]), numbers[-1].to(dtype)]
-            for variable, term in zip(sums[width], terms, strict=True):
-                variable.set(builder.fadd(variable.get(), term.ir_value))
+            sample = columns.read(builder, row, width)
+            sums.add(width, [*_loss_terms(distribution, sample), sample.valid.to(dtype)])
 
         vector_loop(builder, rows_of(member), add)
-        totals: list[Any] = [
-            TracedScalar(builder, builder.fadd(lane_sum(builder, partial.get()), rest.get()))
-            for partial, rest in zip(sums[VECTOR_WIDTH], sums[1], strict=True)
-        ]
+        totals = sums.totals()
         count = torch.clamp(totals[-1], min=1.0)
         means = [-(totals[0] / count), totals[1] / count, totals[2] / count, count]
         for row, mean in enumerate(means):
@@ -68,7 +114,21 @@ def compile_means(choices: int, dtype: torch.dtype) -> Callable[..., None]:
     return compile_function(builder.function)
 
 
-def compile_gradients(activation: "Activation", choices: int, networks: int, dtype: torch.dtype) -> Callable[..., None]:
+def _loss_terms(distribution: Distribution, sample: _Sample) -> list[Any]:
+    """One sample's terms in the sums of :func:`pgkit.losses.actor_critic_terms`.
+
+    Returns:
+        ``log_prob * advantage``, ``(value - target)^2`` and the entropy; 0 where the sample is not valid.
+    """
+    log_prob, entropy = distribution.functions.log_prob_and_entropy(sample.outputs, sample.action)
+    error = sample.value - sample.target
+    terms = log_prob * sample.advantage, error * error, entropy
+    return [torch.where(sample.valid, term, 0.0) for term in terms]
+
+
+def compile_gradients(
+    activation: "Activation", distribution: Distribution, networks: int, dtype: torch.dtype
+) -> Callable[..., None]:
     """A kernel of :class:`LossGradients`, for a policy (1 network) or a policy and a critic (2 networks).
 
     Each member's samples are turned into gradients of outputs and values, which go back through the layers at once.
@@ -78,31 +138,59 @@ def compile_gradients(activation: "Activation", choices: int, networks: int, dty
     backward = define_member_backward(module, real, activation)
     builder, args = define_function(module, "gradients", LossGradients, {"networks": networks}, alias=True)
     rows_of = member_rows(builder, args.sizes, args.rows)
-    # Scratch memory: gradients of outputs (B, choices), of values (B,), then what backward passes need.
+    # Scratch memory: gradients of the network's outputs (B, L), of values (B,), then what backward passes need.
+    size = distribution.size
     output_grad = args.scratch
-    value_grad = element_pointer(builder, output_grad, real, args.rows * choices)
+    value_grad = element_pointer(builder, output_grad, real, args.rows * size)
     scratch = element_pointer(builder, value_grad, real, args.rows)
-    results = [Column(element_pointer(builder, output_grad, real, k), real, choices) for k in range(choices)]
+    results = [Column(element_pointer(builder, output_grad, real, k), real, size) for k in range(size)]
     results += [Column(value_grad, real)] * (networks - 1)
+    log_std_sums = _Sums(builder, real, distribution.log_stds)
     with for_range(builder, args.members) as member:
-        columns = _sample_columns(builder, args.samples, member, args.rows, choices, real)
-        count = load(builder, real, args.means, args.members * (NUM_MEANS - 1) + member)
-        weights = [
-            builder.fdiv(load(builder, real, args.grads, args.members * k + member), count)
-            for k in range(NUM_MEANS - 1)
-        ]
+        columns = _sample_columns(builder, args.samples, (member, args.rows), distribution, dtype)
+        weights = _loss_weights(builder, args, member, real)
+        log_std_sums.reset()
 
-        def sample_gradients(row: TracedScalar, *numbers: TracedScalar) -> list[TracedScalar]:
-            gradients = loss_gradients(numbers[:choices], *numbers[choices:], *map(row.splat, weights))
-            return gradients[: len(results)]
+        def write_gradients(row: Index, width: int) -> None:
+            sample = columns.read(builder, row, width)
+            output_grads, sample_value_grad = _loss_gradients(distribution, sample, weights)
+            for column, gradient in zip(results, [*output_grads[:size], sample_value_grad], strict=False):
+                column.write(gradient, row, width)
+            log_std_sums.add(width, output_grads[size:])
 
-        elementwise_loop(builder, rows_of(member), columns, results, sample_gradients)
+        vector_loop(builder, rows_of(member), write_gradients)
+        for component, total in enumerate(log_std_sums.totals()):
+            store(builder, total, args.log_std_grad, member * size + component)
         grads = (output_grad, args.samples.output_rows), (value_grad, args.samples.value_rows)
         for network, (grad, output_rows) in zip(args.networks, grads, strict=False):
             rows = rows_of(member)
             call(builder, backward, _backward_arguments(args, network, (member, rows, output_rows), grad, scratch))
     builder.ret_void()
     return compile_function(builder.function)
+
+
+def _loss_weights(builder: ir.IRBuilder, args: LossGradients, member: Index, real: ir.Type) -> list[ir.Value]:
+    """The gradients of a member's policy loss, value loss and entropy, divided by the number of its samples."""
+    count = load(builder, real, args.means, args.members * (NUM_MEANS - 1) + member)
+    return [
+        builder.fdiv(load(builder, real, args.grads, args.members * k + member), count) for k in range(NUM_MEANS - 1)
+    ]
+
+
+def _loss_gradients(distribution: Distribution, sample: _Sample, weights: Sequence[ir.Value]) -> tuple[list[Any], Any]:
+    """The gradients of one sample's outputs, and that of its value; 0 where the sample is not valid.
+
+    Args:
+        distribution: of the policy.
+        sample: its numbers.
+        weights: see :func:`_loss_weights`.
+    """
+    policy_grad, value_grad, entropy_grad = map(sample.value.splat, weights)
+    log_prob_grad = -policy_grad * sample.advantage
+    gradients = distribution.functions.output_gradients(sample.outputs, sample.action, log_prob_grad, entropy_grad)
+    gradients.append(value_grad * (sample.value - sample.target) * 2.0)
+    *output_grads, value_gradient = (torch.where(sample.valid, gradient, 0.0) for gradient in gradients)
+    return output_grads, value_gradient
 
 
 def _backward_arguments(
@@ -126,17 +214,26 @@ def _backward_arguments(
 
 
 def _sample_columns(
-    builder: ir.IRBuilder, samples: Samples, member: Index, rows: Index, choices: int, real: ir.Type
-) -> list[Column]:
-    """A member's samples: its outputs by choice, then value, action, advantage, target, valid."""
-    outputs = element_pointer(builder, samples.outputs, real, member * (samples.output_rows * choices))
-    columns = [Column(element_pointer(builder, outputs, real, k), real, choices) for k in range(choices)]
-    columns.append(Column(element_pointer(builder, samples.value, real, member * samples.value_rows), real))
-    for base, element in (
-        (samples.action, IR_TYPES[torch.int64]),
-        (samples.advantage, real),
-        (samples.target, real),
-        (samples.valid, IR_TYPES[torch.bool]),
-    ):
-        columns.append(Column(element_address(builder, base, element, member * rows), element))
-    return columns
+    builder: ir.IRBuilder, samples: Samples, place: tuple[Index, Index], distribution: Distribution, dtype: torch.dtype
+) -> _Sample:
+    """A member's samples; ``place`` is the member, and how many rows a member has."""
+    member, rows = place
+    real = FLOAT_TYPES[dtype]
+
+    def column(base: ir.Value, element: ir.Type, first: Index, stride: int = 1) -> Column:
+        return Column(element_address(builder, base, element, first), element, stride)
+
+    def matrix(base: ir.Value, element: ir.Type, first: Index, width: int) -> list[Column]:
+        return [column(base, element, first * width + k, width) for k in range(width)]
+
+    size = distribution.size
+    log_stds = [column(samples.log_std, real, member * size + k, 0) for k in range(distribution.log_stds)]
+    action_type = IR_TYPES[distribution.action_dtype(dtype)]
+    return _Sample(
+        outputs=[*matrix(samples.outputs, real, member * samples.output_rows, size), *log_stds],
+        value=column(samples.value, real, member * samples.value_rows),
+        action=matrix(samples.action, action_type, member * rows, distribution.action_width),
+        advantage=column(samples.advantage, real, member * rows),
+        target=column(samples.target, real, member * rows),
+        valid=column(samples.valid, IR_TYPES[torch.bool], member * rows),
+    )
