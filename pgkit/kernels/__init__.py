@@ -21,8 +21,9 @@ Start with ``scan``: a function of one element becomes a loop. Then ``matmul`` a
 takes most of the time.
 
 Touch: a new activation is an entry of ``activations.ACTIVATIONS``. A new distribution is a module with the functions
-that ``distribution.Distribution.functions`` names, each of one sample. A new kernel is a signature, a caller that allocates
-what the kernel writes, and a code generator, loaded by :func:`pgkit.compiler.lazy.lazy_kernel`. Kernels check nothing:
-callers check shapes, dtypes and devices, and hold the tensors whose addresses they pass until the call is over. The
-order of floating-point operations is part of a kernel's contract: a change alters the bits of every stored run.
+that ``distribution.Distribution.functions`` names, each of one sample. A new kernel is a signature, a caller that
+allocates what the kernel writes, and a code generator, loaded by :func:`pgkit.compiler.lazy.lazy_kernel`. Kernels check
+nothing: callers check shapes, dtypes and devices, and hold the tensors whose addresses they pass until the call is
+over. The order of floating-point operations is part of a kernel's contract: a change alters the bits of every stored
+run.
 """
