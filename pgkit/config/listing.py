@@ -147,10 +147,12 @@ def _optimizer_text(name: str) -> str:
     if name not in names and ":" not in name:
         raise PgkitError(unknown_name("optimizer", name, names))
     spec = optim.spec(name)
-    return (
-        f"{spec.formula}\n\nSource: {spec.source}\n\nHyperparameters (optimizer.*), with defaults:\n  "
-        f"{_assignments(spec.defaults)}\nWith any optimizer:\n  {_assignments(AROUND)}, schedule, critic, groups"
+    about = [spec.formula, f"Source: {spec.source}" if spec.source else ""]  # classes of others may state neither
+    settings = (
+        f"Hyperparameters (optimizer.*), with defaults:\n  {_assignments(spec.defaults) or 'none'}\n"
+        f"With any optimizer:\n  {_assignments(AROUND)}, schedule, critic, groups"
     )
+    return "\n\n".join([*filter(None, about), settings])
 
 
 def _assignments(settings: Mapping[str, Any]) -> str:

@@ -131,6 +131,14 @@ MISTAKES = {
     "lambda of an agent": ("train C agent.gae_lambda=1", "'agent.gae_lambda', did you mean 'agent.lam'?"),
     "key in a file of SB3": ("train sb3.toml", "unknown key 'learning_rate', did you mean 'optimizer.lr'?"),
     "misspelt option": ("train C --overwite", "unknown option '--overwite', did you mean '--overwrite'?"),
+    "option without its value": (
+        "train C --seed",
+        "--seed has no value: --seed VALUE or seed=VALUE (options without a value: --overwrite",
+    ),
+    "option before the next one": ("train C --learning-rate --quiet", "--learning-rate has no value"),
+    "option before an override": ("compare K --steps tier=quick", "--steps has no value: --steps VALUE or steps=VALUE"),
+    "none where a number belongs": ("train C optimizer.lr=none", "'none'"),
+    "none where there is no default": ("train C steps=None", 'steps must be a whole number, got "None"'),
     "unknown short option": ("train C -x", "unknown option '-x'"),
     "option of a comparison": ("compare K --seed 3", "unknown key 'seed'"),
     "learning rate of a comparison": ("compare K learning_rate=0.1", "use optimizers and learning_rates"),
@@ -139,6 +147,10 @@ MISTAKES = {
     "episodes of no evaluation": (
         "train C evaluation.points=0 evaluation.episodes=50",
         "evaluation.episodes = 50 has no effect: evaluation.points = 0",
+    ),
+    "greedy evaluations beside deterministic ones": (
+        "train C evaluation.deterministic=true evaluation.greedy=true",
+        "evaluation.greedy = true has no effect: evaluation.deterministic takes the most likely actions in every",
     ),
     "greedy evaluations that are off": ("train C evaluation={points=0,greedy=true}", "evaluation.greedy = true has no"),
     "timeout of no process": ("train C env.timeout=5", "env.timeout = 5 has no effect", "async"),
