@@ -20,7 +20,7 @@ import torch
 from gymnasium.envs.box2d.lunar_lander import heuristic
 from rich.progress import Progress
 
-from pgkit.envs.lunarlander import LunarLander, environment
+from pgkit.envs.lunarlander import LunarLander, step
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -93,7 +93,7 @@ def main() -> int:
     parser.add_argument("--lanes", type=int, help="environments in one vector (default: pgkit's)")
     arguments = parser.parse_args()
     if arguments.lanes:
-        environment.LANES = arguments.lanes
+        step.LANES = arguments.lanes
     gymnasium.logger.min_level = gymnasium.logger.ERROR
     cases = [(setting, policy) for setting in SETTINGS for policy in POLICIES]
     each = -(-arguments.episodes // len(cases))

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 NAME = "LunarLander-v3"
 
-LANES: int | None = None
-"""Environments in one vector of the solver; None for as many as two registers of this processor hold."""
-
 
 class LunarLander:
     """K LunarLander environments, compiled, with "next_step" autoreset; see :class:`pgkit.envs.Environments`.
@@ -176,31 +173,14 @@ def _step(settings: Settings, records: Tensor, action: Tensor) -> Transition:
     return Transition(obs, reward, terminated, truncated, valid)
 
 
-def _compiled_step(settings: Settings) -> Callable[..., None]:
-    return compiled_step(settings, LANES or default_lanes())
-
-
-def default_lanes() -> int:
-    """As many float32 as two vector registers hold: two independent computations hide each other's latency."""
-    from pgkit.compiler.ir import register_bytes
-
-    return 2 * register_bytes() // torch.float32.itemsize
-
-
 @lru_cache
-def compiled_step(settings: Settings, lanes: int) -> Callable[..., None]:
-    """The step of a block of environments, a function of :class:`EnvStepArguments`.
-
-    Args:
-        settings: of the task.
-        lanes: environments in one vector of the solver; the bits do not depend on it.
-    """
+def _compiled_step(settings: Settings) -> Callable[..., None]:
     from llvmlite import ir
 
     from pgkit.compiler.jit import compile_function
     from pgkit.envs.lunarlander.step import step_definition
 
-    return compile_function(step_definition(settings, lanes)(ir.Module()))
+    return compile_function(step_definition(settings)(ir.Module()))
 
 
 def _action_space(continuous: bool) -> "Space[Any]":

@@ -22,6 +22,7 @@ from pgkit.compiler.ir import (
     function,
     is_not_null,
     load,
+    register_bytes,
 )
 from pgkit.compiler.records import Layout, Struct, fill_zeros
 from pgkit.compiler.statements import Local, entry_alloca, integer, number, when
@@ -54,10 +55,20 @@ _COUNTS = Layout({"counts": (torch.int64, BODIES)})
 _MOVING = ("center", "angle", "sin", "cos", "origin", "velocity", "spin", "idle_time")
 
 
+LANES = 2 * register_bytes() // torch.float32.itemsize
+"""Environments in one vector of the solver: two registers full, so that one computation hides the latency of the
+other. No bit of a result depends on it."""
+
+
 @lru_cache
-def step_definition(settings: Settings, lanes: int) -> Callable[[ir.Module], ir.Function]:
-    """A function that puts the step into a module: a function of :class:`EnvStepArguments`."""
-    return lambda module: _define_step(module, settings, lanes)
+def step_definition(settings: Settings, lanes: int | None = None) -> Callable[[ir.Module], ir.Function]:
+    """A function that puts the step into a module: a function of :class:`EnvStepArguments`.
+
+    Args:
+        settings: of the task.
+        lanes: None for ``LANES``.
+    """
+    return lambda module: _define_step(module, settings, lanes or LANES)
 
 
 def _define_step(module: ir.Module, settings: Settings, lanes: int) -> ir.Function:
