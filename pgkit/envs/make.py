@@ -248,7 +248,7 @@ def find_spec(env_id: str) -> "EnvSpec":
     name = env_id.rpartition(":")[2]
     if name in gymnasium.registry:
         return gymnasium.registry[name]
-    close = get_close_matches(name, list_envs(), n=3, cutoff=0.6)
+    close = get_close_matches(name, sorted({*list_envs(), *list_pgkit_envs()}), n=3, cutoff=0.6)
     guess = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     hint = f"{remedy} " if (remedy := unknown_id_hint(name)) else guess
     worker = f"; {reason}" if (reason := worker_hint()) else ""
