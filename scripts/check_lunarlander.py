@@ -128,13 +128,13 @@ def compare(
     envs = [gymnasium.make("LunarLander-v3", disable_env_checker=True, **settings) for _ in range(ENVS)]
     players = [Player(env, k, np.random.default_rng([seed, k]), continuous) for k, env in enumerate(envs)]
     observations = [env.reset(seed=seed + k)[0] for k, env in enumerate(envs)]
-    own = LunarLander(ENVS, **settings)
-    counts["different"] += _different(own.reset(range(seed, seed + ENVS)), observations)
+    lander = LunarLander(ENVS, **settings)
+    counts["different"] += _different(lander.reset(range(seed, seed + ENVS)), observations)
     over = [False] * ENVS
     steps = [0] * ENVS
     while counts["episodes"] < episodes:
         actions = [policy(player, obs, step) for player, obs, step in zip(players, observations, steps, strict=True)]
-        transition = own.step(torch.from_numpy(np.array(actions)))
+        transition = lander.step(torch.from_numpy(np.array(actions)))
         flags = torch.stack(transition[2:4]).T.tolist()
         for k, env in enumerate(envs):
             if over[k]:

@@ -34,12 +34,12 @@ class Field(NamedTuple):
 
     Attributes:
         element: dtype of a number, or layout of a record.
-        count: of elements.
+        size: number of elements.
         offset: of the first one in the record, in bytes.
     """
 
     element: Union[torch.dtype, "Layout"]
-    count: int
+    size: int
     offset: int
 
 
@@ -71,7 +71,7 @@ class Layout:
         """A field of numbers in records: a view ``(K, count)`` of ``(K, size)`` bytes."""
         field = self.fields[name]
         assert isinstance(field.element, torch.dtype)
-        numbers = records[:, field.offset : field.offset + field.count * field.element.itemsize]
+        numbers = records[:, field.offset : field.offset + field.size * field.element.itemsize]
         return numbers.view(field.element)
 
 
@@ -165,7 +165,9 @@ def fill_zeros(builder: ir.IRBuilder, address: ir.Value, size: int) -> None:
     builder.call(memset, [address, BYTE(0), INT(size), ir.IntType(1)(0)])
 
 
-def constant_struct(module: ir.Module, builder: ir.IRBuilder, name: str, layout: Layout, values: Sequence[float]) -> Struct:
+def constant_struct(
+    module: ir.Module, builder: ir.IRBuilder, name: str, layout: Layout, values: Sequence[float]
+) -> Struct:
     """A record of float32 constants, given as all numbers in order."""
     table = module.globals.get(name)
     if table is None:

@@ -1,12 +1,12 @@
 """Statements of compiled functions that work on single numbers: variables, branches, loops that are left early.
 
-    largest = Local(first)
-    with when(second > largest.get()):
-        largest.set(second)
+largest = Local(first)
+with when(second > largest.get()):
+    largest.set(second)
 
-    with endless_loop(builder) as loop:
-        number.set(number.get() * 0.5)
-        loop.leave_if(number.get() < 1.0)
+with endless_loop(builder) as loop:
+    number.set(number.get() * 0.5)
+    loop.leave_if(number.get() < 1.0)
 """
 
 from collections.abc import Iterator

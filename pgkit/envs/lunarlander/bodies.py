@@ -10,7 +10,17 @@ from pgkit.compiler.records import Layout, Struct, constant_struct
 from pgkit.compiler.tracer import TracedScalar
 from pgkit.envs.lunarlander.constants import BODIES, LANDER, LEG, MAX_VERTICES, BodyConstants
 from pgkit.envs.lunarlander.layout import REAL
-from pgkit.envs.lunarlander.vectors import Number, Rotation, Transform, Vector, constant, load_vector, rotate, store_vector, where
+from pgkit.envs.lunarlander.vectors import (
+    Number,
+    Rotation,
+    Transform,
+    Vector,
+    constant,
+    load_vector,
+    rotate,
+    store_vector,
+    where,
+)
 
 _SIN = tuple(map(float.fromhex, ("-0x1.555545995a603p-3", "0x1.1107605230bc4p-7", "-0x1.994eb3774cf24p-13")))
 _COS = tuple(
@@ -84,7 +94,7 @@ class BodyChoice:
         self.centroid = Vector(
             self._choose(lambda constants: constants.centroid[0]), self._choose(lambda constants: constants.centroid[1])
         )
-        self.count = self.is_lander.where(integer_like(body, LANDER.count), LEG.count)
+        self.count = self.is_lander.where(integer_like(body, LANDER.sides), LEG.sides)
 
     def _choose(self, constant: Any) -> TracedScalar:
         return where(self.is_lander, constant(LANDER), constant(LEG))
@@ -125,9 +135,7 @@ def pair_parts(pair: TracedScalar) -> tuple[TracedScalar, TracedScalar]:
 
 def _polygon(constants: BodyConstants) -> list[float]:
     """Vertices, then normals, each padded to six."""
-    padding = [0.0] * (2 * (MAX_VERTICES - constants.count))
+    padding = [0.0] * (2 * (MAX_VERTICES - constants.sides))
     return [
-        number
-        for array in (constants.vertices, constants.normals)
-        for number in [*map(float, array.ravel()), *padding]
+        number for array in (constants.vertices, constants.normals) for number in [*map(float, array.ravel()), *padding]
     ]

@@ -1,12 +1,12 @@
 """Constants of the task (Gymnasium's ``LunarLander-v3``) and of the physics (Box2D's defaults), as float32 where they
 enter float32 arithmetic. Lengths in m, times in s, angles in rad."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
-def real(number: float) -> float:
+def real(number: Any) -> float:
     """The float32 that is nearest to a number."""
     return float(np.float32(number))
 
@@ -76,7 +76,6 @@ class BodyConstants(NamedTuple):
         vertices: of the convex polygon, counter-clockwise.
         normals: outwards; normal i belongs to the side from vertex i to the next one.
         friction: with the bottom of the world (edge 0), and with the terrain.
-        reach: the largest distance of a vertex from the centre of mass, rounded up.
     """
 
     mass: float
@@ -86,10 +85,9 @@ class BodyConstants(NamedTuple):
     vertices: np.ndarray
     normals: np.ndarray
     friction: tuple[float, float]
-    reach: float
 
     @property
-    def count(self) -> int:
+    def sides(self) -> int:
         """Number of vertices."""
         return len(self.vertices)
 
@@ -116,7 +114,6 @@ LANDER = BodyConstants(
     vertices=_LANDER.astype(np.float32),
     normals=_normals(_LANDER.astype(np.float32)),
     friction=_friction(0.1),
-    reach=0.715,
 )
 
 LEG = BodyConstants(
@@ -127,7 +124,6 @@ LEG = BodyConstants(
     vertices=_LEG.astype(np.float32),
     normals=np.array([(0, -1), (1, 0), (0, 1), (-1, 0)], np.float32),
     friction=_friction(0.2),
-    reach=0.275,
 )
 
 BODY_CONSTANTS = (LANDER, LEG, LEG)

@@ -94,9 +94,7 @@ def _prepare_point(
     constraint.set("tangent_mass", 1.0 / (choice.mass + choice.inertia * tangent_lever * tangent_lever), point)
 
 
-def _prepare_block(
-    constraint: Struct, contact: Struct, arms: list[Vector], normal: Vector, choice: BodyChoice
-) -> None:
+def _prepare_block(constraint: Struct, contact: Struct, arms: list[Vector], normal: Vector, choice: BodyChoice) -> None:
     """Both points together; if that is not possible, velocities are solved for the first one alone."""
     first, second = (cross(arm, normal) for arm in arms)
     xx = choice.mass + choice.inertia * first * first
@@ -172,17 +170,17 @@ def solve_constraint(constraint: Struct, motion: Motion, weight: Weight) -> Trac
         impulse = tangent * (after - before)
         motion.velocity.set(motion.velocity.get() + impulse * weight.mass)
         motion.spin.set(motion.spin.get() + weight.inertia * cross(arm, impulse))
-    before = [constraint.get("normal_impulse", point) for point in POINTS]
+    old = [constraint.get("normal_impulse", point) for point in POINTS]
     speeds = [dot(_point_velocity(motion, arm), normal) for arm in arms]
     is_block = constraint.get("is_block") > 0.0
-    single = larger(before[0] - constraint.get("normal_mass", 0) * speeds[0], constant(speeds[0], 0.0))
-    both = _solve_block(constraint, before, speeds)
-    after = [is_block.where(both[0], single), is_block.where(both[1], before[1])]
+    single = larger(old[0] - constraint.get("normal_mass", 0) * speeds[0], constant(speeds[0], 0.0))
+    both = _solve_block(constraint, old, speeds)
+    new = [is_block.where(both[0], single), is_block.where(both[1], old[1])]
     impulses = []
     for point in POINTS:
-        constraint.set("normal_impulse", after[point], point)
-        changes.append(after[point] != before[point])
-        impulses.append(normal * (after[point] - before[point]))
+        constraint.set("normal_impulse", new[point], point)
+        changes.append(new[point] != old[point])
+        impulses.append(normal * (new[point] - old[point]))
     motion.velocity.set(motion.velocity.get() + (impulses[0] + impulses[1]) * weight.mass)
     turn = cross(arms[0], impulses[0]) + cross(arms[1], impulses[1])
     motion.spin.set(motion.spin.get() + weight.inertia * turn)

@@ -5,16 +5,14 @@ gets a new one, and new pairs are searched. The list is kept in the order of age
 solver treats contacts in the order of the list, and that is part of the result's bits.
 """
 
-from typing import Any
-
 from llvmlite import ir
 
-from pgkit.compiler.ir import POINTER, Index, Variable, for_range, function
+from pgkit.compiler.ir import POINTER, Index, for_range, function
 from pgkit.compiler.records import Struct
 from pgkit.compiler.statements import Local, integer, when
 from pgkit.compiler.tracer import TracedScalar
 from pgkit.envs.lunarlander.bodies import BodyChoice, load_transform, pair_index, pair_parts, transform
-from pgkit.envs.lunarlander.constants import AABB_MARGIN, AABB_MULTIPLIER, BODIES, EDGES, PAIRS, RADIUS
+from pgkit.envs.lunarlander.constants import AABB_MARGIN, AABB_MULTIPLIER, BODIES, EDGES, RADIUS
 from pgkit.envs.lunarlander.layout import RECORD
 from pgkit.envs.lunarlander.vectors import (
     LocalVector,
@@ -24,7 +22,6 @@ from pgkit.envs.lunarlander.vectors import (
     load_vector,
     smaller,
     store_vector,
-    where_vector,
 )
 
 
@@ -74,7 +71,9 @@ def define_update_box(module: ir.Module) -> ir.Function:
 
     The new box is extended by where the body will be if it goes on like in this step.
     """
-    builder, (address, body_number, moved) = function(module, "lunarlander.update_box", [POINTER, ir.IntType(64), POINTER], private=True)
+    builder, (address, body_number, moved) = function(
+        module, "lunarlander.update_box", [POINTER, ir.IntType(64), POINTER], private=True
+    )
     record = Struct(builder, address, RECORD)
     body = record.item("bodies", body_number)
     choice = BodyChoice(TracedScalar(builder, body_number))

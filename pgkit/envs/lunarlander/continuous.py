@@ -54,7 +54,7 @@ class _Touching(NamedTuple):
     """Contacts of one body that are solved together."""
 
     pairs: Struct
-    count: Local
+    size: Local
     constraints: Struct
 
 
@@ -99,7 +99,7 @@ def _define_event(module: ir.Module, functions: Functions) -> ir.Function:
     body = record.item("bodies", body_number)
     contact = record.item("contacts", pair)
     fraction = TracedScalar(builder, time)
-    backup = {name: [body.get(name, k) for k in range(body.layout.fields[name].count)] for name in _MOTION}
+    backup = {name: [body.get(name, k) for k in range(body.layout.fields[name].size)] for name in _MOTION}
     ground = record.get("ground_fraction")
     advance(body, fraction)
     record.set("ground_fraction", fraction)
@@ -151,9 +151,7 @@ def _touching_contacts(record: Struct, pair: TracedScalar, body: TracedScalar, f
     return _Touching(pairs, count, local_struct(builder, CONSTRAINTS))
 
 
-def _solve_event(
-    record: Struct, touching: _Touching, body: Struct, choice: BodyChoice, fraction: TracedScalar
-) -> None:
+def _solve_event(record: Struct, touching: _Touching, body: Struct, choice: BodyChoice, fraction: TracedScalar) -> None:
     """Push the body out of the ground, solve its velocity, and move it on for the rest of the step."""
     weight = Weight(choice.mass, choice.inertia, choice.center)
     _prepare(record, touching, body, choice)
@@ -180,7 +178,7 @@ def _prepare(record: Struct, touching: _Touching, body: Struct, choice: BodyChoi
     """Write the constraints for where the body is now; their impulses begin with 0."""
     builder = record.builder
     place = transform(load_vector(body, "center"), body.get("angle"), choice.center)
-    with for_range(builder, touching.count.get().ir_value) as index:
+    with for_range(builder, touching.size.get().ir_value) as index:
         pair = touching.pairs.get("items", index)
         constraint = _constraint(touching, index)
         fill_zeros(builder, constraint.address, constraint.layout.size)
@@ -200,7 +198,7 @@ def _correct_positions(touching: _Touching, position: Position, weight: Weight) 
     least = Local(number(builder, ir.FloatType(), 0.0))
     with endless_loop(builder) as loop:
         least.set(number(builder, ir.FloatType(), 0.0))
-        with for_range(builder, touching.count.get().ir_value) as index:
+        with for_range(builder, touching.size.get().ir_value) as index:
             constraint = _constraint(touching, index)
             separation = correct_constraint(constraint, position, weight, TOI_CORRECTION_RATE, always)
             least.set(smaller(least.get(), separation))
@@ -215,7 +213,7 @@ def _solve_velocity(touching: _Touching, motion: Motion, weight: Weight) -> None
     changes = Local(number(builder, ir.IntType(1), 0))
     with endless_loop(builder) as loop:
         changes.set(number(builder, ir.IntType(1), 0))
-        with for_range(builder, touching.count.get().ir_value) as index:
+        with for_range(builder, touching.size.get().ir_value) as index:
             changes.set(changes.get() | solve_constraint(_constraint(touching, index), motion, weight))
         rounds.set(rounds.get() + 1)
         loop.leave_if(~changes.get() | (rounds.get() == VELOCITY_ITERATIONS))
@@ -234,5 +232,3 @@ def _finish_event(record: Struct, body: TracedScalar, functions: Functions) -> N
         with when(pair_parts(pair)[1] == body):
             record.item("contacts", pair).set("has_event_time", 0)
     builder.call(functions.find_pairs, [record.address, moved])
-
-

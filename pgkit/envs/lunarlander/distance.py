@@ -193,7 +193,7 @@ def _keep_two(simplex: Struct, indices: tuple[int, int], weights: tuple[TracedSc
 def _copy_vertex(simplex: Struct, source: int, target: int) -> None:
     old, new = (simplex.item("vertices", k) for k in (source, target))
     for name, field in _VERTEX.fields.items():
-        for k in range(field.count):
+        for k in range(field.size):
             new.set(name, old.get(name, k), k)
 
 

@@ -44,7 +44,9 @@ def discrete_throttle(action: TracedScalar) -> Throttle:
     """Of an int64 action: nothing, left engine, main engine, right engine."""
     is_side = (action == 1) | (action == 3)
     return Throttle(
-        (action == 2).to(torch.float64), is_side.to(torch.float64), (action - 2).to_float(number(action.builder, DOUBLE, 0))
+        (action == 2).to(torch.float64),
+        is_side.to(torch.float64),
+        (action - 2).to_float(number(action.builder, DOUBLE, 0)),
     )
 
 
@@ -138,5 +140,3 @@ def libm(name: str, x: TracedScalar) -> TracedScalar:
     module = x.builder.module
     called = module.globals.get(name) or ir.Function(module, ir.FunctionType(DOUBLE, [DOUBLE]), name)
     return TracedScalar(x.builder, x.builder.call(called, [x.ir_value]))
-
-

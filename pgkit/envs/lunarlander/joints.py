@@ -7,6 +7,8 @@ coherence", GDC 2005. The matrix K says how much the relative velocity changes b
 
 from typing import NamedTuple
 
+import numpy as np
+
 from pgkit.compiler.records import Struct
 from pgkit.compiler.statements import Local, any_lane, when
 from pgkit.compiler.tracer import TracedScalar
@@ -35,6 +37,9 @@ from pgkit.envs.lunarlander.vectors import (
     load_vector,
     rotate,
 )
+
+_MASSES = float(np.float32(LANDER.mass) + np.float32(LEG.mass))
+_INERTIAS = float(np.float32(LANDER.inertia) + np.float32(LEG.inertia))
 
 
 class Motion(NamedTuple):
@@ -101,11 +106,11 @@ class Joint(NamedTuple):
     motor_impulse: Local
 
 
-def prepare_joint(
-    index: int, record: Struct, rotations: tuple[Rotation, Rotation], angles: tuple[TracedScalar, TracedScalar]
-) -> Joint:
-    """The joint of leg ``index`` at the start of a step; the pairs are of lander and leg."""
+def prepare_joint(index: int, record: Struct, lander: Struct, leg: Struct) -> Joint:
+    """Joint ``index`` at the start of a step, where both bodies are."""
     constants = JOINTS[index]
+    rotations = [Rotation(body.get("sin"), body.get("cos")) for body in (lander, leg)]
+    angles = [body.get("angle") for body in (lander, leg)]
     arm_a = rotate(rotations[0], constant_vector(angles[0], *LANDER_ANCHOR))
     arm_b = rotate(rotations[1], constant_vector(angles[0], *constants.anchor))
     first, second, third = columns = _matrix(arm_a, arm_b)
@@ -143,16 +148,6 @@ def _matrix(a: Vector, b: Vector) -> tuple[_Vector3, _Vector3, _Vector3]:
     yz = a.x * LANDER.inertia + b.x * LEG.inertia
     zz = constant(a.x, _INERTIAS)
     return _Vector3(xx, xy, xz), _Vector3(xy, yy, yz), _Vector3(xz, yz, zz)
-
-
-def _sum_in_float32(a: float, b: float) -> float:
-    import numpy as np
-
-    return float(np.float32(a) + np.float32(b))
-
-
-_MASSES = _sum_in_float32(LANDER.mass, LEG.mass)
-_INERTIAS = _sum_in_float32(LANDER.inertia, LEG.inertia)
 
 
 def warm_start_joint(joint: Joint, lander: Motion, leg: Motion) -> None:
@@ -215,7 +210,7 @@ def _drive_motor(joint: Joint, lander: Motion, leg: Motion) -> None:
 
 
 def _free_impulse(joint: Joint, b: Vector) -> Vector:
-    """Solve K's upper left block for ``b``; the impulse that causes the relative velocity ``b``, not the one against it."""
+    """Solve K's upper left block for ``b``: the impulse that causes this relative velocity."""
     first, second, _ = joint.columns
     return Vector(
         joint.determinant_2 * (second.y * b.x - first.y * b.y), joint.determinant_2 * (first.x * b.y - first.y * b.x)

@@ -3,7 +3,7 @@
 import torch
 
 from pgkit.compiler.records import Layout
-from pgkit.envs.lunarlander.constants import BODIES, EDGES, PAIRS, TERRAIN_POINTS
+from pgkit.envs.lunarlander.constants import BODIES, EDGES, PAIRS
 
 REAL = torch.float32
 WHOLE = torch.int32
@@ -128,5 +128,3 @@ LANE = Layout(
     }
 )
 """One environment in the solver."""
-
-TERRAIN = Layout({"heights": (torch.float64, TERRAIN_POINTS + 1)})

@@ -20,7 +20,6 @@ from pgkit.envs.lunarlander.constants import LARGEST, SKIN, real
 from pgkit.envs.lunarlander.contacts import begin_touching, end_touching
 from pgkit.envs.lunarlander.layout import CONTACT, RECORD
 from pgkit.envs.lunarlander.vectors import (
-    LocalVector,
     Transform,
     Vector,
     dot,
@@ -78,7 +77,7 @@ class _Axis(NamedTuple):
     """An axis and how far the shapes are apart along it."""
 
     separation: TracedScalar
-    index: TracedScalar
+    side: TracedScalar
 
 
 class _Reference(NamedTuple):
@@ -128,7 +127,7 @@ def _keep_impulses(contact: Struct, new: Struct) -> None:
             contact.set(name, impulse, point)
         contact.set("ids", new.get("ids", point), point)
     for name in ("normal", "plane_point", "points"):
-        for k in range(contact.layout.fields[name].count):
+        for k in range(contact.layout.fields[name].size):
             contact.set(name, new.get(name, k), k)
     contact.set("count", new.get("count"))
     contact.set("is_body_face", new.get("is_body_face"))
@@ -165,7 +164,7 @@ def _collide(scene: _Scene, new: Struct) -> None:
             new.set("is_body_face", is_body_face)
             with scene.builder.if_else(is_body_face.ir_value) as (then, otherwise):
                 with then:
-                    _collide_with_side(scene, side.index, new)
+                    _collide_with_side(scene, side.side, new)
                 with otherwise:
                     _collide_with_edge(scene, new)
 
@@ -256,12 +255,12 @@ def _clip_to_reference(segment: Struct, reference: _Reference, swap: bool) -> "_
     tangent = turn_right(reference.normal)
     once = _clip(segment, tangent, dot(tangent, reference.start), reference.start_index)
     twice = _clip(once.segment, -tangent, dot(-tangent, reference.end), reference.end_index)
-    return _Clipped(twice.segment, (once.count >= 2).where(twice.count, 0))
+    return _Clipped(twice.segment, (once.points >= 2).where(twice.points, 0))
 
 
 class _Clipped(NamedTuple):
     segment: Struct
-    count: TracedScalar
+    points: TracedScalar
 
 
 def _clip(segment: Struct, normal: Vector, offset: TracedScalar, vertex: TracedScalar) -> _Clipped:
@@ -298,7 +297,7 @@ def _keep_below(clipped: _Clipped, reference: _Reference, new: Struct, place: Tr
         place: of the body if the face is the edge; None if it is a side of the body, and the world's coordinates stay.
     """
     count = Local(integer(new.builder, 0))
-    with when(clipped.count >= 2):
+    with when(clipped.points >= 2):
         for k in range(2):
             point = load_vector(clipped.segment, "points", k)
             with when(dot(reference.normal, point - reference.start) <= SKIN):

@@ -68,7 +68,10 @@ def define_reset(module: ir.Module, enable_wind: bool) -> ir.Function:
 
 
 def _draw_terrain(record: Struct) -> None:
-    """Random heights, flat at the helipad, averaged over three neighbours; the first one's left neighbour is the last."""
+    """Random heights, flat at the helipad, averaged over three neighbours.
+
+    The left neighbour of the first one is the last one, as in Gymnasium.
+    """
     builder = record.builder
     heights = local_struct(builder, _HEIGHTS)
     with for_range(builder, DRAWN_HEIGHTS) as point:
@@ -86,14 +89,14 @@ def _draw_terrain(record: Struct) -> None:
     _set_edge(record.item("edges", 0), Vector(zero, zero), Vector(constant(zero, WIDTH), zero))
     with for_range(builder, EDGES - 1) as piece:
         chunk = WIDTH / (TERRAIN_POINTS - 1)
-        left, right = (
+        ends = [
             Vector(
                 TracedScalar(builder, (piece + shift).ir_value).to(torch.float32) * chunk,
                 heights.get("smooth", piece + shift),
             )
             for shift in (0, 1)
-        )
-        _set_edge(record.item("edges", piece + 1), left, right)
+        ]
+        _set_edge(record.item("edges", piece + 1), *ends)
 
 
 def _set_edge(edge: Struct, start: Vector, end: Vector) -> None:

@@ -46,7 +46,6 @@ from pgkit.envs.lunarlander.layout import LANE
 from pgkit.envs.lunarlander.vectors import (
     LocalVector,
     Number,
-    Rotation,
     Vector,
     dot,
     length,
@@ -56,7 +55,7 @@ from pgkit.envs.lunarlander.vectors import (
 )
 
 BODY_ORDER = (2, 0, 1)
-JOINT_ORDER = (1, 0)
+LEG_ORDER = (2, 1)
 WEIGHTS = tuple(Weight(constants.mass, constants.inertia, constants.center) for constants in BODY_CONSTANTS)
 
 
@@ -119,16 +118,14 @@ def _solve_velocities(island: _Island, motions: Sequence[Motion]) -> list[Joint]
         with for_range(builder, island.counts[body]) as index:
             warm_start(_constraint(island, body, index), motions[body], WEIGHTS[body])
     joints = []
-    for index in JOINT_ORDER:
-        bodies = [island.lanes.item("bodies", body) for body in (0, 1 + index)]
-        rotations = tuple(Rotation(body.get("sin"), body.get("cos")) for body in bodies)
-        angles = tuple(body.get("angle") for body in bodies)
-        joint = prepare_joint(index, island.lanes.item("joints", index), rotations, angles)
-        warm_start_joint(joint, motions[0], motions[1 + index])
+    for leg in LEG_ORDER:
+        bodies = island.lanes.item("bodies", 0), island.lanes.item("bodies", leg)
+        joint = prepare_joint(leg - 1, island.lanes.item("joints", leg - 1), *bodies)
+        warm_start_joint(joint, motions[0], motions[leg])
         joints.append(joint)
     with for_range(builder, VELOCITY_ITERATIONS):
-        for index, joint in zip(JOINT_ORDER, joints, strict=True):
-            solve_joint(joint, motions[0], motions[1 + index])
+        for leg, joint in zip(LEG_ORDER, joints, strict=True):
+            solve_joint(joint, motions[0], motions[leg])
         for body in BODY_ORDER:
             with for_range(builder, island.counts[body]) as index:
                 solve_constraint(_constraint(island, body, index), motions[body], WEIGHTS[body])
@@ -150,7 +147,7 @@ def limit_motion(motion: Motion, time: Number) -> None:
     motion.velocity.set(velocity * ratio)
     spin = motion.spin.get()
     turn = spin * time
-    is_far = turn * turn > real(np.float32(MAX_ROTATION) * np.float32(MAX_ROTATION))
+    is_far = turn * turn > _square(MAX_ROTATION)
     motion.spin.set(spin * is_far.where(MAX_ROTATION / torch.abs(turn), 1.0))
 
 
@@ -173,13 +170,11 @@ def _correct_positions(island: _Island, joints: Sequence[Joint], positions: Sequ
         for body in BODY_ORDER:
             with for_range(builder, island.counts[body]) as index:
                 constraint = _constraint(island, body, index)
-                separation = correct_constraint(
-                    constraint, positions[body], WEIGHTS[body], CORRECTION_RATE, is_active
-                )
+                separation = correct_constraint(constraint, positions[body], WEIGHTS[body], CORRECTION_RATE, is_active)
                 least.set(smaller(least.get(), separation))
         holds = least.get() >= -3.0 * SLOP
-        for index, joint in zip(JOINT_ORDER, joints, strict=True):
-            holds = holds & correct_joint(joint, positions[0], positions[1 + index], is_active)
+        for leg, joint in zip(LEG_ORDER, joints, strict=True):
+            holds = holds & correct_joint(joint, positions[0], positions[leg], is_active)
         is_solved.set((is_active & ~holds).where(number(builder, real_type, 0.0), 1.0))
         rounds.set(rounds.get() + 1)
         loop.leave_if((rounds.get() == POSITION_ITERATIONS) | ~any_lane(is_solved.get() == 0.0))
@@ -211,4 +206,4 @@ def _store(lanes: Struct, motions: Sequence[Motion], positions: Sequence[Positio
 
 
 def _square(x: float) -> float:
-    return real(np.float32(x) * np.float32(x))
+    return float(np.float32(x) * np.float32(x))

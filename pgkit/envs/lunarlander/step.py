@@ -163,7 +163,9 @@ def _define_prepare(module: ir.Module, settings: Settings, lanes: int, update_co
     reset = define_reset(module, settings.enable_wind)
     update_pairs = define_update_pairs(module, update_contact)
     types = [POINTER, POINTER, INT, POINTER, POINTER]
-    builder, (address, memory, lane_index, action, counts) = function(module, "lunarlander.prepare", types, private=True)
+    builder, (address, memory, lane_index, action, counts) = function(
+        module, "lunarlander.prepare", types, private=True
+    )
     record = Struct(builder, address, RECORD)
     whole = Struct(builder, memory, LANE, lanes, lanes)
     lane = whole.lane(Index(builder, lane_index))
@@ -199,7 +201,7 @@ def _fill_lane(record: Struct, lane: Struct) -> None:
 
 def _copy_fields(source: Struct, target: Struct, names: tuple[str, ...]) -> None:
     for name in names:
-        for k in range(source.layout.fields[name].count):
+        for k in range(source.layout.fields[name].size):
             target.set(name, source.get(name, k), k)
 
 
@@ -278,5 +280,3 @@ def _take_lane(record: Struct, lane: Struct) -> None:
         copy_impulses(constraint, record.item("contacts", pair), constraint.get("is_block"))
 
     _each_touching(record, take)
-
-

@@ -27,7 +27,6 @@ from pgkit.envs.lunarlander.distance import (
 from pgkit.envs.lunarlander.layout import FLAG, REAL, RECORD
 from pgkit.envs.lunarlander.vectors import (
     Transform,
-    Vector,
     dot,
     load_vector,
     normalize,
@@ -93,9 +92,7 @@ def advance(body: Struct, fraction: TracedScalar) -> None:
     before = body.get("start_fraction")
     beta = (fraction - before) / (1.0 - before)
     rest = 1.0 - beta
-    store_vector(
-        body, "start_center", load_vector(body, "start_center") * rest + load_vector(body, "center") * beta
-    )
+    store_vector(body, "start_center", load_vector(body, "start_center") * rest + load_vector(body, "center") * beta)
     body.set("start_angle", rest * body.get("start_angle") + beta * body.get("angle"))
     body.set("start_fraction", fraction)
 
@@ -254,5 +251,3 @@ def _find_root(
         high.set(is_far.where(high.get(), time))
         high_gap.set(is_far.where(high_gap.get(), gap))
         loop.leave_if(steps.get() == MAX_ROOT_STEPS)
-
-
