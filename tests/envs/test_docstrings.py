@@ -8,6 +8,7 @@ import pytest
 MODULES = [
     *["pgkit.envs", "pgkit.envs.base", "pgkit.envs.elementwise", "pgkit.envs.errors", "pgkit.envs.make"],
     *[
+        "pgkit.envs.check",
         "pgkit.envs.normalize",
         "pgkit.envs.pcg64",
         "pgkit.envs.rescale",

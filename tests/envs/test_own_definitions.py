@@ -17,6 +17,7 @@ from helpers.compile_mode import set_compile_mode
 
 import pgkit
 from pgkit.envs import EnvDefinition, Random, check_against_gymnasium, make_envs, register, registry, resolve_backend
+from pgkit.envs.elementwise import ElementwiseEnvs
 from pgkit.errors import PgkitError
 from pgkit.runs import own_code
 
@@ -352,3 +353,22 @@ def test_far_actions_are_rescaled_as_gymnasiums() -> None:
             assert torch.equal(mine.step(action).obs, true.step(action).obs)
     finally:
         del gymnasium.registry["FarReference-v0"]
+
+
+class Walks(ElementwiseEnvs):
+    """A class of environments, which takes more than a definition says."""
+
+    def __init__(
+        self, num_envs: int, max_episode_steps: Any = None, device: Any = "cpu", rescale_actions: bool = False
+    ):
+        super().__init__(definition(), "Walks-v0", num_envs, max_episode_steps, device, rescale_actions)
+
+
+def test_a_class_of_environments_is_registered_likewise() -> None:
+    register("Walks-v0", Walks)
+    envs = make_envs("Walks-v0", 3, max_episode_steps=4)
+    assert isinstance(envs, Walks)
+    assert (envs.info.max_episode_steps, envs.info.backend) == (4, "pgkit")
+    assert envs.reset([1, 2, 3]).shape == (3, 1)
+    with pytest.raises(PgkitError, match=r"env\.kwargs speed: pgkit's 'Walks-v0' takes no arguments"):
+        make_envs("Walks-v0", 1, kwargs={"speed": 1})
