@@ -41,6 +41,8 @@ _RENAMED = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _RENAMED:  # an ImportError, because ``from pgkit import name`` hides the message of an AttributeError
-        raise ImportError(f"pgkit.{name} is now {_RENAMED[name]}")
+    if name in _RENAMED:
+        from pgkit.system.renamed import renamed
+
+        raise renamed(__name__, name, _RENAMED[name])
     return _load_name(name)

@@ -238,13 +238,16 @@ def report(
 def list_(
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="agents, optimizers, configs or envs.")],
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Describe only this one, in full.")] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure the speed of all environments, not only of pgkit's own.")
+    ] = False,
 ) -> None:
     """List agents, optimizers, configurations or environments, or describe one of them."""
     with _one_line_errors(only_prints=True):
         from pgkit.config import listing
 
         if name is None:
-            _print_table(listing.overview(topic), topic)
+            _print_table(listing.overview(topic, measure), topic)
         else:
             typer.echo(listing.describe(topic, name))
 

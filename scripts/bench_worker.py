@@ -306,4 +306,6 @@ if __name__ == "__main__":
         "envpool": envpool_steps,
         "products": products,
     }
+    if len(sys.argv) < 2 or sys.argv[1] not in kinds:
+        sys.exit(__doc__)
     kinds[sys.argv[1]](*sys.argv[2:])

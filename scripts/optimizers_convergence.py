@@ -8,6 +8,7 @@ that makes its first step equally long. ``npg`` gets the Fisher matrix of a Gaus
 is the point, which is the identity.
 """
 
+import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,7 @@ class Identity:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     walks = {}
     FIGURES.mkdir(exist_ok=True)
     for landscape in LANDSCAPES:

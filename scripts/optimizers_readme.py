@@ -5,6 +5,7 @@
 ``step_lengths`` shows what "lr" means in each optimizer: how long a step is at lr 1 under a constant gradient.
 """
 
+import argparse
 from pathlib import Path
 
 import optimizers_convergence as convergence
@@ -18,6 +19,7 @@ SMALL_GRADIENT = 0.01
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     text = README.read_text(encoding="utf-8")
     for name, table in tables().items():
         text = replace_table(text, name, table)

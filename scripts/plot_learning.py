@@ -3,6 +3,7 @@
 python scripts/plot_learning.py                   # runs/results-* -> scripts/figures/learning.png, optimizers.png
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,5 +54,6 @@ def draw(names: Sequence[str], columns: int, path: Path) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     draw(LEARNING, 2, FIGURES / "learning.png")
     draw(OPTIMIZERS, 4, FIGURES / "optimizers.png")

@@ -269,7 +269,8 @@ def pgkit(*words: str) -> None:
     """Run a command of pgkit's in this process.
 
     Raises:
-        Refused: it ends with an error of one line.
+        Refused: it ends with an error of one line, or with the line that says where the run's numbers stopped being
+            finite.
         RuntimeError: it ends in any other way.
     """
     from typer.testing import CliRunner
@@ -282,6 +283,7 @@ def pgkit(*words: str) -> None:
         raise answer.exception
     if answer.exit_code:
         errors = re.findall(r"^error: (.*)$", answer.stderr, re.MULTILINE)
+        errors = errors or re.findall(r"^(seed \d+ failed .*)$", answer.stderr, re.MULTILINE)
         if len(errors) != 1:
             raise RuntimeError(f"pgkit {words[0]}: exit code {answer.exit_code} and {len(errors)} lines")
         raise Refused(errors[0] if words[0] == "train" else f"{words[0]}: {errors[0]}")

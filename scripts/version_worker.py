@@ -95,4 +95,7 @@ def bench(config: str, *overrides: str) -> None:
 
 
 if __name__ == "__main__":
-    {"train": train, "bench": bench}[sys.argv[1]](*sys.argv[2:])
+    kinds = {"train": train, "bench": bench}
+    if len(sys.argv) < 2 or sys.argv[1] not in kinds:
+        sys.exit(__doc__)
+    kinds[sys.argv[1]](*sys.argv[2:])

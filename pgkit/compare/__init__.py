@@ -32,6 +32,8 @@ _RENAMED = {"load": "load_analysis", "load_pooled": "load_pooled_analysis", "rep
 
 
 def __getattr__(name: str) -> Any:
-    if name in _RENAMED:  # an ImportError, because ``from ... import name`` hides the message of an AttributeError
-        raise ImportError(f"pgkit.compare.{name} is now pgkit.compare.{_RENAMED[name]}")
+    if name in _RENAMED:
+        from pgkit.system.renamed import renamed
+
+        raise renamed(__name__, name, f"{__name__}.{_RENAMED[name]}")
     return _load_name(name)

@@ -1,6 +1,7 @@
 """Overrides in the words of Stable-Baselines3, CleanRL and torch, or in short forms, as pgkit has them."""
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from pgkit.config import registry
@@ -31,17 +32,11 @@ SHORT = {"env": "id", "agent": "name", "optimizer": "name"}
 AGENTS = {"a2c": "actor-critic", "vpg": "reinforce"}
 """Names of agents in other libraries."""
 
-OPTIONS = (
-    "--out",
-    "--overwrite",
-    "--workers",
-    "--quiet",
-    "--debug-numerics",
-    "--executor",
-    "--dry-run",
-    "--no-figures",
-)
-"""Options of ``pgkit train`` and ``pgkit compare``, for messages."""
+FLAGS = ("--overwrite", "--quiet", "--debug-numerics", "--dry-run", "--no-figures")
+"""Options of ``pgkit train`` and ``pgkit compare`` that have no value, for messages."""
+
+OPTIONS = ("--out", "--workers", "--executor", "--ray-address", *FLAGS)
+"""All of their options."""
 
 
 def canonical(path: KeyPath, value: Any) -> tuple[KeyPath, Any]:
@@ -93,7 +88,15 @@ def from_options(words: Sequence[Any]) -> list[Any]:
         option, separator, value = word.partition("=")
         if not separator:
             if not word.startswith("--") or not rest or not isinstance(rest[0], str) or "=" in rest[0]:
-                raise PgkitError(unknown_name("option", word, OPTIONS, or_else="--KEY VALUE"))
+                raise PgkitError(_not_an_option(word))
             value = rest.pop(0)
         overrides.append(f"{option.lstrip('-').replace('-', '_')}={value}")
     return overrides
+
+
+def _not_an_option(word: str) -> str:
+    """Say that a word is a misspelt option, or a key without its value."""
+    if not word.startswith("--") or get_close_matches(word, OPTIONS, n=1):
+        return unknown_name("option", word, OPTIONS, or_else="--KEY VALUE")
+    key = word.lstrip("-").replace("-", "_")
+    return f"{word} has no value: {word} VALUE or {key}=VALUE (options without a value: {', '.join(FLAGS)})"

@@ -18,6 +18,9 @@ def without_effect(config: TrainConfig) -> Iterator[tuple[KeyPath, KeyPath, str]
         why = "evaluation.points = 0 switches evaluations while training off"
         yield ("evaluation", "episodes"), points, why
         yield ("evaluation", "greedy"), points, why
+    elif config.evaluation.deterministic and config.evaluation.greedy:
+        why = "evaluation.deterministic takes the most likely actions in every evaluation"
+        yield ("evaluation", "greedy"), ("evaluation", "deterministic"), why
     if config.env.vectorization != "async":
         why = 'it is for the processes of env.vectorization = "async"'
         yield ("env", "timeout"), ("env", "vectorization"), why

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pgkit import envs, optim
 from pgkit.config.registry import AGENTS, agent, is_comparison, shipped_configs
 from pgkit.envs import Environments
-from pgkit.envs.make import list_available_envs
+from pgkit.envs.speed import BATCH, AvailableEnv, list_available_envs, steps_per_second
 from pgkit.errors import PgkitError, format_value, unknown_name
 from pgkit.optim.registry import AROUND
 
@@ -21,13 +21,22 @@ Row = dict[str, str]
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
-def overview(topic: str) -> list[Row]:
+def overview(topic: str, measure: bool = False) -> list[Row]:
     """Return one row for each entry of ``topic``: "agents", "optimizers", "configs" or "envs".
 
+    Args:
+        topic: what is listed.
+        measure: the speed of all environments, not only of pgkit's own.
+
     Raises:
-        PgkitError: there is no such topic.
+        PgkitError: there is no such topic, or nothing to measure.
     """
-    return _topic(topic)[0]()
+    rows = _topic(topic)[0]
+    if not measure:
+        return rows()
+    if topic != "envs":
+        raise PgkitError(f"--measure is for environments: pgkit list envs --measure, not {topic}")
+    return _env_rows(measure)
 
 
 def describe(topic: str, name: str) -> str:
@@ -147,33 +156,47 @@ def _optimizer_text(name: str) -> str:
     if name not in names and ":" not in name:
         raise PgkitError(unknown_name("optimizer", name, names))
     spec = optim.spec(name)
-    return (
-        f"{spec.formula}\n\nSource: {spec.source}\n\nHyperparameters (optimizer.*), with defaults:\n  "
-        f"{_assignments(spec.defaults)}\nWith any optimizer:\n  {_assignments(AROUND)}, schedule, critic, groups"
+    about = [spec.formula, f"Source: {spec.source}" if spec.source else ""]  # classes of others may state neither
+    settings = (
+        f"Hyperparameters (optimizer.*), with defaults:\n  {_assignments(spec.defaults) or 'none'}\n"
+        f"With any optimizer:\n  {_assignments(AROUND)}, schedule, critic, groups"
     )
+    return "\n\n".join([*filter(None, about), settings])
 
 
 def _assignments(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
-def _env_rows() -> list[Row]:
-    return [{"name": name} for name in list_available_envs()]
+def _env_rows(measure: bool = False) -> list[Row]:
+    return [_env_row(env) for env in list_available_envs(measure)]
+
+
+def _env_row(env: AvailableEnv) -> Row:
+    speed = "" if env.steps_per_second is None else f"{_rounded(env.steps_per_second):,}"
+    return {"name": env.name, "backend": env.backend, "steps per second": f"{speed:>12}"}
+
+
+def _rounded(number: float) -> int:
+    """To two digits: the measure is short."""
+    return int(float(f"{number:.1e}"))
 
 
 def _env_text(name: str) -> str:
-    with _single_env(name) as env:
+    with _few_envs(name) as env:
         info = env.info
         limit = info.max_episode_steps or "none"
         return (
             f"{info.name}\n  observations: {info.obs_dim} numbers\n  actions: {info.action_space}\n"
-            f"  time limit: {limit}\n  backend: {info.backend}"
+            f"  time limit: {limit}\n  backend: {info.backend}\n"
+            f"  steps per second: {_rounded(steps_per_second(env)):,} ({info.num_envs} at once, one core)"
         )
 
 
 @contextmanager
-def _single_env(name: str) -> Iterator[Environments]:
-    env = envs.make_envs(name, 1)
+def _few_envs(name: str) -> Iterator[Environments]:
+    is_compiled = envs.resolve_backend(name, {}, "auto") == "pgkit"
+    env = envs.make_envs(name, BATCH if is_compiled else 1)
     try:
         yield env
     finally:

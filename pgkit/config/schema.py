@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from pgkit import optim
 from pgkit.config import registry
 from pgkit.config.aliases import SHORT, agent_name
 from pgkit.errors import PgkitError, explain_validation_error, format_value
+from pgkit.optim.validation import is_none
 
 MAX_COUNT = 1_000_000
 """The most members, environments, episodes or units of a layer; more is a typing mistake."""
@@ -54,6 +55,15 @@ class Model(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_none(cls, table: Any) -> Any:
+        """Leave out what is none in words, where None is the default."""
+        if not isinstance(table, Mapping):
+            return table
+        defaults = {key: field.default for key, field in cls.model_fields.items()}
+        return {key: value for key, value in table.items() if not is_none(value, defaults.get(key, ...))}
 
 
 class EnvConfig(Model):
@@ -209,7 +219,7 @@ class TrainConfig(Model):
     @classmethod
     def _optimizer(cls, table: dict[str, Any]) -> dict[str, Any]:
         check_optimizer(table)
-        return table
+        return _none_in_words(table)
 
 
 def check_optimizer(table: Mapping[str, Any]) -> None:
@@ -224,6 +234,12 @@ def check_optimizer(table: Mapping[str, Any]) -> None:
             _check_optimizer(settings)
         except PgkitError as error:
             raise PgkitError(f"optimizer ({label}): {error}") from None
+
+
+def _none_in_words(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table of an optimizer with "none" in place of None, which no file can hold."""
+    words = {key: "none" if value is None else value for key, value in table.items()}
+    return {key: _none_in_words(value) if isinstance(value, Mapping) else value for key, value in words.items()}
 
 
 def check_seeds(key: str, value: Any) -> int | tuple[int, ...] | None:

@@ -15,6 +15,7 @@ Where to start: ``base`` (the interface), then ``sync_envs`` (Gymnasium environm
 =============  ========================================================================================
 base           the interface: ``Environments``, ``EnvInfo``, ``Transition``, ``Elementwise``
 make           from an id to environments
+speed          what can be created here, and how fast it is
 sync_envs      backend "gymnasium": a loop in this process
 async_envs     the same in worker processes (``env_worker`` is what runs in them)
 vector_env     any ``gymnasium.vector.VectorEnv``

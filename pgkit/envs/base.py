@@ -103,8 +103,9 @@ class Elementwise(NamedTuple):
     :mod:`pgkit.compiler.tracer`: it may use arithmetic, comparisons and the functions of torch that the tracer knows.
 
     Attributes:
-        step: ``step(action, *state, *constants) -> [*state, *obs, reward, terminated, truncated, valid]`` of one
-            environment. The D features of the observation and the reward are float32.
+        step: ``step(*action, *state, *constants) -> [*state, *obs, reward, terminated, truncated, valid]`` of one
+            environment. The action is one int64 (Discrete), or A float32 components (Box), which the step clips to the
+            space's bounds. The D features of the observation and the reward are float32.
         state: tensors ``(K,)`` that a step changes in place: they are never reallocated.
         constants: tensors ``(K,)`` that a step only reads; they are never reallocated either.
     """

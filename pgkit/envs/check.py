@@ -83,7 +83,7 @@ class _Comparison:
         generator = torch.Generator().manual_seed(self._seeds[0] % 2**63)
         ended = 0
         for _ in range(steps):
-            action = _random_actions(self._envs.info.action_space, len(self._seeds), generator)
+            action = random_actions(self._envs.info.action_space, len(self._seeds), generator)
             step = self._envs.step(action)
             expected = self._reference.step(action)
             self._count(expected)
@@ -129,7 +129,7 @@ class _Comparison:
         )
 
 
-def _random_actions(space: "Space[Any]", count: int, generator: torch.Generator) -> Tensor:
+def random_actions(space: "Space[Any]", count: int, generator: torch.Generator) -> Tensor:
     """Uniform in a Discrete space; in a Box within the bounds and a little beyond, up to 2 where there are none."""
     from gymnasium.spaces import Discrete
 

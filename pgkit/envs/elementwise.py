@@ -72,6 +72,7 @@ class ElementwiseEnvs:
         layout = check_definition(definition, name)
         self._columns = _columns(layout)
         self._program = _step_of_one(definition, layout, self._action, limit)
+        self._loop: Callable[..., None] | None = None
         self._table = _Table(self._columns, num_envs, device)
         self._increments = torch.zeros(2, num_envs, dtype=torch.int64, device=device)
         self._was_reset = False
@@ -158,11 +159,12 @@ class ElementwiseEnvs:
         obs = torch.empty(num_envs, self.info.obs_dim)
         reward = torch.empty(num_envs)
         flags = torch.empty(3, num_envs, dtype=torch.bool)
-        loop = _compile(self._program, *self._column_types())
+        if self._loop is None:
+            self._loop = _compile(self._program, *self._column_types())
         state = table.addresses()
         outputs = [*_addresses(obs, axis=1), reward.data_ptr(), *_addresses(flags, axis=0)]
         inputs = [*self._action.addresses(action), *state, *_addresses(increments, axis=0)]
-        loop(num_envs, *inputs, *state, *outputs)
+        self._loop(num_envs, *inputs, *state, *outputs)
         return Transition(obs, reward, *flags.unbind(0))
 
     def _column_types(self) -> tuple[tuple[tuple[torch.dtype, int], ...], ...]:
@@ -209,8 +211,10 @@ class _Table:
 
     def addresses(self) -> list[int]:
         """Addresses of the columns."""
-        rows = {dtype: _addresses(table, axis=0) for dtype, table in self.tables.items()}
-        return [rows[dtype][row] for dtype, row in zip(self._dtypes, self._rows, strict=True)]
+        first = {
+            dtype: (table.data_ptr(), table.shape[1] * table.element_size()) for dtype, table in self.tables.items()
+        }
+        return [first[dtype][0] + row * first[dtype][1] for dtype, row in zip(self._dtypes, self._rows, strict=True)]
 
     def write(self, columns: Sequence[Tensor]) -> None:
         """Overwrite the columns."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgkit.envs.errors import MalformedData
 from pgkit.envs.generators import EnvGenerators
-from pgkit.envs.observations import ObsFlattener, check_numbers, check_scalar, shown
+from pgkit.envs.observations import ObsFlattener, check_flags, check_numbers, check_scalar, shown
 from pgkit.envs.seeding import reset_with_seed
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ class GuardedEnv:
             raise MalformedData(f"the result is {count}, expected (observation, reward, terminated, truncated, info)")
         self._check_obs(result[0])
         check_scalar("the reward", result[1], "a number")
-        for name, flag in (("terminated", result[2]), ("truncated", result[3])):
-            check_scalar(name, flag, "True or False", shapes=((), (1,)))
+        check_flags(result[2], result[3])
         self._unchecked_after -= 1
         if not self._unchecked_after:
             self.step = self._isolated_step if self._generators.drawn else self.env.step

@@ -170,7 +170,7 @@ def probe_action_space(
         env.close()
         return env.action_space
 
-    return _in_copy(probe, env_id, timeout)
+    return in_copy(probe, env_id, timeout)
 
 
 def resume_problem(
@@ -195,12 +195,12 @@ def resume_problem(
         return replay_problem(lambda: make_env(find_spec(env_id), kwargs, max_episode_steps), env_id)
 
     try:
-        return _in_copy(probe, env_id, timeout)
+        return in_copy(probe, env_id, timeout)
     except PgkitError as error:
         return str(error)
 
 
-def _in_copy(function: Callable[[], Result], env_id: str, timeout: float | None) -> Result:
+def in_copy(function: Callable[[], Result], env_id: str, timeout: float | None) -> Result:
     """The result of a function that is called in a copy of this process.
 
     Raises:
@@ -236,23 +236,6 @@ def list_envs() -> list[str]:
     return sorted(gymnasium.registry)
 
 
-def list_available_envs() -> list[str]:
-    """The ids of :func:`list_envs` of which an instance can be created here, with the packages that are installed."""
-
-    def available() -> list[str]:
-        return [env_id for env_id in list_envs() if _can_be_created(env_id)]
-
-    return _in_copy(available, "any", None)
-
-
-def _can_be_created(env_id: str) -> bool:
-    try:
-        make_env(find_spec(env_id), {}, None).close()
-    except Exception:
-        return False
-    return True
-
-
 def find_spec(env_id: str) -> "EnvSpec":
     """Gymnasium's registration of an id.
 
@@ -265,7 +248,7 @@ def find_spec(env_id: str) -> "EnvSpec":
     name = env_id.rpartition(":")[2]
     if name in gymnasium.registry:
         return gymnasium.registry[name]
-    close = get_close_matches(name, list_envs(), n=3, cutoff=0.6)
+    close = get_close_matches(name, sorted({*list_envs(), *list_pgkit_envs()}), n=3, cutoff=0.6)
     guess = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     hint = f"{remedy} " if (remedy := unknown_id_hint(name)) else guess
     worker = f"; {reason}" if (reason := worker_hint()) else ""

@@ -240,3 +240,19 @@ def check_scalar(name: str, value: Any, expected: str, shapes: Sequence[tuple[in
     array = np.asarray(value)
     if array.shape not in shapes or not is_numeric(array):
         raise MalformedData(f"{name} is {shown(value)}, expected {expected}")
+
+
+def check_flags(*flags: Any) -> None:
+    """Raise :class:`MalformedData` unless ``terminated`` and ``truncated``, in this order, are true or false."""
+    for name, flag in zip(("terminated", "truncated"), flags, strict=True):
+        if type(flag) is not bool and type(flag) is not np.bool_:  # the rule, and this runs once per episode
+            check_scalar(name, flag, "True or False", shapes=((), (1,)))
+
+
+def reward_problem(reward: Any) -> MalformedData | None:
+    """What is wrong with a reward, if anything is."""
+    try:
+        check_scalar("the reward", reward, "a number")
+    except MalformedData as error:
+        return error
+    return None

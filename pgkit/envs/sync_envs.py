@@ -14,7 +14,7 @@ from pgkit.envs.base import EnvInfo, Transition, check_seeds
 from pgkit.envs.errors import EnvError, TooManyEnvs, env_error
 from pgkit.envs.generators import EnvGenerators
 from pgkit.envs.guard import GuardedEnv
-from pgkit.envs.observations import obs_flattener, observation_size
+from pgkit.envs.observations import check_flags, obs_flattener, observation_size, reward_problem
 from pgkit.envs.replay import (
     EnvHistory,
     GeneratorState,
@@ -109,7 +109,9 @@ class SyncEnvs:
         env_actions, remembered = self._split_actions(action)
         # This loop runs once per environment step of every run: attributes are looked up before it.
         over, guards, flatten, history = self._over, self._guards, self._flatten, self._actions
-        batch_obs, batch_reward = batch.obs, batch.reward
+        batch_obs = batch.obs
+        batch_reward = batch.reward.data  # an element of this buffer takes real numbers only; an array reads texts
+        reward: Any = 0.0
         k = 0
         try:
             for row, (k, env_action) in enumerate(zip(chosen, env_actions, strict=True)):
@@ -119,22 +121,23 @@ class SyncEnvs:
                     over[k] = False
                     continue
                 history[k].append(remembered[row])
-                obs, batch_reward[row], terminated, truncated, _ = guards[k].step(env_action)
+                obs, reward, terminated, truncated, _ = guards[k].step(env_action)
+                batch_reward[row] = reward
                 batch_obs[row] = flatten(obs)
                 if terminated or truncated:
+                    check_flags(terminated, truncated)
                     batch.terminated[row] = terminated
                     batch.truncated[row] = truncated
                     over[k] = True
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            raise self._error(k, error) from error
-        obs, reward, terminated, truncated, valid = map(torch.from_numpy, batch)
-        reward = reward.float()  # one beyond float32 becomes infinite, about which NumPy would warn
+            raise self._error(k, reward_problem(reward) or error) from error
+        rewards = torch.from_numpy(batch.reward).float()  # one beyond float32 becomes infinite; NumPy would warn
         columns = slice(None) if index is None else chosen
         self._last_obs[columns] = batch.obs
-        self._totals[columns] += reward.numpy()
-        tensors = (obs, reward, terminated, truncated, valid)
+        self._totals[columns] += rewards.numpy()
+        tensors = [rewards if array is batch.reward else torch.from_numpy(array) for array in batch]
         return Transition(*(tensors if self._on_cpu else (tensor.to(self.info.device) for tensor in tensors)))
 
     def state(self, index: Tensor | None = None) -> dict[str, Tensor]:

@@ -70,8 +70,8 @@ _RENAMED = {
 
 
 def __getattr__(name: str) -> Any:
-    if (
-        name in _RENAMED
-    ):  # an ImportError, because ``from pgkit.optim import name`` hides the message of an AttributeError
-        raise ImportError(f"pgkit.optim.{name} is now pgkit.optim.{_RENAMED[name]}")
+    if name in _RENAMED:
+        from pgkit.system.renamed import renamed
+
+        raise renamed(__name__, name, f"{__name__}.{_RENAMED[name]}")
     raise AttributeError(f"module 'pgkit.optim' has no attribute {name!r}")

@@ -11,7 +11,7 @@ from pgkit.optim.base import Optimizer, Schedule
 from pgkit.optim.chain import chain
 from pgkit.optim.schedules import schedule_of
 from pgkit.optim.torch_adapter import import_module, torch_spec
-from pgkit.optim.validation import check_keys, flag, numbers_of, suggest
+from pgkit.optim.validation import check_keys, flag, is_none, numbers_of, suggest
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,22 @@ class OptimizerSpec:
     def with_defaults(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Fill in the defaults of hyperparameters and of what is around the optimizer.
 
+        ``"none"`` is None, for which TOML has no word, where that is the default.
+
         Raises:
             PgkitError: an unknown key in the table of the optimizer's own options.
         """
-        filled = {**self.defaults, **AROUND, **settings}
+        defaults = {**self.defaults, **AROUND}
+        stated = {key: None if is_none(value, defaults.get(key, ...)) else value for key, value in settings.items()}
+        filled = {**defaults, **stated}
         nested = self.defaults.get(self.class_table)
         if isinstance(nested, Mapping):
-            stated = filled[self.class_table]
+            table = filled[self.class_table]
             where = f"{self.class_table} of optimizer {self.name!r}"
-            if not isinstance(stated, Mapping):
-                raise PgkitError(f"{where} must be a table of {', '.join(nested)}, got {stated!r}")
-            check_keys(where, stated, nested)
-            filled[self.class_table] = {key: value for key, value in {**nested, **stated}.items() if value is not None}
+            if not isinstance(table, Mapping):
+                raise PgkitError(f"{where} must be a table of {', '.join(nested)}, got {table!r}")
+            check_keys(where, table, nested)
+            filled[self.class_table] = {key: value for key, value in {**nested, **table}.items() if value is not None}
         return filled
 
 

@@ -90,6 +90,15 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
+def is_none(value: Any, default: Any) -> bool:
+    """Whether a value is the word for None, for which TOML has none, where None is the default.
+
+    >>> is_none("none", None), is_none("None", None), is_none("none", "value"), is_none("rollout", None)
+    (True, True, False, False)
+    """
+    return default is None and isinstance(value, str) and value in ("none", "None")
+
+
 def check_keys(where: str, keys: Iterable[str], allowed: Iterable[str]) -> None:
     """Raise a PgkitError for the first key that is not allowed, naming those that are."""
     allowed = list(allowed)

@@ -23,12 +23,19 @@ class TolerantStream:
         self.problem: Exception | None = None
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        try:
+            return getattr(self._stream, name)
+        except AttributeError:
+            raise
+        except Exception as error:  # libraries ask for what a stream may lack; one that raises has it not
+            raise AttributeError(f"{name!r} of the stream raised {error!r}") from error
 
     @property
     def encoding(self) -> str:
         """The encoding of the stream."""
-        return getattr(self._stream, "encoding", None) or "utf-8"
+        with suppress(Exception):
+            return self._stream.encoding or "utf-8"
+        return "utf-8"
 
     def write(self, text: str) -> int:
         """Write what the encoding has, and question marks in place of the rest."""

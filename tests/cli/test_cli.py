@@ -203,3 +203,14 @@ def test_every_shipped_config_runs(name: str) -> None:
     result = pgkit(f"train {name} {words} --quiet")
     assert result.exit_code == 0, result.stderr
     assert Path("runs", name, "result.json").is_file()
+
+
+def test_what_an_optimizer_does_not_state_is_not_printed(place: Path) -> None:
+    (place / "silent_optimizers.py").write_text(
+        "from pgkit.optim import chain\nfrom pgkit.optim.transforms import scale_by_rate\n"
+        "def plain(lr=1e-3):\n    return chain(scale_by_rate(lr))\n"
+    )
+    result = pgkit("list optimizers silent_optimizers:plain")
+    assert result.exit_code == 0, result.stderr
+    assert "Source:" not in result.stdout
+    assert result.stdout.startswith("Hyperparameters (optimizer.*), with defaults:\n  lr=0.001\n")

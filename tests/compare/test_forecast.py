@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from helpers.odd_envs import odd_id
 from helpers.small_comparison import write_toml
 from typer.testing import CliRunner
 
@@ -11,6 +12,7 @@ from pgkit.compare.execution import forecast as module
 from pgkit.compare.execution.forecast import Forecast, episode_seconds, expected_runs, makespan, run_seconds
 from pgkit.compare.execution.trial import Trial, try_batch
 from pgkit.compare.plan.plan import Plan, read_plan
+from pgkit.config.load import load_config
 
 CASE = ("CartPole-v1", "actor-critic")
 ONE_AGENT = 'agents=["actor-critic"]'
@@ -103,6 +105,29 @@ def test_the_sentence_promises_no_maximum() -> None:
         "about 0.8 to 12 minutes with 2 workers, from a trial of 4 s on this machine, as busy as"
     )
     assert "at most" not in sentence
+
+
+def test_one_process_is_one_worker() -> None:
+    assert " minutes with 1 worker, from " in Forecast([{"minutes_from": 1.0, "minutes_to": 2.0}], 1, 4.2).sentence
+
+
+def test_without_a_time_limit_the_upper_end_is_of_episodes_as_in_the_trial(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluations cut endless episodes at 108,000 steps, which made hours of minutes."""
+    endless = TRIAL._replace(longest_episode=60, has_time_limit=False)
+    trials = {(*CASE, arm): [endless, endless._replace(longest_episode=40)] for arm in ("sgd", "fast adam")}
+    monkeypatch.setattr(module, "try_batches", lambda plan, batches, workers: trials)
+    forecast = module.forecast(plan, 2)
+    assert forecast.rows[1]["minutes_to"] < 3 * forecast.rows[1]["minutes_from"]
+    assert "CartPole-v1 has no time limit: " in forecast.sentence.splitlines()[-1]
+    assert "is for episodes of up to 60 steps, the longest of the trial" in forecast.sentence
+
+
+def test_a_trial_without_a_time_limit_has_the_longest_episode_that_it_saw() -> None:
+    config = load_config("cartpole-actor-critic", [f"env.id={odd_id('Plain')}", "env.backend=gymnasium", "steps=100"])
+    trial = try_batch([config])
+    assert (trial.longest_episode, trial.episode_steps, trial.has_time_limit) == (5, 5.0, False)
 
 
 def test_a_trial_measures_a_batch(plan: Plan) -> None:

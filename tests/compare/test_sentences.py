@@ -323,3 +323,18 @@ def test_the_report_uses_the_words_of_the_field_and_explains_them() -> None:
             assert word in visible(html).lower()
         for text in (visible(html), summary(analysis)):
             assert not re.search(r"greedy|most likely actions|actions sampled|stupid|\barm\b", text)
+
+
+def test_a_range_of_one_learning_rate_is_a_learning_rate() -> None:
+    """Not "learning rates from 0.1 to 0.1"."""
+    rows = [
+        {"optimizer": arm, "lr": lr, "selected": lr == 0.1, "learnt_rate": float(arm == "wide" or lr == 0.1)}
+        for arm in ("narrow", "wide")
+        for lr in (0.01, 0.1)
+    ]
+    table = pd.DataFrame(rows)
+    assert stability.learning_rates(table) == (
+        "All tuning runs learnt at learning rates 0.1 (narrow) and from 1e-2 to 0.1 (wide)."
+    )
+    narrow = table[table["optimizer"] == "narrow"]
+    assert stability.learning_rates(narrow) == "All tuning runs learnt at learning rate 0.1 (narrow)."

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgkit import optim
 from pgkit.config import registry
 from pgkit.config.device import resolve_device
 from pgkit.config.load import load_config, parse_config, read_config, to_table, to_toml
@@ -145,6 +146,27 @@ def test_an_option_is_an_override(file: Path) -> None:
     assert load_config(file, ["--seed", "3", "--learning-rate", "0.5", "steps=7"]) == load_config(
         file, ["seed=3", "optimizer.lr=0.5", "steps=7"]
     )
+
+
+@pytest.mark.parametrize("word", ["none", "None"])
+def test_none_in_words_is_none_where_that_is_the_default(word: str, tmp_path: Path) -> None:
+    """Lists of defaults show None, for which TOML has no word."""
+    keys = ("seeds", "log_interval", "env.max_episode_steps", "policy.critic_hidden", "optimizer.max_grad_norm")
+    changes = (*keys, "optimizer.critic.max_layer_norm")
+    config = load_config("cartpole-actor-critic", [f"{key}={word}" for key in changes])
+    assert (config.seeds, config.log_interval, config.env.max_episode_steps) == (None, None, None)
+    for group in optim.describe(config.optimizer).values():
+        assert group["max_grad_norm"] is group["max_layer_norm"] is None
+    (tmp_path / "again.toml").write_text(to_toml(config))
+    assert load_config(tmp_path / "again.toml") == config
+
+
+def test_none_of_python_is_kept_in_the_file(tmp_path: Path) -> None:
+    """Clipping that is switched off for the critic alone stays off when the run is resumed."""
+    config = load_config("cartpole-actor-critic", {"optimizer.critic.max_grad_norm": None})
+    (tmp_path / "again.toml").write_text(to_toml(config))
+    groups = optim.describe(load_config(tmp_path / "again.toml").optimizer)
+    assert (groups["critic"]["max_grad_norm"], groups["main"]["max_grad_norm"]) == (None, 0.5)
 
 
 def test_files_may_name_environment_agent_and_optimizer_alone(file: Path) -> None:

@@ -12,7 +12,7 @@ from gymnasium.envs.registration import EnvSpec
 from helpers.command_line import pgkit
 
 from pgkit.envs import hints, list_envs, make_envs
-from pgkit.envs.make import list_available_envs
+from pgkit.envs.speed import list_available_envs
 from pgkit.errors import PgkitError, unknown_name
 
 MISSING = {
@@ -63,7 +63,21 @@ def test_only_environments_that_can_be_created_are_listed() -> None:
         del gymnasium.registry["Unavailable-v0"]
     assert "Unavailable-v0" not in shown
     assert "CartPole-v1" in shown
-    assert set(list_available_envs()) < set(list_envs())
+    available = {env.name: env for env in list_available_envs()}
+    assert set(available) < set(list_envs())
+    assert available["Pendulum-v1"].backend == "pgkit"
+    assert available["Pendulum-v1"].steps_per_second > 1000
+    assert available["Taxi-v4"].steps_per_second is None
+
+
+def test_all_environments_are_measured_if_that_is_asked_for() -> None:
+    shown = pgkit("list envs --measure").stdout
+    rows = [line.split() for line in shown.splitlines() if "-v" in line]
+    speeds = {name: (backend, *speed) for name, backend, *speed in rows}
+    assert speeds["Acrobot-v1"][0] == "pgkit"
+    backend, speed = speeds["Taxi-v4"]
+    assert (backend, int(speed.replace(",", "")) > 100) == ("gymnasium", True)
+    assert "--measure is for environments" in pgkit("list agents --measure").stderr
 
 
 @pytest.mark.process

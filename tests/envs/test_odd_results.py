@@ -72,6 +72,27 @@ def test_a_result_that_is_none(what: str, tmp_path: Path) -> None:
     assert "environment 'helpers.odd_envs:OddReturns-v0': step() of sub-environment 0 (seed " in message
 
 
+LATE = ["reward of shape (1,)", "reward None", "reward text", "reward dict", "terminated text", "truncated text"]
+
+
+@pytest.mark.parametrize("vectorization", ["sync", pytest.param("async", marks=pytest.mark.process)])
+@pytest.mark.parametrize("what", LATE)
+def test_rewards_and_flags_are_checked_for_ever(what: str, vectorization: str) -> None:
+    """A text that reads as a number would be taken for one, and ``"False"`` for true."""
+    kwargs = {"what": what, "after": CHECKED_STEPS + 50}
+    envs = make_envs(odd_id("Returns"), 1, kwargs=kwargs, vectorization=vectorization)
+    envs.reset([1])
+    message = ""
+    for _ in range(2 * CHECKED_STEPS):
+        try:
+            envs.step(torch.zeros(1, dtype=torch.int64))
+        except EnvError as error:
+            message = str(error)
+            break
+    envs.close()
+    assert f"returned malformed data at step 3: {WORDS[what]}" in message
+
+
 def test_a_reset_without_info() -> None:
     envs = make_envs(odd_id("Returns"), 1, kwargs={"what": "reset without info"})
     with pytest.raises(EnvError, match=r"reset\(\).*data: the result is an array .*\(observation, info\)"):

@@ -122,7 +122,8 @@ def test_differences_of_numbers_are_named() -> None:
 @pytest.mark.process
 def test_the_example_trains_resumes_and_evaluates(point_mass: Path) -> None:
     """From the command line, by TOML and by Python; the stopped run ends with the bits of the one that went on."""
-    words = "cartpole-actor-critic env.id=point_mass:PointMass-v0 env.kwargs.friction=0.5 optimizer.schedule.lr=constant seeds=2"
+    words = "cartpole-actor-critic env.id=point_mass:PointMass-v0 env.kwargs.friction=0.5 seeds=2"
+    words += " optimizer.schedule.lr=constant"
     done = command_line(f"train {words} steps=4_000 --out whole")
     assert (done.exit_code, done.stderr) == (0, "")
     assert command_line(f"train {words} steps=2_048 --out part").exit_code == 0

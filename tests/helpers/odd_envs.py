@@ -168,11 +168,17 @@ RESULTS: dict[str, Any] = {
 
 
 class Returns(Plain):
-    """One of the five results of a step is odd from the third step on; or all of them, or those of a reset."""
+    """One of the five results of a step is odd from the third step on; or all of them, or those of a reset.
 
-    def __init__(self, what: str) -> None:
+    Args:
+        what: which one.
+        after: steps, of all episodes, before the first odd one.
+    """
+
+    def __init__(self, what: str, after: int = 0) -> None:
         super().__init__()
         self.what = what
+        self.remaining = after
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         result = super().reset(seed=seed)
@@ -180,7 +186,8 @@ class Returns(Plain):
 
     def step(self, action: Any) -> Any:
         result: list[Any] = list(super().step(action))
-        if self.count < 3:
+        self.remaining -= 1
+        if self.count < 3 or self.remaining >= 0:
             return tuple(result)
         if self.what == "four results":
             return tuple(result[:4])

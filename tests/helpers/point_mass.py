@@ -131,3 +131,4 @@ def use_point_mass(patch: pytest.MonkeyPatch, components: int = 1) -> None:
         return PointMass(num_envs, components, settings["max_episode_steps"] or 50)
 
     patch.setattr(population, "make_envs", make)
+    patch.setattr(population, "resolve_backend", lambda *arguments: "pgkit")  # as many as evaluations want

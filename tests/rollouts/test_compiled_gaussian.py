@@ -1,7 +1,7 @@
 """Compiled rollouts and evaluations with Box actions are those of single steps, to the last bit."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from pgkit.nn.policy import Policy
 from pgkit.rollouts import episodes, evaluate
 from pgkit.rollouts.compiled import compiled_envs
 from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
-from pgkit.training.loop import targets, update
+from pgkit.training.loop import gradient, targets, update
 from pgkit.training.population import Population, build
 from pgkit.types import Rollout
 
@@ -148,6 +148,10 @@ def test_packed_samples_are_those_of_the_rectangle(components: int, monkeypatch:
         assert packed.valid.shape[1] <= batch.valid.shape[1]
         assert torch.equal(packed.action[packed.valid], batch.action[batch.valid])
         assert torch.equal(packed.obs[packed.valid], batch.obs[batch.valid])
+        whole = targets(population, piece._replace(rollout=replace(piece.rollout, packing=None, cache=None)))
+        (_, grads, _), (_, expected, _) = (gradient(population, [(piece.rows, one)]) for one in (batch, whole))
+        for name, grad in grads.items():
+            assert torch.equal(grad, expected[name]), name
 
 
 @pytest.mark.parametrize("components", [1, 2])

@@ -44,6 +44,13 @@ class Deleted:
         return True
 
 
+class Unreachable:
+    """A stream of a proxy whose other end is gone: even to look at an attribute raises."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"the object behind {name!r} is gone")
+
+
 class Hangup(io.TextIOWrapper):
     """A terminal that is closed."""
 
@@ -78,6 +85,7 @@ STREAMS: dict[str, Callable[[], Any]] = {
     "a closed terminal": closed_terminal,
     "only write": Bare,
     "a deleted window": Deleted,
+    "unreachable": Unreachable,
     "ascii": lambda: io.TextIOWrapper(io.BytesIO(), encoding="ascii"),
 }
 

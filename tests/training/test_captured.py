@@ -313,7 +313,7 @@ NOT_CAPTURED: Mapping[str, Mapping[str, Any]] = {
     "layer norms": {"optimizer": {"name": "adam", "max_layer_norm": 0.5}},
     "natural gradients": {"optimizer": {"name": "npg", "critic": {"name": "adam"}}},
     "an optimizer of PyTorch's": {"optimizer": {"name": "torch.optim:SGD", "lr": 0.01}},
-    "environments of others": {"env": {"id": "Acrobot-v1"}},
+    "environments of others": {"env": {"id": "Acrobot-v1", "backend": "gymnasium"}},
 }
 
 
@@ -341,14 +341,14 @@ def test_whole_episodes_that_cannot_be_captured_are_left_alone(case: str) -> Non
 
 
 LEARNT: Mapping[str, Mapping[str, Any]] = {
-    "environments of others": {"env": {"id": "Acrobot-v1", "max_episode_steps": 23}},
+    "environments of others": {"env": {"id": "Acrobot-v1", "backend": "gymnasium", "max_episode_steps": 23}},
     "normalised observations and rewards": {
         "env": {"id": "CartPole-v1", "normalize_observations": True, "normalize_rewards": True}
     },
-    "a shared trunk": {"policy": {"shared": True, "hidden": [16]}, "env": {"id": "Acrobot-v1"}},
+    "a shared trunk": {"policy": {"shared": True, "hidden": [16]}, "env": {"id": "Acrobot-v1", "backend": "gymnasium"}},
     "normalised advantages": {
         "agent": {"name": "actor-critic", "normalize_advantage": True},
-        "env": {"id": "Acrobot-v1", "reward_scale": 0.1},
+        "env": {"id": "Acrobot-v1", "backend": "gymnasium", "reward_scale": 0.1},
     },
 }
 
@@ -391,7 +391,10 @@ def test_learning_sees_true_last_observations() -> None:
 
 def test_a_member_that_breaks_while_learning_leaves_a_trace() -> None:
     settings = [{"name": "adam"}, BREAKING]
-    configs = [config(seeds=[k], env={"id": "Acrobot-v1"}, optimizer=optimizer) for k, optimizer in enumerate(settings)]
+    configs = [
+        config(seeds=[k], env={"id": "Acrobot-v1", "backend": "gymnasium"}, optimizer=optimizer)
+        for k, optimizer in enumerate(settings)
+    ]
     single, learnt = build(configs), build(configs)
     captured, done = CapturedUpdates(compute_update), 0
     while single.alive.all():

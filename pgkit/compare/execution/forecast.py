@@ -41,22 +41,31 @@ class Forecast(NamedTuple):
             and grids extended as far as they may be.
         workers: processes.
         trial_seconds: how long measuring took.
+        endless: environments without a time limit, and the steps of the longest episode of their trial, which stand
+            for those that an episode may have.
     """
 
     rows: list[Row]
     workers: int
     trial_seconds: float
+    endless: Mapping[str, int] = {}
 
     @property
     def sentence(self) -> str:
         """What is printed below the rows: about how long, and what that rests on."""
         low, high = (format_minutes(self.rows[-1][name]) for name in ("minutes_from", "minutes_to"))
         trial = f"a trial of {self.trial_seconds:.0f} s on this machine, as busy as it is now"
-        return (
-            f"about {low} to {high} minutes with {self.workers} workers, from {trial}\n"
-            f"{low}: episodes as short as those of untrained policies, no grid extended\n"
-            f"{high}: episodes up to their time limit, every grid extended as far as it may be"
-        )
+        lines = [
+            f"about {low} to {high} minutes with {self.workers} worker{'s' * (self.workers > 1)}, from {trial}",
+            f"{low}: episodes as short as those of untrained policies, no grid extended",
+            f"{high}: episodes up to their time limit, every grid extended as far as it may be",
+        ]
+        lines += [
+            f"{environment} has no time limit: {high} is for episodes of up to {steps:,} steps, the longest of the "
+            "trial; it takes longer if training makes them longer (env.max_episode_steps sets a limit)"
+            for environment, steps in self.endless.items()
+        ]
+        return "\n".join(lines)
 
 
 def forecast(plan: Plan, workers: int) -> Forecast:
@@ -80,7 +89,8 @@ def forecast(plan: Plan, workers: int) -> Forecast:
     least, most = (cost * len(plan.cases) for cost in REPORT_SECONDS)
     rows.append(_row("start, report", "", "", seconds=(seconds + least, STAGES * seconds + most)))
     total = {key: sum(row[key] for row in rows) for key in NUMBERS}
-    return Forecast([*rows, {"stage": "all", "environment": "", "agent": "", **total}], workers, seconds)
+    rows.append({"stage": "all", "environment": "", "agent": "", **total})
+    return Forecast(rows, workers, seconds, _endless(trials))
 
 
 def expected_runs(plan: Plan) -> dict[str, list[Run]]:
@@ -204,6 +214,16 @@ def _row(
     names = {"stage": stage, "environment": environment, "agent": agent, "runs": runs}
     steps = {"env_steps": env_steps, "evaluation_steps": evaluation_steps}
     return {**names, **steps, "minutes_from": seconds[0] / 60, "minutes_to": seconds[1] / 60}
+
+
+def _endless(trials: Trials) -> dict[str, int]:
+    """Return the longest episode that was seen in each environment without a time limit."""
+    longest: dict[str, int] = {}
+    for (environment, *_), of_arm in trials.items():
+        seen = [trial.longest_episode for trial in of_arm if not trial.has_time_limit]
+        if seen:
+            longest[environment] = max(seen + [longest.get(environment, 0)])
+    return longest
 
 
 def _episodes(config: TrainConfig) -> int:

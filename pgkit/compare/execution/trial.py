@@ -32,8 +32,9 @@ class Trial(NamedTuple):
         training_speed: environment steps of all members per second of training.
         episode_seconds: what an evaluation episode of an untrained policy takes, beside others.
         episode_steps: mean length of such episodes.
-        longest_episode: environment steps after which every episode is over.
+        longest_episode: the time limit of an episode; without one, the steps of the longest one of the trial.
         actions: number of discrete actions; 0 if actions are continuous.
+        has_time_limit: whether the environment has one.
     """
 
     setup_seconds: float
@@ -42,6 +43,7 @@ class Trial(NamedTuple):
     episode_steps: float
     longest_episode: int
     actions: int
+    has_time_limit: bool = True
 
 
 def try_batch(configs: Sequence[TrainConfig], on_steps: Callable[[float], None] | None = None) -> Trial:
@@ -59,14 +61,22 @@ def try_batch(configs: Sequence[TrainConfig], on_steps: Callable[[float], None] 
         untrained = _snapshots(evaluator, population)
         built = time.perf_counter() - started
         compiled, speed = training_speed(population)
-        opened, episode_seconds, episode_steps = _evaluation_cost(evaluator, untrained)
+        opened, episode_seconds, lengths = _evaluation_cost(evaluator, untrained)
     finally:
         evaluator.close()
         envs.close()
     head = population.policy.head
     actions = head.width if head.name == "categorical" else 0
-    longest = envs.info.max_episode_steps or envs.info.longest_episode
-    return Trial(built + compiled + opened, speed, episode_seconds, episode_steps, longest, actions)
+    limit = envs.info.max_episode_steps
+    return Trial(
+        setup_seconds=built + compiled + opened,
+        training_speed=speed,
+        episode_seconds=episode_seconds,
+        episode_steps=lengths.double().mean().item(),
+        longest_episode=limit or int(lengths.max()),
+        actions=actions,
+        has_time_limit=limit is not None,
+    )
 
 
 def training_speed(population: Population) -> tuple[float, float]:
@@ -114,8 +124,8 @@ def _snapshots(evaluator: Evaluator, population: Population) -> list[Snapshot]:
     return evaluator.waiting
 
 
-def _evaluation_cost(evaluator: Evaluator, snapshots: Sequence[Snapshot]) -> tuple[float, float, float]:
-    """Return the seconds of the first evaluation, and then the seconds and the steps of an episode."""
+def _evaluation_cost(evaluator: Evaluator, snapshots: Sequence[Snapshot]) -> tuple[float, float, Tensor]:
+    """Return the seconds of the first evaluation, the seconds of an episode after it, and the steps of all of those."""
     started = time.perf_counter()
     _evaluate(evaluator, snapshots)
     first = time.perf_counter() - started
@@ -124,8 +134,8 @@ def _evaluation_cost(evaluator: Evaluator, snapshots: Sequence[Snapshot]) -> tup
     while not lengths or time.perf_counter() - started < SECONDS:
         lengths += _evaluate(evaluator, snapshots)
     elapsed = time.perf_counter() - started
-    steps = torch.cat(lengths).double()
-    return first, elapsed / len(steps), steps.mean().item()
+    steps = torch.cat(lengths)
+    return first, elapsed / len(steps), steps
 
 
 def _evaluate(evaluator: Evaluator, snapshots: Sequence[Snapshot]) -> list[Tensor]:

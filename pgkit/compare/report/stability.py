@@ -60,8 +60,9 @@ def learning_rates(sensitivity: pd.DataFrame) -> str:
     }
     by_range = {ends: [arm for arm in ranges if ranges[arm] == ends] for ends in dict.fromkeys(ranges.values())}
     nowhere = by_range.pop("", [])
-    parts = [f"from {ends} ({joined(names)})" for ends, names in by_range.items()]
-    text = f"All tuning runs learnt at learning rates {joined(parts)}" if parts else ""
+    parts = [f"{ends} ({joined(names)})" for ends, names in by_range.items()]
+    rates = "learning rate" if len(parts) == 1 and not parts[0].startswith("from") else "learning rates"
+    text = f"All tuning runs learnt at {rates} {joined(parts)}" if parts else ""
     if not nowhere:
         return f"{text}."
     lost = f"at the selected learning rate of {joined(nowhere)} some did not learn"
@@ -125,4 +126,4 @@ def _range(sensitivity: pd.DataFrame) -> str:
         low -= 1
     while high < len(rates) - 1 and learnt[high + 1]:
         high += 1
-    return f"{rate(rates[low])} to {rate(rates[high])}"
+    return f"from {rate(rates[low])} to {rate(rates[high])}" if low < high else rate(rates[low])

@@ -145,28 +145,40 @@ def compile_gradients(
     scratch = element_pointer(builder, value_grad, real, args.rows)
     results = [Column(element_pointer(builder, output_grad, real, k), real, size) for k in range(size)]
     results += [Column(value_grad, real)] * (networks - 1)
-    log_std_sums = _Sums(builder, real, distribution.log_stds)
+    log_std_sums = [Variable(builder, real) for _ in range(distribution.log_stds)]
     with for_range(builder, args.members) as member:
         columns = _sample_columns(builder, args.samples, (member, args.rows), distribution, dtype)
         weights = _loss_weights(builder, args, member, real)
-        log_std_sums.reset()
+        for variable in log_std_sums:
+            variable.set(real(0.0))
 
         def write_gradients(row: Index, width: int) -> None:
             sample = columns.read(builder, row, width)
             output_grads, sample_value_grad = _loss_gradients(distribution, sample, weights)
             for column, gradient in zip(results, [*output_grads[:size], sample_value_grad], strict=False):
                 column.write(gradient, row, width)
-            log_std_sums.add(width, output_grads[size:])
+            for variable, gradient in zip(log_std_sums, output_grads[size:], strict=True):
+                _add_in_order(variable, gradient, width)
 
         vector_loop(builder, rows_of(member), write_gradients)
-        for component, total in enumerate(log_std_sums.totals()):
-            store(builder, total, args.log_std_grad, member * size + component)
+        for component, variable in enumerate(log_std_sums):
+            store(builder, variable.get(), args.log_std_grad, member * size + component)
         grads = (output_grad, args.samples.output_rows), (value_grad, args.samples.value_rows)
         for network, (grad, output_rows) in zip(args.networks, grads, strict=False):
             rows = rows_of(member)
             call(builder, backward, _backward_arguments(args, network, (member, rows, output_rows), grad, scratch))
     builder.ret_void()
     return compile_function(builder.function)
+
+
+def _add_in_order(variable: Variable, numbers: TracedScalar, width: int) -> None:
+    """Add one sample after the other, as gradients of biases are: zeros of padding between them change no bit."""
+    builder = variable.builder
+    total = variable.get()
+    for lane in range(width):
+        number = numbers.ir_value if width == 1 else builder.extract_element(numbers.ir_value, ir.IntType(32)(lane))
+        total = builder.fadd(total, number)
+    variable.set(total)
 
 
 def _loss_weights(builder: ir.IRBuilder, args: LossGradients, member: Index, real: ir.Type) -> list[ir.Value]:
