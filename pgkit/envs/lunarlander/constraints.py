@@ -9,7 +9,7 @@ normal impulses of two points are found together, because otherwise a body that 
 from typing import NamedTuple
 
 from pgkit.compiler.records import Struct
-from pgkit.compiler.statements import when
+from pgkit.compiler.statements import Local, any_lane, when
 from pgkit.compiler.tracer import TracedScalar
 from pgkit.envs.lunarlander.bodies import BodyChoice, transform
 from pgkit.envs.lunarlander.constants import MAX_CORRECTION, RADIUS, SLOP
@@ -224,9 +224,7 @@ def _solve_block(constraint: Struct, before: list[TracedScalar], speeds: list[Tr
 def correct_constraint(
     constraint: Struct, position: Position, weight: Weight, rate: float, is_active: TracedScalar
 ) -> TracedScalar:
-    """One iteration of positions: push the body out of the edge; the smallest separation at its points before.
-
-    Points that do not exist have separation 0.
+    """One iteration of positions: push the body out of the edge; the smallest separation at its points before, or 0.
 
     Args:
         constraint: of a contact.
@@ -235,30 +233,37 @@ def correct_constraint(
         rate: share of the penetration that is corrected.
         is_active: lanes that are not finished; others are left as they are.
     """
-    is_body_face = constraint.get("is_body_face") > 0.0
-    separations = []
+    least = Local(constant(constraint.get("friction"), 0.0))
     for point in POINTS:
-        has_point = is_active & (constraint.get("has_point", point) > 0.0)
-        center = position.center.get()
-        angle = position.angle.get()
-        place = transform(center, angle, weight.center)
-        normal, clip, separation = _separation(constraint, point, place, is_body_face)
-        arm = clip - center
-        correction = clamp((separation + SLOP) * rate, -MAX_CORRECTION, 0.0)
-        lever = cross(arm, normal)
-        mass = weight.mass + weight.inertia * lever * lever
-        impulse = normal * (-correction / mass)
-        moved = center + impulse * weight.mass
-        position.center.set(where_vector(has_point, moved, center))
-        position.angle.set(has_point.where(angle + weight.inertia * cross(arm, impulse), angle))
-        separations.append((constraint.get("has_point", point) > 0.0).where(separation, 0.0))
-    return smaller(*separations)
+        corrected = is_active & (constraint.get("has_point", point) > 0.0)
+        with when(any_lane(corrected)):
+            separation = _correct_point(constraint, point, position, weight, rate, corrected)
+            least.set(smaller(least.get(), corrected.where(separation, 0.0)))
+    return least.get()
 
 
-def _separation(
-    constraint: Struct, point: int, place: Transform, is_body_face: TracedScalar
-) -> tuple[Vector, Vector, TracedScalar]:
+def _correct_point(
+    constraint: Struct, point: int, position: Position, weight: Weight, rate: float, corrected: TracedScalar
+) -> TracedScalar:
+    """Push the body out of the edge at one point, in some lanes; the separation before."""
+    center = position.center.get()
+    angle = position.angle.get()
+    place = transform(center, angle, weight.center)
+    normal, clip, separation = _separation(constraint, point, place)
+    arm = clip - center
+    correction = clamp((separation + SLOP) * rate, -MAX_CORRECTION, 0.0)
+    lever = cross(arm, normal)
+    mass = weight.mass + weight.inertia * lever * lever
+    impulse = normal * (-correction / mass)
+    moved = center + impulse * weight.mass
+    position.center.set(where_vector(corrected, moved, center))
+    position.angle.set(corrected.where(angle + weight.inertia * cross(arm, impulse), angle))
+    return separation
+
+
+def _separation(constraint: Struct, point: int, place: Transform) -> tuple[Vector, Vector, TracedScalar]:
     """Normal towards the body, the point, and how far the skins are apart there."""
+    is_body_face = constraint.get("is_body_face") > 0.0
     local = load_vector(constraint, "points", point)
     face = load_vector(constraint, "face_normal")
     plane_point = load_vector(constraint, "plane_point")

@@ -7,7 +7,7 @@ solver treats contacts in the order of the list, and that is part of the result'
 
 from llvmlite import ir
 
-from pgkit.compiler.ir import POINTER, Index, for_range, function
+from pgkit.compiler.ir import BYTE, INT, POINTER, Index, for_range, function
 from pgkit.compiler.records import Struct
 from pgkit.compiler.statements import Local, integer, when
 from pgkit.compiler.tracer import TracedScalar
@@ -72,7 +72,7 @@ def define_update_box(module: ir.Module) -> ir.Function:
     The new box is extended by where the body will be if it goes on like in this step.
     """
     builder, (address, body_number, moved) = function(
-        module, "lunarlander.update_box", [POINTER, ir.IntType(64), POINTER], private=True
+        module, "lunarlander.update_box", [POINTER, INT, POINTER], private=True
     )
     record = Struct(builder, address, RECORD)
     body = record.item("bodies", body_number)
@@ -88,7 +88,7 @@ def define_update_box(module: ir.Module) -> ir.Function:
         ahead = (end.origin - start.origin) * AABB_MULTIPLIER
         lower, upper = widen(lower, upper, AABB_MARGIN)
         store_box(box, _extend(lower, ahead, is_lower=True), _extend(upper, ahead, is_lower=False))
-        builder.store(ir.IntType(8)(1), moved)
+        builder.store(BYTE(1), moved)
     builder.ret_void()
     return builder.function
 
@@ -110,15 +110,23 @@ def define_find_pairs(module: ir.Module) -> ir.Function:
     """
     builder, (address, moved) = function(module, "lunarlander.find_pairs", [POINTER, POINTER], private=True)
     record = Struct(builder, address, RECORD)
-    with for_range(builder, EDGES) as edge, for_range(builder, BODIES) as body:
-        byte = builder.load(builder.gep(moved, [body.ir_value], source_etype=ir.IntType(8)), typ=ir.IntType(8))
-        has_moved = TracedScalar(builder, builder.trunc(byte, ir.IntType(1)))
-        with when(has_moved):
-            overlaps = overlap(record.item("edges", edge).item("box"), record.item("bodies", body).item("box"))
-            with when(overlaps):
-                _add_pair(record, pair_index(edge, body))
+    flags = [_has_moved(builder, moved, INT(body)) for body in range(BODIES)]
+    with (
+        when(flags[0] | flags[1] | flags[2]),
+        for_range(builder, EDGES) as edge,
+        for_range(builder, BODIES) as body,
+        when(_has_moved(builder, moved, body.ir_value)),
+    ):
+        overlaps = overlap(record.item("edges", edge).item("box"), record.item("bodies", body).item("box"))
+        with when(overlaps):
+            _add_pair(record, pair_index(edge, body))
     builder.ret_void()
     return builder.function
+
+
+def _has_moved(builder: ir.IRBuilder, moved: ir.Value, body: ir.Value) -> TracedScalar:
+    byte = builder.load(builder.gep(moved, [body], source_etype=BYTE), typ=BYTE)
+    return TracedScalar(builder, builder.trunc(byte, ir.IntType(1)))
 
 
 def _add_pair(record: Struct, pair: Index) -> None:

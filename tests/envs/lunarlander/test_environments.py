@@ -105,17 +105,17 @@ def test_actions_that_are_no_numbers_fire_nothing():
 
 
 def test_arguments_are_checked():
-    with pytest.raises(PgkitError, match="gravity has to be between -12 and 0, not 1.0"):
+    with pytest.raises(PgkitError, match=r"gravity has to be between -12 and 0, not 1\.0"):
         LunarLander(1, gravity=1.0)
-    with pytest.warns(UserWarning, match="wind_power value is recommended to be between 0.0 and 20.0"):
+    with pytest.warns(UserWarning, match="wind_power value is recommended"):
         LunarLander(1, wind_power=25.0)
-    with pytest.warns(UserWarning, match="turbulence_power value is recommended to be between 0.0 and 2.0"):
+    with pytest.warns(UserWarning, match="turbulence_power value is recommended"):
         LunarLander(1, turbulence_power=-1.0)
     envs = LunarLander(2)
     with pytest.raises(PgkitError, match="call reset"):
         envs.step(torch.tensor([0, 0]))
     envs.reset([0, 1])
-    with pytest.raises(PgkitError, match="expected 0, 1, 2 or 3, got \\[4\\]"):
+    with pytest.raises(PgkitError, match=r"expected 0, 1, 2 or 3, got \[4\]"):
         envs.step(torch.tensor([0, 4]))
     with pytest.raises(PgkitError, match="expected shape"):
         envs.step(torch.zeros(2, 2))
