@@ -41,8 +41,85 @@ class Shipped(NamedTuple):
     in_gymnasium: bool = False
 
 
+ALONE = [(20_000, 400)]
+TWICE = [(20_000, 20), (21_000, 20)]
+
 CONFIGS = {
-    "cartpole-reinforce": Shipped(475, [(20_000, 400)], ["optimizer.lr=3e-3", "envs_per_member=8"]),
+    "cartpole-reinforce": Shipped(
+        475,
+        ALONE,
+        [
+            "steps=496_000",
+            "envs_per_member=2",
+            "envs_per_member=8",
+            "optimizer.lr=3e-3",
+            "optimizer.lr=8e-3",
+            "optimizer.critic.lr=5e-3",
+            "optimizer.critic.lr=0.05",
+            "optimizer.schedule.lr=constant",
+            "optimizer.max_grad_norm=none",
+            "agent.gamma=0.98",
+            "agent.gamma=1.0",
+        ],
+    ),
+    "cartpole-actor-critic": Shipped(
+        475,
+        ALONE,
+        [
+            "steps=499_000",
+            "envs_per_member=4",
+            "envs_per_member=16",
+            "rollout_steps=16",
+            "rollout_steps=64",
+            "agent.lam=0.95",
+            "agent.gamma=0.98",
+            "optimizer.lr=1e-3",
+            "optimizer.lr=6e-3",
+            "optimizer.beta1=0.9",
+            "optimizer.critic.lr=3e-3",
+            "optimizer.critic.lr=0.03",
+            "optimizer.schedule.lr=constant",
+            "optimizer.max_grad_norm=none",
+            "optimizer.name=sgd optimizer.lr=0.5 steps=999_000",
+            "optimizer.name=momentum optimizer.lr=0.05 steps=999_000",
+            "optimizer.name=rmsprop optimizer.lr=4e-3 steps=999_000",
+        ],
+    ),
+    "lunarlander-actor-critic": Shipped(
+        200,
+        TWICE,
+        [
+            "steps=998_000",
+            "steps=998_000 policy.activation=tanh optimizer.lr=6e-3",
+            "policy.activation=tanh",
+            "rollout_steps=64",
+            "agent.gamma=0.995",
+            "agent.lam=0.95",
+            "env.reward_scale=1",
+            "optimizer.lr=1.5e-3",
+            "optimizer.lr=6e-3",
+            "optimizer.critic.lr=3e-3",
+            "optimizer.schedule.lr=constant",
+            "optimizer.max_grad_norm=none",
+        ],
+        in_gymnasium=True,
+    ),
+    "lunarlander-reinforce": Shipped(
+        200,
+        TWICE,
+        [
+            "steps=1_984_000",
+            "policy.activation=tanh",
+            "envs_per_member=8",
+            "agent.gamma=0.995",
+            "env.reward_scale=1",
+            "optimizer.lr=3.5e-3",
+            "optimizer.beta1=0.9",
+            "optimizer.critic.lr=7e-3",
+            "optimizer.schedule.lr=constant",
+        ],
+        in_gymnasium=True,
+    ),
 }
 
 
