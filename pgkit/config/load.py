@@ -38,9 +38,9 @@ def load_config(name_or_path: str | Path, overrides: Overrides = ()) -> TrainCon
     """Load a configuration file, or a shipped configuration by its name.
 
     >>> import pgkit
-    >>> config = pgkit.load_config("cartpole-reinforce", {"optimizer.name": "sgd", "optimizer.lr": 0.1})
+    >>> config = pgkit.load_config("cartpole-reinforce", {"optimizer.lr": 0.1, "seeds": 20})
     >>> config.optimizer["name"], config.optimizer["lr"]
-    ('sgd', 0.1)
+    ('adam', 0.1)
 
     Args:
         name_or_path: ``"my/config.toml"`` or ``"cartpole-reinforce"``; a file of that path comes first.

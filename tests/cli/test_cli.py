@@ -117,8 +117,9 @@ def test_train_then_evaluate(place: Path) -> None:
 def test_what_the_command_line_drops_is_a_warning_on_standard_error(quiet: str) -> None:
     result = pgkit(f"train cartpole-actor-critic {TINY} optimizer.name=sgd {quiet}".strip())
     assert result.exit_code == 0, result.stderr
-    assert result.stderr.splitlines()[:2] == [
+    assert result.stderr.splitlines()[:3] == [
         "warning: optimizer.lr = 0.003 dropped: it was chosen for adam, not for sgd; optimizer.lr=keep holds it",
+        "warning: optimizer.beta1 = 0.5 dropped: it was chosen for adam, not for sgd",
         "warning: optimizer.critic.lr = 0.01 dropped: it was chosen for adam, not for sgd; "
         "optimizer.critic.lr=keep holds it",
     ]

@@ -75,7 +75,7 @@ def test_wrong_backends():
 def test_envpool_missing(monkeypatch):
     monkeypatch.setattr(envpool, "installed", lambda: False)
     assert "pip install 'pgkit-rl[envpool]'" in message_of("LunarLander-v3", 1, backend="envpool")
-    assert resolve_backend("LunarLander-v3", {}, "auto") == "gymnasium"
+    assert resolve_backend("LunarLander-v3", {"render_mode": "rgb_array"}, "auto") == "gymnasium"
 
 
 def test_envpool_mistakes():
@@ -99,8 +99,9 @@ def test_envpool_mistakes():
         (("Acrobot-v1", {}, "auto", "async"), "gymnasium"),
         (("gymnasium:Acrobot-v1", {}, "auto"), "pgkit"),
         (("Taxi-v3", {}, "auto"), "gymnasium"),
-        (("LunarLander-v3", {"continuous": True}, "auto"), "gymnasium"),
-        (("LunarLander-v3", {}, "auto"), "envpool" if envpool.installed() else "gymnasium"),
+        (("LunarLander-v3", {"continuous": True}, "auto"), "pgkit"),
+        (("LunarLander-v3", {"render_mode": "rgb_array"}, "auto"), "gymnasium"),
+        (("LunarLander-v3", {}, "envpool"), "envpool"),
     ],
 )
 def test_auto(arguments, expected):

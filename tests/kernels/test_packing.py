@@ -22,9 +22,10 @@ from pgkit.types import Batch
 
 def configs(*overrides: str) -> list[TrainConfig]:
     """Six members on CartPole whose episodes differ in length."""
-    return expand_seeds(
-        load_config("cartpole-reinforce", ["seeds=6", "optimizer.name=sgd", "optimizer.lr=0.3", *overrides])
-    )
+    has_critic = not any(override.startswith("agent.baseline") for override in overrides)
+    critic = "optimizer.critic.lr=0.3" if has_critic else "optimizer.critic=keep"
+    settings = ["seeds=6", "envs_per_member=8", "optimizer.name=sgd", "optimizer.lr=0.3", critic]
+    return expand_seeds(load_config("cartpole-reinforce", [*settings, *overrides]))
 
 
 def acted(*overrides: str) -> tuple[Population, list[MemberRollout]]:
