@@ -15,6 +15,8 @@ from pgkit import expand_seeds, load_config, optim
 from pgkit.training import loop, population
 from pgkit.tree import map_tree
 
+pytestmark = pytest.mark.filterwarnings("ignore:optimizer.beta1 = 0.5 dropped")
+
 META = torch.device("meta")
 COPIES = ("aten::_to_copy", "aten::copy_")
 

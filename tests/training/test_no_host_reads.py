@@ -13,6 +13,7 @@ from pgkit.training.population import build
 READS = ("item", "tolist", "cpu", "nonzero", "__bool__", "__int__", "__float__", "__index__", "__array__")
 
 
+@pytest.mark.filterwarnings("ignore:optimizer.beta1 = 0.5 dropped")
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adam", "momentum", "adamw", "radam", "lion"])
 def test_an_update_reads_nothing(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for one look on CPU, whether all members live, which ``apply_updates`` spares a GPU.
