@@ -9,7 +9,7 @@ the graph. Whoever captures has to repeat something with other numbers, and to c
 """
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,10 +29,12 @@ from pgkit.compiler.graph_ops import (
     GraphArguments,
     Instruction,
     NotCaptured,
+    Repeat,
     TensorType,
 )
 from pgkit.compiler.lazy import lazy_kernel
-from pgkit.compiler.recorder import record_calls
+from pgkit.compiler.recorder import record_calls, recorders
+from pgkit.tree import map_tree
 
 _compile_graph = lazy_kernel("pgkit.compiler.graph_codegen:compile_graph")
 
@@ -58,11 +60,13 @@ class Capture(TorchDispatchMode):
 
     def __enter__(self) -> "Capture":
         self._recording.__enter__()
+        recorders.capture = self
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
+        recorders.capture = None
         self._recording.__exit__(*error)
 
     # PyTorch calls this for every operation inside the context, below autograd: with the overload that was chosen,
@@ -92,6 +96,33 @@ class Capture(TorchDispatchMode):
         else:
             raise NotCaptured(f"{function} of {[tuple(x.shape) for x in _tensors(args)]}")
         return result
+
+    def repeat(
+        self, count: int, body: Callable[[Any], tuple[Any, Mapping[str, Tensor]]], carried: Any, until: str | None
+    ) -> tuple[Any, dict[str, Tensor]]:
+        """:func:`pgkit.compiler.control_flow.repeat` as a loop of the graph.
+
+        What is carried lives in memory of the loop's own: each round begins where the last one has ended.
+        """
+        buffers = map_tree(torch.clone, carried)
+        before = self.instructions
+        self.instructions = round_instructions = []
+        after, terms = body(buffers)
+        self.instructions = before
+        totals = {name: torch.zeros_like(term) for name, term in terms.items()}
+        self.instructions = round_instructions
+        _end_round(buffers, after, totals, terms)
+        # The other rounds are executed as well, so that what comes next computes with the right numbers.
+        for _ in range(count - 1):
+            self.instructions = []
+            after, terms = body(buffers)
+            _end_round(buffers, after, totals, terms)
+        work = [instruction for instruction in round_instructions if instruction.words]
+        flag = () if until is None else (buffers[until].data_ptr(),)
+        words = (*flag, *(word for instruction in work for word in instruction.words))
+        operation = Repeat(count, tuple(instruction.operation for instruction in work), until is not None)
+        self.instructions = [*before, Instruction(operation, words, (round_instructions, buffers))]
+        return buffers, totals
 
     def _record_call(self, function: Any, arguments: Sequence[Any]) -> None:
         """A call of a compiled function, which repeats the call at the same address with the same arguments."""
@@ -123,6 +154,15 @@ class Capture(TorchDispatchMode):
         operation = ElementwiseOp(name, arguments, compute_dtype, input_types, output, size)
         words = tuple(tensor.data_ptr() for tensor in (*inputs, result))
         self.instructions.append(Instruction(operation, words, (args, result)))
+
+
+def _end_round(buffers: Any, after: Any, totals: Mapping[str, Tensor], terms: Mapping[str, Tensor]) -> None:
+    """Add the terms of a round, and write what it carries to where the next round reads it."""
+    for name, term in terms.items():
+        totals[name].add_(term)
+    pairs = zip(_tensors(buffers), _tensors(after), strict=True)
+    for buffer, tensor in [(buffer, tensor) for buffer, tensor in pairs if tensor is not buffer]:
+        buffer.copy_(tensor)
 
 
 def _tensor_type(tensor: Tensor, size: int, name: str) -> TensorType:

@@ -166,6 +166,11 @@ class Samples(NamedTuple):
         advantage: ``(P, B)``.
         target: ``(P, B)``.
         valid: bool ``(P, B)``, which samples count.
+        old_log_prob: ``(P, B)``, of the policy that acted; null unless :class:`pgkit.kernels.distribution.LossSpec`
+            says that it is given, as the following.
+        old_value: ``(P, B)``, of the critic when the policy acted.
+        clip_range: ``(P,)``, of the ratio of probabilities.
+        clip_range_vf: ``(P,)``, of values.
     """
 
     outputs: Address
@@ -177,17 +182,22 @@ class Samples(NamedTuple):
     advantage: Address
     target: Address
     valid: Address
+    old_log_prob: Address
+    old_value: Address
+    clip_range: Address
+    clip_range_vf: Address
 
 
 class LossMeans(NamedTuple):
-    """Policy loss, value loss and entropy, means over the samples of each member.
+    """Policy loss, value loss, entropy and so on, means over the samples of each member.
 
     Attributes:
         members: P.
         rows: B.
         sizes: int64 ``(P,)``, how many rows of each member may count; null for all.
         samples: see there.
-        means: ``(4, P)``, written: the three means, and the number of samples that count, at least 1.
+        means: ``(M + 1, P)``, written: the M means of the :class:`pgkit.kernels.distribution.LossSpec`, and the number
+            of samples that count, at least 1.
     """
 
     members: Int64
@@ -212,14 +222,14 @@ class NetworkGrads(NamedTuple):
 
 
 class LossGradients(NamedTuple):
-    """The gradients of the three means, through all layers of the policy and maybe of the critic.
+    """The gradients of the first three means, through all layers of the policy and maybe of the critic.
 
     Attributes:
         members: P.
         rows: B.
         sizes: int64 ``(P,)``, how many rows of each member may count; null for all.
         samples: those of :class:`LossMeans`.
-        grads: ``(3, P)``, the gradients of the three means.
+        grads: ``(3, P)``, the gradients of these means.
         means: what :class:`LossMeans` has written.
         x: the input of the networks, ``(P, x_rows, D)``.
         x_rows: how many rows a member has in ``x``.
@@ -342,6 +352,62 @@ class Scatter(NamedTuple):
     lengths: Address
     packed: Address
     unpacked: Address
+
+
+class Shuffle(NamedTuple):
+    """A random order of each member's samples for each epoch, see :func:`pgkit.kernels.shuffle.shuffled_order`.
+
+    Attributes:
+        members: P.
+        epochs: E.
+        samples: B.
+        keys: int64 ``(P,)``.
+        counters: int64 ``(P,)``.
+        order: int64 ``(P, E, B)``, written.
+        scratch: ``2 B + 1`` int64.
+    """
+
+    members: Int64
+    epochs: Int64
+    samples: Int64
+    keys: Address
+    counters: Address
+    order: Address
+    scratch: Address
+
+
+class TakenColumn(NamedTuple):
+    """Numbers of each sample in :class:`TakeRows`, as many as the code was compiled for.
+
+    Attributes:
+        source: of all B samples of each member.
+        target: of the b samples that are taken, written.
+    """
+
+    source: Address
+    target: Address
+
+
+class TakeRows(NamedTuple):
+    """Copy the samples of a minibatch, see :func:`pgkit.kernels.shuffle.take_rows`.
+
+    Attributes:
+        members: P.
+        samples: B.
+        rows: b.
+        order_rows: how many indices a member has in ``order``.
+        order: int64, indices of samples.
+        number: int64 ``(1,)``, which minibatch: it begins at index ``number b``.
+        columns: what is copied.
+    """
+
+    members: Int64
+    samples: Int64
+    rows: Int64
+    order_rows: Int64
+    order: Address
+    number: Address
+    columns: tuple[TakenColumn, ...]
 
 
 class TimeArray(NamedTuple):

@@ -126,7 +126,7 @@ MISTAKES = {
         "'lrr'",
     ),
     # words of other libraries
-    "key of PPO": ("train C n_epochs=4", "unknown key 'n_epochs'", "every rollout is used for one update"),
+    "key of PPO": ("train C batch_size=64", "unknown key 'batch_size'", "use minibatches"),
     "annealing": ("train C anneal_lr=True", "unknown key 'anneal_lr'; use optimizer.schedule.lr=linear"),
     "learning rate of an optimizer": ("train C optimizer.learning_rate=1", "'learning_rate'", "did you mean 'lr'?"),
     "lambda of an agent": ("train C agent.gae_lambda=1", "'agent.gae_lambda', did you mean 'agent.lam'?"),
