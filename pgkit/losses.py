@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from pgkit.kernels.scan import total
-from pgkit.types import Scalar
+
+Limit = float | Tensor
+"""One number for all members, or one per member ``(P,)``."""
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
@@ -65,7 +67,7 @@ def policy_gradient_loss(log_prob: Tensor, advantage: Tensor, valid: Tensor) -> 
 
 
 def clipped_surrogate_loss(
-    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, valid: Tensor, clip_range: Scalar
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, valid: Tensor, clip_range: Limit
 ) -> Tensor:
     """Compute ``-mean(min(r A, clip(r, 1 - c, 1 + c) A))`` with the ratio ``r = pi(a|s) / pi_old(a|s)``.
 
@@ -111,7 +113,7 @@ def sample_kl(log_prob: Tensor, old_log_prob: Tensor, valid: Tensor) -> Tensor:
     return masked_mean((log_ratio.exp() - 1.0) - log_ratio, valid)
 
 
-def clip_fraction(log_prob: Tensor, old_log_prob: Tensor, valid: Tensor, clip_range: Scalar) -> Tensor:
+def clip_fraction(log_prob: Tensor, old_log_prob: Tensor, valid: Tensor, clip_range: Limit) -> Tensor:
     """Compute the share of samples with ``|r - 1| > c``, ``(P,)``; arguments as :func:`clipped_surrogate_loss`."""
     _check(log_prob=log_prob, old_log_prob=old_log_prob, valid=valid)
     distance = (_log_ratio(log_prob, old_log_prob, valid).exp() - 1.0).abs()
@@ -140,7 +142,7 @@ def value_loss(value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     return masked_mean(error.square(), valid)
 
 
-def clipped_value_loss(value: Tensor, old_value: Tensor, target: Tensor, valid: Tensor, clip_range: Scalar) -> Tensor:
+def clipped_value_loss(value: Tensor, old_value: Tensor, target: Tensor, valid: Tensor, clip_range: Limit) -> Tensor:
     """Compute ``mean(max((V - target)^2, (clip(V, V_old - c, V_old + c) - target)^2))``, with the target held fixed.
 
     As in OpenAI's baselines and in CleanRL; Stable-Baselines3 takes the second term alone.
@@ -225,7 +227,7 @@ def _log_ratio(log_prob: Tensor, old_log_prob: Tensor, valid: Tensor) -> Tensor:
     return torch.where(valid, log_prob - old_log_prob.detach(), 0.0)
 
 
-def _per_member(number: Scalar, like: Tensor) -> Tensor:
+def _per_member(number: Limit, like: Tensor) -> Tensor:
     """A number of each member against samples ``(P, B)``."""
     return number.to(like).unsqueeze(1) if isinstance(number, Tensor) else torch.full_like(like[:, :1], number)
 

@@ -102,7 +102,8 @@ class Capture(TorchDispatchMode):
     ) -> tuple[Any, dict[str, Tensor]]:
         """:func:`pgkit.compiler.control_flow.repeat` as a loop of the graph.
 
-        What is carried lives in memory of the loop's own: each round begins where the last one has ended.
+        What is carried lives in memory of the loop's own: each round begins where the last one has ended. While
+        capturing, one round is executed, and what comes next computes with its numbers; the graph makes all rounds.
         """
         buffers = map_tree(torch.clone, carried)
         before = self.instructions
@@ -112,11 +113,6 @@ class Capture(TorchDispatchMode):
         totals = {name: torch.zeros_like(term) for name, term in terms.items()}
         self.instructions = round_instructions
         _end_round(buffers, after, totals, terms)
-        # The other rounds are executed as well, so that what comes next computes with the right numbers.
-        for _ in range(count - 1):
-            self.instructions = []
-            after, terms = body(buffers)
-            _end_round(buffers, after, totals, terms)
         work = [instruction for instruction in round_instructions if instruction.words]
         flag = () if until is None else (buffers[until].data_ptr(),)
         words = (*flag, *(word for instruction in work for word in instruction.words))

@@ -60,7 +60,8 @@ class Instruction(NamedTuple):
         operation: an operation of PyTorch; for a call of a compiled function, whether each parameter is an address; or
             a loop.
         words: integers of 64 bits: the addresses of inputs and output; for a call, those of the function, then its
-            arguments; for a loop, those of its instructions. They are data of the graph, not part of its code, so that graphs that differ in them share code.
+            arguments; for a loop, those of its instructions. They are data of the graph, not part of its code, so that
+            graphs that differ in them share code.
         keep_alive: objects whose memory the words point to.
     """
 

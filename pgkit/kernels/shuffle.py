@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgkit.compiler.lazy import lazy_kernel
 from pgkit.compiler.signature import flatten
-from pgkit.kernels.signatures import Shuffle, TakenColumn, TakeRows
+from pgkit.kernels.row_signatures import Shuffle, TakenColumn, TakeRows
 from pgkit.seeding import sort_key
 from pgkit.system.cpu import use_compiled
 

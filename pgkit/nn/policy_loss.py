@@ -79,7 +79,7 @@ def compiled_losses(
 def tensor_losses(
     log_prob: Tensor, entropy: Tensor, value: Tensor, batch: Batch, clipping: Clipping
 ) -> tuple[Tensor, ...]:
-    """Compute by tensor operations what :func:`compiled_losses` does; ``log_prob``, ``entropy``, ``value`` ``(P, B)``."""
+    """Compute by tensor operations what :func:`compiled_losses` does, from numbers ``(P, B)`` of each sample."""
     policy, value_loss, mean_entropy = losses.actor_critic_terms(
         log_prob, entropy, value, batch.advantage, batch.target, batch.valid
     )
@@ -193,7 +193,7 @@ def _samples(
     batch, clipping = data
     shape = tuple(x.shape[:2])
     distribution = spec.distribution
-    given = (
+    columns = (
         ("action", batch.action, distribution.action_dtype(x.dtype), distribution.action_shape(shape)),
         ("advantage", batch.advantage, x.dtype, shape),
         ("target", batch.target, x.dtype, shape),
@@ -203,11 +203,11 @@ def _samples(
         ("clip_range", clipping.ratio, x.dtype, shape[:1]),
         ("clip_range_vf", clipping.value, x.dtype, shape[:1]),
     )
-    for name, tensor, dtype, expected in given:
+    for name, tensor, dtype, expected in columns:
         if tensor is not None and (tensor.dtype != dtype or tensor.shape != expected or not tensor.is_cpu):
             received = f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
             raise ValueError(f"expected {name} of {dtype} {expected} on cpu, got {received}")
-    others = [None if tensor is None else tensor.contiguous() for _, tensor, _, _ in given]
+    others = [None if tensor is None else tensor.contiguous() for _, tensor, _, _ in columns]
     outputs, *values = (forward.results[-1] for forward in passes)
     return [outputs, *(values or [others[2]]), *others]
 

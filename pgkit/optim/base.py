@@ -6,7 +6,6 @@ transforms into an optimizer.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -171,7 +170,7 @@ class Optimizer:
     init: Callable[[Params], State]
     step: Callable[[Params, State, Params, ExtraArgs, bool], StepResult]
     take: Callable[[State, Tensor], State] = take_tree
-    copy: Callable[[State], State] = partial(map_tree, torch.clone)
+    copy: Callable[[State], State] = lambda state: map_tree(torch.clone, state)
     where: Callable[[Tensor, State, State], State] = where_tree
     dump: Callable[[State], Any] = lambda state: state
     load: Callable[[Any, Params], State] = lambda data, params: data

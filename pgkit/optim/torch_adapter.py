@@ -204,8 +204,7 @@ class _Adapter:
 
     def take(self, state: State, members: Tensor) -> State:
         rows = members.tolist()
-        by_member = {key: [state[key][k] for k in rows] for key in _BY_MEMBER}
-        taken = {**take_tree(_stacked(state), members), **by_member}
+        taken = take_tree(_stacked(state), members) | {key: [state[key][k] for k in rows] for key in _BY_MEMBER}
         saved = [dump_instance(*state["instances"][k]) for k in rows]
         return _load_instances(self._with_instances(taken, take_tree(state["work"], members)), saved)
 

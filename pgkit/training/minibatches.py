@@ -24,6 +24,9 @@ from pgkit.types import Batch, Params
 KL = "update/approx_kl"
 """The metric of the agent that ``target_kl`` limits, see :meth:`pgkit.nn.policy.Policy.losses`."""
 
+STEPS = "update/optimizer_steps"
+"""The metric of how many steps were made."""
+
 KL_TOLERANCE = 1.5
 """Steps end beyond this many times ``target_kl``, as in OpenAI's Spinning Up and in Stable-Baselines3."""
 
@@ -56,35 +59,22 @@ def for_each_minibatch(
     ((_, batch),) = batches  # of fixed length: all members have one
     minibatches = Minibatches.of(population, batch)
     failure = _FirstFailure()
-    like = population.alive
 
     def step(carried: Any) -> tuple[Any, dict[str, Tensor]]:
         at = replace(population, **{name: carried[name] for name in ("params", "opt_state", "kl")})
-        kept_state = None if population.passes.target_kl is None else population.optimizer.copy(at.opt_state)
+        kept_state = None if at.passes.target_kl is None else at.optimizer.copy(at.opt_state)
         minibatch = minibatches.take(carried["number"])
-        is_first = (carried["number"] == 0).expand(len(like))
+        is_first = (carried["number"] == 0).expand(at.size)
         result = optimizer_step(at, rollouts, [(None, minibatch)], diagnose, is_first)
         failure.note(carried["finite"], minibatch, at.params, result.largest)
         result, stopped = _without_stopped(at, result, carried["stopped"], kept_state)
-        metrics = {**result.metrics, "update/optimizer_steps": torch.ones_like(at.kl)} if diagnose else {}
+        metrics = {**result.metrics, STEPS: torch.ones_like(at.kl)} if diagnose else {}
         terms = {tag: torch.where(stopped, 0.0, metric) for tag, metric in metrics.items()}
-        return {
-            "params": result.params,
-            "opt_state": result.opt_state,
-            "kl": result.kl,
-            "number": carried["number"] + 1,
-            "finite": carried["finite"] & result.finite,
-            "stopped": stopped,
-        }, terms
+        finite = carried["finite"] & result.finite
+        return _carried(result, carried["number"] + 1, finite, stopped), terms
 
-    start = {
-        "params": population.params,
-        "opt_state": population.opt_state,
-        "kl": population.kl,
-        "number": torch.zeros(1, dtype=torch.int64, device=like.device),
-        "finite": torch.ones_like(like),
-        "stopped": torch.zeros_like(like),
-    }
+    alive = torch.ones_like(population.alive)
+    start = _carried(population, torch.zeros(1, dtype=torch.int64, device=alive.device), alive, ~alive)
     until = None if population.passes.target_kl is None else "stopped"
     end, totals = repeat(population.passes.steps, step, start, until)
     return UpdateResult(
@@ -97,6 +87,19 @@ def for_each_minibatch(
         kl=end["kl"],
         metrics=_means(totals, end["stopped"]),
     )
+
+
+def _carried(at: Population | UpdateResult, number: Tensor, finite: Tensor, stopped: Tensor) -> dict[str, Any]:
+    """What a step hands to the next one.
+
+    Args:
+        at: parameters, optimizer state and divergence.
+        number: int64 ``(1,)``, of the next minibatch.
+        finite: bool ``(P,)``, members whose numbers have all been finite.
+        stopped: bool ``(P,)``, members that make no more steps.
+    """
+    state = {"params": at.params, "opt_state": at.opt_state, "kl": at.kl}
+    return {**state, "number": number, "finite": finite, "stopped": stopped}
 
 
 def _without_stopped(
@@ -123,9 +126,9 @@ def _means(totals: dict[str, Tensor], stopped: Tensor) -> dict[str, Tensor]:
     """Metrics from their sums over the steps that were made."""
     if not totals:
         return {}
-    steps = totals.pop("update/optimizer_steps")
+    steps = totals.pop(STEPS)
     means = {tag: total / steps.to(total.dtype).clamp(min=1.0) for tag, total in totals.items()}
-    return {**means, "update/optimizer_steps": steps, "update/stopped": stopped.to(steps.dtype)}
+    return {**means, STEPS: steps, "update/stopped": stopped.to(steps.dtype)}
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,8 @@ class Population:
         opt_state: the optimizer's state.
         alive: bool ``(P,)``, False from the first update on whose loss, parameters or observation statistics are not
             finite; such a member keeps the parameters that it had before.
-        kl: ``(P,)`` divergence of each policy over its last optimizer step, if the optimizer requires it; NaN until known.
+        kl: ``(P,)`` divergence of each policy over its last optimizer step, if the optimizer requires it; NaN until
+            known.
         updates: how many there were; with whole episodes, of the member that made most.
         trace: what the last update computed from; None before the first, and after updates without Python.
     """

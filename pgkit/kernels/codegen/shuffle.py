@@ -10,8 +10,8 @@ from pgkit.compiler.ir import BYTE, INT, Index, Variable, define_function, eleme
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.statements import endless_loop
 from pgkit.compiler.tracer import IR_TYPES, TracedScalar
+from pgkit.kernels.row_signatures import Shuffle, TakeRows
 from pgkit.kernels.shuffle import INDEX_BITS
-from pgkit.kernels.signatures import Shuffle, TakeRows
 from pgkit.seeding import sort_key
 
 _RANDOM_BITS = 31
