@@ -172,5 +172,15 @@ class Batch(NamedTuple):
 
     def take(self, members: Tensor) -> "Batch":
         """Select the members ``members`` (int64 ``(M,)``), without the cache."""
-        columns = {name: column for name, column in self._asdict().items() if isinstance(column, Tensor)}
-        return Batch(**{name: column.index_select(0, members) for name, column in columns.items()})
+        return Batch.of_columns({name: column.index_select(0, members) for name, column in self.columns.items()})
+
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """The tensors of this batch, ``(P, B, ...)`` by name."""
+        return {name: column for name, column in self._asdict().items() if isinstance(column, Tensor)}
+
+    @staticmethod
+    def of_columns(columns: Mapping[str, Tensor]) -> "Batch":
+        """The batch of such tensors, without cache and packing."""
+        batch: Batch = Batch(**columns)  # type: ignore[arg-type] # of names that are tensors
+        return batch

@@ -107,7 +107,8 @@ class Capture(TorchDispatchMode):
         """
         buffers = map_tree(torch.clone, carried)
         before = self.instructions
-        self.instructions = round_instructions = []
+        round_instructions: list[Instruction] = []
+        self.instructions = round_instructions
         after, terms = body(buffers)
         self.instructions = before
         totals = {name: torch.zeros_like(term) for name, term in terms.items()}

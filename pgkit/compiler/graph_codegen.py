@@ -76,7 +76,7 @@ def _instructions(builder: ir.IRBuilder, operations: Sequence[Operation], next_w
 def _repeat(builder: ir.IRBuilder, operation: Repeat, next_word: NextWord) -> None:
     """A loop; once its flag is true, the rounds that are left do nothing."""
     flag = next_word(POINTER) if operation.until else None
-    with for_range(builder, operation.count):
+    with for_range(builder, operation.rounds):
         going = FLAG(1) if flag is None else builder.not_(builder.trunc(load(builder, BYTE, flag, 0), FLAG))
         with builder.if_then(going):
             _instructions(builder, operation.operations, next_word)

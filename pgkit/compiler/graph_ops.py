@@ -43,12 +43,12 @@ class Repeat(NamedTuple):
     """A loop over instructions.
 
     Attributes:
-        count: rounds.
+        rounds: how many, at most.
         operations: of the instructions, in order.
         until: whether the first word is the address of a bool that ends the loop if it is true before a round.
     """
 
-    count: int
+    rounds: int
     operations: tuple[Any, ...]
     until: bool
 

@@ -128,8 +128,8 @@ class Policy:
             params: leaves ``(P, ...)``, the only tensors that gradients flow to.
             batch: the samples. Its cache, if any, must be of these parameters.
             critic: whether to include ``"loss/value"``.
-            clip_range: makes the policy loss :func:`pgkit.losses.clipped_surrogate_loss`; the batch has ``log_prob`` then.
-            clip_range_vf: makes the value loss :func:`pgkit.losses.clipped_value_loss`; the batch has ``value`` then.
+            clip_range: makes the policy loss :func:`pgkit.losses.clipped_surrogate_loss`, of a batch with log_prob.
+            clip_range_vf: makes the value loss :func:`pgkit.losses.clipped_value_loss`, of a batch with value.
 
         Returns:
             ``"loss/policy"``, ``"loss/value"`` and ``"policy/entropy"`` (in nats), the means of

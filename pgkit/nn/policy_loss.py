@@ -209,7 +209,7 @@ def _samples(
             raise ValueError(f"expected {name} of {dtype} {expected} on cpu, got {received}")
     others = [None if tensor is None else tensor.contiguous() for _, tensor, _, _ in columns]
     outputs, *values = (forward.results[-1] for forward in passes)
-    return [outputs, *(values or [others[2]]), *others]
+    return [outputs, values[0] if values else others[2], *others]
 
 
 def _sample_arguments(samples: Sequence[Tensor | None], log_std: Tensor | None) -> Samples:

@@ -157,16 +157,16 @@ class Minibatches:
             return cls(batch, None, samples)
         counters = population.collector.state.counters
         order = shuffled_order(population.shuffle_keys, counters, epochs, samples)
-        columns = {name: column.contiguous() for name, column in batch._asdict().items() if isinstance(column, Tensor)}
-        return cls(Batch(**columns), order, samples // count)
+        columns = {name: column.contiguous() for name, column in batch.columns.items()}
+        return cls(Batch.of_columns(columns), order, samples // count)
 
     def take(self, number: Tensor) -> Batch:
         """Minibatch ``number``, int64 ``(1,)``, counted over all epochs."""
         if self.order is None:
             return self.batch
-        columns = {name: column for name, column in self.batch._asdict().items() if column is not None}
+        columns = self.batch.columns
         taken = take_rows(list(columns.values()), self.order, number, self.rows)
-        return Batch(**dict(zip(columns, taken, strict=True)))
+        return Batch.of_columns(dict(zip(columns, taken, strict=True)))
 
 
 class _FirstFailure:
@@ -189,8 +189,6 @@ class _FirstFailure:
             self.minibatch, self.before, self.largest = minibatch, before, largest
             return
         assert self.before is not None
-        columns = {name: column for name, column in minibatch._asdict().items() if column is not None}
-        kept = {name: getattr(self.minibatch, name) for name in columns}
-        self.minibatch = Batch(**where_tree(finite, columns, kept))
+        self.minibatch = Batch.of_columns(where_tree(finite, minibatch.columns, self.minibatch.columns))
         self.before = where_tree(finite, before, self.before)
         self.largest = torch.where(finite, largest, self.largest)

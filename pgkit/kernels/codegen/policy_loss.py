@@ -145,11 +145,12 @@ def _loss_terms(spec: LossSpec, sample: _Sample) -> list[Any]:
     return [torch.where(sample.valid, term, 0.0) for term in terms]
 
 
-def _clipped(ratio: TracedScalar, limit: TracedScalar) -> Any:
+def _clipped(ratio: Any, limit: Any) -> Any:
+    """A ratio of probabilities, limited to the interval of the clipped surrogate."""
     return torch.minimum(torch.maximum(ratio, 1.0 - limit), 1.0 + limit)
 
 
-def _clipped_error(sample: _Sample, error: TracedScalar) -> Any:
+def _clipped_error(sample: _Sample, error: Any) -> Any:
     """The error of a value that has changed by no more than the limit, see :func:`pgkit.losses.clipped_value_loss`."""
     near = sample.old_value - sample.target
     change = error - near
