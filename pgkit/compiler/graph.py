@@ -157,9 +157,13 @@ def _end_round(buffers: Any, after: Any, totals: Mapping[str, Tensor], terms: Ma
     """Add the terms of a round, and write what it carries to where the next round reads it."""
     for name, term in terms.items():
         totals[name].add_(term)
-    pairs = zip(_tensors(buffers), _tensors(after), strict=True)
-    for buffer, tensor in [(buffer, tensor) for buffer, tensor in pairs if tensor is not buffer]:
-        buffer.copy_(tensor)
+    pairs = list(zip(_tensors(buffers), _tensors(after), strict=True))
+    places = {buffer.data_ptr() for buffer, _ in pairs}
+    moves = [(buffer, tensor) for buffer, tensor in pairs if tensor is not buffer]
+    # What one buffer takes from another has to be copied before that other one is overwritten.
+    sources = [tensor.clone() if tensor.data_ptr() in places else tensor for _, tensor in moves]
+    for (buffer, _), source in zip(moves, sources, strict=True):
+        buffer.copy_(source)
 
 
 def _tensor_type(tensor: Tensor, size: int, name: str) -> TensorType:
