@@ -197,7 +197,8 @@ def _drop_for_new_agent(table: Table, overrides: Mapping[KeyPath, Any]) -> list[
     notes = []
     for key in [key for key in settings if key != "name" and key not in agent.Config.model_fields]:
         notes += _drop(settings, ("agent",), key, f"agent {new} has no such setting", overrides)
-    for key in (key for key in OF_STEPS if key in table and agent.collects == "episodes"):
+    of_steps = [key for key in OF_STEPS if key in table and (key == "rollout_steps" or table[key] != 1)]
+    for key in of_steps if agent.collects == "episodes" else ():
         notes += _drop(table, (), key, f"agent {new} collects whole episodes", overrides)
     return notes
 

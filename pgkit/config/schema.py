@@ -207,7 +207,7 @@ class TrainConfig(Model):
     @classmethod
     def _agent(cls, table: dict[str, Any]) -> dict[str, Any]:
         table = {**table, "name": agent_name(table.get("name"))}
-        return {"name": table["name"], **_agent_config(table).model_dump()}
+        return {"name": table["name"], **_agent_config(table).model_dump(exclude_none=True)}
 
     @field_validator("rollout_steps")
     @classmethod
@@ -308,7 +308,9 @@ def _agent_config(table: Mapping[str, Any]) -> BaseModel:
         known = ", ".join(registry.AGENTS)
         raise PgkitError(f"agent.name must be the name of an agent ({known}), got {format_value(name)}")
     config_class = registry.agent(name).Config
-    settings = {key: value for key, value in table.items() if key != "name"}
+    defaults = {key: field.default for key, field in config_class.model_fields.items()}
+    stated = ((key, value) for key, value in table.items() if key != "name")
+    settings = {key: value for key, value in stated if not is_none(value, defaults.get(key, ...))}
     try:
         return config_class.model_validate(settings, strict=True)
     except ValidationError as error:
