@@ -13,7 +13,7 @@ from pgkit.cli import app
 MISTAKES = {
     # what is there
     "config": ("train cartpole-reinforc", "unknown config 'cartpole-reinforc', did you mean 'cartpole-reinforce'?"),
-    "config unlike any": ("train zzz", "unknown config 'zzz' (allowed: acrobot-ppo, cartpole-actor-critic, ", ".toml file"),
+    "config unlike any": ("train zzz", "unknown config 'zzz' (allowed: acrobot-ppo, ", ".toml file"),
     "config file": ("train my/missing.toml", "no configuration file my/missing.toml"),
     "config directory": ("train runs", "runs is a directory"),
     "broken TOML": ("train broken.toml", "broken.toml is not valid TOML", "line 2"),
