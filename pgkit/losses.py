@@ -16,6 +16,9 @@ from torch import Tensor
 
 from pgkit.kernels.scan import total
 
+Limit = float | Tensor
+"""One number for all members, or one per member ``(P,)``."""
+
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
     """Average ``x`` over each member's valid samples.
@@ -63,6 +66,60 @@ def policy_gradient_loss(log_prob: Tensor, advantage: Tensor, valid: Tensor) -> 
     return -masked_mean(log_prob * weight, valid)
 
 
+def clipped_surrogate_loss(
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, valid: Tensor, clip_range: Limit
+) -> Tensor:
+    """Compute ``-mean(min(r A, clip(r, 1 - c, 1 + c) A))`` with the ratio ``r = pi(a|s) / pi_old(a|s)``.
+
+    Where r has left the interval in the direction that the advantage asks for, the gradient is 0; elsewhere it is that
+    of :func:`policy_gradient_loss` times r.
+
+    Source: Schulman et al. 2017 (arXiv 1707.06347), eq. 7.
+
+    >>> log_prob = torch.tensor([[0.5, 1.5]]).log()  # P = 1, B = 2
+    >>> ones = torch.ones(1, 2)
+    >>> clipped_surrogate_loss(log_prob, torch.zeros(1, 2), ones, ones.bool(), clip_range=0.2)  # (0.5 + 1.2) / 2
+    tensor([-0.8500])
+
+    Args:
+        log_prob: ``(P, B)``, in nats; the only argument that gradients flow to.
+        old_log_prob: ``(P, B)``, of the policy that acted.
+        advantage: ``(P, B)``, in units of the return.
+        valid: ``(P, B)`` bool, samples that count.
+        clip_range: c, a number or ``(P,)``.
+
+    Returns:
+        ``(P,)``.
+
+    Raises:
+        ValueError: the shapes differ or are not ``(P, B)``, or ``valid`` is not bool.
+    """
+    _check(log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage, valid=valid)
+    ratio = _log_ratio(log_prob, old_log_prob, valid).exp()
+    weight = torch.where(valid, advantage.detach(), 0.0)
+    limit = _per_member(clip_range, log_prob)
+    clipped = torch.minimum(torch.maximum(ratio, 1.0 - limit), 1.0 + limit)
+    return -masked_mean(torch.minimum(ratio * weight, clipped * weight), valid)
+
+
+def sample_kl(log_prob: Tensor, old_log_prob: Tensor, valid: Tensor) -> Tensor:
+    """Estimate KL(old || new) from the actions taken: ``mean((r - 1) - log r)``, ``(P,)``.
+
+    Unbiased and never negative. Source: Schulman 2020, "Approximating KL divergence", estimator k3. Arguments as
+    :func:`clipped_surrogate_loss`.
+    """
+    _check(log_prob=log_prob, old_log_prob=old_log_prob, valid=valid)
+    log_ratio = _log_ratio(log_prob, old_log_prob, valid)
+    return masked_mean((log_ratio.exp() - 1.0) - log_ratio, valid)
+
+
+def clip_fraction(log_prob: Tensor, old_log_prob: Tensor, valid: Tensor, clip_range: Limit) -> Tensor:
+    """Compute the share of samples with ``|r - 1| > c``, ``(P,)``; arguments as :func:`clipped_surrogate_loss`."""
+    _check(log_prob=log_prob, old_log_prob=old_log_prob, valid=valid)
+    distance = (_log_ratio(log_prob, old_log_prob, valid).exp() - 1.0).abs()
+    return masked_mean((distance > _per_member(clip_range, log_prob)).to(log_prob.dtype), valid)
+
+
 def value_loss(value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Compute the critic's loss ``mean((V - target)^2)``, with the target held fixed.
 
@@ -83,6 +140,36 @@ def value_loss(value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     _check(value=value, target=target, valid=valid)
     error = torch.where(valid, value - target.detach(), 0.0)
     return masked_mean(error.square(), valid)
+
+
+def clipped_value_loss(value: Tensor, old_value: Tensor, target: Tensor, valid: Tensor, clip_range: Limit) -> Tensor:
+    """Compute ``mean(max((V - target)^2, (clip(V, V_old - c, V_old + c) - target)^2))``, with the target held fixed.
+
+    As in OpenAI's baselines and in CleanRL; Stable-Baselines3 takes the second term alone.
+
+    Args:
+        value: ``(P, B)``, the critic's predictions; the only argument that gradients flow to.
+        old_value: ``(P, B)``, what it predicted when the policy acted.
+        target: ``(P, B)``, returns to predict.
+        valid: ``(P, B)`` bool, samples that count.
+        clip_range: c, a number or ``(P,)``, in units of the return.
+
+    Returns:
+        ``(P,)``.
+
+    Raises:
+        ValueError: the shapes differ or are not ``(P, B)``, or ``valid`` is not bool.
+    """
+    _check(value=value, old_value=old_value, target=target, valid=valid)
+    error = torch.where(valid, value - target.detach(), 0.0)
+    limit = _per_member(clip_range, value)
+    near = torch.where(valid, old_value.detach() - target.detach(), 0.0)
+    change = error - near
+    # Inside the interval the error itself, so that the two squares are equal there to the last bit.
+    clipped = torch.where(change.abs() <= limit, error, near + torch.where(change < 0, -limit, limit))
+    return masked_mean(
+        torch.where(error.square() >= clipped.square(), error.square(), clipped.square().detach()), valid
+    )
 
 
 def actor_critic_terms(
@@ -134,6 +221,15 @@ def explained_variance(value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 def _variance(x: Tensor, valid: Tensor) -> Tensor:
     centred = x - masked_mean(x, valid).unsqueeze(1)
     return masked_mean(centred * centred, valid)
+
+
+def _log_ratio(log_prob: Tensor, old_log_prob: Tensor, valid: Tensor) -> Tensor:
+    return torch.where(valid, log_prob - old_log_prob.detach(), 0.0)
+
+
+def _per_member(number: Limit, like: Tensor) -> Tensor:
+    """A number of each member against samples ``(P, B)``."""
+    return number.to(like).unsqueeze(1) if isinstance(number, Tensor) else torch.full_like(like[:, :1], number)
 
 
 def _check(**tensors: Tensor) -> None:

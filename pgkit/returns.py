@@ -233,13 +233,14 @@ def leave_one_out_baseline(returns: Tensor, valid: Tensor) -> Tensor:
     return torch.where(valid & (others > 0), (kept.sum(2, keepdim=True) - kept) / others.clamp(min=1), 0.0)
 
 
-def normalize_advantage(advantage: Tensor, valid: Tensor, eps: float = 1e-8) -> Tensor:
+def normalize_advantage(advantage: Tensor, valid: Tensor, eps: float = 1e-8, ddof: int = 0) -> Tensor:
     """Shift and scale to mean 0 and (population) standard deviation 1 over each member's valid samples.
 
     Biased, because the scale of the gradient changes from update to update, but most policy-gradient code does it.
-    Stable-Baselines3 and CleanRL divide by the sample's deviation (of B - 1), which is NaN for a single sample; here it
-    is the population's (of B), 0 then. For B samples the advantages are larger by sqrt(B / (B - 1)), which is 1.3 % for
-    40: what a learning rate of 1.3 % more does. It stays so that runs keep their bits.
+    Stable-Baselines3 and CleanRL divide by the sample's deviation (of B - 1), which is NaN for a single sample; with
+    ``ddof = 0`` it is the population's (of B), 0 then. For B samples the advantages are larger by sqrt(B / (B - 1)),
+    which is 1.3 % for 40: what a learning rate of 1.3 % more does. It stays so that runs of actor-critic and REINFORCE
+    keep their bits; PPO has ``ddof = 1``.
 
     >>> normalize_advantage(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]]))
     tensor([[-1.,  1.,  0.]])
@@ -248,6 +249,7 @@ def normalize_advantage(advantage: Tensor, valid: Tensor, eps: float = 1e-8) -> 
         advantage: ``(P, B)``.
         valid: ``(P, B)`` bool, samples that count; the others get 0.
         eps: what is added to the standard deviation.
+        ddof: 1 for the sample's deviation, 0 for a single sample; 0 for the population's.
 
     Raises:
         ValueError: the shapes differ or are not ``(P, B)``, or ``valid`` is not bool.
@@ -256,7 +258,7 @@ def normalize_advantage(advantage: Tensor, valid: Tensor, eps: float = 1e-8) -> 
     count = total(valid.to(advantage.dtype)).clamp(min=1)
     mean = total(torch.where(valid, advantage, 0.0)) / count
     centred = torch.where(valid, advantage - mean[:, None], 0.0)
-    variance = total(centred * centred) / count
+    variance = total(centred * centred) / (count if ddof == 0 else (count - ddof).clamp(min=1))
     return centred / (deterministic_map(torch.sqrt, variance) + eps)[:, None]
 
 

@@ -37,6 +37,14 @@ def stream_keys(seeds: Sequence[int], stream: str, count: int | None = None) -> 
     return tensor[:, 0] if count is None else tensor
 
 
+def random_bits(key: Tensor, counter: Tensor) -> Tensor:
+    """Draw 64 random bits, int64, in the arguments' broadcast shape; arguments as :func:`uniform`."""
+    bits = key + (counter + 1) * _GOLDEN
+    bits = (bits ^ _shift_right(bits, 30)) * _MIX_1
+    bits = (bits ^ _shift_right(bits, 27)) * _MIX_2
+    return bits ^ _shift_right(bits, 31)
+
+
 def uniform(key: Tensor, counter: Tensor) -> Tensor:
     """Draw numbers from the open interval (0, 1): float32 with 23 random bits, in the arguments' broadcast shape.
 
@@ -44,11 +52,12 @@ def uniform(key: Tensor, counter: Tensor) -> Tensor:
         key: int64, of any shape.
         counter: int64, broadcastable against ``key``, the position in the stream.
     """
-    bits = key + (counter + 1) * _GOLDEN
-    bits = (bits ^ _shift_right(bits, 30)) * _MIX_1
-    bits = (bits ^ _shift_right(bits, 27)) * _MIX_2
-    bits = bits ^ _shift_right(bits, 31)
-    return (_shift_right(bits, 41).to(torch.float32) + 0.5) * 2.0**-23
+    return (_shift_right(random_bits(key, counter), 41).to(torch.float32) + 0.5) * 2.0**-23
+
+
+def sort_key(key: Tensor, counter: Tensor, index: Tensor) -> Tensor:
+    """Draw a number whose order among others is random: 31 random bits, then ``index`` (below 2^32), int64 >= 0."""
+    return (_shift_right(random_bits(key, counter), 33) << 32) | index
 
 
 def _shift_right(bits: Tensor, count: int) -> Tensor:

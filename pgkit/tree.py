@@ -41,6 +41,17 @@ def put_tree(tree: Any, members: Tensor, sub: Any) -> Any:
     return tree
 
 
+def where_tree(condition: Tensor, tree: Any, other: Any) -> Any:
+    """Select the rows of ``tree`` where ``condition`` (bool ``(P,)``) is true, those of ``other`` elsewhere."""
+    if isinstance(tree, Tensor):
+        return torch.where(condition.view(-1, *[1] * (tree.dim() - 1)), tree, other)
+    if isinstance(tree, dict):
+        return {key: where_tree(condition, value, other[key]) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(where_tree(condition, *pair) for pair in zip(tree, other, strict=True))
+    return tree
+
+
 MemberRows = Tensor | None
 """Which members: int64 ``(M,)`` rows of the member axis, or None for all members."""
 

@@ -117,6 +117,8 @@ class Batch(NamedTuple):
         valid: ``(P, B)`` bool, samples that count.
         cache: forward passes over ``obs`` with the parameters that collected the rollout.
         packing: where the valid samples are, if networks skip the others.
+        log_prob: ``(P, B)``, log-probabilities of the actions when the policy acted; None if nobody needs them.
+        value: ``(P, B)``, the critic's values when the policy acted; None if nobody needs them.
     """
 
     obs: Tensor
@@ -126,6 +128,8 @@ class Batch(NamedTuple):
     valid: Tensor
     cache: ForwardCache | None = None
     packing: Packing | None = None
+    log_prob: Tensor | None = None
+    value: Tensor | None = None
 
     @staticmethod
     def from_rollout(rollout: Rollout, advantage: Tensor, target: Tensor, cache: ForwardCache | None = None) -> "Batch":
@@ -163,10 +167,20 @@ class Batch(NamedTuple):
         cache = self.cache
         if cache is not None and cache.obs is packing.obs and obs.data_ptr() == packing.obs.data_ptr():
             cache = cache._replace(obs=obs)  # the first rows of what was packed, so the cache is of these, too
-        return Batch(obs, action, advantage, target, valid & packing.valid, cache)
+        log_prob, value = (None if column is None else packing.gather(column) for column in (self.log_prob, self.value))
+        return Batch(obs, action, advantage, target, valid & packing.valid, cache, log_prob=log_prob, value=value)
 
     def take(self, members: Tensor) -> "Batch":
         """Select the members ``members`` (int64 ``(M,)``), without the cache."""
-        fields = (self.obs, self.action, self.advantage, self.target, self.valid)
-        obs, action, advantage, target, valid = (field.index_select(0, members) for field in fields)
-        return Batch(obs, action, advantage, target, valid)
+        return Batch.of_columns({name: column.index_select(0, members) for name, column in self.columns.items()})
+
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """The tensors of this batch, ``(P, B, ...)`` by name."""
+        return {name: column for name, column in self._asdict().items() if isinstance(column, Tensor)}
+
+    @staticmethod
+    def of_columns(columns: Mapping[str, Tensor]) -> "Batch":
+        """The batch of such tensors, without cache and packing."""
+        batch: Batch = Batch(**columns)  # type: ignore[arg-type] # of names that are tensors
+        return batch

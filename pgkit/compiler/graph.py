@@ -9,7 +9,7 @@ the graph. Whoever captures has to repeat something with other numbers, and to c
 """
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,10 +29,12 @@ from pgkit.compiler.graph_ops import (
     GraphArguments,
     Instruction,
     NotCaptured,
+    Repeat,
     TensorType,
 )
 from pgkit.compiler.lazy import lazy_kernel
-from pgkit.compiler.recorder import record_calls
+from pgkit.compiler.recorder import record_calls, recorders
+from pgkit.tree import map_tree
 
 _compile_graph = lazy_kernel("pgkit.compiler.graph_codegen:compile_graph")
 
@@ -58,11 +60,13 @@ class Capture(TorchDispatchMode):
 
     def __enter__(self) -> "Capture":
         self._recording.__enter__()
+        recorders.capture = self
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
+        recorders.capture = None
         self._recording.__exit__(*error)
 
     # PyTorch calls this for every operation inside the context, below autograd: with the overload that was chosen,
@@ -92,6 +96,30 @@ class Capture(TorchDispatchMode):
         else:
             raise NotCaptured(f"{function} of {[tuple(x.shape) for x in _tensors(args)]}")
         return result
+
+    def repeat(
+        self, count: int, body: Callable[[Any], tuple[Any, Mapping[str, Tensor]]], carried: Any, until: str | None
+    ) -> tuple[Any, dict[str, Tensor]]:
+        """:func:`pgkit.compiler.control_flow.repeat` as a loop of the graph.
+
+        What is carried lives in memory of the loop's own: each round begins where the last one has ended. While
+        capturing, one round is executed, and what comes next computes with its numbers; the graph makes all rounds.
+        """
+        buffers = map_tree(torch.clone, carried)
+        before = self.instructions
+        round_instructions: list[Instruction] = []
+        self.instructions = round_instructions
+        after, terms = body(buffers)
+        self.instructions = before
+        totals = {name: torch.zeros_like(term) for name, term in terms.items()}
+        self.instructions = round_instructions
+        _end_round(buffers, after, totals, terms)
+        work = [instruction for instruction in round_instructions if instruction.words]
+        flag = () if until is None else (buffers[until].data_ptr(),)
+        words = (*flag, *(word for instruction in work for word in instruction.words))
+        operation = Repeat(count, tuple(instruction.operation for instruction in work), until is not None)
+        self.instructions = [*before, Instruction(operation, words, (round_instructions, buffers))]
+        return buffers, totals
 
     def _record_call(self, function: Any, arguments: Sequence[Any]) -> None:
         """A call of a compiled function, which repeats the call at the same address with the same arguments."""
@@ -123,6 +151,19 @@ class Capture(TorchDispatchMode):
         operation = ElementwiseOp(name, arguments, compute_dtype, input_types, output, size)
         words = tuple(tensor.data_ptr() for tensor in (*inputs, result))
         self.instructions.append(Instruction(operation, words, (args, result)))
+
+
+def _end_round(buffers: Any, after: Any, totals: Mapping[str, Tensor], terms: Mapping[str, Tensor]) -> None:
+    """Add the terms of a round, and write what it carries to where the next round reads it."""
+    for name, term in terms.items():
+        totals[name].add_(term)
+    pairs = list(zip(_tensors(buffers), _tensors(after), strict=True))
+    places = {buffer.data_ptr() for buffer, _ in pairs}
+    moves = [(buffer, tensor) for buffer, tensor in pairs if tensor is not buffer]
+    # What one buffer takes from another has to be copied before that other one is overwritten.
+    sources = [tensor.clone() if tensor.data_ptr() in places else tensor for _, tensor in moves]
+    for (buffer, _), source in zip(moves, sources, strict=True):
+        buffer.copy_(source)
 
 
 def _tensor_type(tensor: Tensor, size: int, name: str) -> TensorType:

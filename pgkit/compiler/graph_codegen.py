@@ -6,7 +6,7 @@ from typing import Any
 from llvmlite import ir
 
 from pgkit.compiler.elementwise import Column, elementwise_loop
-from pgkit.compiler.graph_ops import OPERATIONS, BufferEntry, ElementwiseOp, GraphArguments
+from pgkit.compiler.graph_ops import OPERATIONS, BufferEntry, ElementwiseOp, GraphArguments, Repeat
 from pgkit.compiler.ir import (
     BYTE,
     INT,
@@ -28,7 +28,11 @@ NextWord = Callable[[ir.Type], ir.Value]
 """Gives the graph's next word as a value of the type that is asked for."""
 
 
-def compile_graph(operations: Sequence[ElementwiseOp | tuple[bool, ...]]) -> Callable[..., None]:
+Operation = ElementwiseOp | tuple[bool, ...] | Repeat
+"""What an instruction does, see :class:`pgkit.compiler.graph_ops.Instruction`."""
+
+
+def compile_graph(operations: Sequence[Operation]) -> Callable[..., None]:
     """Compile a graph with the signature :class:`GraphArguments`.
 
     Args:
@@ -43,12 +47,7 @@ def compile_graph(operations: Sequence[ElementwiseOp | tuple[bool, ...]]) -> Cal
         going.set(FLAG(1))
         # A member that stops early runs through the rest of its loop without doing anything, which needs no jump out.
         with for_range(builder, arguments.max_updates) as update, builder.if_then(going.get()):
-            next_word = _words(builder, arguments.words)
-            for operation in operations:
-                if isinstance(operation, ElementwiseOp):
-                    _elementwise(builder, operation, next_word)
-                else:
-                    _call(builder, operation, next_word)
+            _instructions(builder, operations, _words(builder, arguments.words))
             ok, snapshot_due, keep_going = (
                 builder.trunc(load(builder, BYTE, flag, 0), FLAG)
                 for flag in (arguments.ok, arguments.snapshot_due, arguments.keep_going)
@@ -61,6 +60,26 @@ def compile_graph(operations: Sequence[ElementwiseOp | tuple[bool, ...]]) -> Cal
         _copy_rows(builder, *buffers, member, into_workspace=False)
     builder.ret_void()
     return compile_function(builder.function)
+
+
+def _instructions(builder: ir.IRBuilder, operations: Sequence[Operation], next_word: NextWord) -> None:
+    """The instructions of a graph or of a loop in it, one after the other."""
+    for operation in operations:
+        if isinstance(operation, ElementwiseOp):
+            _elementwise(builder, operation, next_word)
+        elif isinstance(operation, Repeat):
+            _repeat(builder, operation, next_word)
+        else:
+            _call(builder, operation, next_word)
+
+
+def _repeat(builder: ir.IRBuilder, operation: Repeat, next_word: NextWord) -> None:
+    """A loop; once its flag is true, the rounds that are left do nothing."""
+    flag = next_word(POINTER) if operation.until else None
+    with for_range(builder, operation.rounds):
+        going = FLAG(1) if flag is None else builder.not_(builder.trunc(load(builder, BYTE, flag, 0), FLAG))
+        with builder.if_then(going):
+            _instructions(builder, operation.operations, next_word)
 
 
 def _words(builder: ir.IRBuilder, words: ir.Value) -> NextWord:

@@ -39,17 +39,33 @@ class ElementwiseOp(NamedTuple):
     size: int
 
 
+class Repeat(NamedTuple):
+    """A loop over instructions.
+
+    Attributes:
+        rounds: how many, at most.
+        operations: of the instructions, in order.
+        until: whether the first word is the address of a bool that ends the loop if it is true before a round.
+    """
+
+    rounds: int
+    operations: tuple[Any, ...]
+    until: bool
+
+
 class Instruction(NamedTuple):
     """One instruction of a graph.
 
     Attributes:
-        operation: an operation of PyTorch; for a call of a compiled function, whether each parameter is an address.
+        operation: an operation of PyTorch; for a call of a compiled function, whether each parameter is an address; or
+            a loop.
         words: integers of 64 bits: the addresses of inputs and output; for a call, those of the function, then its
-            arguments. They are data of the graph, not part of its code, so that graphs that differ in them share code.
+            arguments; for a loop, those of its instructions. They are data of the graph, not part of its code, so that
+            graphs that differ in them share code.
         keep_alive: objects whose memory the words point to.
     """
 
-    operation: ElementwiseOp | tuple[bool, ...]
+    operation: ElementwiseOp | tuple[bool, ...] | Repeat
     words: tuple[int, ...]
     keep_alive: Any
 

@@ -14,6 +14,7 @@ class _Recorders(threading.local):
 
     def __init__(self) -> None:
         self.active: list[Recorder] = []
+        self.capture: Any = None  # the pgkit.compiler.graph.Capture that this thread is in
 
 
 recorders = _Recorders()

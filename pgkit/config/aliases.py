@@ -13,9 +13,9 @@ KeyPath = tuple[str, ...]
 
 HINTS: Mapping[str, str] = {
     "anneal_lr": "optimizer.schedule.lr=linear",
-    "batch_size": "rollout_steps and envs_per_member, whose product is the batch of an update",
-    "n_epochs": "no such key: every rollout is used for one update",
-    "update_epochs": "no such key: every rollout is used for one update",
+    "batch_size": "minibatches, the number of parts that rollout_steps * envs_per_member samples are cut into",
+    "minibatch_size": "minibatches, the number of parts that rollout_steps * envs_per_member samples are cut into",
+    "clip_vloss": "agent.clip_range_vf, how far a value may go",
     "eval_freq": "evaluation.points, the number of evaluations",
     "save_freq": "checkpoint_points, the number of checkpoints",
     "use_rms_prop": "optimizer.name=rmsprop",

@@ -21,6 +21,12 @@ def without_effect(config: TrainConfig) -> Iterator[tuple[KeyPath, KeyPath, str]
     elif config.evaluation.deterministic and config.evaluation.greedy:
         why = "evaluation.deterministic takes the most likely actions in every evaluation"
         yield ("evaluation", "greedy"), ("evaluation", "deterministic"), why
+    if config.epochs == config.minibatches == 1:
+        why = "with epochs = 1 and minibatches = 1 an update makes one optimizer step, from where the policy has acted"
+        yield ("target_kl",), ("epochs",), why
+    if config.agent.get("normalize_advantage") is False:
+        why = "agent.normalize_advantage = false switches it off"
+        yield ("agent", "normalize_over"), ("agent", "normalize_advantage"), why
     if config.env.vectorization != "async":
         why = 'it is for the processes of env.vectorization = "async"'
         yield ("env", "timeout"), ("env", "vectorization"), why

@@ -22,6 +22,9 @@ ParsedOverrides = Sequence[tuple[KeyPath, Any]]
 MAX_DEPTH = 20
 """Levels of tables and lists inside each other."""
 
+OF_STEPS = ("rollout_steps", "epochs", "minibatches", "target_kl")
+"""Keys beside the agent that belong to agents that collect steps."""
+
 KEEP = "keep"
 """The override of a setting of agent or optimizer that holds it although another one comes in."""
 
@@ -65,7 +68,7 @@ def apply_parsed(table: Mapping[str, Any], parsed: ParsedOverrides) -> tuple[Tab
 
 def _holds(path: KeyPath, value: Any) -> bool:
     """Whether an override says that a setting stays."""
-    return value == KEEP and path[0] in ("optimizer", "agent", "rollout_steps") and path[-1] != "name"
+    return value == KEEP and path[0] in ("optimizer", "agent", *OF_STEPS) and path[-1] != "name"
 
 
 def lookup(table: Mapping[str, Any], path: KeyPath) -> Any:
@@ -194,8 +197,9 @@ def _drop_for_new_agent(table: Table, overrides: Mapping[KeyPath, Any]) -> list[
     notes = []
     for key in [key for key in settings if key != "name" and key not in agent.Config.model_fields]:
         notes += _drop(settings, ("agent",), key, f"agent {new} has no such setting", overrides)
-    if agent.collects == "episodes" and "rollout_steps" in table:
-        notes += _drop(table, (), "rollout_steps", f"agent {new} collects whole episodes", overrides)
+    of_steps = [key for key in OF_STEPS if key in table and (key == "rollout_steps" or table[key] != 1)]
+    for key in of_steps if agent.collects == "episodes" else ():
+        notes += _drop(table, (), key, f"agent {new} collects whole episodes", overrides)
     return notes
 
 

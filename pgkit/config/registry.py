@@ -14,7 +14,11 @@ from torch import Tensor
 from pgkit.errors import PgkitError, describe_exception, format_value, unknown_name
 from pgkit.types import Batch, Params, Rollout
 
-AGENTS = {"reinforce": "pgkit.agents.reinforce", "actor-critic": "pgkit.agents.actor_critic"}
+AGENTS = {
+    "reinforce": "pgkit.agents.reinforce",
+    "actor-critic": "pgkit.agents.actor_critic",
+    "ppo": "pgkit.agents.ppo",
+}
 """Module of each shipped agent; any other agent is the dotted name of a module."""
 
 _CONTRACT = ("Config", "collects", "targets", "loss")

@@ -152,6 +152,12 @@ class TrainConfig(Model):
     """``name`` of the agent and its settings; see the tables of the agents."""
     rollout_steps: Count | None = Field(default=None, validate_default=True)
     """Steps per environment and update, default 5; not for agents that collect whole episodes."""
+    epochs: Count = Field(default=1, validate_default=True)
+    """How often an update goes over its rollout; for agents that collect steps."""
+    minibatches: Count = Field(default=1, validate_default=True)
+    """Parts of each epoch, with an optimizer step each: equal shares of ``rollout_steps * envs_per_member`` samples."""
+    target_kl: float | None = Field(default=None, gt=0)
+    """End an update of a run once its policy is 1.5 times this far from the one that acted, in nats; default: never."""
     policy: PolicyConfig = PolicyConfig()
     """The networks."""
     optimizer: dict[str, Any]
@@ -201,7 +207,7 @@ class TrainConfig(Model):
     @classmethod
     def _agent(cls, table: dict[str, Any]) -> dict[str, Any]:
         table = {**table, "name": agent_name(table.get("name"))}
-        return {"name": table["name"], **_agent_config(table).model_dump()}
+        return {"name": table["name"], **_agent_config(table).model_dump(exclude_none=True)}
 
     @field_validator("rollout_steps")
     @classmethod
@@ -214,6 +220,20 @@ class TrainConfig(Model):
         if value is not None:
             raise PgkitError(f"rollout_steps = {value} has no effect: agent {name!r} collects whole episodes")
         return None
+
+    @field_validator("epochs", "minibatches")
+    @classmethod
+    def _passes(cls, value: int, info: ValidationInfo) -> int:
+        if value == 1 or "agent" not in info.data or "rollout_steps" not in info.data:
+            return value
+        name = info.data["agent"]["name"]
+        if info.data["rollout_steps"] is None:
+            raise PgkitError(f"{info.field_name} = {value} has no effect: agent {name!r} collects whole episodes")
+        steps, envs = info.data["rollout_steps"], info.data.get("envs_per_member", value)
+        if info.field_name == "minibatches" and steps * envs % value:
+            samples = f"rollout_steps * envs_per_member = {steps} * {envs} = {steps * envs:,} samples"
+            raise PgkitError(f"minibatches must divide {samples} into equal parts, got {value}")
+        return value
 
     @field_validator("optimizer")
     @classmethod
@@ -288,7 +308,9 @@ def _agent_config(table: Mapping[str, Any]) -> BaseModel:
         known = ", ".join(registry.AGENTS)
         raise PgkitError(f"agent.name must be the name of an agent ({known}), got {format_value(name)}")
     config_class = registry.agent(name).Config
-    settings = {key: value for key, value in table.items() if key != "name"}
+    defaults = {key: field.default for key, field in config_class.model_fields.items()}
+    stated = ((key, value) for key, value in table.items() if key != "name")
+    settings = {key: value for key, value in stated if not is_none(value, defaults.get(key, ...))}
     try:
         return config_class.model_validate(settings, strict=True)
     except ValidationError as error:

@@ -8,13 +8,15 @@ the same bits for a member alone and in any population, on any processor.
     mlp           forward and backward passes through all layers of a network
     activations   tanh, relu, elu, silu, with their derivatives
     scan          recursions over time, as ``jax.lax.scan``; sums in order
+    shuffle       a random order of each member's samples, and the rows of a minibatch
     packing       drop padding from rollouts, so that networks skip padded rows
     categorical   distributions over choices: sampling, log-probabilities, entropies, KL, and their gradients
     gaussian      the same of normal distributions with independent components, and the normal quantile
     distribution  which of them, and its size: what code generators have to know
     pointwise     exp, log, sqrt and cos with the same bits at any position
     layout        sizes that kernels and code generators share
-    signatures    the arguments of every compiled kernel, for its caller and its code generator
+    signatures    the arguments of every compiled kernel, for its caller and its code generator; row_signatures those
+                  of packing and shuffle
     codegen       the code generators, which import LLVM; imported when a kernel is compiled
 
 Start with ``scan``: a function of one element becomes a loop. Then ``matmul`` and ``codegen.matmul``, the kernel that

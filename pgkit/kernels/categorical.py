@@ -29,7 +29,7 @@ _compile = lazy_kernel("pgkit.compiler.elementwise:compile_elementwise")
 
 
 def is_compiled(outputs: Tensor) -> bool:
-    """Whether :func:`compiled_sample` and :func:`compiled_kl` take outputs ``(..., L)``."""
+    """Whether :func:`compiled_sample`, ``compiled_log_prob`` and ``compiled_kl`` take outputs ``(..., L)``."""
     return outputs.shape[-1] <= MAX_COMPILED_CHOICES and use_compiled(outputs.dtype, outputs.device)
 
 
@@ -78,6 +78,16 @@ def compiled_kl(outputs: Tensor, other: Tensor) -> Tensor:
     results = outputs.new_empty(outputs.shape[:-1])
     columns = *column_addresses(outputs), *column_addresses(other)
     _kl_kernel(outputs.shape[-1], outputs.dtype)(results.numel(), *columns, results.data_ptr())
+    return results
+
+
+def compiled_log_prob(outputs: Tensor, action: Tensor) -> Tensor:
+    """Log-probabilities of actions, ``(..., L), (...) -> (...)``, with the bits that compiled losses have."""
+    outputs = outputs.contiguous()
+    action = action.contiguous()
+    results = outputs.new_empty(outputs.shape[:-1])
+    kernel = _log_prob_kernel(outputs.shape[-1], outputs.dtype)
+    kernel(results.numel(), *column_addresses(outputs), action.data_ptr(), results.data_ptr())
     return results
 
 
@@ -177,6 +187,15 @@ def _sample_kernel(choices: int, dtype: torch.dtype) -> Callable[..., None]:
     inputs = (*((dtype, choices),) * choices, (dtype, 1))
     kernel: Callable[..., None] = _compile(
         lambda *numbers: sample(numbers[:-1], numbers[-1:]), inputs, ((torch.int64, 1),)
+    )
+    return kernel
+
+
+@lru_cache
+def _log_prob_kernel(choices: int, dtype: torch.dtype) -> Callable[..., None]:
+    inputs = (*((dtype, choices),) * choices, (torch.int64, 1))
+    kernel: Callable[..., None] = _compile(
+        lambda *numbers: log_prob_and_entropy(numbers[:-1], numbers[-1:])[:1], inputs, ((dtype, 1),)
     )
     return kernel
 

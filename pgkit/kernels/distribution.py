@@ -45,3 +45,24 @@ class Distribution(NamedTuple):
     def action_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of a tensor of actions, one for each element of ``shape``."""
         return (*shape, self.size) if self.family == "gaussian" else shape
+
+
+class LossSpec(NamedTuple):
+    """What the code of a policy's losses depends on.
+
+    Attributes:
+        distribution: of the actions.
+        ratio: the log-probabilities of the policy that acted are given: the divergence from it is measured.
+        clip: with ``ratio``: the policy loss is the clipped surrogate.
+        clip_value: the value loss is clipped around values that are given.
+    """
+
+    distribution: Distribution
+    ratio: bool = False
+    clip: bool = False
+    clip_value: bool = False
+
+    @property
+    def means(self) -> int:
+        """How many means over samples there are: policy loss, value loss, entropy, divergence, share of clipped."""
+        return 3 + self.ratio + self.clip

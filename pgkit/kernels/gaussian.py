@@ -27,7 +27,7 @@ _append = lazy_kernel("pgkit.kernels.codegen.gaussian:compile_append")
 
 
 def is_compiled(outputs: Tensor) -> bool:
-    """Whether :func:`compiled_sample` and :func:`compiled_kl` take outputs ``(..., 2 A)``."""
+    """Whether :func:`compiled_sample`, ``compiled_log_prob`` and ``compiled_kl`` take outputs ``(..., 2 A)``."""
     return outputs.shape[-1] <= 2 * MAX_COMPILED_COMPONENTS and use_compiled(outputs.dtype, outputs.device)
 
 
@@ -76,6 +76,16 @@ def compiled_kl(outputs: Tensor, other: Tensor) -> Tensor:
     results = outputs.new_empty(outputs.shape[:-1])
     columns = *column_addresses(outputs), *column_addresses(other)
     _kl_kernel(outputs.shape[-1] // 2, outputs.dtype)(results.numel(), *columns, results.data_ptr())
+    return results
+
+
+def compiled_log_prob(outputs: Tensor, action: Tensor) -> Tensor:
+    """Logarithms of densities, ``(..., 2 A), (..., A) -> (...)``, with the bits that compiled losses have."""
+    outputs = outputs.contiguous()
+    action = action.contiguous()
+    results = outputs.new_empty(outputs.shape[:-1])
+    columns = *column_addresses(outputs), *column_addresses(action)
+    _log_prob_kernel(outputs.shape[-1] // 2, outputs.dtype)(results.numel(), *columns, results.data_ptr())
     return results
 
 
@@ -239,6 +249,16 @@ def _sample_kernel(components: int, dtype: torch.dtype) -> Callable[..., None]:
     kernel: Callable[..., None] = _compile(
         lambda *numbers: sample(numbers[: 2 * components], numbers[2 * components :]), (*outputs, *columns), columns
     )
+    return kernel
+
+
+@lru_cache
+def _log_prob_kernel(components: int, dtype: torch.dtype) -> Callable[..., None]:
+    def log_prob_of_row(*numbers: Any) -> Any:
+        return log_prob_and_entropy(numbers[: 2 * components], numbers[2 * components :])[:1]
+
+    columns = (*((dtype, 2 * components),) * (2 * components), *((dtype, components),) * components)
+    kernel: Callable[..., None] = _compile(log_prob_of_row, columns, ((dtype, 1),))
     return kernel
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pgkit.compiler.lazy import lazy_kernel
 from pgkit.kernels.layout import ROW_MULTIPLE
-from pgkit.kernels.signatures import Gather, Pack, Scatter
+from pgkit.kernels.row_signatures import Gather, Pack, Scatter
 
 _pack = lazy_kernel("pgkit.kernels.codegen.packing:compile_pack")
 _gather = lazy_kernel("pgkit.kernels.codegen.packing:compile_gather")

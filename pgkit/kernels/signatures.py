@@ -166,6 +166,11 @@ class Samples(NamedTuple):
         advantage: ``(P, B)``.
         target: ``(P, B)``.
         valid: bool ``(P, B)``, which samples count.
+        old_log_prob: ``(P, B)``, of the policy that acted; null unless :class:`pgkit.kernels.distribution.LossSpec`
+            says that it is given, as the following.
+        old_value: ``(P, B)``, of the critic when the policy acted.
+        clip_range: ``(P,)``, of the ratio of probabilities.
+        clip_range_vf: ``(P,)``, of values.
     """
 
     outputs: Address
@@ -177,17 +182,22 @@ class Samples(NamedTuple):
     advantage: Address
     target: Address
     valid: Address
+    old_log_prob: Address
+    old_value: Address
+    clip_range: Address
+    clip_range_vf: Address
 
 
 class LossMeans(NamedTuple):
-    """Policy loss, value loss and entropy, means over the samples of each member.
+    """Policy loss, value loss, entropy and so on, means over the samples of each member.
 
     Attributes:
         members: P.
         rows: B.
         sizes: int64 ``(P,)``, how many rows of each member may count; null for all.
         samples: see there.
-        means: ``(4, P)``, written: the three means, and the number of samples that count, at least 1.
+        means: ``(M + 1, P)``, written: the M means of the :class:`pgkit.kernels.distribution.LossSpec`, and the number
+            of samples that count, at least 1.
     """
 
     members: Int64
@@ -212,14 +222,14 @@ class NetworkGrads(NamedTuple):
 
 
 class LossGradients(NamedTuple):
-    """The gradients of the three means, through all layers of the policy and maybe of the critic.
+    """The gradients of the first three means, through all layers of the policy and maybe of the critic.
 
     Attributes:
         members: P.
         rows: B.
         sizes: int64 ``(P,)``, how many rows of each member may count; null for all.
         samples: those of :class:`LossMeans`.
-        grads: ``(3, P)``, the gradients of the three means.
+        grads: ``(3, P)``, the gradients of these means.
         means: what :class:`LossMeans` has written.
         x: the input of the networks, ``(P, x_rows, D)``.
         x_rows: how many rows a member has in ``x``.
@@ -261,87 +271,6 @@ class AppendLogStd(NamedTuple):
     mean: Address
     log_std: Address
     outputs: Address
-
-
-class Pack(NamedTuple):
-    """Find the samples of a rollout of T steps in N environments per member, see
-    :class:`pgkit.kernels.packing.Packing`.
-
-    Attributes:
-        members: P.
-        steps: T.
-        count: N.
-        features: D.
-        max_rows: B.
-        valid: bool ``(P, T, N)``.
-        all_obs: ``(P, T + 1, N, D)``.
-        indices: int64 ``(P, B + N)``, written; 0 before.
-        lengths: int64 ``(P,)``, written.
-        sizes: int64 ``(P,)``, written.
-        is_sample: bool ``(P, B)``, written.
-        packed_obs: ``(P, B + N, D)``, written.
-    """
-
-    members: Int64
-    steps: Int64
-    count: Int64
-    features: Int64
-    max_rows: Int64
-    valid: Address
-    all_obs: Address
-    indices: Address
-    lengths: Address
-    sizes: Address
-    is_sample: Address
-    packed_obs: Address
-
-
-class Gather(NamedTuple):
-    """``packed[k, row] = samples[k, indices[k, row]]`` for the first ``sizes[k]`` rows of each member k.
-
-    A sample is a few numbers, as many as the code was compiled for.
-
-    Attributes:
-        members: P.
-        samples_per_member: the number of samples of each member in ``samples``.
-        index_rows: the number of columns of ``indices``.
-        max_rows: the number of samples of each member in ``packed``.
-        indices: int64.
-        sizes: int64 ``(P,)``.
-        samples: read.
-        packed: written.
-    """
-
-    members: Int64
-    samples_per_member: Int64
-    index_rows: Int64
-    max_rows: Int64
-    indices: Address
-    sizes: Address
-    samples: Address
-    packed: Address
-
-
-class Scatter(NamedTuple):
-    """``unpacked[k, indices[k, row]] = packed[k, row]`` for the first ``lengths[k]`` rows of each member k.
-
-    Attributes:
-        members: P.
-        size: the number of columns of ``unpacked``.
-        index_rows: the number of columns of ``indices`` and ``packed``.
-        indices: int64.
-        lengths: int64 ``(P,)``.
-        packed: read.
-        unpacked: written.
-    """
-
-    members: Int64
-    size: Int64
-    index_rows: Int64
-    indices: Address
-    lengths: Address
-    packed: Address
-    unpacked: Address
 
 
 class TimeArray(NamedTuple):

@@ -53,6 +53,20 @@ METRICS: tuple[Metric, ...] = (
     Metric("policy/entropy", "mean entropy of the policy in the batch's states, before the update", "nat"),
     Metric("policy/approx_kl", "mean KL(old || new) of the policy in the batch's states over one update", "nat"),
     Metric(
+        "update/optimizer_steps",
+        "optimizer steps made from the rollout, of epochs * minibatches; with several, losses and optimizer/ are means "
+        "over them",
+        "-",
+    ),
+    Metric(
+        "update/approx_kl",
+        "mean of (r - 1) - log r over samples and steps, r the ratio of probabilities to the policy that acted; "
+        "with epochs or minibatches",
+        "nat",
+    ),
+    Metric("update/clip_fraction", "share of samples with |r - 1| > agent.clip_range, mean over steps; PPO only", "-"),
+    Metric("update/stopped", "1 if target_kl has ended the update early, else 0; with epochs or minibatches", "-"),
+    Metric(
         "value/explained_variance",
         "1 - Var(target - value) / Var(target), values before the update; 1 is perfect, 0 no better than a constant",
         "-",

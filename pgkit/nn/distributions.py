@@ -78,10 +78,15 @@ def categorical(choices: int) -> Head:
             return categorical_kernels.compiled_kl(outputs, other)
         return categorical_kernels.kl(outputs, other)
 
+    def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
+        if categorical_kernels.is_compiled(outputs) and not outputs.requires_grad:
+            return categorical_kernels.compiled_log_prob(outputs, action)
+        return categorical_kernels.log_prob(outputs, action)
+
     def mode(outputs: Tensor) -> Tensor:
         return outputs.argmax(-1)
 
-    return Head("categorical", choices, 1, sample, mode, categorical_kernels.log_prob, categorical_kernels.entropy, kl)
+    return Head("categorical", choices, 1, sample, mode, log_prob, categorical_kernels.entropy, kl)
 
 
 def multi_categorical(choices: Sequence[int]) -> Head:
@@ -164,7 +169,11 @@ def gaussian(components: int) -> Head:
     def mode(outputs: Tensor) -> Tensor:
         return outputs.chunk(2, -1)[0]
 
-    log_prob = gaussian_kernels.log_prob
+    def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
+        if gaussian_kernels.is_compiled(outputs) and not outputs.requires_grad:
+            return gaussian_kernels.compiled_log_prob(outputs, action)
+        return gaussian_kernels.log_prob(outputs, action)
+
     entropy = gaussian_kernels.entropy
     return Head("gaussian", 2 * components, components, sample, mode, log_prob, entropy, kl)
 

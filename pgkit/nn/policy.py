@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from pgkit.kernels.activations import ACTIVATIONS
+from pgkit.kernels.distribution import LossSpec
 from pgkit.kernels.gaussian import append_log_std
 from pgkit.kernels.mlp import MLPSpec
-from pgkit.losses import actor_critic_terms
 from pgkit.nn.distributions import Head
 from pgkit.nn.mlp import forward_pass, init_mlp, layer_leaves, mlp
-from pgkit.nn.policy_loss import compiled_losses
+from pgkit.nn.policy_loss import LOSS_TAGS, Clipping, compiled_losses, tensor_losses
 from pgkit.seeding import stream_keys
 from pgkit.system.cpu import use_compiled
 from pgkit.tree import member_samples
-from pgkit.types import Batch, ForwardCache, Params, Rollout
+from pgkit.types import Batch, ForwardCache, Params, Rollout, Scalar
 
 
 @dataclass(frozen=True)
@@ -109,33 +109,53 @@ class Policy:
         x = self._features(params, obs, cache)
         return mlp(params, "critic", x, self.activation, cached=cache and cache.lookup("critic", obs)).squeeze(-1)
 
-    def losses(self, params: Params, batch: Batch, critic: bool = True) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def log_prob(self, params: Params, batch: Batch) -> Tensor:
+        """Compute the log-probabilities of a batch's actions, ``(P, B)``, without gradient."""
+        return self.head.log_prob(self.outputs(params, batch.obs, batch.cache), batch.action)
+
+    def losses(
+        self,
+        params: Params,
+        batch: Batch,
+        critic: bool = True,
+        clip_range: Scalar | None = None,
+        clip_range_vf: Scalar | None = None,
+    ) -> dict[str, Tensor]:
         """Compute what agents make losses of, each a mean over a member's valid samples, ``(P,)``, by metric tags.
 
         Args:
             params: leaves ``(P, ...)``, the only tensors that gradients flow to.
             batch: the samples. Its cache, if any, must be of these parameters.
             critic: whether to include ``"loss/value"``.
+            clip_range: makes the policy loss :func:`pgkit.losses.clipped_surrogate_loss`, of a batch with log_prob.
+            clip_range_vf: makes the value loss :func:`pgkit.losses.clipped_value_loss`, of a batch with value.
 
         Returns:
             ``"loss/policy"``, ``"loss/value"`` and ``"policy/entropy"`` (in nats), the means of
-            :func:`pgkit.losses.actor_critic_terms`.
+            :func:`pgkit.losses.actor_critic_terms`. If the batch has ``log_prob``, also ``"update/approx_kl"``
+            (:func:`pgkit.losses.sample_kl`), and with ``clip_range`` ``"update/clip_fraction"``.
 
         Raises:
-            ValueError: shapes, dtypes or devices do not fit together.
+            ValueError: shapes, dtypes or devices do not fit together, or the batch lacks what clipping needs.
         """
+        for needed, limit, name in ((batch.log_prob, clip_range, "log_prob"), (batch.value, clip_range_vf, "value")):
+            if limit is not None and needed is None:
+                raise ValueError(f"clipping needs a batch with {name}, the numbers of the policy that acted")
+        clipping = Clipping(*(_per_member(limit, batch.advantage) for limit in (clip_range, clip_range_vf)))
         sizes = batch.packing and batch.packing.sizes
         batch = batch.without_padding()
-        if self.head.distribution is not None and use_compiled(batch.obs.dtype, batch.obs.device):
+        distribution = self.head.distribution
+        if distribution is not None and use_compiled(batch.obs.dtype, batch.obs.device):
             x = self._features(params, batch.obs, batch.cache)
-            terms = compiled_losses(self.head.distribution, params, x, self.activation, batch, critic, sizes)
+            spec = LossSpec(distribution, batch.log_prob is not None, clip_range is not None, clip_range_vf is not None)
+            terms = compiled_losses(spec, params, x, self.activation, batch, critic, clipping, sizes)
         else:
             outputs = self.outputs(params, batch.obs, batch.cache)
             value = self.value(params, batch.obs, batch.cache) if critic else batch.target
             log_prob = self.head.log_prob(outputs, batch.action)
-            entropy = self.head.entropy(outputs)
-            terms = actor_critic_terms(log_prob, entropy, value, batch.advantage, batch.target, batch.valid)
-        by_tag = dict(zip(("loss/policy", "loss/value", "policy/entropy"), terms, strict=True))
+            terms = tensor_losses(log_prob, self.head.entropy(outputs), value, batch, clipping)
+        by_tag = dict(zip(LOSS_TAGS, terms, strict=False))
         return by_tag if critic else {tag: term for tag, term in by_tag.items() if tag != "loss/value"}
 
     @torch.no_grad()
@@ -180,6 +200,13 @@ class Policy:
             return obs
         cached = cache and cache.lookup("trunk", obs)
         return mlp(params, "trunk", obs, self.activation, activate_last=True, cached=cached)
+
+
+def _per_member(limit: Scalar | None, like: Tensor) -> Tensor | None:
+    """A limit as one number of each member, ``(P,)``."""
+    if limit is None:
+        return None
+    return limit.to(like) if isinstance(limit, Tensor) else like.new_full((len(like),), limit)
 
 
 def _by_time(samples: Tensor, shape: torch.Size) -> Tensor:

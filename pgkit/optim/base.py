@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pgkit.errors import PgkitError
-from pgkit.tree import take_tree
+from pgkit.tree import map_tree, take_tree, where_tree
 from pgkit.types import Params
 
 State = Any
@@ -157,6 +157,9 @@ class Optimizer:
             updates to the parameters. A step that cannot do so in its own loop ends with
             :func:`pgkit.optim.update.finish`.
         take: ``take(state, members) -> state``, a copy for those members (int64 ``(M,)``), in that order.
+        copy: ``copy(state) -> state``, which may be given back after a step has overwritten the first one.
+        where: ``where(condition, state, other) -> state``: that of ``state`` for members where ``condition`` (bool
+            ``(P,)``) is true, that of ``other`` elsewhere.
         dump: ``dump(state)``: plain data and tensors for a checkpoint.
         load: ``load(data, params) -> state``, its inverse.
         transforms: the transforms that :func:`~pgkit.optim.chain.chain` joined; empty for other optimizers.
@@ -167,6 +170,8 @@ class Optimizer:
     init: Callable[[Params], State]
     step: Callable[[Params, State, Params, ExtraArgs, bool], StepResult]
     take: Callable[[State, Tensor], State] = take_tree
+    copy: Callable[[State], State] = lambda state: map_tree(torch.clone, state)
+    where: Callable[[Tensor, State, State], State] = where_tree
     dump: Callable[[State], Any] = lambda state: state
     load: Callable[[Any, Params], State] = lambda data, params: data
     transforms: tuple[Transform, ...] = ()

@@ -126,6 +126,10 @@ def _sequence(parts: Sequence[Optimizer]) -> Optimizer:
         init=lambda params: [part.init(params) for part in parts],
         step=step,
         take=lambda state, members: [part.take(each, members) for part, each in zip(parts, state, strict=True)],
+        copy=lambda state: [part.copy(each) for part, each in zip(parts, state, strict=True)],
+        where=lambda condition, state, other: [
+            part.where(condition, *pair) for part, *pair in zip(parts, state, other, strict=True)
+        ],
         dump=lambda state: [part.dump(each) for part, each in zip(parts, state, strict=True)],
         load=lambda data, params: [part.load(each, params) for part, each in zip(parts, data, strict=True)],
         requires=frozenset().union(*(part.requires for part in parts)),

@@ -50,6 +50,8 @@ def by_member(optimizers: Sequence[Optimizer], groups: Sequence[int]) -> Optimiz
         init=init,
         step=partial(_step_groups, optimizers),
         take=partial(_take_groups, optimizers),
+        copy=partial(_copy_groups, optimizers),
+        where=partial(_where_groups, optimizers),
         dump=partial(_dump_groups, optimizers),
         load=partial(_load_groups, optimizers),
         parts=tuple(optimizers),
@@ -89,6 +91,18 @@ def _take_groups(optimizers: Sequence[Optimizer], state: State, members: Tensor)
     rows_to_take = [row_in_group[members[group[members] == index]] for index in range(len(optimizers))]
     triples = zip(optimizers, state["states"], rows_to_take, strict=True)
     return {"group": group[members], "states": [part.take(each, rows) for part, each, rows in triples]}
+
+
+def _copy_groups(optimizers: Sequence[Optimizer], state: State) -> State:
+    states = [part.copy(each) for part, each in zip(optimizers, state["states"], strict=True)]
+    return {"group": state["group"], "states": states}
+
+
+def _where_groups(optimizers: Sequence[Optimizer], condition: Tensor, state: State, other: State) -> State:
+    rows_by_group = _rows_by_group(state["group"], len(optimizers))
+    columns = zip(optimizers, rows_by_group, state["states"], other["states"], strict=True)
+    states = [part.where(condition[rows.to(condition.device)], *pair) for part, rows, *pair in columns]
+    return {"group": state["group"], "states": states}
 
 
 def _dump_groups(optimizers: Sequence[Optimizer], state: State) -> Any:
@@ -161,6 +175,11 @@ def by_name(groups: Groups) -> Optimizer:
         step=partial(_step_names, groups),
         take=lambda state, members: each_state(
             lambda label, each: groups[label][1].take(each, members), state["inner_states"]
+        ),
+        copy=lambda state: each_state(lambda label, each: groups[label][1].copy(each), state["inner_states"]),
+        where=lambda condition, state, other: each_state(
+            lambda label, each: groups[label][1].where(condition, each, other["inner_states"][label]),
+            state["inner_states"],
         ),
         dump=lambda state: each_state(lambda label, each: groups[label][1].dump(each), state["inner_states"]),
         load=load,

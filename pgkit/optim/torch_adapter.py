@@ -30,7 +30,7 @@ from pgkit.optim.instance_state import dump_instance, load_instance
 from pgkit.optim.random_numbers import digest, seeded_generators
 from pgkit.optim.update import finish
 from pgkit.optim.validation import PerMember, check_keys, numbers_of, suggest
-from pgkit.tree import take_tree
+from pgkit.tree import take_tree, where_tree
 from pgkit.types import Params
 
 OptimizerClass = Callable[..., torch.optim.Optimizer]
@@ -128,7 +128,16 @@ def _adapted(name: str, optimizer_class: OptimizerClass, options: Mapping[str, A
     scheduled = [key for key, value in hyperparameters.items() if isinstance(value, Schedule)]
     adapter = _Adapter(name, optimizer_class, options, hyperparameters, scheduled)
     requires = required_by(hyperparameters)
-    return Optimizer(adapter.init, adapter.step, adapter.take, _dump, adapter.load, requires=requires)
+    return Optimizer(
+        init=adapter.init,
+        step=adapter.step,
+        take=adapter.take,
+        copy=lambda state: adapter.take(state, torch.arange(len(state["errors"]))),
+        where=adapter.where,
+        dump=_dump,
+        load=adapter.load,
+        requires=requires,
+    )
 
 
 class _Instance(NamedTuple):
@@ -195,11 +204,18 @@ class _Adapter:
 
     def take(self, state: State, members: Tensor) -> State:
         rows = members.tolist()
-        by_member = ("options", "errors")
-        stacked = {key: value for key, value in state.items() if key not in ("instances", "work", *by_member)}
-        taken = {**take_tree(stacked, members), **{key: [state[key][k] for k in rows] for key in by_member}}
+        taken = take_tree(_stacked(state), members) | {key: [state[key][k] for k in rows] for key in _BY_MEMBER}
         saved = [dump_instance(*state["instances"][k]) for k in rows]
         return _load_instances(self._with_instances(taken, take_tree(state["work"], members)), saved)
+
+    def where(self, condition: Tensor, state: State, other: State) -> State:
+        """Select each member's state by making its instance anew: instances hold views of working copies."""
+        chosen = [state if is_true else other for is_true in condition.tolist()]
+        stacked = where_tree(condition, _stacked(state), _stacked(other))
+        by_member = {key: [each[key][k] for k, each in enumerate(chosen)] for key in _BY_MEMBER}
+        saved = [dump_instance(*each["instances"][k]) for k, each in enumerate(chosen)]
+        work = where_tree(condition, state["work"], other["work"])
+        return _load_instances(self._with_instances({**stacked, **by_member}, work), saved)
 
     def load(self, data: Any, params: Params) -> State:
         state = self._with_instances({**_initial_history(params), **data}, _as_torch(params))
@@ -307,6 +323,15 @@ def _random_keys(state: State, grads: Params) -> Tensor:
         return keys
     mixed = [digest(key, [grad[k] for grad in grads.values()]) for k, key in enumerate(keys.tolist())]
     return torch.where(first, torch.tensor(mixed, device=keys.device), keys)
+
+
+_BY_MEMBER = ("options", "errors")
+"""Lists in the state with an entry for each member."""
+
+
+def _stacked(state: State) -> State:
+    """What is in tensors."""
+    return {key: value for key, value in state.items() if key not in ("instances", "work", *_BY_MEMBER)}
 
 
 def _dump(state: State) -> Any:

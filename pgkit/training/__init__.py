@@ -2,6 +2,7 @@
 
 Start with ``loop.py``, which reads from top to bottom: collect, targets, gradient, optimizer, log. It trains one
 ``population`` (members stacked along P), and ``captured`` runs the same function without Python where that is possible.
+``minibatches`` makes several optimizer steps from one rollout: epochs, shuffled minibatches, the stop by ``target_kl``.
 
 - ``train``, ``resume``, ``evaluate_run``: the public functions. Members are ``split`` among ``workers``: one in this
   process, or several in a process each (``worker_process``).

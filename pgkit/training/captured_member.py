@@ -142,7 +142,7 @@ def capture_update(outputs: Outputs, group: OptimizerGroup, compute_update: Comp
     env_state = [] if envs is None else list(envs.state)
     changing = before[: len(before) - len(env_state)]
     env_constants = [] if envs is None else list(envs.constants)
-    tensors = [*changing, *inputs, *constants(population), *env_state, *env_constants]
+    tensors = [*changing, *inputs, *constants(population, envs is not None), *env_state, *env_constants]
     return CapturedUpdate(member, graph, tensors, [env_steps, *params.values()], metrics)
 
 

@@ -86,7 +86,7 @@ class Outputs:
         states = zip(flatten(group.state), flatten(self._opt_states[group.number]), strict=True)
         transfers += [Transfer(source, target, state_rows) for source, target in states]
         # Every tensor is written back; of inputs and constants, nobody reads the result.
-        read_only = (*self.inputs, *constants(population))
+        read_only = (*self.inputs, *constants(population, self.envs is not None))
         transfers += [Transfer(tensor, _blank(tensor), group.rows) for tensor in read_only]
         if self.envs is not None:
             env_rows = population.collector.members[group.rows]
@@ -125,9 +125,10 @@ def changed(population: Population, acts: bool) -> tuple[Any, ...]:
     return (population.params, state.obs, state.counters, state.counts) if acts else (population.params,)
 
 
-def constants(population: Population) -> list[Tensor]:
-    """What differs between members and does not change."""
-    return [population.collector.keys, *tensors_of(population.agent_config).values()]
+def constants(population: Population, acts: bool) -> list[Tensor]:
+    """What differs between members and does not change; if they do not act, they stay where they are, too."""
+    numbers = [population.collector.keys, population.shuffle_keys, *tensors_of(population.agent_config).values()]
+    return numbers if acts else [*numbers, population.collector.state.counters]
 
 
 def flatten(tree: Any) -> list[Tensor]:

@@ -21,12 +21,20 @@ Batches = Sequence[tuple[MemberRows, Batch]]
 """The batches of an update, each of some members: every member is in exactly one. Rows are None for all."""
 
 
-def gather(population: Population, rollouts: Sequence[MemberRollout], batches: Batches) -> dict[str, Any]:
+def gather(
+    population: Population, rollouts: Sequence[MemberRollout], batches: Batches, is_first: Tensor | None
+) -> dict[str, Any]:
     """The extra arguments that the population's optimizer requires, by name.
 
     ``progress`` is the share of the budget that was used before the rollouts, ``(P,)``; ``kl`` the divergence of each
-    policy over its last update, ``(P,)``, NaN before the first; ``rollout_start`` whether the update is the first from
-    its rollout, bool ``(P,)``; ``fisher_vector_product`` a :class:`Fisher`.
+    policy over its last optimizer step, ``(P,)``, NaN before the first; ``rollout_start`` whether this step is the
+    first from its rollout, bool ``(P,)``; ``fisher_vector_product`` a :class:`Fisher`.
+
+    Args:
+        population: before the step.
+        rollouts: what it did.
+        batches: the samples of the step.
+        is_first: bool ``(P,)``, whether the step is the first from its rollout; None where each rollout is one batch.
     """
 
     def progress() -> Tensor:
@@ -36,7 +44,7 @@ def gather(population: Population, rollouts: Sequence[MemberRollout], batches: B
     extra_args: dict[str, Callable[[], Any]] = {
         "progress": progress,
         "kl": lambda: population.kl,
-        "rollout_start": lambda: torch.ones_like(population.alive),  # each rollout is one batch
+        "rollout_start": lambda: torch.ones_like(population.alive) if is_first is None else is_first,
         "fisher_vector_product": lambda: Fisher(population.policy, population.params, batches),
     }
     return {name: extra_args[name]() for name in extra_args if name in population.optimizer.requires}

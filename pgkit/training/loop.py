@@ -6,19 +6,19 @@ second definition of an update.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pgkit.optim.base import State, copy_leaves
+from pgkit.optim.base import copy_leaves
 from pgkit.optim.update import add_updates, freeze
 from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.training import diagnostics, extra_args, failures
 from pgkit.training.captured import CapturedUpdates, UpdateOutput
 from pgkit.training.extra_args import Batches
+from pgkit.training.minibatches import for_each_minibatch
 from pgkit.training.monitor import Monitor
-from pgkit.training.population import Population, UpdateTrace, take_config
+from pgkit.training.population import Population, UpdateResult, UpdateTrace, take_config
 from pgkit.training.result import TrainResult
 from pgkit.tree import concat_members, select_members
 from pgkit.types import Batch, Params
@@ -53,7 +53,7 @@ def advance(population: Population, monitor: Monitor, captured: CapturedUpdates,
 def update(
     population: Population, diagnose: Sequence[int] = (), captured: CapturedUpdates | None = None
 ) -> dict[str, Tensor]:
-    """Collect one rollout of every member, and take one optimizer step.
+    """Collect one rollout of every member, and learn from it.
 
     Args:
         population: is changed.
@@ -73,48 +73,46 @@ def update(
     population.alive = population.collector.finite(population.alive & result.finite)
     population.params = freeze(result.params, params, population.alive)
     population.opt_state = result.opt_state
+    population.kl = result.kl
     # Forward caches are large, and belong to the parameters before the update: the trace does without them.
     kept_rollouts = [rollout.without_cache() for rollout in rollouts]
     kept_batches = [(rows, batch._replace(cache=None)) for rows, batch in result.batches]
-    population.trace = UpdateTrace(kept_rollouts, kept_batches, params, obs_stats, result.largest)
+    population.trace = UpdateTrace(kept_rollouts, kept_batches, result.before, obs_stats, result.largest)
     population.updates += 1
-    if "kl" in population.optimizer.requires:
-        population.kl = extra_args.kl_of_update(population.policy, result.batches, params, population.params)
     return result.metrics
-
-
-class UpdateResult(NamedTuple):
-    """What an update computes.
-
-    Attributes:
-        batches: what the agent computed from each rollout.
-        params: parameters after the optimizer step, leaves ``(P, ...)``.
-        opt_state: the optimizer's state after it.
-        largest: ``(L, P)``, the largest magnitude in each leaf of the parameters.
-        finite: bool ``(P,)``, whether loss and parameters are finite.
-        metrics: ``(P,)`` by tag.
-    """
-
-    batches: Batches
-    params: Params
-    opt_state: State
-    largest: Tensor
-    finite: Tensor
-    metrics: dict[str, Tensor]
 
 
 def compute_update(
     population: Population, rollouts: Sequence[MemberRollout], diagnose: Sequence[int] = ()
 ) -> UpdateResult:
-    """Compute new parameters from rollouts: targets, gradient, optimizer.
+    """Compute new parameters from rollouts: targets, then an optimizer step for each minibatch of each epoch.
 
     This is the function that is captured. It leaves the population as it is, but for the optimizer's state, whose
     buffers the new state may reuse.
     """
-    params = population.params
     batches = [(rollout.rows, targets(population, rollout)) for rollout in rollouts]
+    if population.passes.steps == 1:
+        result = optimizer_step(population, rollouts, batches, diagnose)
+    else:
+        result = for_each_minibatch(population, rollouts, batches, optimizer_step, diagnose)
+    if diagnose:
+        moved = diagnostics.of_policy(population.policy, batches, population.params, result.params, diagnose)
+        result = result._replace(metrics=result.metrics | moved)
+    return result
+
+
+def optimizer_step(
+    population: Population,
+    rollouts: Sequence[MemberRollout],
+    batches: Batches,
+    diagnose: Sequence[int] = (),
+    is_first: Tensor | None = None,
+) -> UpdateResult:
+    """Compute the loss of batches, its gradient, and new parameters; the arguments are those of ``for_each_minibatch``
+    and :func:`pgkit.training.extra_args.gather`."""
+    params = population.params
     loss, grads, metrics = gradient(population, batches)
-    extra = extra_args.gather(population, rollouts, batches)
+    extra = extra_args.gather(population, rollouts, batches, is_first)
     if not diagnose:
         moved, largest, opt_state = population.optimizer.apply(
             grads, population.opt_state, params, donate=True, **extra
@@ -126,9 +124,11 @@ def compute_update(
         )
         metrics |= diagnostics.of_optimizer(grads, updates, params, opt_state)
         moved, largest = add_updates(params, updates, donate=True)
-        metrics |= diagnostics.of_policy(population.policy, batches, params, moved, diagnose)
     finite = (loss.abs() < torch.inf) & (largest < torch.inf).all(0)  # fewer operations than isfinite
-    return UpdateResult(batches, moved, opt_state, largest, finite, metrics)
+    kl = population.kl
+    if "kl" in population.optimizer.requires:
+        kl = extra_args.kl_of_update(population.policy, batches, params, moved)
+    return UpdateResult(batches, params, moved, opt_state, largest, finite, kl, metrics)
 
 
 @torch.no_grad()

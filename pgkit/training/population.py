@@ -26,7 +26,7 @@ from pgkit.rollouts.collector import ActingStrategy, Collector
 from pgkit.rollouts.episodes import fastest_strategy
 from pgkit.rollouts.normalization import Normalization
 from pgkit.rollouts.trajectory import MemberRollout
-from pgkit.seeding import stream_seed
+from pgkit.seeding import stream_keys, stream_seed
 from pgkit.system.cpu import configure_cpu
 from pgkit.system.process_state import restored_settings
 from pgkit.tree import MemberRows, select_members, take_tree
@@ -51,6 +51,50 @@ class UpdateTrace(NamedTuple):
     largest: Tensor
 
 
+class UpdateResult(NamedTuple):
+    """What an update computes, or one optimizer step of it.
+
+    Attributes:
+        batches: what the agent computed from each rollout; of several minibatches, of each member the one in which its
+            numbers were first not finite, else the last one.
+        before: parameters that the losses of these batches were computed with.
+        params: parameters after the optimizer steps, leaves ``(P, ...)``.
+        opt_state: the optimizer's state after them.
+        largest: ``(L, P)``, the largest magnitude in each leaf of the parameters after these batches.
+        finite: bool ``(P,)``, whether losses and parameters are finite.
+        kl: ``(P,)``, as in :class:`Population`.
+        metrics: ``(P,)`` by tag.
+    """
+
+    batches: Sequence[tuple[MemberRows, Batch]]
+    before: Params
+    params: Params
+    opt_state: Any
+    largest: Tensor
+    finite: Tensor
+    kl: Tensor
+    metrics: dict[str, Tensor]
+
+
+class Passes(NamedTuple):
+    """How an update goes over its rollout.
+
+    Attributes:
+        epochs: how often.
+        minibatches: optimizer steps of an epoch, each on other samples.
+        target_kl: a member makes no more steps once its policy is 1.5 times as far from the one that acted.
+    """
+
+    epochs: int
+    minibatches: int
+    target_kl: float | None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of an update."""
+        return self.epochs * self.minibatches
+
+
 @dataclass
 class Population:
     """Members in training, P of them; those that are done have left.
@@ -62,13 +106,16 @@ class Population:
         optimizer: turns gradients into updates.
         collector: the environments, and where the members stand in them.
         rollout_steps: T, or None for whole episodes.
+        passes: how an update goes over its rollout.
+        shuffle_keys: int64 ``(P,)``, each member's stream for the order of its samples.
         budget: environment steps of each member.
         members: int64 ``(P,)``, positions in the list of configurations.
         params: leaves ``(P, ...)``.
         opt_state: the optimizer's state.
         alive: bool ``(P,)``, False from the first update on whose loss, parameters or observation statistics are not
             finite; such a member keeps the parameters that it had before.
-        kl: ``(P,)`` divergence of each policy over its last update, if the optimizer requires it; NaN until known.
+        kl: ``(P,)`` divergence of each policy over its last optimizer step, if the optimizer requires it; NaN until
+            known.
         updates: how many there were; with whole episodes, of the member that made most.
         trace: what the last update computed from; None before the first, and after updates without Python.
     """
@@ -79,6 +126,8 @@ class Population:
     optimizer: Optimizer
     collector: Collector
     rollout_steps: int | None
+    passes: Passes
+    shuffle_keys: Tensor
     budget: int
     members: Tensor
     params: Params
@@ -116,6 +165,7 @@ class Population:
             agent_config=take_config(self.agent_config, rows),
             collector=self.collector.take(rows),
             members=self.members[rows],
+            shuffle_keys=self.shuffle_keys[rows],
             params=take_tree(self.params, rows),
             opt_state=self.optimizer.take(self.opt_state, rows),
             alive=self.alive[rows],
@@ -206,6 +256,8 @@ def build(configs: Sequence[TrainConfig], restart_count: int = 0, resumes: bool 
         optimizer=optimizer,
         collector=Collector.initial(policy, envs, obs, seeds, normalization),
         rollout_steps=first.rollout_steps,
+        passes=Passes(first.epochs, first.minibatches, first.target_kl),
+        shuffle_keys=stream_keys(seeds, "shuffle").to(device),
         budget=first.steps,
         members=torch.arange(len(seeds), device=device),
         params=params,

@@ -13,7 +13,7 @@ from pgkit.cli import app
 MISTAKES = {
     # what is there
     "config": ("train cartpole-reinforc", "unknown config 'cartpole-reinforc', did you mean 'cartpole-reinforce'?"),
-    "config unlike any": ("train zzz", "unknown config 'zzz' (allowed: cartpole-actor-critic, ", ".toml file"),
+    "config unlike any": ("train zzz", "unknown config 'zzz' (allowed: acrobot-ppo, ", ".toml file"),
     "config file": ("train my/missing.toml", "no configuration file my/missing.toml"),
     "config directory": ("train runs", "runs is a directory"),
     "broken TOML": ("train broken.toml", "broken.toml is not valid TOML", "line 2"),
@@ -126,7 +126,7 @@ MISTAKES = {
         "'lrr'",
     ),
     # words of other libraries
-    "key of PPO": ("train C n_epochs=4", "unknown key 'n_epochs'", "every rollout is used for one update"),
+    "key of PPO": ("train C batch_size=64", "unknown key 'batch_size'", "use minibatches"),
     "annealing": ("train C anneal_lr=True", "unknown key 'anneal_lr'; use optimizer.schedule.lr=linear"),
     "learning rate of an optimizer": ("train C optimizer.learning_rate=1", "'learning_rate'", "did you mean 'lr'?"),
     "lambda of an agent": ("train C agent.gae_lambda=1", "'agent.gae_lambda', did you mean 'agent.lam'?"),

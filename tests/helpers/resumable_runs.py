@@ -29,6 +29,14 @@ TABLES = [
 DIVERGES = {"name": "sgd", "lr": 1e30, "max_grad_norm": 1e30}
 
 
+OF_AGENT: Mapping[str, Mapping[str, Any]] = {
+    "actor-critic": {"rollout_steps": 7},
+    "ppo": {"rollout_steps": 7, "epochs": 2, "minibatches": 4, "target_kl": 0.01},
+    "reinforce": {},
+}
+"""Settings that belong to an agent."""
+
+
 def config(agent: str = "actor-critic", **changes: Any) -> TrainConfig:
     """A short run with everything that has a state."""
     table = {
@@ -43,7 +51,7 @@ def config(agent: str = "actor-critic", **changes: Any) -> TrainConfig:
         "log_interval": 200,
         "checkpoint_points": 3,
     }
-    return parse_config(table | ({"rollout_steps": 7} if agent == "actor-critic" else {}) | changes)
+    return parse_config(table | OF_AGENT[agent] | changes)
 
 
 def population(agent: str, env: Mapping[str, Any], **changes: Any) -> list[TrainConfig]:

@@ -21,6 +21,7 @@ OPTIMIZERS = [
 
 SIZES = {
     "cartpole-actor-critic": {"steps": 800, "envs_per_member": 4, "rollout_steps": 8},
+    "cartpole-ppo": {"steps": 800, "envs_per_member": 4, "rollout_steps": 16, "minibatches": 4, "target_kl": 0.01},
     "cartpole-reinforce": {"steps": 600, "envs_per_member": 3},
     "lunarlander-actor-critic": {"steps": 480, "envs_per_member": 3, "rollout_steps": 16},
     "lunarlander-reinforce": {"steps": 400, "envs_per_member": 2},

@@ -1,4 +1,4 @@
-"""Both agents learn probe environments with known answers, every seed of a small population."""
+"""All agents learn probe environments with known answers, every seed of a small population."""
 
 import pytest
 import torch
@@ -12,7 +12,13 @@ pytestmark = pytest.mark.slow
 
 GAMMA = 0.9
 SEEDS = 4
-AGENTS = ("actor-critic", "reinforce")
+AGENTS = ("actor-critic", "ppo", "reinforce")
+
+OF_AGENT = {
+    "actor-critic": {"rollout_steps": 5},
+    "ppo": {"rollout_steps": 16, "epochs": 4, "minibatches": 4},
+    "reinforce": {},
+}
 
 
 def learn(agent: str, probe: str, limit: int | None = None, steps: int = 8_000) -> tuple[Tensor, Tensor]:
@@ -27,8 +33,7 @@ def learn(agent: str, probe: str, limit: int | None = None, steps: int = 8_000) 
         "optimizer": {"name": "adam", "lr": 0.02},
         "evaluation": {"points": 0, "episodes": 1, "final_episodes": 1},
     }
-    if agent == "actor-critic":
-        table["rollout_steps"] = 5
+    table |= OF_AGENT[agent]
     configs = [parse_config(table | {"seed": seed}) for seed in range(SEEDS)]
     result = train(configs)
     policy = build_policy(configs[0], build_envs(configs[0], 1, torch.device("cpu")).info)
@@ -69,7 +74,8 @@ def test_the_better_action_depends_on_the_observation(agent: str) -> None:
     assert probability[:, 1].max() < 0.1
 
 
-def test_only_bootstrapping_at_truncation_gives_the_value_of_an_endless_task() -> None:
+@pytest.mark.parametrize("agent", ["actor-critic", "ppo"])
+def test_only_bootstrapping_at_truncation_gives_the_value_of_an_endless_task(agent: str) -> None:
     """Reward 1 for ever, cut every 5 steps: V = 1 / (1 - gamma) = 10. Without bootstrapping, at most 4.1."""
-    values, _ = learn("actor-critic", "Endless", limit=5, steps=40_000)
+    values, _ = learn(agent, "Endless", limit=5, steps=40_000)
     assert (values[:, 0] - 1 / (1 - GAMMA)).abs().max() < 0.5

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,9 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Any:
     return arrange
 
 
-@pytest.mark.parametrize("env", list(ENVS))
-@pytest.mark.parametrize("agent", ["actor-critic", "reinforce"])
+@pytest.mark.parametrize(
+    ("agent", "env"), [*product(["actor-critic", "reinforce"], ENVS), ("ppo", "cartpole"), ("ppo", "lander")]
+)
 def test_a_resumed_run_has_the_same_bits(tmp_path: Path, stop_after: Any, agent: str, env: str) -> None:
     """Stopped three times: after the first update, in mid-episode, and after members have left."""
     configs = population(agent, ENVS[env])

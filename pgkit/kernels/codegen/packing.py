@@ -9,7 +9,7 @@ from pgkit.compiler.ir import BYTE, INT, Index, Variable, define_function, eleme
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.tracer import IR_TYPES
 from pgkit.kernels.layout import ROW_MULTIPLE
-from pgkit.kernels.signatures import Gather, Pack, Scatter
+from pgkit.kernels.row_signatures import Gather, Pack, Scatter
 
 
 def compile_pack(dtype: torch.dtype) -> Callable[..., None]:

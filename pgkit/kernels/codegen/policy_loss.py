@@ -23,14 +23,14 @@ from pgkit.compiler.ir import (
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.tracer import IR_TYPES, TracedScalar
 from pgkit.kernels.codegen.mlp import define_member_backward, member_rows
-from pgkit.kernels.distribution import Distribution
+from pgkit.kernels.distribution import LossSpec
 from pgkit.kernels.signatures import Backward, LossGradients, LossMeans, NetworkGrads, Samples
 
 if TYPE_CHECKING:
     from pgkit.kernels.activations import Activation
 
-NUM_MEANS = 4
-"""Rows of ``means``: policy loss, value loss, entropy, and the number of samples."""
+NUM_LOSSES = 3
+"""Means that gradients flow through: policy loss, value loss and entropy."""
 
 
 class _Sample(NamedTuple):
@@ -49,12 +49,18 @@ class _Sample(NamedTuple):
     advantage: Any
     target: Any
     valid: Any
+    old_log_prob: Any = None
+    old_value: Any = None
+    clip_range: Any = None
+    clip_range_vf: Any = None
 
     def read(self, builder: ir.IRBuilder, row: Index, width: int) -> "_Sample":
         """The numbers of ``width`` samples from ``row`` on, if these are columns."""
 
         def numbers(columns: Any) -> Any:
             is_one = isinstance(columns, Column)
+            if columns is None:
+                return None
             return columns.read(builder, row, width) if is_one else [numbers(column) for column in columns]
 
         return _Sample(*(numbers(columns) for columns in self))
@@ -90,44 +96,70 @@ class _Sums:
         ]
 
 
-def compile_means(distribution: Distribution, dtype: torch.dtype) -> Callable[..., None]:
+def compile_means(spec: LossSpec, dtype: torch.dtype) -> Callable[..., None]:
     """A kernel of :class:`LossMeans`."""
     real = FLOAT_TYPES[dtype]
     builder, args = define_function(ir.Module(), "means", LossMeans, alias=True)
     rows_of = member_rows(builder, args.sizes, args.rows)
-    sums = _Sums(builder, real, NUM_MEANS)
+    sums = _Sums(builder, real, spec.means + 1)
     with for_range(builder, args.members) as member:
-        columns = _sample_columns(builder, args.samples, (member, args.rows), distribution, dtype)
+        columns = _sample_columns(builder, args.samples, (member, args.rows), spec, dtype)
         sums.reset()
 
         def add(row: Index, width: int) -> None:
             sample = columns.read(builder, row, width)
-            sums.add(width, [*_loss_terms(distribution, sample), sample.valid.to(dtype)])
+            sums.add(width, [*_loss_terms(spec, sample), sample.valid.to(dtype)])
 
         vector_loop(builder, rows_of(member), add)
-        totals = sums.totals()
-        count = torch.clamp(totals[-1], min=1.0)
-        means = [-(totals[0] / count), totals[1] / count, totals[2] / count, count]
+        policy, *others, samples = sums.totals()
+        count = torch.clamp(samples, min=1.0)
+        means = [-(policy / count), *(total / count for total in others), count]
         for row, mean in enumerate(means):
             store(builder, mean, args.means, args.members * row + member)
     builder.ret_void()
     return compile_function(builder.function)
 
 
-def _loss_terms(distribution: Distribution, sample: _Sample) -> list[Any]:
-    """One sample's terms in the sums of :func:`pgkit.losses.actor_critic_terms`.
+def _loss_terms(spec: LossSpec, sample: _Sample) -> list[Any]:
+    """One sample's terms in the sums of :func:`pgkit.losses.actor_critic_terms`, or of the clipped losses.
 
     Returns:
-        ``log_prob * advantage``, ``(value - target)^2`` and the entropy; 0 where the sample is not valid.
+        ``log_prob * advantage`` or the clipped surrogate, ``(value - target)^2`` or the clipped one, and the entropy;
+        then the divergence from the policy that acted, and whether the ratio is outside of the interval. 0 where the
+        sample is not valid.
     """
-    log_prob, entropy = distribution.functions.log_prob_and_entropy(sample.outputs, sample.action)
+    log_prob, entropy = spec.distribution.functions.log_prob_and_entropy(sample.outputs, sample.action)
     error = sample.value - sample.target
-    terms = log_prob * sample.advantage, error * error, entropy
+    square = error * error
+    if spec.clip_value:
+        clipped_error = _clipped_error(sample, error)
+        square = torch.maximum(square, clipped_error * clipped_error)
+    terms = [log_prob * sample.advantage, square, entropy]
+    if spec.ratio:
+        log_ratio = log_prob - sample.old_log_prob
+        ratio = torch.exp(log_ratio)
+        terms.append((ratio - 1.0) - log_ratio)
+    if spec.clip:
+        terms[0] = torch.minimum(ratio * sample.advantage, _clipped(ratio, sample.clip_range) * sample.advantage)
+        terms.append((torch.abs(ratio - 1.0) > sample.clip_range).to(ratio.dtype))
     return [torch.where(sample.valid, term, 0.0) for term in terms]
 
 
+def _clipped(ratio: Any, limit: Any) -> Any:
+    """A ratio of probabilities, limited to the interval of the clipped surrogate."""
+    return torch.minimum(torch.maximum(ratio, 1.0 - limit), 1.0 + limit)
+
+
+def _clipped_error(sample: _Sample, error: Any) -> Any:
+    """The error of a value that has changed by no more than the limit, see :func:`pgkit.losses.clipped_value_loss`."""
+    near = sample.old_value - sample.target
+    change = error - near
+    limit = torch.where(change < 0.0, -sample.clip_range_vf, sample.clip_range_vf)
+    return torch.where(torch.abs(change) <= sample.clip_range_vf, error, near + limit)
+
+
 def compile_gradients(
-    activation: "Activation", distribution: Distribution, networks: int, dtype: torch.dtype
+    activation: "Activation", spec: LossSpec, networks: int, dtype: torch.dtype
 ) -> Callable[..., None]:
     """A kernel of :class:`LossGradients`, for a policy (1 network) or a policy and a critic (2 networks).
 
@@ -139,6 +171,7 @@ def compile_gradients(
     builder, args = define_function(module, "gradients", LossGradients, {"networks": networks}, alias=True)
     rows_of = member_rows(builder, args.sizes, args.rows)
     # Scratch memory: gradients of the network's outputs (B, L), of values (B,), then what backward passes need.
+    distribution = spec.distribution
     size = distribution.size
     output_grad = args.scratch
     value_grad = element_pointer(builder, output_grad, real, args.rows * size)
@@ -147,14 +180,14 @@ def compile_gradients(
     results += [Column(value_grad, real)] * (networks - 1)
     log_std_sums = [Variable(builder, real) for _ in range(distribution.log_stds)]
     with for_range(builder, args.members) as member:
-        columns = _sample_columns(builder, args.samples, (member, args.rows), distribution, dtype)
-        weights = _loss_weights(builder, args, member, real)
+        columns = _sample_columns(builder, args.samples, (member, args.rows), spec, dtype)
+        weights = _loss_weights(builder, args, member, spec, real)
         for variable in log_std_sums:
             variable.set(real(0.0))
 
         def write_gradients(row: Index, width: int) -> None:
             sample = columns.read(builder, row, width)
-            output_grads, sample_value_grad = _loss_gradients(distribution, sample, weights)
+            output_grads, sample_value_grad = _loss_gradients(spec, sample, weights)
             for column, gradient in zip(results, [*output_grads[:size], sample_value_grad], strict=False):
                 column.write(gradient, row, width)
             for variable, gradient in zip(log_std_sums, output_grads[size:], strict=True):
@@ -181,26 +214,36 @@ def _add_in_order(variable: Variable, numbers: TracedScalar, width: int) -> None
     variable.set(total)
 
 
-def _loss_weights(builder: ir.IRBuilder, args: LossGradients, member: Index, real: ir.Type) -> list[ir.Value]:
+def _loss_weights(
+    builder: ir.IRBuilder, args: LossGradients, member: Index, spec: LossSpec, real: ir.Type
+) -> list[ir.Value]:
     """The gradients of a member's policy loss, value loss and entropy, divided by the number of its samples."""
-    count = load(builder, real, args.means, args.members * (NUM_MEANS - 1) + member)
-    return [
-        builder.fdiv(load(builder, real, args.grads, args.members * k + member), count) for k in range(NUM_MEANS - 1)
-    ]
+    count = load(builder, real, args.means, args.members * spec.means + member)
+    return [builder.fdiv(load(builder, real, args.grads, args.members * k + member), count) for k in range(NUM_LOSSES)]
 
 
-def _loss_gradients(distribution: Distribution, sample: _Sample, weights: Sequence[ir.Value]) -> tuple[list[Any], Any]:
+def _loss_gradients(spec: LossSpec, sample: _Sample, weights: Sequence[ir.Value]) -> tuple[list[Any], Any]:
     """The gradients of one sample's outputs, and that of its value; 0 where the sample is not valid.
 
     Args:
-        distribution: of the policy.
+        spec: of the losses.
         sample: its numbers.
         weights: see :func:`_loss_weights`.
     """
     policy_grad, value_grad, entropy_grad = map(sample.value.splat, weights)
-    log_prob_grad = -policy_grad * sample.advantage
-    gradients = distribution.functions.output_gradients(sample.outputs, sample.action, log_prob_grad, entropy_grad)
-    gradients.append(value_grad * (sample.value - sample.target) * 2.0)
+    functions = spec.distribution.functions
+    weight = sample.advantage
+    if spec.clip:
+        log_prob, _ = functions.log_prob_and_entropy(sample.outputs, sample.action)
+        ratio = torch.exp(log_prob - sample.old_log_prob)
+        surrogate = ratio * weight
+        weight = torch.where(surrogate <= _clipped(ratio, sample.clip_range) * weight, surrogate, 0.0)
+    error = sample.value - sample.target
+    if spec.clip_value:
+        clipped_error = _clipped_error(sample, error)
+        error = torch.where(error * error >= clipped_error * clipped_error, error, 0.0)
+    gradients = functions.output_gradients(sample.outputs, sample.action, -policy_grad * weight, entropy_grad)
+    gradients.append(value_grad * error * 2.0)
     *output_grads, value_gradient = (torch.where(sample.valid, gradient, 0.0) for gradient in gradients)
     return output_grads, value_gradient
 
@@ -226,7 +269,7 @@ def _backward_arguments(
 
 
 def _sample_columns(
-    builder: ir.IRBuilder, samples: Samples, place: tuple[Index, Index], distribution: Distribution, dtype: torch.dtype
+    builder: ir.IRBuilder, samples: Samples, place: tuple[Index, Index], spec: LossSpec, dtype: torch.dtype
 ) -> _Sample:
     """A member's samples; ``place`` is the member, and how many rows a member has."""
     member, rows = place
@@ -238,6 +281,7 @@ def _sample_columns(
     def matrix(base: ir.Value, element: ir.Type, first: Index, width: int) -> list[Column]:
         return [column(base, element, first * width + k, width) for k in range(width)]
 
+    distribution = spec.distribution
     size = distribution.size
     log_stds = [column(samples.log_std, real, member * size + k, 0) for k in range(distribution.log_stds)]
     action_type = IR_TYPES[distribution.action_dtype(dtype)]
@@ -248,4 +292,8 @@ def _sample_columns(
         advantage=column(samples.advantage, real, member * rows),
         target=column(samples.target, real, member * rows),
         valid=column(samples.valid, IR_TYPES[torch.bool], member * rows),
+        old_log_prob=column(samples.old_log_prob, real, member * rows) if spec.ratio else None,
+        old_value=column(samples.old_value, real, member * rows) if spec.clip_value else None,
+        clip_range=column(samples.clip_range, real, member, 0) if spec.clip else None,
+        clip_range_vf=column(samples.clip_range_vf, real, member, 0) if spec.clip_value else None,
     )
