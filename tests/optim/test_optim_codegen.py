@@ -159,7 +159,7 @@ UNWRITTEN: dict[str, Function] = {
     "erf(|is not among)": lambda a, b, c: torch.erf(a),
     "'TracedScalar' object has no attribute 'mul_'": lambda a, b, c: a.mul_(c),
     "use torch.where": lambda a, b, c: a if a > b else b,
-    "unsupported operand type": lambda a, b, c: a**2,
+    "unsupported operand type": lambda a, b, c: a @ c,
 }
 
 

@@ -64,7 +64,7 @@ def test_only_required_arguments_are_computed(optimizer: Mapping[str, Any]) -> N
     population = build([config("actor-critic", optimizer)])
     rollouts = population.collect()
     batches = [(rollout.rows, targets(population, rollout)) for rollout in rollouts]
-    sent = extra_args.gather(population, rollouts, batches)
+    sent = extra_args.gather(population, rollouts, batches, None)
     assert sent.keys() == population.optimizer.requires
     assert len(sent) == 1
 
@@ -127,7 +127,7 @@ def test_natural_gradient_moves_the_policy_by_max_kl(shared: bool) -> None:
     rollouts = population.collect()
     batches = [(rollout.rows, targets(population, rollout)) for rollout in rollouts]
     _, grads, _ = gradient(population, batches)
-    sent = extra_args.gather(population, rollouts, batches)
+    sent = extra_args.gather(population, rollouts, batches, None)
     updates, _ = population.optimizer.update(grads, population.opt_state, before, **sent)
     assert all(leaf.any() for leaf in updates.values())
     kl = extra_args.kl_of_update(population.policy, batches, before, apply_updates(before, updates))
