@@ -1,6 +1,6 @@
-"""Draw the README's learning curves from the runs of ``scripts/results.py``: every seed, median, 10-90 % band.
+"""Draw the README's learning curves from the runs of ``scripts/results.py``: twenty seeds, median, 10-90 % band.
 
-python scripts/plot_learning.py                   # runs/results-* -> scripts/figures/learning.png, optimizers.png
+python scripts/plot_learning.py                   # runs/results -> scripts/figures/learning.png, optimizers.png
 """
 
 import argparse
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from results import CONFIGS, PLACE, Row, rows_of
 
 from pgkit.logging import read_metrics
 
@@ -17,35 +18,41 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 FIGURES = Path(__file__).parent / "figures"
-LEARNING = ("cartpole-reinforce", "cartpole-actor-critic", "lunarlander-reinforce", "lunarlander-actor-critic")
-OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
+SHOWN = 20
+"""Seeds that are drawn as a line each; median and band are of all."""
+
+LEARNING = [
+    next(rows_of(name, shipped_only=True))
+    for name in ("cartpole-reinforce", "cartpole-actor-critic", "lunarlander-actor-critic", "lunarlander-ppo")
+]
+OPTIMIZERS = [row for row in rows_of("cartpole-actor-critic", False) if "optimizer.name" in row.overrides]
 
 
-def draw_row(axes: Axes, name: str, solved: float) -> None:
+def draw_row(axes: Axes, row: Row) -> None:
     """The evaluation returns of one row of the results table."""
-    rows = read_metrics(Path("runs") / f"results-{name}" / "metrics.parquet")
+    rows = read_metrics(PLACE / row.name / "metrics.parquet")
     rows = rows[rows["tag"] == "eval/return_mean"]
     curves = [(seed["step"].to_numpy(), seed["value"].to_numpy()) for _, seed in rows.groupby("label")]
     steps = np.linspace(0, min(steps[-1] for steps, _ in curves), 101)
     returns = np.array([np.interp(steps, *curve) for curve in curves])
-    for steps_of_seed, values in curves:
+    for steps_of_seed, values in curves[:SHOWN]:
         axes.plot(steps_of_seed, values, color="tab:blue", alpha=0.35, linewidth=0.8)
     low, median, high = np.quantile(returns, [0.1, 0.5, 0.9], axis=0)
     axes.fill_between(steps, low, high, color="tab:blue", alpha=0.15, linewidth=0)
     axes.plot(steps, median, color="tab:blue", linewidth=2.2)
-    axes.axhline(solved, color="tab:red", linestyle="--", linewidth=1)
-    axes.set_title(f"{name} ({len(curves)} seeds)")
+    axes.axhline(CONFIGS[row.config].solved, color="tab:red", linestyle="--", linewidth=1)
+    axes.set_title(f"{row.config} {row.overrides} ({len(curves)} seeds)")
     axes.grid(alpha=0.25)
     axes.xaxis.set_major_formatter(lambda steps, _: f"{steps / 1e6:g}M")
 
 
-def draw(names: Sequence[str], columns: int, path: Path) -> None:
+def draw(rows: Sequence[Row], columns: int, path: Path) -> None:
     """A panel for each row."""
     figure, panels = plt.subplots(
-        len(names) // columns, columns, figsize=(4.6 * columns, 3.2 * len(names) // columns), layout="constrained"
+        len(rows) // columns, columns, figsize=(4.6 * columns, 3.2 * len(rows) // columns), layout="constrained"
     )
-    for axes, name in zip(np.ravel(panels), names, strict=True):
-        draw_row(axes, name, 200 if name.startswith("lunar") else 475)
+    for axes, row in zip(np.ravel(panels), rows, strict=True):
+        draw_row(axes, row)
     figure.supxlabel("environment steps of each run")
     figure.supylabel("mean return of the evaluation episodes")
     path.parent.mkdir(exist_ok=True)
@@ -56,4 +63,4 @@ def draw(names: Sequence[str], columns: int, path: Path) -> None:
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     draw(LEARNING, 2, FIGURES / "learning.png")
-    draw(OPTIMIZERS, 4, FIGURES / "optimizers.png")
+    draw(OPTIMIZERS, 3, FIGURES / "optimizers.png")

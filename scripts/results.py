@@ -85,6 +85,11 @@ CONFIGS = {
             "optimizer.name=rmsprop optimizer.lr=4e-3 steps=999_000",
         ],
     ),
+    "cartpole-ppo": Shipped(475, [(20_000, 20)], ["epochs=1", "minibatches=1"]),
+    "acrobot-ppo": Shipped(-100, [(20_000, 20)], ["epochs=4"]),
+    "pendulum-ppo": Shipped(-200, [(20_000, 20)], ["epochs=4"]),
+    "mountaincar-ppo": Shipped(-10, [(20_000, 20)], ["epochs=1"]),
+    "lunarlander-ppo": Shipped(200, TWICE, ["epochs=1", "steps=297_000"], in_gymnasium=True),
     "lunarlander-actor-critic": Shipped(
         200,
         TWICE,
