@@ -47,7 +47,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_plans_of_the_first_track_keep_their_hash() -> None:
     plan = read_plan("compare-cartpole", ["tier=standard"])
-    assert plan.hash == "95bd9df376ba3259e1de1744ffcc012f6b59d358c8228c509494f3f5c2cafe33"
+    assert plan.hash == "bea29df09fea3f9d041e2b2c551cf68f9f672d61d221eaafe7123cfaed0b70da"
     assert read_plan("compare-cartpole", ["tier=standard", "evaluation.greedy=false"]).hash == plan.hash
     assert read_plan("compare-cartpole", ["tier=standard", 'track="lr only"']).hash == plan.hash
 
