@@ -43,6 +43,7 @@ def draw_row(axes: Axes, row: Row) -> None:
     axes.axhline(CONFIGS[row.config].solved, color="tab:red", linestyle="--", linewidth=1)
     axes.set_title(f"{row.config} {row.overrides} ({len(curves)} seeds)")
     axes.grid(alpha=0.25)
+    axes.locator_params(axis="x", nbins=5)
     axes.xaxis.set_major_formatter(lambda steps, _: f"{steps / 1e6:g}M")
 
 
