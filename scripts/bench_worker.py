@@ -125,17 +125,19 @@ class Captured:
         return Counter({phase: seconds * share / of_all for phase, share in shares.items()})
 
 
-def seconds_of(program: Any, times: int = 3000) -> float:
-    """The least of some turns."""
+def seconds_of(program: Any, seconds: float = 0.1) -> float:
+    """Of one run of a program: the least of some turns of about so many seconds."""
     from pgkit.compiler.graph import MemberBuffers
 
     nothing = MemberBuffers([], [], [], [])
-    turns = []
-    for _ in range(5):
+
+    def turn(times: int) -> float:
         start = time.perf_counter()
         program.run(1, times, nothing, nothing)
-        turns.append(time.perf_counter() - start)
-    return min(turns)
+        return (time.perf_counter() - start) / times
+
+    times = max(1, int(seconds / turn(10)))
+    return min(turn(times) for _ in range(5))
 
 
 def time_phases(populations: Sequence[Any], spent: Counter[str], captured: Captured) -> None:
