@@ -51,7 +51,7 @@ def config(agent: str = "actor-critic", **changes: Any) -> TrainConfig:
         "log_interval": 200,
         "checkpoint_points": 3,
     }
-    return parse_config(table | OF_AGENT[agent] | changes)
+    return parse_config(table | OF_AGENT.get(agent, OF_AGENT["actor-critic"]) | changes)
 
 
 def population(agent: str, env: Mapping[str, Any], **changes: Any) -> list[TrainConfig]:
