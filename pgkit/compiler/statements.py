@@ -84,16 +84,6 @@ def when(condition: TracedScalar) -> AbstractContextManager[Any]:
     return manager
 
 
-def any_lane(condition: TracedScalar) -> TracedScalar:
-    """Whether a boolean is true in any lane of a vector."""
-    ir_type = condition.ir_value.type
-    if not isinstance(ir_type, ir.VectorType):
-        return condition
-    lanes = ir.IntType(ir_type.count)
-    bits = condition.builder.bitcast(condition.ir_value, lanes)
-    return TracedScalar(condition.builder, condition.builder.icmp_unsigned("!=", bits, lanes(0)))
-
-
 def number(builder: ir.IRBuilder, ir_type: ir.Type, value: float) -> TracedScalar:
     """A constant; with a vector type, the same number in every lane."""
     is_vector = isinstance(ir_type, ir.VectorType)

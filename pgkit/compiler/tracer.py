@@ -184,12 +184,9 @@ class TracedScalar:
     ) -> list["TracedScalar"]:
         """:func:`pgkit.compiler.control_flow.lazy_where` with this boolean as the condition."""
         builder = self.builder
-        is_any = self.ir_value
-        if isinstance(is_any.type, ir.VectorType):
-            lanes = ir.IntType(is_any.type.count)
-            is_any = builder.icmp_unsigned("!=", builder.bitcast(is_any, lanes), lanes(0))
+        is_any = self.any_lane()
         before = builder.block
-        with builder.if_then(is_any, likely=False):
+        with builder.if_then(is_any.ir_value, likely=False):
             chosen = [self.where(new, old) for new, old in zip(compute(), otherwise, strict=True)]
             end = builder.block
         # Control comes here from the branch or from before it; a phi node has the value of where it came from.
@@ -200,6 +197,15 @@ class TracedScalar:
             result.add_incoming(new.ir_value, end)
             results.append(TracedScalar(builder, result))
         return results
+
+    def any_lane(self) -> "TracedScalar":
+        """Whether this boolean is true in any lane of a vector: one boolean."""
+        ir_type = self.ir_value.type
+        if not isinstance(ir_type, ir.VectorType):
+            return self
+        lanes = ir.IntType(ir_type.count)
+        bits = self.builder.bitcast(self.ir_value, lanes)
+        return TracedScalar(self.builder, self.builder.icmp_unsigned("!=", bits, lanes(0)))
 
     def fma(self, factor: "TracedScalar | float", term: "TracedScalar | float") -> "TracedScalar":
         """``self * factor + term``, rounded once."""

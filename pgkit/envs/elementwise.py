@@ -73,7 +73,7 @@ class ElementwiseEnvs:
         self._columns = _columns(layout)
         self._program = _step_of_one(definition, layout, self._action, limit)
         self._loop: Callable[..., None] | None = None
-        self._table = _Table(self._columns, num_envs, device)
+        self._table = _Table.zeros(self._columns.dtypes, num_envs, device)
         self._increments = torch.zeros(2, num_envs, dtype=torch.int64, device=device)
         self._was_reset = False
         self.info = EnvInfo(
@@ -193,43 +193,49 @@ def _columns(layout: Layout) -> _Columns:
     return _Columns((*generator, torch.int64, *layout.dtypes, torch.bool), layout.draws_integers)
 
 
-class _Table:
-    """Columns ``(K,)`` of several dtypes: the rows of one matrix for each dtype."""
+class _Table(NamedTuple):
+    """Columns ``(K,)`` of several dtypes: the rows of one matrix for each dtype.
 
-    def __init__(self, columns: _Columns, num_envs: int, device: torch.device) -> None:
-        dtypes = columns.dtypes
-        self._dtypes = dtypes
-        self._rows = [dtypes[:position].count(dtype) for position, dtype in enumerate(dtypes)]
-        self.tables = {
+    Attributes:
+        dtypes: of the columns.
+        rows: of each column in the matrix of its dtype.
+        tables: the matrices.
+    """
+
+    dtypes: tuple[torch.dtype, ...]
+    rows: tuple[int, ...]
+    tables: dict[torch.dtype, Tensor]
+
+    @classmethod
+    def zeros(cls, dtypes: tuple[torch.dtype, ...], num_envs: int, device: torch.device) -> "_Table":
+        rows = tuple(dtypes[:position].count(dtype) for position, dtype in enumerate(dtypes))
+        tables = {
             dtype: torch.zeros(dtypes.count(dtype), num_envs, dtype=dtype, device=device)
             for dtype in dict.fromkeys(dtypes)
         }
+        return cls(dtypes, rows, tables)
 
     def columns(self) -> list[Tensor]:
         rows = {dtype: table.unbind(0) for dtype, table in self.tables.items()}
-        return [rows[dtype][row] for dtype, row in zip(self._dtypes, self._rows, strict=True)]
+        return [rows[dtype][row] for dtype, row in zip(self.dtypes, self.rows, strict=True)]
 
     def addresses(self) -> list[int]:
         """Addresses of the columns."""
         first = {
             dtype: (table.data_ptr(), table.shape[1] * table.element_size()) for dtype, table in self.tables.items()
         }
-        return [first[dtype][0] + row * first[dtype][1] for dtype, row in zip(self._dtypes, self._rows, strict=True)]
+        return [first[dtype][0] + row * first[dtype][1] for dtype, row in zip(self.dtypes, self.rows, strict=True)]
 
     def write(self, columns: Sequence[Tensor]) -> None:
         """Overwrite the columns."""
         for dtype, table in self.tables.items():
             torch.stack(
-                [column for column, other in zip(columns, self._dtypes, strict=True) if other == dtype], out=table
+                [column for column, other in zip(columns, self.dtypes, strict=True) if other == dtype], out=table
             )
 
     def select(self, index: Tensor) -> "_Table":
         """A copy of some environments' numbers."""
-        part = object.__new__(_Table)
-        part._dtypes = self._dtypes
-        part._rows = self._rows
-        part.tables = {dtype: table.index_select(1, index) for dtype, table in self.tables.items()}
-        return part
+        return self._replace(tables={dtype: table.index_select(1, index) for dtype, table in self.tables.items()})
 
     def put(self, index: Tensor, part: "_Table") -> None:
         """Write the numbers of some environments back."""

@@ -2,19 +2,14 @@
 
 ``outputs`` are unnormalised log-probabilities (logits) of L choices. The first functions work on tensors. Those of a
 ``Sequence`` of outputs describe one sample: they are traced (:mod:`pgkit.compiler.tracer`) and become loops over
-samples, in this module, in rollouts, and in the losses of policies.
+samples, in :mod:`pgkit.kernels.distribution`, in rollouts, and in the losses of policies.
 """
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from pgkit.compiler.lazy import lazy_kernel
-from pgkit.compiler.signature import column_addresses
-from pgkit.system.cpu import use_compiled
 
 MAX_COMPILED_CHOICES = 64
 """The largest number of choices that is compiled: the code has a few instructions for each choice, without a loop."""
@@ -24,13 +19,6 @@ LOWEST_LOG = torch.finfo(torch.float32).min
 
 A choice has no probability at all if its logit is -inf, or below the highest by more than the largest number.
 """
-
-_compile = lazy_kernel("pgkit.compiler.elementwise:compile_elementwise")
-
-
-def is_compiled(outputs: Tensor) -> bool:
-    """Whether :func:`compiled_sample`, ``compiled_log_prob`` and ``compiled_kl`` take outputs ``(..., L)``."""
-    return outputs.shape[-1] <= MAX_COMPILED_CHOICES and use_compiled(outputs.dtype, outputs.device)
 
 
 def log_probs(outputs: Tensor) -> Tensor:
@@ -54,41 +42,6 @@ def kl(outputs: Tensor, other: Tensor) -> Tensor:
     logs = log_probs(outputs)
     probs = logs.exp()
     return (probs * torch.where(probs == 0, 0.0, logs - log_probs(other))).sum(-2)
-
-
-def compiled_sample(outputs: Tensor, uniform: Tensor) -> Tensor:
-    """Sample choices, int64 ``(...)``.
-
-    Args:
-        outputs: ``(..., L)``.
-        uniform: ``(...)``, in (0, 1).
-    """
-    outputs = outputs.contiguous()
-    action = outputs.new_empty(outputs.shape[:-1], dtype=torch.int64)
-    uniform = uniform.to(outputs).expand(action.shape).contiguous()
-    kernel = _sample_kernel(outputs.shape[-1], outputs.dtype)
-    kernel(action.numel(), *column_addresses(outputs), uniform.data_ptr(), action.data_ptr())
-    return action
-
-
-def compiled_kl(outputs: Tensor, other: Tensor) -> Tensor:
-    """KL(outputs || other) in nats, ``(..., L), (..., L) -> (...)``."""
-    outputs = outputs.contiguous()
-    other = other.contiguous()
-    results = outputs.new_empty(outputs.shape[:-1])
-    columns = *column_addresses(outputs), *column_addresses(other)
-    _kl_kernel(outputs.shape[-1], outputs.dtype)(results.numel(), *columns, results.data_ptr())
-    return results
-
-
-def compiled_log_prob(outputs: Tensor, action: Tensor) -> Tensor:
-    """Log-probabilities of actions, ``(..., L), (...) -> (...)``, with the bits that compiled losses have."""
-    outputs = outputs.contiguous()
-    action = action.contiguous()
-    results = outputs.new_empty(outputs.shape[:-1])
-    kernel = _log_prob_kernel(outputs.shape[-1], outputs.dtype)
-    kernel(results.numel(), *column_addresses(outputs), action.data_ptr(), results.data_ptr())
-    return results
 
 
 def sample(outputs: Sequence[Any], uniforms: Sequence[Any]) -> list[Any]:
@@ -180,30 +133,3 @@ def _below_highest(outputs: Sequence[Any]) -> list[Any]:
     for output in outputs[1:]:
         highest = torch.maximum(highest, output)
     return [output - highest for output in outputs]
-
-
-@lru_cache
-def _sample_kernel(choices: int, dtype: torch.dtype) -> Callable[..., None]:
-    inputs = (*((dtype, choices),) * choices, (dtype, 1))
-    kernel: Callable[..., None] = _compile(
-        lambda *numbers: sample(numbers[:-1], numbers[-1:]), inputs, ((torch.int64, 1),)
-    )
-    return kernel
-
-
-@lru_cache
-def _log_prob_kernel(choices: int, dtype: torch.dtype) -> Callable[..., None]:
-    inputs = (*((dtype, choices),) * choices, (torch.int64, 1))
-    kernel: Callable[..., None] = _compile(
-        lambda *numbers: log_prob_and_entropy(numbers[:-1], numbers[-1:])[:1], inputs, ((dtype, 1),)
-    )
-    return kernel
-
-
-@lru_cache
-def _kl_kernel(choices: int, dtype: torch.dtype) -> Callable[..., None]:
-    def kl_of_row(*numbers: Any) -> list[Any]:
-        return [kl_divergence(numbers[:choices], numbers[choices:])]
-
-    kernel: Callable[..., None] = _compile(kl_of_row, ((dtype, choices),) * 2 * choices, ((dtype, 1),))
-    return kernel

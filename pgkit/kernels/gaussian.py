@@ -5,15 +5,13 @@
 """
 
 import math
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pgkit.compiler.lazy import lazy_kernel
-from pgkit.compiler.signature import column_addresses
 from pgkit.kernels.signatures import AppendLogStd
 from pgkit.system.cpu import use_compiled
 
@@ -22,13 +20,7 @@ MAX_COMPILED_COMPONENTS = 32
 
 LOG_TWO_PI = math.log(2 * math.pi)
 
-_compile = lazy_kernel("pgkit.compiler.elementwise:compile_elementwise")
 _append = lazy_kernel("pgkit.kernels.codegen.gaussian:compile_append")
-
-
-def is_compiled(outputs: Tensor) -> bool:
-    """Whether :func:`compiled_sample`, ``compiled_log_prob`` and ``compiled_kl`` take outputs ``(..., 2 A)``."""
-    return outputs.shape[-1] <= 2 * MAX_COMPILED_COMPONENTS and use_compiled(outputs.dtype, outputs.device)
 
 
 def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
@@ -51,42 +43,6 @@ def tensor_sample(outputs: Tensor, uniform: Tensor) -> Tensor:
     """Sample actions ``(..., A)`` by tensor operations, with PyTorch's normal quantile in place of this module's."""
     mean, log_std = outputs.chunk(2, -1)
     return mean + log_std.exp() * torch.special.ndtri(uniform.to(outputs))
-
-
-def compiled_sample(outputs: Tensor, uniform: Tensor) -> Tensor:
-    """Sample actions ``(..., A)``.
-
-    Args:
-        outputs: ``(..., 2 A)``.
-        uniform: ``(..., A)``, in (0, 1).
-    """
-    outputs = outputs.contiguous()
-    components = outputs.shape[-1] // 2
-    action = outputs.new_empty(*outputs.shape[:-1], components)
-    uniform = uniform.to(outputs).expand(action.shape).contiguous()
-    columns = (address for matrix in (outputs, uniform, action) for address in column_addresses(matrix))
-    _sample_kernel(components, outputs.dtype)(outputs.shape[:-1].numel(), *columns)
-    return action
-
-
-def compiled_kl(outputs: Tensor, other: Tensor) -> Tensor:
-    """KL(outputs || other) in nats, ``(..., 2 A), (..., 2 A) -> (...)``."""
-    outputs = outputs.contiguous()
-    other = other.contiguous()
-    results = outputs.new_empty(outputs.shape[:-1])
-    columns = *column_addresses(outputs), *column_addresses(other)
-    _kl_kernel(outputs.shape[-1] // 2, outputs.dtype)(results.numel(), *columns, results.data_ptr())
-    return results
-
-
-def compiled_log_prob(outputs: Tensor, action: Tensor) -> Tensor:
-    """Logarithms of densities, ``(..., 2 A), (..., A) -> (...)``, with the bits that compiled losses have."""
-    outputs = outputs.contiguous()
-    action = action.contiguous()
-    results = outputs.new_empty(outputs.shape[:-1])
-    columns = *column_addresses(outputs), *column_addresses(action)
-    _log_prob_kernel(outputs.shape[-1] // 2, outputs.dtype)(results.numel(), *columns, results.data_ptr())
-    return results
 
 
 def append_log_std(mean: Tensor, log_std: Tensor) -> Tensor:
@@ -240,33 +196,3 @@ def _halves(numbers: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
     """Means and log_stds."""
     components = len(numbers) // 2
     return numbers[:components], numbers[components:]
-
-
-@lru_cache
-def _sample_kernel(components: int, dtype: torch.dtype) -> Callable[..., None]:
-    outputs = ((dtype, 2 * components),) * (2 * components)
-    columns = ((dtype, components),) * components
-    kernel: Callable[..., None] = _compile(
-        lambda *numbers: sample(numbers[: 2 * components], numbers[2 * components :]), (*outputs, *columns), columns
-    )
-    return kernel
-
-
-@lru_cache
-def _log_prob_kernel(components: int, dtype: torch.dtype) -> Callable[..., None]:
-    def log_prob_of_row(*numbers: Any) -> Any:
-        return log_prob_and_entropy(numbers[: 2 * components], numbers[2 * components :])[:1]
-
-    columns = (*((dtype, 2 * components),) * (2 * components), *((dtype, components),) * components)
-    kernel: Callable[..., None] = _compile(log_prob_of_row, columns, ((dtype, 1),))
-    return kernel
-
-
-@lru_cache
-def _kl_kernel(components: int, dtype: torch.dtype) -> Callable[..., None]:
-    def kl_of_row(*numbers: Any) -> list[Any]:
-        return [kl_divergence(numbers[: 2 * components], numbers[2 * components :])]
-
-    columns = ((dtype, 2 * components),) * (4 * components)
-    kernel: Callable[..., None] = _compile(kl_of_row, columns, ((dtype, 1),))
-    return kernel

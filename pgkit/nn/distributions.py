@@ -22,7 +22,14 @@ from torch.nn import functional
 from pgkit.errors import PgkitError
 from pgkit.kernels import categorical as categorical_kernels
 from pgkit.kernels import gaussian as gaussian_kernels
-from pgkit.kernels.distribution import Distribution
+from pgkit.kernels.distribution import (
+    MAX_SIZES,
+    Distribution,
+    compiled_kl,
+    compiled_log_prob,
+    compiled_sample,
+    is_compiled,
+)
 
 if TYPE_CHECKING:
     from gymnasium import Space
@@ -54,9 +61,9 @@ class Head(NamedTuple):
     @property
     def distribution(self) -> Distribution | None:
         """What acting and losses are compiled for; None if they cannot be."""
-        if self.name == "categorical" and self.width <= categorical_kernels.MAX_COMPILED_CHOICES:
+        if self.name == "categorical" and self.width <= MAX_SIZES["categorical"]:
             return Distribution("categorical", self.width)
-        if self.name == "gaussian" and self.noise <= gaussian_kernels.MAX_COMPILED_COMPONENTS:
+        if self.name == "gaussian" and self.noise <= MAX_SIZES["gaussian"]:
             return Distribution("gaussian", self.noise)
         return None
 
@@ -67,20 +74,22 @@ def categorical(choices: int) -> Head:
     Sampled by inverting the distribution function.
     """
 
+    distribution = Distribution("categorical", choices)
+
     def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
-        if categorical_kernels.is_compiled(outputs):
-            return categorical_kernels.compiled_sample(outputs, uniform.squeeze(-1))
+        if is_compiled(distribution, outputs):
+            return compiled_sample(distribution, outputs, uniform)
         cumulative = torch.softmax(outputs.mT, -2)[..., :-1, :].cumsum(-2)
         return torch.sum(cumulative < uniform.mT, -2)
 
     def kl(outputs: Tensor, other: Tensor) -> Tensor:
-        if categorical_kernels.is_compiled(outputs) and not (outputs.requires_grad or other.requires_grad):
-            return categorical_kernels.compiled_kl(outputs, other)
+        if is_compiled(distribution, outputs) and not (outputs.requires_grad or other.requires_grad):
+            return compiled_kl(distribution, outputs, other)
         return categorical_kernels.kl(outputs, other)
 
     def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
-        if categorical_kernels.is_compiled(outputs) and not outputs.requires_grad:
-            return categorical_kernels.compiled_log_prob(outputs, action)
+        if is_compiled(distribution, outputs) and not outputs.requires_grad:
+            return compiled_log_prob(distribution, outputs, action)
         return categorical_kernels.log_prob(outputs, action)
 
     def mode(outputs: Tensor) -> Tensor:
@@ -156,23 +165,25 @@ def gaussian(components: int) -> Head:
     The log-probability is that of the drawn action, which environments see clipped into their bounds.
     """
 
+    distribution = Distribution("gaussian", components)
+
     def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
-        if gaussian_kernels.is_compiled(outputs):
-            return gaussian_kernels.compiled_sample(outputs, uniform)
+        if is_compiled(distribution, outputs):
+            return compiled_sample(distribution, outputs, uniform)
         return gaussian_kernels.tensor_sample(outputs, uniform)
 
     def kl(outputs: Tensor, other: Tensor) -> Tensor:
-        if gaussian_kernels.is_compiled(outputs) and not (outputs.requires_grad or other.requires_grad):
-            return gaussian_kernels.compiled_kl(outputs, other)
+        if is_compiled(distribution, outputs) and not (outputs.requires_grad or other.requires_grad):
+            return compiled_kl(distribution, outputs, other)
         return gaussian_kernels.kl(outputs, other)
+
+    def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
+        if is_compiled(distribution, outputs) and not outputs.requires_grad:
+            return compiled_log_prob(distribution, outputs, action)
+        return gaussian_kernels.log_prob(outputs, action)
 
     def mode(outputs: Tensor) -> Tensor:
         return outputs.chunk(2, -1)[0]
-
-    def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
-        if gaussian_kernels.is_compiled(outputs) and not outputs.requires_grad:
-            return gaussian_kernels.compiled_log_prob(outputs, action)
-        return gaussian_kernels.log_prob(outputs, action)
 
     entropy = gaussian_kernels.entropy
     return Head("gaussian", 2 * components, components, sample, mode, log_prob, entropy, kl)

@@ -110,7 +110,7 @@ def _without_stopped(
     if limit is None:
         return result, stopped
     if KL not in result.metrics:
-        name = population.agent.__name__ if hasattr(population.agent, "__name__") else "this agent"
+        name = getattr(population.agent, "__name__", "this agent")
         raise PgkitError(f"target_kl = {limit} needs the metric {KL!r}, which {name} does not give")
     stopped = stopped | (result.metrics[KL] > KL_TOLERANCE * limit)
     undone = result._replace(

@@ -6,7 +6,7 @@ from llvmlite import ir
 from pgkit.compiler.ir import POINTER, for_range, function
 from pgkit.compiler.jit import compile_function
 from pgkit.compiler.records import Layout, Struct
-from pgkit.compiler.statements import Local, any_lane, block, endless_loop, integer, number, when
+from pgkit.compiler.statements import Local, block, endless_loop, integer, number, when
 
 POINT = Layout({"flag": (torch.bool, 1), "position": (torch.float32, 2), "index": (torch.int32, 1)})
 LINE = Layout({"length": (torch.float64, 1), "points": (POINT, 3)})
@@ -54,7 +54,7 @@ def test_lanes_are_read_as_vectors_and_one_by_one():
         whole.set("y", whole.get("x") * 10.0, 1)
         lane = whole.lane(2)
         lane.set("y", lane.get("x") + 0.5, 0)
-        is_any = any_lane(whole.get("x") > 2.5)
+        is_any = (whole.get("x") > 2.5).any_lane()
         lane.set("x", is_any.where(number(builder, ir.FloatType(), -1.0), -2.0))
 
     memory = torch.zeros(3, 4)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.captured_updates import assert_equal, assert_same, no_snapshots, tensors
 from helpers.compile_mode import set_compile_mode
 from torch import Tensor
 
@@ -80,28 +81,6 @@ def population_of(case: str) -> Population:
     if case == "mixed optimizers":
         return build([config(seeds=[k], optimizer=optimizer) for k, optimizer in enumerate(OPTIMIZERS)])
     return build(expand_seeds(config(**CASES[case])))
-
-
-def tensors(population: Population) -> list[Tensor]:
-    """Everything that an update may change."""
-    leaves: list[Tensor] = []
-    map_tree(leaves.append, population.state())
-    return leaves
-
-
-def assert_same(one: Population, other: Population) -> None:
-    assert one.updates == other.updates
-    assert_equal(tensors(one), tensors(other))
-
-
-def assert_equal(some: list[Tensor], others: list[Tensor]) -> None:
-    assert len(some) > 20
-    for tensor, other in zip(some, others, strict=True):
-        assert torch.equal(tensor.nan_to_num(7.0), other.nan_to_num(7.0))
-
-
-def no_snapshots(population: Population) -> Tensor:
-    return torch.full((population.size,), torch.inf, dtype=torch.float64)
 
 
 def alternate(single: Population, whole: Population, diagnose: bool = False) -> Population:

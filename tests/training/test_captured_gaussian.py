@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.captured_updates import assert_same, no_snapshots
 from helpers.compile_mode import set_compile_mode
 from helpers.point_mass import use_point_mass
-from torch import Tensor
 
 from pgkit.compiler.graph import Capture
 from pgkit.config.load import parse_config
@@ -17,7 +17,6 @@ from pgkit.training.captured import CapturedUpdates
 from pgkit.training.loop import compute_update, update
 from pgkit.training.population import Population, build
 from pgkit.training.train import train
-from pgkit.tree import map_tree
 from pgkit.types import Params
 
 
@@ -53,23 +52,6 @@ WHOLE: Mapping[str, Mapping[str, Any]] = {
     "no baseline, by episodes": {"agent": {"name": "reinforce", "baseline": "none", "average": "episode"}},
     "three environments": {"envs_per_member": 3, "env": {"id": "Pendulum-v1", "max_episode_steps": 60}},
 }
-
-
-def tensors(population: Population) -> list[Tensor]:
-    """Everything that an update may change."""
-    leaves: list[Tensor] = []
-    map_tree(leaves.append, population.state())
-    return leaves
-
-
-def assert_same(one: Population, other: Population) -> None:
-    assert one.updates == other.updates
-    for tensor, same in zip(tensors(one), tensors(other), strict=True):
-        assert torch.equal(tensor.nan_to_num(7.0), same.nan_to_num(7.0))
-
-
-def no_snapshots(population: Population) -> Tensor:
-    return torch.full((population.size,), torch.inf, dtype=torch.float64)
 
 
 def alternate(single: Population, whole: Population) -> None:

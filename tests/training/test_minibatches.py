@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.captured_updates import no_snapshots
 from helpers.compile_mode import set_compile_mode
 from helpers.trees import assert_equal
 from torch import Tensor
@@ -82,10 +83,6 @@ def test_captured_updates_are_pythons(case: str, monkeypatch: pytest.MonkeyPatch
     params, table = outcome(configs)
     assert_equal(captured[0], params)
     assert captured[1] == table
-
-
-def no_snapshots(population: Population) -> Tensor:
-    return torch.full((population.size,), torch.inf, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ normal impulses of two points are found together, because otherwise a body that 
 from typing import NamedTuple
 
 from pgkit.compiler.records import Struct
-from pgkit.compiler.statements import Local, any_lane, when
+from pgkit.compiler.statements import Local, when
 from pgkit.compiler.tracer import TracedScalar
 from pgkit.envs.lunarlander.bodies import BodyChoice, transform
 from pgkit.envs.lunarlander.constants import MAX_CORRECTION, RADIUS, SLOP
@@ -131,15 +131,24 @@ def _world_normal(contact: Struct, place: Transform, is_body_face: TracedScalar)
 
 def _contact_point(contact: Struct, point: int, place: Transform, is_body_face: TracedScalar) -> Vector:
     """The point in the middle between the surfaces of both skins."""
-    local = load_vector(contact, "points", point)
-    face = load_vector(contact, "normal")
-    plane_point = load_vector(contact, "plane_point")
-    face = where_vector(is_body_face, rotate(place.rotation, face), face)
-    plane = where_vector(is_body_face, place.apply(plane_point), plane_point)
-    clip = where_vector(is_body_face, local, place.apply(local))
+    face, plane, clip = _in_world(contact, "normal", point, place, is_body_face)
     on_face = clip + face * (RADIUS - dot(clip - plane, face))
     on_other = clip - face * RADIUS
     return (on_face + on_other) * 0.5
+
+
+def _in_world(
+    record: Struct, face_name: str, point: int, place: Transform, is_body_face: TracedScalar
+) -> tuple[Vector, Vector, Vector]:
+    """Normal of the reference face, a point of it, and the other shape's contact point, all in the world's coordinates."""
+    face = load_vector(record, face_name)
+    plane = load_vector(record, "plane_point")
+    clip = load_vector(record, "points", point)
+    return (
+        where_vector(is_body_face, rotate(place.rotation, face), face),
+        where_vector(is_body_face, place.apply(plane), plane),
+        where_vector(is_body_face, clip, place.apply(clip)),
+    )
 
 
 def warm_start(constraint: Struct, motion: Motion, weight: Weight) -> None:
@@ -236,7 +245,7 @@ def correct_constraint(
     least = Local(constant(constraint.get("friction"), 0.0))
     for point in POINTS:
         corrected = is_active & (constraint.get("has_point", point) > 0.0)
-        with when(any_lane(corrected)):
+        with when(corrected.any_lane()):
             separation = _correct_point(constraint, point, position, weight, rate, corrected)
             least.set(smaller(least.get(), corrected.where(separation, 0.0)))
     return least.get()
@@ -264,11 +273,6 @@ def _correct_point(
 def _separation(constraint: Struct, point: int, place: Transform) -> tuple[Vector, Vector, TracedScalar]:
     """Normal towards the body, the point, and how far the skins are apart there."""
     is_body_face = constraint.get("is_body_face") > 0.0
-    local = load_vector(constraint, "points", point)
-    face = load_vector(constraint, "face_normal")
-    plane_point = load_vector(constraint, "plane_point")
-    face = where_vector(is_body_face, rotate(place.rotation, face), face)
-    plane = where_vector(is_body_face, place.apply(plane_point), plane_point)
-    clip = where_vector(is_body_face, local, place.apply(local))
+    face, plane, clip = _in_world(constraint, "face_normal", point, place, is_body_face)
     separation = dot(clip - plane, face) - RADIUS - RADIUS
     return where_vector(is_body_face, -face, face), clip, separation

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pgkit.compiler.signature import address_of, flatten
+from pgkit.envs.action_inputs import action_input
 from pgkit.envs.actions import check_action
 from pgkit.envs.base import EnvInfo, EnvKernel, Transition, check_seeds
 from pgkit.envs.lunarlander.layout import RECORD
@@ -33,7 +34,7 @@ class LunarLander:
         num_envs: K.
         max_episode_steps: time limit in steps, after which an episode is truncated.
         device: of the tensors that go in and come out.
-        rescale_actions: there is nothing to rescale; for the interface of :mod:`pgkit.envs.registry`.
+        rescale_actions: as in :func:`pgkit.envs.make_envs`; these bounds need no rescaling.
         continuous: actions are two numbers in [-1, 1], of the main engine and the side engines, instead of one of four.
         enable_wind: let wind and turbulence push the lander while no leg is on the ground.
         gravity: in (-12, 0).
@@ -67,11 +68,12 @@ class LunarLander:
             continuous, enable_wind, float(gravity), float(wind_power), float(turbulence_power), max_episode_steps
         )
         _check(self._settings)
+        self._action, action_space = action_input(_action_space(continuous), NAME, rescale_actions)
         self.info = EnvInfo(
             name=NAME,
             num_envs=num_envs,
             obs_dim=OBS_SIZE,
-            action_space=_action_space(continuous),
+            action_space=action_space,
             autoreset="next_step",
             max_episode_steps=max_episode_steps,
             backend="pgkit",
@@ -98,8 +100,7 @@ class LunarLander:
         generator[:, :4] = torch.stack(list(generators), dim=1)
         generator[:, 4] = EMPTY
         RECORD.view(records, "is_over")[:] = True  # so the step below resets
-        action = torch.zeros(len(seeds), ACTION_SIZE) if self._settings.continuous else torch.zeros(len(seeds)).long()
-        obs = _step(self._settings, records, action).obs
+        obs = _step(self._settings, records, self._action.zeros(len(seeds), torch.device("cpu"))).obs
         self.restore({"records": records}, index)
         return obs.to(self.info.device)
 
@@ -107,7 +108,8 @@ class LunarLander:
         count = self.info.num_envs if index is None else len(index)
         if not self._was_reset:
             raise PgkitError(f"environment {NAME!r}: call reset(seeds) before the first step")
-        action = self._checked_action(action, count)
+        check_action(action, count, self._action.shape)
+        action = self._action.checked(action)
         records = self._records if index is None else self._records[index.cpu()]
         transition = _step(self._settings, records, action)
         if index is not None:
@@ -125,16 +127,6 @@ class LunarLander:
 
     def close(self) -> None:
         pass
-
-    def _checked_action(self, action: Tensor, count: int) -> Tensor:
-        if self._settings.continuous:
-            check_action(action, count, (ACTION_SIZE,))
-            return action.to("cpu", torch.float32).contiguous()
-        check_action(action, count, ())
-        action = action.to("cpu", torch.int64).contiguous()
-        if ((action < 0) | (action > 3)).any():
-            raise PgkitError(f"action: expected 0, 1, 2 or 3, got {sorted(set(action.tolist()) - {0, 1, 2, 3})}")
-        return action
 
 
 def _check(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pgkit.compiler.records import Struct
-from pgkit.compiler.statements import Local, any_lane, when
+from pgkit.compiler.statements import Local, when
 from pgkit.compiler.tracer import TracedScalar
 from pgkit.envs.lunarlander.bodies import rotation
 from pgkit.envs.lunarlander.constants import (
@@ -263,7 +263,7 @@ def _correct_limit(joint: Joint, lander: Position, leg: Position, is_active: Tra
     """Turn both bodies back from beyond a limit; how far they were beyond."""
     error = Local(constant(joint.limit, 0.0))
     is_limited = (joint.limit != 0.0) & is_active
-    with when(any_lane(is_limited)):
+    with when(is_limited.any_lane()):
         angle = leg.angle.get() - lander.angle.get() - joint.constants.reference
         below = angle - joint.constants.lower
         above = angle - joint.constants.upper

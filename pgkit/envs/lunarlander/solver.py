@@ -13,7 +13,7 @@ from llvmlite import ir
 
 from pgkit.compiler.ir import INT, POINTER, for_range, function
 from pgkit.compiler.records import Struct
-from pgkit.compiler.statements import Local, any_lane, endless_loop, number
+from pgkit.compiler.statements import Local, endless_loop, number
 from pgkit.compiler.tracer import TracedScalar
 from pgkit.envs.lunarlander.bodies import store_transform, transform
 from pgkit.envs.lunarlander.constants import (
@@ -177,7 +177,7 @@ def _correct_positions(island: _Island, joints: Sequence[Joint], positions: Sequ
             holds = holds & correct_joint(joint, positions[0], positions[leg], is_active)
         is_solved.set((is_active & ~holds).where(number(builder, real_type, 0.0), 1.0))
         rounds.set(rounds.get() + 1)
-        loop.leave_if((rounds.get() == POSITION_ITERATIONS) | ~any_lane(is_solved.get() == 0.0))
+        loop.leave_if((rounds.get() == POSITION_ITERATIONS) | ~(is_solved.get() == 0.0).any_lane())
     return is_solved.get()
 
 
