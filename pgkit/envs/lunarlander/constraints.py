@@ -140,7 +140,7 @@ def _contact_point(contact: Struct, point: int, place: Transform, is_body_face: 
 def _in_world(
     record: Struct, face_name: str, point: int, place: Transform, is_body_face: TracedScalar
 ) -> tuple[Vector, Vector, Vector]:
-    """Normal of the reference face, a point of it, and the other shape's contact point, all in the world's coordinates."""
+    """Normal of the reference face, a point of it, and the other shape's contact point, all in world coordinates."""
     face = load_vector(record, face_name)
     plane = load_vector(record, "plane_point")
     clip = load_vector(record, "points", point)
