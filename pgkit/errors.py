@@ -201,3 +201,11 @@ def unknown_name(what: str, name: str, allowed: Iterable[str], or_else: str = ""
     allowed_names = ", or ".join(choice for choice in choices if choice)
     worker = f"; {reason}" if (reason := worker_hint()) else ""
     return f"unknown {what} {name!r}{hint} (allowed: {allowed_names}){worker}"
+
+
+def suggest(word: Any, words: Iterable[str]) -> str:
+    """Guess the word that was meant: return ``" (did you mean 'lr'?)"``, or an empty text where none is close."""
+    words = list(words)
+    meant = SYNONYMS.get(str(word), "").rpartition(".")[2]
+    close = [meant] if meant in words else get_close_matches(str(word), words, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

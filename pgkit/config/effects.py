@@ -32,7 +32,15 @@ def without_effect(config: TrainConfig) -> Iterator[tuple[KeyPath, KeyPath, str]
         yield ("env", "timeout"), ("env", "vectorization"), why
     if not config.policy.hidden and not config.policy.critic_hidden:
         yield ("policy", "activation"), ("policy", "hidden"), "networks without hidden layers have no activation"
-    if config.policy.shared:
+    if config.policy.network == "mlp":
+        why = "it is for other networks than mlp"
+        yield ("policy", "network_kwargs"), ("policy", "network"), why
+    else:
+        why = f"policy.network = {format_value(config.policy.network)} has layers of its own"
+        yield ("policy", "layer_norm"), ("policy", "network"), why
+    if not config.policy.hidden:
+        yield ("policy", "layer_norm"), ("policy", "hidden"), "networks without hidden layers have no layer norm"
+    if config.policy.shared and config.policy.network == "mlp":
         why = "policy.shared gives the critic the actor's hidden layers"
         yield ("policy", "critic_hidden"), ("policy", "shared"), why
     if config.agent.get("baseline", "value") != "value":

@@ -34,6 +34,8 @@ CountOrZero = Annotated[int, BeforeValidator(whole_number), Field(ge=0, le=MAX_C
 
 Steps = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=10**15)]
 
+Gains = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(strict=False)]
+
 Sizes = Annotated[tuple[Count, ...], Field(strict=False)]
 
 Name = Annotated[
@@ -81,6 +83,9 @@ class EnvConfig(Model):
     """Gymnasium environments in this process one after the other (``sync``), or in one process per core (``async``)."""
     timeout: float | None = Field(default=None, gt=0, le=1e6)
     """Seconds that a process of ``async`` may take for one step or reset of its environments; default 300."""
+    wrappers: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()
+    """Wrappers around each environment, the innermost first: ``["ClipReward"]``, ``[{ name = "FrameStackObservation",
+    stack_size = 4 }]``; names as in ``gymnasium.wrappers``, or ``package.module:Class``."""
     rescale_actions: bool = True
     """Rescale continuous actions whose bounds are far from the unit Gaussian, such as 100 to 200, from -1 to 1."""
     reward_scale: float = Field(default=1.0, gt=0)
@@ -90,22 +95,62 @@ class EnvConfig(Model):
     normalize_rewards: bool = False
     """Divide rewards by the running standard deviation of the discounted return, per member."""
 
+    @field_validator("wrappers", mode="before")
+    @classmethod
+    def _wrappers(cls, value: Any) -> Any:
+        entries = [value] if isinstance(value, str | Mapping) else value
+        if not isinstance(entries, list | tuple):
+            return value
+        tables = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
+        if all(isinstance(table, Mapping) and isinstance(table.get("name"), str) for table in tables):
+            return tables
+        raise PgkitError(f"env.wrappers must be names or tables with a name, got {format_value(value)}")
+
 
 class PolicyConfig(Model):
-    """``[policy]``: the networks of actor and critic, multilayer perceptrons."""
+    """``[policy]``: the networks of actor and critic."""
 
+    network: str = Field(default="mlp", min_length=1)
+    """``mlp``, ``nature-cnn``, ``minatar-cnn``, ``gru`` (with memory), or any module: ``package.module:Class``."""
+    network_kwargs: dict[str, Any] = {}
+    """Arguments of a network other than ``mlp``, such as ``features`` (CNNs) and ``hidden_size`` (``gru``)."""
     hidden: Sizes = (64, 64)
-    """Units of each hidden layer of the actor."""
+    """Units of each hidden layer of the actor; after another network than ``mlp`` there are none by default."""
     critic_hidden: Sizes | None = None
     """Units of each hidden layer of the critic; default: the same as ``hidden``."""
-    activation: Literal["tanh", "relu", "elu", "silu"] = "tanh"
+    activation: Literal["tanh", "relu", "elu", "gelu", "silu"] = "tanh"
     """Activation function between layers."""
+    layer_norm: bool = False
+    """Layer norm before each activation."""
     shared: bool = False
-    """Actor and critic share their hidden layers."""
+    """Actor and critic share their hidden layers, or another network than ``mlp``, where that is the default."""
     orthogonal: bool = True
     """Orthogonal initial weights with the gains usual for policy gradients; else normal ones of variance 1 / fan-in."""
+    gains: Gains | None = None
+    """Factor of the initial weights of each layer of the actor; default: 1.414 in hidden layers, 0.01 in the last."""
+    critic_gains: Gains | None = None
+    """The same of the critic; default: 1.414 in hidden layers, 1 in the last."""
     log_std: float = Field(default=0.0, ge=-20, le=20)
     """Initial log standard deviation of a Gaussian policy (continuous actions)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_network(cls, table: Any) -> Any:
+        """Networks other than ``mlp`` are shared and have no layers after them, unless it is stated."""
+        if not isinstance(table, Mapping) or table.get("network", "mlp") == "mlp":
+            return table
+        return {"hidden": (), "shared": True, **table}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PolicyConfig":
+        critic = self.hidden if self.critic_hidden is None else self.critic_hidden
+        for key, gains, layers in (("gains", self.gains, self.hidden), ("critic_gains", self.critic_gains, critic)):
+            if gains is not None and len(gains) != len(layers) + 1:
+                wanted = f"{len(layers)} hidden layers and one for the last"
+                raise PgkitError(f"policy.{key} must have a number for each of {wanted}, got {format_value(gains)}")
+        if self.network == "gru" and not self.shared:
+            raise PgkitError("policy.shared = false is not possible with policy.network 'gru': the memory is one")
+        return self
 
 
 class EvaluationConfig(Model):
@@ -234,6 +279,17 @@ class TrainConfig(Model):
             samples = f"rollout_steps * envs_per_member = {steps} * {envs} = {steps * envs:,} samples"
             raise PgkitError(f"minibatches must divide {samples} into equal parts, got {value}")
         return value
+
+    @field_validator("policy")
+    @classmethod
+    def _policy(cls, policy: PolicyConfig, info: ValidationInfo) -> PolicyConfig:
+        envs, parts = info.data.get("envs_per_member", 1), info.data.get("minibatches", 1)
+        if policy.network == "gru" and envs % parts:
+            raise PgkitError(
+                f"minibatches must divide envs_per_member = {envs} with policy.network 'gru', because the sequence of "
+                f"an environment stays whole, got {parts}"
+            )
+        return policy
 
     @field_validator("optimizer")
     @classmethod

@@ -39,6 +39,7 @@ class EnvInfo:
         backend: the implementation: "gymnasium", "pgkit" or "envpool".
         vectorization: "sync" (a loop in this process), "async" (worker processes) or "native" (vectorized code).
         device: device of all tensors that go in and come out.
+        observation_space: Gymnasium's space of one observation; None if it is D numbers.
         can_step_subset: whether ``step(action, index)`` leaves the other sub-environments untouched. If False, all
             sub-environments step (the others repeat their last action) and only the results are selected.
 
@@ -59,6 +60,7 @@ class EnvInfo:
     vectorization: Literal["sync", "async", "native"]
     device: torch.device
     can_step_subset: bool
+    observation_space: "Space[Any] | None" = None
 
     @property
     def longest_episode(self) -> int:

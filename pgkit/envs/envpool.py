@@ -69,6 +69,7 @@ class EnvPoolEnvs:
             vectorization="native",
             device=device,
             can_step_subset=True,
+            observation_space=pool.single_observation_space,
         )
         self._action_shape = action_shape(self.info.action_space, env_id)
         self._convert_actions = action_converter(self.info.action_space)

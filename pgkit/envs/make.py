@@ -18,6 +18,7 @@ from pgkit.envs.registry import PgkitEnv, find_pgkit_env, import_env_module, lis
 from pgkit.envs.replay import replay_problem
 from pgkit.envs.sync_envs import SyncEnvs
 from pgkit.envs.vector_env import wrap_vector_env
+from pgkit.envs.wrappers import Wrappers, wrap_env
 from pgkit.errors import PgkitError, describe_exception, worker_hint
 from pgkit.system.processes import CopyFailed, Result, call_in_copy
 
@@ -40,6 +41,7 @@ def make_envs(
     vectorization: Vectorization = "sync",
     timeout: float | None = None,
     rescale_actions: bool = False,
+    wrappers: Wrappers = (),
     device: torch.device | str = "cpu",
 ) -> Environments:
     """Create ``num_envs`` sub-environments of an environment. Seed and start them with ``reset(seeds)``.
@@ -54,6 +56,7 @@ def make_envs(
         vectorization: for backend "gymnasium": "sync" steps in this process, "async" in worker processes, "native"
             uses the vector environment of the registration (``vector_entry_point``), which cannot step a subset.
         timeout: seconds that a worker process ("async") has to step or reset all its environments; None for 300.
+        wrappers: Gymnasium's, around each environment in this order, see :mod:`pgkit.envs.wrappers`.
         rescale_actions: for backend "pgkit", "sync" and "async": rescale Box actions as :mod:`pgkit.envs.rescale` says.
         device: device of observations, rewards and flags.
 
@@ -74,10 +77,8 @@ def make_envs(
     """
     kwargs = dict(kwargs or {})
     device = torch.device(device)
-    _check_at_least_one("num_envs", num_envs)
-    if max_episode_steps is not None:
-        _check_at_least_one("max_episode_steps", max_episode_steps)
-    resolved = resolve_backend(env_id, kwargs, backend, vectorization)
+    _check_at_least_one(num_envs=num_envs, max_episode_steps=max_episode_steps)
+    resolved = resolve_backend(env_id, kwargs, backend, vectorization, wrappers)
     if resolved == "pgkit":
         return _pgkit_env(env_id).make(num_envs, kwargs, max_episode_steps, device, rescale_actions)
     if resolved == "envpool":
@@ -86,19 +87,24 @@ def make_envs(
     if vectorization == "native":
         vector_env = make_vector_env(spec, num_envs, kwargs, max_episode_steps)
         return wrap_vector_env(vector_env, name=env_id, device=device)
-    create = partial(make_env, spec, kwargs, max_episode_steps, rescale_actions)
+    create = partial(make_env, spec, kwargs, max_episode_steps, rescale_actions, wrappers)
     if vectorization == "async":
         return AsyncEnvs(create, num_envs, env_id, device, timeout)
     return SyncEnvs(create, num_envs, env_id, device)
 
 
-def _check_at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise PgkitError(f"{name}: expected at least 1, got {value}")
+def _check_at_least_one(**values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < 1:
+            raise PgkitError(f"{name}: expected at least 1, got {value}")
 
 
 def resolve_backend(
-    env_id: str, kwargs: Mapping[str, Any], backend: Backend, vectorization: Vectorization = "sync"
+    env_id: str,
+    kwargs: Mapping[str, Any],
+    backend: Backend,
+    vectorization: Vectorization = "sync",
+    wrappers: Wrappers = (),
 ) -> Literal["gymnasium", "pgkit", "envpool"]:
     """The backend that :func:`make_envs` uses for these arguments.
 
@@ -114,13 +120,17 @@ def resolve_backend(
     """
     if backend in ("pgkit", "envpool") and vectorization != "sync":
         raise PgkitError(f"env.vectorization {vectorization!r} is for env.backend 'gymnasium', not {backend!r}")
+    if wrappers and vectorization == "native":
+        raise PgkitError("env.wrappers are for single environments, not for vectorization 'native'")
+    if wrappers and backend in ("pgkit", "envpool"):
+        raise PgkitError(f"env.wrappers are for env.backend 'gymnasium', not {backend!r}")
     if backend == "pgkit":
         if problem := _pgkit_env(env_id).problem(kwargs):
             raise PgkitError(problem)
         return "pgkit"
     if backend != "auto":
         return backend
-    if vectorization != "sync":
+    if vectorization != "sync" or wrappers:
         return "gymnasium"
     entry = find_pgkit_env(env_id)
     if entry is not None and (entry.problem(kwargs) is None or entry.name not in list_envs()):
@@ -149,11 +159,12 @@ def probe_action_space(
     max_episode_steps: int | None = None,
     timeout: float | None = None,
     backend: Literal["gymnasium", "pgkit"] = "gymnasium",
+    wrappers: Wrappers = (),
 ) -> "Space[Any]":
     """The action space of an environment that can be created, without creating Gymnasium's in this process.
 
     Args:
-        env_id: as for :func:`make_envs`, as are ``kwargs`` and ``max_episode_steps``.
+        env_id: as for :func:`make_envs`, as are ``kwargs``, ``max_episode_steps`` and ``wrappers``.
         timeout: seconds that it may take; None for 300.
         backend: that creates it.
 
@@ -166,7 +177,7 @@ def probe_action_space(
         ).info.action_space
 
     def probe() -> "Space[Any]":
-        env = make_env(find_spec(env_id), kwargs, max_episode_steps)
+        env = make_env(find_spec(env_id), kwargs, max_episode_steps, wrappers=wrappers)
         env.close()
         return env.action_space
 
@@ -181,18 +192,19 @@ def resume_problem(
     backend: Backend = "auto",
     vectorization: Vectorization = "sync",
     timeout: float | None = None,
+    wrappers: Wrappers = (),
 ) -> str | None:
     """Why environments cannot be saved and brought back exactly, in one line; None if they can.
 
     It is tried with instances in another process: they could disturb those that learn, or could not exist beside them.
     Arguments are those of :func:`make_envs`.
     """
-    resolved = resolve_backend(env_id, kwargs, backend, vectorization)
+    resolved = resolve_backend(env_id, kwargs, backend, vectorization, wrappers)
     if resolved != "gymnasium":
         return envpool.not_saved(env_id) if resolved == "envpool" else None
 
     def probe() -> str | None:
-        return replay_problem(lambda: make_env(find_spec(env_id), kwargs, max_episode_steps), env_id)
+        return replay_problem(lambda: make_env(find_spec(env_id), kwargs, max_episode_steps, wrappers=wrappers), env_id)
 
     try:
         return in_copy(probe, env_id, timeout)
@@ -256,7 +268,11 @@ def find_spec(env_id: str) -> "EnvSpec":
 
 
 def make_env(
-    spec: "EnvSpec", kwargs: Mapping[str, Any], max_episode_steps: int | None, rescale_actions: bool = False
+    spec: "EnvSpec",
+    kwargs: Mapping[str, Any],
+    max_episode_steps: int | None,
+    rescale_actions: bool = False,
+    wrappers: Wrappers = (),
 ) -> "Env":
     """Create one instance of a registered environment; arguments as of :func:`make_envs`.
 
@@ -267,6 +283,7 @@ def make_env(
 
     with _constructor_errors(spec, kwargs):
         env = gymnasium.make(spec, max_episode_steps=max_episode_steps, disable_env_checker=True, **kwargs)
+    env = wrap_env(env, wrappers)
     return rescale.rescale_actions(env) if rescale_actions else env
 
 

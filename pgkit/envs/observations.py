@@ -37,27 +37,51 @@ def observation_size(space: "Space[Any]", name: str) -> int:
         name: name of the environment, for the message.
 
     Raises:
-        PgkitError: the space, or a part of it, cannot be flattened to a fixed size that a network can use; it holds no
-            number; or it is an image, from which multilayer perceptrons do not learn.
+        PgkitError: the space, or a part of it, cannot be flattened to a fixed size that a network can use, or it holds
+            no number.
     """
     from gymnasium import spaces
 
-    for place, part in _parts(space, _PLACE):
+    for _, part in _parts(space, _PLACE):
         if not isinstance(part, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
             raise PgkitError(
                 f"environment {name!r}: observation space {type(part).__name__} is not supported: "
                 "use Box, Discrete, MultiDiscrete, MultiBinary, or Dict or Tuple of these"
             )
-        if isinstance(part, spaces.Box) and _is_image(part):
-            raise PgkitError(
-                f"environment {name!r}: {place} is an image of shape {part.shape}, and there are only multilayer "
-                f"perceptrons here, which do not learn from its {part.low.size:,} pixels: choose a variant with few "
-                "numbers (Atari: env.kwargs.obs_type='ram'), or register it with a wrapper that extracts features"
-            )
     size = int(spaces.flatdim(space))
     if size == 0:
         raise PgkitError(f"environment {name!r}: the observation space {space} holds no number; networks need one")
     return size
+
+
+def check_no_image(space: "Space[Any]", name: str) -> None:
+    """Refuse images for multilayer perceptrons, which do not learn from them.
+
+    Args:
+        space: observation space of one environment.
+        name: name of the environment, for the message.
+
+    Raises:
+        PgkitError: the space, or a part of it, is of pixels.
+    """
+    from gymnasium import spaces
+
+    for place, part in _parts(space, _PLACE):
+        if isinstance(part, spaces.Box) and _is_image(part):
+            remedy = "policy.network=nature-cnn learns from images"
+            if place != _PLACE:
+                remedy = "a wrapper such as FilterObservation (env.wrappers) can take it out"
+            raise PgkitError(
+                f"environment {name!r}: {place} is an image of shape {part.shape}, and a multilayer perceptron does "
+                f"not learn from its {part.low.size:,} pixels: {remedy}"
+            )
+
+
+def network_space(space: "Space[Any] | None", size: int) -> "Box":
+    """The space of what networks see: a Box as it is, anything else flattened to ``size`` numbers."""
+    from gymnasium import spaces
+
+    return space if isinstance(space, spaces.Box) else spaces.Box(-np.inf, np.inf, (size,))
 
 
 def _parts(space: "Space[Any]", place: str) -> "Iterator[tuple[str, Space[Any]]]":

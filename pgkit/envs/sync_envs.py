@@ -68,6 +68,7 @@ class SyncEnvs:
             vectorization="sync",
             device=device,
             can_step_subset=True,
+            observation_space=obs_space,
         )
         self._on_cpu = device.type == "cpu"
         self._action_shape = action_shape(env.action_space, name)

@@ -68,6 +68,7 @@ class VectorEnvs:
             vectorization=_vectorization(vector_env),
             device=device,
             can_step_subset=False,
+            observation_space=obs_space,
         )
         self._action_shape = action_shape(action_space, name)
         self._convert_actions = action_converter(action_space)

@@ -8,9 +8,10 @@ them, ``outputs``, ``value``, ``values`` and ``losses`` take them. In come param
 categorical, multi-categorical, Bernoulli and Gaussian actions, and :func:`head_for` an action space. A new distribution
 goes here, and needs tests against ``torch.distributions`` such as the others have in ``tests/nn/test_policy.py``.
 
-``mlp.py``: the layers of all members in one pass, and their initial weights.
+``mlp.py``: the layers of all members in one pass, and their initial weights. ``network.py``, ``gru.py``, ``cnn.py``,
+``module_network.py``: what else may stand before them, see ``README.md``; ``layers.py`` has their operations.
 
-``policy_loss.py``: the losses of a categorical or Gaussian policy and its critic as one compiled node of autograd, on
+``policy_loss.py``: the losses of a categorical or Gaussian MLP policy and its critic as one compiled node of autograd, on
 CPU. It is optional: ``PGKIT_COMPILE=off`` computes the same losses, up to rounding, by ``pgkit.losses`` and
 ``distributions.py``.
 

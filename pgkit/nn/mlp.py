@@ -14,6 +14,7 @@ from torch import Tensor
 from pgkit.kernels.activations import ACTIVATIONS
 from pgkit.kernels.matmul import multiply, multiply_and_sum
 from pgkit.kernels.mlp import LayerOutputs, MLPSpec, compiled_backward, compiled_forward
+from pgkit.nn.layers import activate, linear
 from pgkit.seeding import uniform
 from pgkit.system.cpu import use_compiled
 from pgkit.types import Params
@@ -167,24 +168,9 @@ def layer_by_layer(spec: MLPSpec, x: Tensor, leaves: Sequence[Tensor]) -> Tensor
     """Apply the layers as single operations, which can be differentiated any number of times."""
     activation, activated = spec
     for layer, (weight, bias) in enumerate(zip(leaves[::2], leaves[1::2], strict=True)):
-        x = _Product.apply(x, weight) + bias  # type: ignore[no-untyped-call]
-        x = activation.plain(x) if layer < activated else x
+        x = linear(x, weight, bias)
+        x = activate(x, activation) if layer < activated else x
     return x
-
-
-class _Product(torch.autograd.Function):
-    """``a @ b`` of each member, its gradients made of the same products."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
-        return multiply(a, b)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        a, b = ctx.saved_tensors
-        product = _Product.apply
-        return product(grads[0], b.mT), product(a.mT, grads[0])  # type: ignore[no-untyped-call]
 
 
 def layer_leaves(params: Params, name: str) -> list[Tensor]:
@@ -224,11 +210,16 @@ def init_mlp(name: str, keys: Tensor, sizes: Sequence[int], gains: Sequence[floa
     """
     params = {}
     for layer, (fan_in, fan_out, gain) in enumerate(zip(sizes[:-1], sizes[1:], gains, strict=True)):
-        normal = _normal(keys, layer, (fan_in, fan_out))
-        weight = _orthogonal(normal) if orthogonal else normal / fan_in**0.5
-        params[f"{name}.{layer}.weight"] = gain * weight
+        params[f"{name}.{layer}.weight"] = gain * init_weight(keys, layer, (fan_in, fan_out), orthogonal)
         params[f"{name}.{layer}.bias"] = torch.zeros(len(keys), 1, fan_out)
     return params
+
+
+def init_weight(keys: Tensor, layer: int, shape: tuple[int, int], orthogonal: bool = True) -> Tensor:
+    """Draw matrices ``(P, in, out)`` from the part of each member's stream that belongs to a layer, as
+    :func:`init_mlp` does."""
+    normal = _normal(keys, layer, shape)
+    return _orthogonal(normal) if orthogonal else normal / shape[0] ** 0.5
 
 
 def _normal(keys: Tensor, layer: int, shape: tuple[int, int]) -> Tensor:

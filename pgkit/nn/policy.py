@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from pgkit.kernels.activations import ACTIVATIONS
-from pgkit.kernels.distribution import LossSpec
+from pgkit.kernels.distribution import Distribution, LossSpec
 from pgkit.kernels.gaussian import append_log_std
-from pgkit.kernels.mlp import MLPSpec
+from pgkit.kernels.mlp import LayerOutputs, MLPSpec
 from pgkit.nn.distributions import Head
+from pgkit.nn.gru import GRU
 from pgkit.nn.mlp import forward_pass, init_mlp, layer_leaves, mlp
+from pgkit.nn.network import Network
 from pgkit.nn.policy_loss import LOSS_TAGS, Clipping, compiled_losses, tensor_losses
 from pgkit.seeding import stream_keys
 from pgkit.system.cpu import use_compiled
@@ -40,10 +42,15 @@ class Policy:
         head: the action distribution, see :class:`pgkit.nn.distributions.Head`.
         hidden: widths of the actor's hidden layers, or of the trunk's layers if ``shared``.
         critic_hidden: widths of the critic's hidden layers, unless ``shared``.
-        activation: one of :data:`pgkit.kernels.activations.ACTIVATIONS`: tanh, relu, elu or silu.
-        shared: whether actor and critic are two linear layers on one trunk.
+        activation: one of :data:`pgkit.kernels.activations.ACTIVATIONS`: tanh, relu, elu, gelu or silu.
+        shared: whether actor and critic are two linear layers on one trunk, or share ``network``.
         orthogonal: whether initial weights are orthogonal, see :func:`pgkit.nn.mlp.init_mlp`.
         log_std: initial logarithm of the standard deviation (Gaussian head).
+        gains: factors of the initial weights of the actor's layers (with ``shared``: of the trunk's, then of the
+            actor's); default: sqrt(2) in hidden layers, 0.01 in the last.
+        critic_gains: the same of the critic; default: sqrt(2) in hidden layers, 1 in the last.
+        network: what stands between observations and these layers; None for nothing.
+        critic_network: the same of the critic, unless ``shared``.
     """
 
     obs_dim: int
@@ -54,33 +61,68 @@ class Policy:
     shared: bool = False
     orthogonal: bool = True
     log_std: float = 0.0
+    gains: tuple[float, ...] | None = None
+    critic_gains: tuple[float, ...] | None = None
+    network: Network | None = None
+    critic_network: Network | None = None
 
     def init(self, seeds: Sequence[int]) -> Params:
         """Draw initial parameters ``(P, ...)``; each member's depend on its seed alone.
 
-        Weights are scaled by sqrt(2) in hidden layers, 0.01 in the actor's last layer and 1 in the critic's last layer
-        (Andrychowicz et al. 2020, arXiv 2006.05990, found the small last layer of the policy to matter).
+        By default weights are scaled by sqrt(2) in hidden layers, 0.01 in the actor's last layer and 1 in the critic's
+        last layer (Andrychowicz et al. 2020, arXiv 2006.05990, found the small last layer of the policy to matter).
         """
         actor, critic, trunk = stream_keys(seeds, "weights", 3).unbind(1)
         outputs = self.head.width // 2 if self.head.name == "gaussian" else self.head.width
         params: Params = {}
-        actor_sizes = [self.obs_dim, *self.hidden, outputs]
-        critic_sizes = [self.obs_dim, *self.critic_hidden, 1]
-        if self.shared:
-            gains = [2**0.5] * len(self.hidden)
-            params |= init_mlp("trunk", trunk, actor_sizes[:-1], gains, self.orthogonal)
+        for stream, (name, network) in enumerate(self._networks.items(), 3):
+            params |= network.init(name, seeds, stream)
+        actor_sizes = [self._width(self.network), *self.hidden, outputs]
+        critic_sizes = [self._width(self.network if self.shared else self.critic_network), *self.critic_hidden, 1]
+        gains = self.gains or default_gains(len(self.hidden), 0.01)
+        critic_gains = self.critic_gains or default_gains(len(critic_sizes) - 2, 1.0)
+        if self._has_trunk:
+            params |= init_mlp("trunk", trunk, actor_sizes[:-1], gains[:-1], self.orthogonal)
             actor_sizes = actor_sizes[-2:]
             critic_sizes = [actor_sizes[0], 1]
-        for name, keys, sizes, last in (("actor", actor, actor_sizes, 0.01), ("critic", critic, critic_sizes, 1.0)):
-            params |= init_mlp(name, keys, sizes, [*[2**0.5] * (len(sizes) - 2), last], self.orthogonal)
+            gains = gains[-1:]
+            critic_gains = critic_gains[-1:]
+        params |= init_mlp("actor", actor, actor_sizes, gains, self.orthogonal)
+        params |= init_mlp("critic", critic, critic_sizes, critic_gains, self.orthogonal)
         if self.head.name == "gaussian":
             params["actor.log_std"] = torch.full((len(seeds), 1, outputs), self.log_std)
         return params
 
     @property
+    def memory(self) -> int:
+        """M, the numbers that a recurrent policy remembers from one step to the next; 0 for others."""
+        return self.network.memory if self.network else 0
+
+    @property
+    def distribution(self) -> Distribution | None:
+        """What acting and losses are compiled for; None if they cannot be."""
+        return None if self.network else self.head.distribution
+
+    @property
+    def _networks(self) -> dict[str, Network]:
+        """The networks in front of the layers, by the prefixes of their parameters."""
+        if self.network is None:
+            return {}
+        if self.critic_network is None:
+            return {"network": self.network}
+        return {"actor_network": self.network, "critic_network": self.critic_network}
+
+    @property
+    def _has_trunk(self) -> bool:
+        return self.shared and self.network is None
+
+    def _width(self, network: Network | None) -> int:
+        return network.features if network else self.obs_dim
+
+    @property
     def supports_packing(self) -> bool:
         """Whether the losses can skip padded samples on CPU, with each member's bits independent of the others'."""
-        return self.head.distribution is not None and not self.shared
+        return self.distribution is not None and not self.shared
 
     def outputs(self, params: Params, obs: Tensor, cache: ForwardCache | None = None) -> Tensor:
         """Compute ``(P, B, D) -> (P, B, L)``, the numbers that the head turns into a distribution.
@@ -90,11 +132,23 @@ class Policy:
             obs: observations.
             cache: forward passes over ``obs`` with these parameters, used instead of computing them again.
         """
-        x = self._features(params, obs, cache)
-        outputs = mlp(params, "actor", x, self.activation, cached=cache and cache.lookup("actor", obs))
-        if self.head.name == "gaussian":
-            outputs = append_log_std(outputs, params["actor.log_std"])
-        return outputs
+        return self._outputs(params, self._features(params, obs, cache), cache and cache.lookup("actor", obs))
+
+    def step(self, params: Params, obs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute outputs ``(P, B, L)`` at one step of B episodes, and what is remembered of them.
+
+        Args:
+            params: leaves ``(P, ...)``.
+            obs: ``(P, B, D)``.
+            memory: ``(P, B, M)``, 0 at the first step of an episode; M is 0 unless the policy is recurrent.
+
+        Returns:
+            The outputs, and the memory ``(P, B, M)`` after this step.
+        """
+        if not isinstance(self.network, GRU):
+            return self.outputs(params, obs), memory
+        memory = self.network.step(params, "network", obs, memory)
+        return self._outputs(params, memory), memory
 
     def acting_layers(self, params: Params) -> tuple[MLPSpec, list[Tensor]]:
         """List the layers from observations to outputs; of a Gaussian head, to the means among its outputs."""
@@ -106,8 +160,8 @@ class Policy:
 
         Arguments as :meth:`outputs`.
         """
-        x = self._features(params, obs, cache)
-        return mlp(params, "critic", x, self.activation, cached=cache and cache.lookup("critic", obs)).squeeze(-1)
+        x = self._features(params, obs, cache, "critic")
+        return self._value(params, x, cache and cache.lookup("critic", obs))
 
     @torch.no_grad()
     def log_prob(self, params: Params, batch: Batch) -> Tensor:
@@ -145,26 +199,26 @@ class Policy:
         clipping = Clipping(*(_per_member(limit, batch.advantage) for limit in (clip_range, clip_range_vf)))
         sizes = batch.packing and batch.packing.sizes
         batch = batch.without_padding()
-        distribution = self.head.distribution
+        distribution = self.distribution
         if distribution is not None and use_compiled(batch.obs.dtype, batch.obs.device):
             x = self._features(params, batch.obs, batch.cache)
             spec = LossSpec(distribution, batch.log_prob is not None, clip_range is not None, clip_range_vf is not None)
             terms = compiled_losses(spec, params, x, self.activation, batch, critic, clipping, sizes)
         else:
-            outputs = self.outputs(params, batch.obs, batch.cache)
-            value = self.value(params, batch.obs, batch.cache) if critic else batch.target
+            outputs, value = self._outputs_and_value(params, batch, critic)
             log_prob = self.head.log_prob(outputs, batch.action)
             terms = tensor_losses(log_prob, self.head.entropy(outputs), value, batch, clipping)
         by_tag = dict(zip(LOSS_TAGS, terms, strict=False))
         return by_tag if critic else {tag: term for tag, term in by_tag.items() if tag != "loss/value"}
 
     @torch.no_grad()
-    def values(self, params: Params, rollout: Rollout) -> tuple[Tensor, Tensor, ForwardCache]:
+    def values(self, params: Params, rollout: Rollout) -> tuple[Tensor, Tensor, ForwardCache | None]:
         """Compute the critic's values of a rollout, without gradient.
 
         Returns:
             Values of the observations ``(T, P, N)``, values of the true next observations ``(T, P, N)``, and the
-            rollout's cache with the critic's forward pass, for :meth:`pgkit.types.Batch.from_rollout`.
+            rollout's cache with the critic's forward pass, if there is one, for
+            :meth:`pgkit.types.Batch.from_rollout`.
         """
         value, cache = (self._all_values if rollout.packing is None else self._packed_values)(params, rollout)
         if rollout.final_obs is None:
@@ -173,9 +227,11 @@ class Policy:
         final_value = _by_time(self.value(params, member_samples(rollout.final_obs)), rollout.final_obs.shape)
         return value[:-1], torch.where(done, final_value, value[1:]), cache
 
-    def _all_values(self, params: Params, rollout: Rollout) -> tuple[Tensor, ForwardCache]:
+    def _all_values(self, params: Params, rollout: Rollout) -> tuple[Tensor, ForwardCache | None]:
         """Compute the values of all ``T + 1`` observations ``(T + 1, P, N)``, and the cache with these passes."""
         x = member_samples(rollout.obs)
+        if self.network is not None:
+            return _by_time(self.value(params, x), rollout.obs.shape), None
         cache = rollout.cache
         layer_outputs = dict(cache.layer_outputs) if cache is not None and cache.obs is rollout.obs else {}
         if self.shared and self.hidden:
@@ -185,7 +241,7 @@ class Policy:
         value = layer_outputs["critic"].results[-1].squeeze(-1)
         return _by_time(value, rollout.obs.shape), ForwardCache(rollout.obs, layer_outputs)
 
-    def _packed_values(self, params: Params, rollout: Rollout) -> tuple[Tensor, ForwardCache]:
+    def _packed_values(self, params: Params, rollout: Rollout) -> tuple[Tensor, ForwardCache | None]:
         """Compute the same from packed observations; values of observations that were not packed are 0."""
         assert rollout.packing is not None
         steps, _, count = rollout.obs.shape[:3]
@@ -194,12 +250,41 @@ class Policy:
         value = packing.scatter(critic.results[-1].squeeze(2), steps * count)
         return _by_time(value, rollout.obs.shape), ForwardCache(packing.obs, {"critic": critic})
 
-    def _features(self, params: Params, obs: Tensor, cache: ForwardCache | None) -> Tensor:
-        """Compute what actor and critic see: the trunk's features, or the observations themselves."""
+    def _features(self, params: Params, obs: Tensor, cache: ForwardCache | None, role: str = "actor") -> Tensor:
+        """Compute what the layers of actor or critic see: features, or the observations themselves."""
+        if self.network is not None:
+            name = "network" if self.critic_network is None else f"{role}_network"
+            return self._networks[name].apply(params, name, obs)
         if not self.shared:
             return obs
         cached = cache and cache.lookup("trunk", obs)
         return mlp(params, "trunk", obs, self.activation, activate_last=True, cached=cached)
+
+    def _outputs(self, params: Params, x: Tensor, cached: LayerOutputs | None = None) -> Tensor:
+        outputs = mlp(params, "actor", x, self.activation, cached=cached)
+        if self.head.name == "gaussian":
+            outputs = append_log_std(outputs, params["actor.log_std"])
+        return outputs
+
+    def _value(self, params: Params, x: Tensor, cached: LayerOutputs | None = None) -> Tensor:
+        return mlp(params, "critic", x, self.activation, cached=cached).squeeze(-1)
+
+    def _outputs_and_value(self, params: Params, batch: Batch, critic: bool) -> tuple[Tensor, Tensor]:
+        """Outputs and values of a batch, from one pass of what actor and critic share; targets stand for values where
+        there is no critic."""
+        cache = batch.cache
+        x = self._features(params, batch.obs, cache)
+        outputs = self._outputs(params, x, cache and cache.lookup("actor", batch.obs))
+        if not critic:
+            return outputs, batch.target
+        if not self.shared:
+            x = self._features(params, batch.obs, cache, "critic")
+        return outputs, self._value(params, x, cache and cache.lookup("critic", batch.obs))
+
+
+def default_gains(hidden_layers: int, last: float) -> tuple[float, ...]:
+    """The factors of initial weights where none are stated."""
+    return (*[2**0.5] * hidden_layers, last)
 
 
 def _per_member(limit: Scalar | None, like: Tensor) -> Tensor | None:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pgkit.errors import PgkitError, describe_exception
+from pgkit.errors import PgkitError, describe_exception, suggest
 from pgkit.optim import natural_gradient, optimizers, transforms
 from pgkit.optim.base import Optimizer, Schedule
 from pgkit.optim.chain import chain
 from pgkit.optim.schedules import schedule_of
-from pgkit.optim.torch_adapter import import_module, torch_spec
-from pgkit.optim.validation import check_keys, flag, is_none, numbers_of, suggest
+from pgkit.optim.torch_adapter import torch_spec
+from pgkit.optim.validation import check_keys, flag, is_none, numbers_of
+from pgkit.system.imports import import_module
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def canonical_name(name: Any) -> Any:
 
 def _imported(name: str) -> OptimizerSpec | None:
     """Import ``"package.module:name"``; return what it registers or defines, None if that is no function."""
-    module = import_module(name)
+    module = import_module(name, "optimizer")
     short = name.partition(":")[2]
     registered = _REGISTRY.get(short)
     if registered is not None and f"{registered.build.__module__}.".startswith(f"{module.__name__}."):

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgkit.errors import PgkitError
+from pgkit.errors import PgkitError, suggest
 from pgkit.kernels.pointwise import deterministic_map
 from pgkit.optim.base import ExtraArgs, MemberValues, Number, Schedule, extra_arg
-from pgkit.optim.validation import check, check_keys, suggest
+from pgkit.optim.validation import check, check_keys
 
 
 def constant(start: Number) -> Schedule:

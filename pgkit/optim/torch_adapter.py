@@ -5,14 +5,10 @@ vectors differently: weights ``(out, in)``, biases ``(out,)``. They are views of
 parameters themselves are never written into.
 """
 
-import importlib
 import inspect
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -29,7 +25,8 @@ from pgkit.optim.hyperparameters import (
 from pgkit.optim.instance_state import dump_instance, load_instance
 from pgkit.optim.random_numbers import digest, seeded_generators
 from pgkit.optim.update import finish
-from pgkit.optim.validation import PerMember, check_keys, numbers_of, suggest
+from pgkit.optim.validation import PerMember, check_keys, numbers_of
+from pgkit.system.imports import import_object
 from pgkit.tree import take_tree, where_tree
 from pgkit.types import Params
 
@@ -81,31 +78,7 @@ def find_class(name: str) -> type[torch.optim.Optimizer]:
     Raises:
         PgkitError: there is no such class, it is no optimizer, or it needs a closure.
     """
-    module = import_module(name)
-    class_name = name.partition(":")[2]
-    if not hasattr(module, class_name):
-        hint = suggest(class_name, [key for key in vars(module) if key[:1].isupper()])
-        raise PgkitError(f"optimizer {name!r}: {module.__name__} has no {class_name!r}{hint}")
-    return _checked(name, getattr(module, class_name))
-
-
-def import_module(name: str) -> ModuleType:
-    """Import the module of ``"package.module:Class"``, also from the working directory.
-
-    Raises:
-        PgkitError: the name has another form, or the module cannot be imported.
-    """
-    module_name, _, class_name = name.partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
-        raise PgkitError(f"optimizer {name!r}: expected 'package.module:Class'")
-    working_directory = os.getcwd()
-    sys.path.append(working_directory)
-    try:
-        return importlib.import_module(module_name)
-    except Exception as error:  # importing runs the module's code, which may raise anything
-        raise PgkitError(f"optimizer {name!r}: cannot import {module_name!r} ({error})") from None
-    finally:
-        sys.path.remove(working_directory)
+    return _checked(name, import_object(name, "optimizer"))
 
 
 def _checked(name: str, value: Any) -> type[torch.optim.Optimizer]:

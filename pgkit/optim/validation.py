@@ -1,13 +1,12 @@
 """Check hyperparameters number by number; an error is one line that names the value, its member and the range."""
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from torch import Tensor
 
-from pgkit.errors import SYNONYMS, PgkitError
+from pgkit.errors import PgkitError, suggest
 from pgkit.optim.base import Hyperparameter, Schedule
 
 H = TypeVar("H", bound=Hyperparameter)
@@ -106,14 +105,6 @@ def check_keys(where: str, keys: Iterable[str], allowed: Iterable[str]) -> None:
         if key not in allowed:
             names = ", ".join(allowed) or "none"
             raise PgkitError(f"{where}: unknown key {key!r}{suggest(key, allowed)}; allowed: {names}")
-
-
-def suggest(word: Any, words: Iterable[str]) -> str:
-    """Return ``" (did you mean 'lr'?)"``, or an empty text when no word is close."""
-    words = list(words)
-    meant = SYNONYMS.get(str(word), "").rpartition(".")[2]
-    close = [meant] if meant in words else difflib.get_close_matches(str(word), words, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _range(above: float | None, least: float | None, below: float | None, most: float | None) -> str:

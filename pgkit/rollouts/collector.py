@@ -17,6 +17,7 @@ from pgkit.envs import normalize
 from pgkit.envs.base import CompiledEnvs, Environments
 from pgkit.nn.policy import Policy
 from pgkit.rollouts.compiled import ActingState, compiled_rollout
+from pgkit.rollouts.memory import as_sequences, forget
 from pgkit.rollouts.normalization import Normalization, normalize_observations, normalize_rewards
 from pgkit.rollouts.statistics import Statistics, env_steps, init_env_stats, member_statistics, update_env_stats
 from pgkit.rollouts.trajectory import MemberRollout, stack_steps, unflatten_step
@@ -38,6 +39,7 @@ class CollectorState:
         obs_stats: running statistics of the observations.
         return_stats: running statistics of the discounted returns.
         discounted: ``(P, N)`` discounted return of the episodes under way.
+        memory: ``(P, N, M)``, what the policy remembers of them; M is 0 unless it is recurrent.
         waiting: every environment waits at the end of an episode, as it does after whole episodes.
     """
 
@@ -47,11 +49,12 @@ class CollectorState:
     obs_stats: normalize.Stats
     return_stats: normalize.Stats
     discounted: Tensor
+    memory: Tensor
     waiting: bool = False
 
     @classmethod
-    def initial(cls, obs: Tensor) -> "CollectorState":
-        """The state after a reset that gave the observations ``(P, N, D)``."""
+    def initial(cls, obs: Tensor, memory: int = 0) -> "CollectorState":
+        """The state after a reset that gave the observations ``(P, N, D)``, of a policy that remembers M numbers."""
         members, envs_per_member, features = obs.shape
         return cls(
             obs=obs,
@@ -60,6 +63,7 @@ class CollectorState:
             obs_stats=normalize.init(members, features, obs.device),
             return_stats=normalize.init(members, 1, obs.device),
             discounted=torch.zeros(members, envs_per_member, device=obs.device),
+            memory=torch.zeros(members, envs_per_member, memory, device=obs.device),
         )
 
     @cached_property
@@ -122,7 +126,7 @@ class Collector:
         """
         members = torch.arange(len(obs), device=obs.device)
         keys = stream_keys(seeds, "action").to(obs.device)
-        return cls(policy, envs, normalization, members, keys, CollectorState.initial(obs))
+        return cls(policy, envs, normalization, members, keys, CollectorState.initial(obs, policy.memory))
 
     def take(self, rows: Tensor) -> "Collector":
         """The members at these rows, on the same environments; those of the others are not stepped any more."""
@@ -154,7 +158,8 @@ class Collector:
             counts = state.counts.clone()
             counts[:, :2] = 0.0  # return and length of the episodes that were under way
             fresh = self.state
-            state = replace(state, obs=fresh.obs, discounted=fresh.discounted, waiting=fresh.waiting, counts=counts)
+            begun = {name: getattr(fresh, name) for name in ("obs", "discounted", "memory", "waiting")}
+            state = replace(state, counts=counts, **begun)
         elif saved["envs"] is not None:
             self.envs.restore(saved["envs"], self.env_index(self.members))
         return replace(self, state=state)
@@ -202,21 +207,25 @@ class Collector:
         counter = counter.view(stop - start, 1, self.envs_per_member, -1) + self.state.counters[:, None, None]
         return uniform(self.keys[:, None, None], counter)
 
-    def act(self, params: Params, obs: Tensor, noise: Tensor, rows: MemberRows = None) -> Tensor:
-        """Sample actions ``(p, N)`` or ``(p, N, A)`` of the members at these rows, whose observations are given."""
+    def act(
+        self, params: Params, obs: Tensor, noise: Tensor, memory: Tensor, rows: MemberRows = None
+    ) -> tuple[Tensor, Tensor]:
+        """Sample actions ``(p, N)`` or ``(p, N, A)`` of the members at these rows; also returns their new memory."""
         if self.normalization.observations:
             obs = normalize.apply(select_members(self.state.obs_stats, rows), obs)
-        return self.policy.head.sample(self.policy.outputs(params, obs), noise)
+        outputs, memory = self.policy.step(params, obs, memory)
+        return self.policy.head.sample(outputs, noise), memory
 
     def acting_state(self) -> ActingState:
         """Where a compiled rollout begins, which counts its steps in a copy of the counts."""
         state = self.state
         return ActingState(state.obs, self.members, self.keys, state.counters, state.counts.clone())
 
-    def finish(self, obs: Tensor, counts: Tensor, waiting: bool = False) -> None:
-        """End a rollout: move on to these observations and counts, and to new action noise."""
+    def finish(self, obs: Tensor, counts: Tensor, memory: Tensor | None = None, waiting: bool = False) -> None:
+        """End a rollout: move on to these observations, counts and memory, and to new action noise."""
         counters = self.state.counters + _ROLLOUT_STRIDE
-        self.state = replace(self.state, obs=obs, counts=counts, counters=counters, waiting=waiting)
+        memory = self.state.memory if memory is None else memory
+        self.state = replace(self.state, obs=obs, counts=counts, memory=memory, counters=counters, waiting=waiting)
 
     def scale(self, rows: MemberRows, rollout: Rollout) -> Rollout:
         """The rollout of the members at these rows as the learner sees it; running statistics take it in."""
@@ -250,15 +259,20 @@ class StepByStep:
         steps_before = collector.env_steps
         index = collector.env_index(collector.members)
         obs = collector.state.obs
+        first_memory = memory = collector.state.memory
         record = []
+        memories = []
         for noise in collector.noise(0, self.length):
-            action = collector.act(params, obs, noise)
+            action, memory = collector.act(params, obs, noise, memory)
             transition = collector.envs.step(action.flatten(0, 1), index)
             record.append(unflatten_step(obs, action, transition))
+            memories.append(memory)
+            memory = forget(memory, record[-1])
             obs = transition.obs.view_as(obs)
         rollout = stack_steps(record, obs)
-        collector.finish(rollout.obs[-1].clone(), update_env_stats(collector.state.counts, rollout))
-        return [MemberRollout(None, collector.scale(None, rollout), rollout, steps_before)]
+        collector.finish(rollout.obs[-1].clone(), update_env_stats(collector.state.counts, rollout), memory)
+        scaled = as_sequences(collector.scale(None, rollout), first_memory, torch.stack(memories))
+        return [MemberRollout(None, scaled, rollout, steps_before)]
 
 
 @dataclass(frozen=True)

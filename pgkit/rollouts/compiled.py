@@ -28,7 +28,7 @@ def compiled_envs(envs: Environments, policy: Policy, params: Params) -> Compile
     step = getattr(envs, "elementwise", None) or getattr(envs, "kernel", None)
     float32 = all(leaf.dtype == torch.float32 for leaf in params.values())
     on_cpu = use_compiled(torch.float32, next(iter(params.values())).device)
-    return step if policy.head.distribution is not None and float32 and on_cpu else None
+    return step if policy.distribution is not None and float32 and on_cpu else None
 
 
 class ActingState(NamedTuple):
@@ -73,7 +73,7 @@ def compiled_rollout(
         keep_outputs: keep the outputs of all layers of the policy as the rollout's cache, for the gradient.
         deterministic: take the most likely actions.
     """
-    distribution = policy.head.distribution
+    distribution = policy.distribution
     assert distribution is not None  # or nobody would call this, see :func:`compiled_envs`
     members, count, features = at.obs.shape
     obs, action, reward, flags = _allocate(distribution, at, length)

@@ -15,6 +15,7 @@ from pgkit.errors import PgkitError
 from pgkit.kernels.packing import pack
 from pgkit.rollouts.collector import ActingStrategy, Collector, CompiledSteps, StepByStep
 from pgkit.rollouts.compiled import ActingState, compiled_envs, compiled_rollout
+from pgkit.rollouts.memory import as_sequences
 from pgkit.rollouts.statistics import update_env_stats
 from pgkit.rollouts.trajectory import MemberRollout, concatenate, pad, stack_steps
 from pgkit.system.cpu import use_compiled
@@ -32,11 +33,13 @@ class _Active(NamedTuple):
         rows: int64 ``(p,)``, their places in the parameters.
         obs: ``(p, N, D)``.
         running: bool ``(p, N)``, environments whose episode is not over.
+        memory: ``(p, N, M)``, what a recurrent policy remembers.
     """
 
     rows: Tensor
     obs: Tensor
     running: Tensor
+    memory: Tensor
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class WholeEpisodes:
         _begin_episodes(collector, params)
         obs = collector.state.obs
         members = torch.arange(len(obs), device=obs.device)
-        active = _Active(members, obs, torch.ones(obs.shape[:2], dtype=torch.bool, device=obs.device))
+        first_memory = torch.zeros_like(collector.state.memory)
+        active = _Active(members, obs, torch.ones(obs.shape[:2], dtype=torch.bool, device=obs.device), first_memory)
         record: list[Rollout] = []
         rollouts = []
         length = 0
@@ -74,17 +78,16 @@ class WholeEpisodes:
         while len(active.rows):
             active_params = take_tree(params, active.rows)
             while length < boundary and active.running.any():
-                chunk, running = self._act(collector, active_params, active, range(length, boundary))
+                chunk, active = self._act(collector, active_params, active, range(length, boundary))
                 record.append(chunk)
                 length += len(chunk.valid)
-                active = active._replace(obs=chunk.obs[-1], running=running)
             staying = active.running.any(1)
             if not staying.all():
                 leaving = active.rows[~staying]
                 rows = None if len(leaving) == len(members) else leaving
                 rollout = pad(concatenate(record, ~staying), boundary)
                 counts = replace_members(counts, rows, update_env_stats(select_members(counts, rows), rollout))
-                scaled = collector.scale(rows, rollout)
+                scaled = as_sequences(collector.scale(rows, rollout), select_members(first_memory, rows))
                 rollouts.append(MemberRollout(rows, scaled, rollout, select_members(steps_before, rows)))
             record = [concatenate(record, staying)]
             active = _Active(*(tensor[staying] for tensor in active))
@@ -98,8 +101,8 @@ class WholeEpisodes:
         collector.finish(collector.state.obs, counts, waiting=True)
         return [_pack_samples(collector, rollout) for rollout in rollouts]
 
-    def _act(self, collector: Collector, params: Params, active: _Active, steps: range) -> tuple[Rollout, Tensor]:
-        """At most these steps of the active members, and which environments are running after them."""
+    def _act(self, collector: Collector, params: Params, active: _Active, steps: range) -> tuple[Rollout, _Active]:
+        """At most these steps of the active members, and where they stand after them."""
         if self.envs is None:
             return _step_running(collector, params, active, steps)
         rows = active.rows
@@ -108,7 +111,8 @@ class WholeEpisodes:
         counters = collector.state.counters[rows] + steps.start * numbers_per_step
         counts = collector.state.counts[rows]  # thrown away: steps are counted when the episodes are complete
         start = ActingState(active.obs, collector.members[rows], collector.keys[rows], counters, counts, running)
-        return compiled_rollout(collector.policy, params, self.envs, start, len(steps), keep_outputs=False), running
+        rollout = compiled_rollout(collector.policy, params, self.envs, start, len(steps), keep_outputs=False)
+        return rollout, active._replace(obs=rollout.obs[-1], running=running)
 
 
 @dataclass(frozen=True)
@@ -158,28 +162,29 @@ def _begin_episodes(collector: Collector, params: Params) -> None:
     """Begin an episode in every environment."""
     state = collector.state
     if state.waiting and collector.envs.info.autoreset == "next_step":
-        action = collector.act(params, state.obs, collector.noise(0, 1)[0])  # ignored: the step is a reset
+        noise = collector.noise(0, 1)[0]
+        action, _ = collector.act(params, state.obs, noise, state.memory)  # ignored: the step is a reset
         transition = collector.envs.step(action.flatten(0, 1), collector.env_index(collector.members))
         collector.state = replace(state, obs=transition.obs.view_as(state.obs))
 
 
-def _step_running(collector: Collector, params: Params, active: _Active, steps: range) -> tuple[Rollout, Tensor]:
+def _step_running(collector: Collector, params: Params, active: _Active, steps: range) -> tuple[Rollout, _Active]:
     """At most these steps, from Python, while an environment is running."""
-    _, obs, running = active
     record = []
     for noise in collector.noise(steps.start, steps.stop)[:, active.rows]:
-        action = collector.act(params, obs, noise, active.rows)
-        step, obs = _step(collector, action, active._replace(obs=obs, running=running))
+        action, memory = collector.act(params, active.obs, noise, active.memory, active.rows)
+        step, obs = _step(collector, action, active)
         record.append(step)
-        running = running & ~(step.terminated | step.truncated)
+        running = active.running & ~(step.terminated | step.truncated)
+        active = _Active(active.rows, obs, running, memory)
         if not running.any():
             break
-    return stack_steps(record, obs), running
+    return stack_steps(record, active.obs), active
 
 
 def _step(collector: Collector, action: Tensor, active: _Active) -> tuple[Rollout, Tensor]:
     """Step the environments that are running; returns that step and the observations after it."""
-    rows, obs, running = active
+    rows, obs, running, _ = active
     count, device = collector.envs_per_member, obs.device
     running_index = running.flatten().nonzero().squeeze(1)
     index = (collector.members[rows][:, None] * count + torch.arange(count, device=device)).flatten()

@@ -125,6 +125,7 @@ class _Rows(NamedTuple):
         obs: ``(P, C, D)``, observations of their environments.
         noise_keys: int64 ``(P,)``, streams of action noise.
         counters: int64 ``(P,)``, the first number that is used of each stream.
+        memory: ``(P, C, M)``, what a recurrent policy remembers.
     """
 
     params: Params
@@ -132,6 +133,7 @@ class _Rows(NamedTuple):
     obs: Tensor
     noise_keys: Tensor
     counters: Tensor
+    memory: Tensor
 
 
 @torch.no_grad()
@@ -157,7 +159,8 @@ def _evaluate_group(
     env_step = None if obs_stats is not None else compiled_envs(envs, policy, params)
     if env_step is not None and len(chunk) == episodes:
         return _run_compiled(policy, params, env_step, obs, noise_keys, counters, deterministic)
-    rows = _Rows(params, obs_stats, obs, noise_keys, counters)
+    memory = torch.zeros(*obs.shape[:2], policy.memory, device=device)
+    rows = _Rows(params, obs_stats, obs, noise_keys, counters, memory)
     return _run_stepwise(policy, envs, rows, episodes, chunk, deterministic)
 
 
@@ -186,11 +189,13 @@ def _run_stepwise(
     return_so_far = returns.clone()  # of the running episodes
     start = 0
     while start < envs.info.longest_episode:
-        params, obs_stats, obs, row_noise_keys, row_counters = rows
+        params, obs_stats, obs, row_noise_keys, row_counters, memory = rows
         steps = torch.arange(_BLOCK_STEPS, device=obs.device).view(-1, 1, 1, 1) + start
         block_noise = uniform(row_noise_keys, row_counters + steps * episodes * noise)
         for length, step_noise in enumerate(block_noise, start + 1):
-            action = _choose(policy, params, obs_stats, obs, step_noise, deterministic)
+            seen = obs if obs_stats is None else normalize.apply(obs_stats, obs)
+            outputs, memory = policy.step(params, seen, memory)
+            action = policy.head.mode(outputs) if deterministic else policy.head.sample(outputs, step_noise)
             transition = envs.step(action.flatten(0, 1)[places], running)
             obs.view(-1, obs.shape[2])[places] = transition.obs
             return_so_far += transition.reward
@@ -203,6 +208,7 @@ def _run_stepwise(
                 return_so_far = return_so_far[~over]
             if not len(running):
                 return Episodes(returns.view(shape), lengths.view(shape))
+        rows = rows._replace(memory=memory)
         left, new_rows = torch.unique(places // shape[1], return_inverse=True)
         if len(left) < len(obs):
             rows = _Rows(*take_tree(tuple(rows), left))
@@ -211,19 +217,6 @@ def _run_stepwise(
     returns[running] = return_so_far
     lengths[running] = start
     return Episodes(returns.view(shape), lengths.view(shape))
-
-
-def _choose(
-    policy: Policy,
-    params: Params,
-    obs_stats: normalize.Stats | None,
-    obs: Tensor,
-    noise: Tensor,
-    deterministic: bool,
-) -> Tensor:
-    """Actions ``(P, E, ...)`` for observations ``(P, E, D)``."""
-    outputs = policy.outputs(params, obs if obs_stats is None else normalize.apply(obs_stats, obs))
-    return policy.head.mode(outputs) if deterministic else policy.head.sample(outputs, noise)
 
 
 def _run_compiled(

@@ -1,4 +1,5 @@
-"""Digests of code that is not pgkit's, but that a run's numbers depend on: own agents, optimizers and environments."""
+"""Digests of code that is not pgkit's, but that a run's numbers depend on: own agents, optimizers, networks and
+environments."""
 
 import ast
 import hashlib
@@ -19,7 +20,8 @@ from pgkit.optim import registry
 
 
 def describe(configs: Sequence[TrainConfig]) -> dict[str, str]:
-    """Digests of own modules, and versions of installed packages, that agents, optimizers and environments come from.
+    """Digests of own modules, and versions of installed packages, that agents, optimizers, networks and
+    environments come from.
 
     A module brings along the own modules that it imports. What was given as an object without a module that can be
     found, as in a notebook, is left out.
@@ -54,6 +56,8 @@ def _modules(config: TrainConfig) -> Iterator[str]:
     entry_point: Any = getattr(registered, "entry_point", None)
     yield entry_point.partition(":")[0] if isinstance(entry_point, str) else getattr(entry_point, "__module__", "")
     yield registered_module(env_name)
+    for named in (config.policy.network, *(str(wrapper["name"]) for wrapper in config.env.wrappers)):
+        yield named.rpartition(":")[0]
     yield from _optimizer_modules(config.optimizer)
 
 

@@ -18,7 +18,7 @@ def check_available(config: TrainConfig) -> tuple[str, list[str]]:
     """
     resolve_device(config.device)
     env = config.env
-    backend = resolve_backend(env.id, env.kwargs, env.backend, env.vectorization)
+    backend = resolve_backend(env.id, env.kwargs, env.backend, env.vectorization, env.wrappers)
     if backend == "envpool" and not config.policy.log_std and env.rescale_actions:
         return backend, []
     space = probe_action_space(
@@ -27,6 +27,7 @@ def check_available(config: TrainConfig) -> tuple[str, list[str]]:
         max_episode_steps=env.max_episode_steps,
         timeout=env.timeout,
         backend="pgkit" if backend == "pgkit" else "gymnasium",
+        wrappers=env.wrappers,
     )
     check_actions(config, space)
     return backend, describe_rescaling(space) if backend != "envpool" and env.rescale_actions else []

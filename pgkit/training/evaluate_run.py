@@ -12,7 +12,8 @@ from pgkit.runs.directory import as_directory
 from pgkit.runs.reader import saved_members
 from pgkit.system.cpu import configure_cpu
 from pgkit.system.process_state import isolated_process
-from pgkit.training.population import build_evaluation_envs, build_policy
+from pgkit.training.build_policy import build_policy
+from pgkit.training.population import build_evaluation_envs
 from pgkit.training.result import evaluation_row, spread
 
 MAX_ENVS = 320

@@ -155,8 +155,7 @@ class Minibatches:
         batch = batch._replace(cache=None)  # which is of the first step's parameters
         if count == 1:
             return cls(batch, None, samples)
-        counters = population.collector.state.counters
-        order = shuffled_order(population.shuffle_keys, counters, epochs, samples)
+        order = _shuffled(population, epochs, samples)
         columns = {name: column.contiguous() for name, column in batch.columns.items()}
         return cls(Batch.of_columns(columns), order, samples // count)
 
@@ -167,6 +166,23 @@ class Minibatches:
         columns = self.batch.columns
         taken = take_rows(list(columns.values()), self.order, number, self.rows)
         return Batch.of_columns(dict(zip(columns, taken, strict=True)))
+
+
+def _shuffled(population: Population, epochs: int, samples: int) -> Tensor:
+    """The order of the samples, int64 ``(P, epochs * samples)``, in which minibatches take them.
+
+    The samples of a recurrent policy are sequences, one for each environment, which stay whole: environments are
+    shuffled, and a minibatch has all steps of some of them, in the order of the steps.
+    """
+    counters = population.collector.state.counters
+    if not population.policy.memory:
+        return shuffled_order(population.shuffle_keys, counters, epochs, samples)
+    count = population.collector.envs_per_member
+    steps = samples // count
+    parts = epochs * population.passes.minibatches
+    envs = shuffled_order(population.shuffle_keys, counters, epochs, count).view(population.size, parts, 1, -1)
+    first = torch.arange(steps, device=envs.device).view(1, 1, -1, 1) * count
+    return (envs + first).flatten(1).contiguous()
 
 
 class _FirstFailure:

@@ -10,15 +10,13 @@ from torch import Tensor
 
 from pgkit import optim
 from pgkit.config.device import resolve_device
-from pgkit.config.effects import check_actions
 from pgkit.config.members import stack_agent_config
 from pgkit.config.registry import Agent
 from pgkit.config.schema import TrainConfig
 from pgkit.envs import make_envs, resolve_backend
-from pgkit.envs.base import EnvInfo, Environments
+from pgkit.envs.base import Environments
 from pgkit.envs.errors import TooManyEnvs
 from pgkit.errors import PgkitError
-from pgkit.nn.distributions import head_for
 from pgkit.nn.policy import Policy
 from pgkit.optim.base import Optimizer
 from pgkit.optim.from_config import check_groups
@@ -29,6 +27,7 @@ from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.seeding import stream_keys, stream_seed
 from pgkit.system.cpu import configure_cpu
 from pgkit.system.process_state import restored_settings
+from pgkit.training.build_policy import build_policy
 from pgkit.tree import MemberRows, select_members, take_tree
 from pgkit.types import Batch, Params
 
@@ -321,6 +320,7 @@ def build_envs(config: TrainConfig, count: int, device: torch.device) -> Environ
             vectorization=env.vectorization,
             timeout=env.timeout,
             rescale_actions=env.rescale_actions,
+            wrappers=env.wrappers,
             device=device,
         )
 
@@ -339,30 +339,10 @@ def build_evaluation_envs(config: TrainConfig, wanted: int, device: torch.device
     Without evaluations while training there are no more than a member trains in: there may be no more.
     """
     env = config.env
-    if resolve_backend(env.id, env.kwargs, env.backend, env.vectorization) == "pgkit":
+    if resolve_backend(env.id, env.kwargs, env.backend, env.vectorization, env.wrappers) == "pgkit":
         return build_envs(config, wanted, device)
     limit = config.evaluation.envs if config.evaluation.points else config.envs_per_member
     return build_envs(config, min(wanted, limit, config.evaluation.envs), device)
-
-
-def build_policy(config: TrainConfig, info: EnvInfo) -> Policy:
-    """The policy that a configuration describes, for such environments.
-
-    Raises:
-        PgkitError: a setting has no effect there.
-    """
-    check_actions(config, info.action_space)
-    settings = config.policy
-    return Policy(
-        obs_dim=info.obs_dim,
-        head=head_for(info.action_space),
-        hidden=settings.hidden,
-        critic_hidden=settings.hidden if settings.critic_hidden is None else settings.critic_hidden,
-        activation=settings.activation,
-        shared=settings.shared,
-        orthogonal=settings.orthogonal,
-        log_std=settings.log_std,
-    )
 
 
 def take_config(config: Any, rows: MemberRows) -> Any:

@@ -95,6 +95,7 @@ def _resume_problem(config: TrainConfig) -> str | None:
         backend=env.backend,
         vectorization=env.vectorization,
         timeout=env.timeout,
+        wrappers=env.wrappers,
     )
 
 

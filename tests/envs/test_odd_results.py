@@ -12,12 +12,13 @@ from helpers.odd_envs import OBSERVED, RESULTS, SPACES, Observes, Returns, odd_c
 from typer.testing import CliRunner
 
 from pgkit.cli import app
-from pgkit.config.load import to_toml
+from pgkit.config.load import load_config, to_toml
 from pgkit.config.schema import TrainConfig
 from pgkit.envs import make_envs, wrap_vector_env
 from pgkit.envs.errors import EnvError
 from pgkit.envs.guard import CHECKED_STEPS
 from pgkit.errors import PgkitError
+from pgkit.training.train import train
 
 
 def error_of(config: TrainConfig, place: Path, exit_code: int = 1) -> str:
@@ -248,8 +249,8 @@ def test_images_are_refused(observation: str, tmp_path: Path) -> None:
     message = error_of(odd_config("Shows", kwargs={"observation": observation}), tmp_path, 2)
     place = "the observation['camera']" if "Dict" in observation else "the observation"
     assert f"OddShows-v0': {place} is an image of shape (" in message
-    assert "multilayer perceptrons here, which do not learn from its " in message
-    assert "choose a variant with few numbers" in message
+    assert "a multilayer perceptron does not learn from its " in message
+    assert ("FilterObservation" if "Dict" in observation else "policy.network=nature-cnn") in message
     assert not (tmp_path / "run").exists()
 
 
@@ -257,8 +258,9 @@ def test_an_image_of_gymnasium_is_refused() -> None:
     pytest.importorskip("Box2D")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        config = load_config("cartpole-ppo", {"env.id": "CarRacing-v3", "steps": 100})
         with pytest.raises(PgkitError, match=r"'CarRacing-v3': the observation is an image .*27,648"):
-            make_envs("CarRacing-v3", 1)
+            train(config)
 
 
 @pytest.mark.parametrize("observation", ["grid of cells", "matrix", "flattened pixels"])

@@ -141,11 +141,18 @@ def test_a_network_without_layers_gives_its_input() -> None:
 def test_mlp_is_the_torch_network_of_each_member(activation: str, activate_last: bool) -> None:
     params = init_mlp("net", keys(3), [5, 7, 1], [1.5, 1.0])
     params = {name: leaf + 0.1 * numbers(len(name), *leaf.shape) for name, leaf in params.items()}
-    x, modules = numbers(9, 3, 11, 5), {"tanh": "Tanh", "relu": "ReLU", "elu": "ELU", "silu": "SiLU"}
+    x = numbers(9, 3, 11, 5)
+    modules = {
+        "tanh": torch.nn.Tanh(),
+        "relu": torch.nn.ReLU(),
+        "elu": torch.nn.ELU(),
+        "gelu": torch.nn.GELU(approximate="tanh"),
+        "silu": torch.nn.SiLU(),
+    }
     outputs = mlp(params, "net", x, activation, activate_last)
     assert outputs.shape == (3, 11, 1)
     for member in range(3):
-        activate = getattr(torch.nn, modules[activation])()
+        activate = modules[activation]
         last = activate if activate_last else torch.nn.Identity()
         module = torch.nn.Sequential(torch.nn.Linear(5, 7), activate, torch.nn.Linear(7, 1), last)
         module.load_state_dict(

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from pgkit.config.load import parse_config
-from pgkit.training.population import build_envs, build_policy
+from pgkit.training.build_policy import build_policy
+from pgkit.training.population import build_envs
 from pgkit.training.train import train
 
 pytestmark = pytest.mark.slow

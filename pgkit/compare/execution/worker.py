@@ -8,7 +8,8 @@ import torch
 
 from pgkit.config.schema import TrainConfig
 from pgkit.rollouts.evaluate import Episodes, EvalKey, evaluate_policy
-from pgkit.training.population import build_evaluation_envs, build_policy
+from pgkit.training.build_policy import build_policy
+from pgkit.training.population import build_evaluation_envs
 from pgkit.training.result import TrainResult
 from pgkit.training.train import train
 

@@ -13,7 +13,8 @@ from pgkit.config.schema import TrainConfig
 from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
 from pgkit.stats.curves import normalize
 from pgkit.stats.samples import FloatArray
-from pgkit.training.population import build_evaluation_envs, build_policy
+from pgkit.training.build_policy import build_policy
+from pgkit.training.population import build_evaluation_envs
 
 EPISODES = 1000
 """Episodes of each baseline policy."""
