@@ -11,8 +11,8 @@ goes here, and needs tests against ``torch.distributions`` such as the others ha
 ``mlp.py``: the layers of all members in one pass, and their initial weights. ``network.py``, ``gru.py``, ``cnn.py``,
 ``module_network.py``: what else may stand before them, see ``README.md``; ``layers.py`` has their operations.
 
-``policy_loss.py``: the losses of a categorical or Gaussian MLP policy and its critic as one compiled node of autograd, on
-CPU. It is optional: ``PGKIT_COMPILE=off`` computes the same losses, up to rounding, by ``pgkit.losses`` and
+``policy_loss.py``: the losses of a categorical or Gaussian MLP policy and its critic as one compiled node of autograd,
+on CPU. It is optional: ``PGKIT_COMPILE=off`` computes the same losses, up to rounding, by ``pgkit.losses`` and
 ``distributions.py``.
 
 Keep members apart: no function here may let a number of one member depend on another member, or on P.
