@@ -72,14 +72,14 @@ def worker(*arguments: object) -> list[str]:
     return [sys.executable, str(HERE / "bench_worker.py"), *map(str, arguments)]
 
 
-def rejax(bench: Bench, agents: int, core: int | None = None) -> list[str]:
+def rejax(bench: Bench, agents: int, core: int | None = None, ppo: bool = False) -> list[str]:
     """The command; on one core only if one is given."""
     python = bench.jax / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", bench.jax], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *REJAX], check=True)
     pinned = [] if core is None else ["taskset", "-c", str(core)]
-    return [*pinned, str(python), str(HERE / "bench_rejax.py"), str(agents)]
+    return [*pinned, str(python), str(HERE / "bench_rejax.py"), str(agents), *["ppo"] * ppo]
 
 
 def one(bench: Bench) -> list[Row]:
@@ -129,6 +129,24 @@ def population(bench: Bench) -> list[Row]:
         Row("the gradient phase, over its products", f"{gradient:.2f}x", gradient.median, 0.5),
         Row("one more member at 512, of a run alone", f"{more:.2f}", more.median, 1 / 50, at_most=True),
         Row("memory of 512 members in one process", f"{megabytes:,.0f} MB", megabytes, 1000, at_most=True),
+    ]
+
+
+def ppo(bench: Bench) -> list[Row]:
+    """PPO on CartPole, 8 environments x 128 steps, 4 epochs of 4 minibatches: one run, and 512 on both cores."""
+    settings = ["agent.name=ppo", "epochs=4", "minibatches=4", "optimizer.name=adam", "optimizer.lr=3e-4"]
+    single = bench.compare(
+        pgkit=[worker("pgkit", CARTPOLE, 1, "8x128", *settings)], sb3=[worker("sb3", CARTPOLE, "8x128", "ppo")]
+    )
+    many = bench.compare(
+        pgkit=[worker("pgkit", CARTPOLE, "64x4", "8x128", *settings)] * 2,
+        rejax_threads=[rejax(bench, 512, ppo=True)],
+        rejax_processes=[rejax(bench, 256, core, ppo=True) for core in (0, 1)],
+    )
+    best = max(many["rejax_threads"], many["rejax_processes"], key=lambda peer: median(peer.speeds))
+    return [
+        times("one CartPole PPO run, over SB3 PPO", single["pgkit"], single["sb3"], 40),
+        times("512 CartPole PPO runs, over rejax on both cores", many["pgkit"], best, 3),
     ]
 
 
@@ -251,7 +269,7 @@ def print_phases(what: str, contender: Contender, limit: str, least: Contender, 
 
 
 PARTS: dict[str, Callable[[Bench], list[Row]]] = {
-    part.__name__: part for part in (one, population, landers, classic, watching, cores, start)
+    part.__name__: part for part in (one, population, ppo, landers, classic, watching, cores, start)
 }
 
 

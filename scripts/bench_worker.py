@@ -1,7 +1,7 @@
 """Programs that take turns (bench_turns.py): pgkit, Stable-Baselines3, EnvPool alone, matrix products alone.
 
     python scripts/bench_worker.py pgkit ENV MEMBERS[xTIMES] BATCH [KEY=VALUE ...]  # the train loop of one process
-    python scripts/bench_worker.py sb3 ENV BATCH [subproc]                    # A2C
+    python scripts/bench_worker.py sb3 ENV BATCH [subproc] [ppo]              # A2C, or PPO: 4 epochs of 4 minibatches
     python scripts/bench_worker.py envs ENV ENVS                              # pgkit's environments, random actions
     python scripts/bench_worker.py envpool ENV ENVS [THREADS]                 # EnvPool's, random actions
     python scripts/bench_worker.py products MEMBERS [gradient] [numpy]        # what pgkit's networks multiply, no more
@@ -192,7 +192,7 @@ def time_phases(populations: Sequence[Any], spent: Counter[str], captured: Captu
 
 
 def sb3_trains(env: str, batch: str, *how: str) -> None:
-    from stable_baselines3 import A2C
+    from stable_baselines3 import A2C, PPO
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
@@ -200,11 +200,17 @@ def sb3_trains(env: str, batch: str, *how: str) -> None:
     envs, steps = sizes(batch)
     vector = make_vec_env(env, envs, seed=0, vec_env_cls=SubprocVecEnv if "subproc" in how else None)
     networks = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}}
-    model = A2C("MlpPolicy", vector, n_steps=steps, policy_kwargs=networks, device="cpu", seed=0)
+    model: A2C | PPO
+    if "ppo" in how:
+        passes = {"n_epochs": 4, "batch_size": envs * steps // 4}
+        model = PPO("MlpPolicy", vector, n_steps=steps, **passes, policy_kwargs=networks, device="cpu", seed=0)
+    else:
+        model = A2C("MlpPolicy", vector, n_steps=steps, policy_kwargs=networks, device="cpu", seed=0)
+    updates = max(1, 125 // steps)
 
     def advance() -> int:
         before = model.num_timesteps
-        model.learn(envs * steps * 25, reset_num_timesteps=False)
+        model.learn(envs * steps * updates, reset_num_timesteps=False)
         return model.num_timesteps - before
 
     serve(advance)
