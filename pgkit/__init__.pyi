@@ -2,6 +2,8 @@ from . import compare, envs, losses, optim, returns, stats
 from .config.load import load_config
 from .config.members import expand_seeds
 from .config.schema import TrainConfig
+from .deploy.load import load
+from .deploy.policy import TrainedPolicy
 from .errors import PgkitError
 from .nn.policy import Policy
 from .training.evaluate_run import evaluate_run
@@ -18,10 +20,12 @@ __all__ = [
     "Rollout",
     "TrainConfig",
     "TrainResult",
+    "TrainedPolicy",
     "compare",
     "envs",
     "evaluate_run",
     "expand_seeds",
+    "load",
     "load_config",
     "losses",
     "optim",

@@ -16,7 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-STREAMS = ("weights", "action", "env", "shuffle", "evaluation_env", "evaluation_action", "report_env", "report_action")
+STREAMS = (
+    "weights",
+    "action",
+    "env",
+    "shuffle",
+    "evaluation_env",
+    "evaluation_action",
+    "report_env",
+    "report_action",
+    "predict_action",
+)
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64

@@ -8,7 +8,8 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -59,7 +60,10 @@ def page() -> str:
     for name in AGENTS:
         sections += [f"\n## Agent `{name}`\n", table(rows(agent(name).Config, "agent."))]
     sections += ["\n## Optimizers", OPTIMIZER, table(optimizer_rows())]
-    sections += ["\n## `pgkit compare`\n", "All keys of `pgkit train` but `name`, `seed`, `seeds`, `env`, and:\n"]
+    sections += [
+        "\n## `pgkit compare`\n",
+        "All keys of `pgkit train` but `name`, `seed`, `seeds`, `env`, `init`, and:\n",
+    ]
     sections += [table([*rows(ComparisonConfig), *rows(EnvironmentScore, "environments.<id>.")])]
     return "\n".join(sections)
 
@@ -90,10 +94,17 @@ TYPES = {bool: "true or false", float: "number", type(None): "number"}
 def rows(model: type[BaseModel], prefix: str = "") -> Iterator[Row]:
     """Yield (key, type, default, description) of every field, those of inner tables in place of the table itself."""
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from rows(field.annotation, f"{prefix}{name}.")
+        if (inner := inner_model(field)) is not None:
+            yield from rows(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field_type(field), default(field), (field.description or "").replace("``", "`")
+
+
+def inner_model(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the model of a table, also of one that may be missing."""
+    is_union = get_origin(field.annotation) in (Union, UnionType)
+    types = get_args(field.annotation) if is_union else (field.annotation,)
+    return next((each for each in types if isinstance(each, type) and issubclass(each, BaseModel)), None)
 
 
 def default(field: FieldInfo) -> str:

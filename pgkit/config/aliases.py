@@ -26,7 +26,7 @@ HINTS: Mapping[str, str] = {
 }
 """Keys of other libraries that have no counterpart of the same meaning, and what to use instead."""
 
-SHORT = {"env": "id", "agent": "name", "optimizer": "name"}
+SHORT = {"env": "id", "agent": "name", "optimizer": "name", "init": "run"}
 """Tables for which a text is short for one of their keys."""
 
 AGENTS = {"a2c": "actor-critic", "vpg": "reinforce"}

@@ -21,6 +21,9 @@ def without_effect(config: TrainConfig) -> Iterator[tuple[KeyPath, KeyPath, str]
     elif config.evaluation.deterministic and config.evaluation.greedy:
         why = "evaluation.deterministic takes the most likely actions in every evaluation"
         yield ("evaluation", "greedy"), ("evaluation", "deterministic"), why
+    if config.init is not None and config.init.best:
+        why = "init.best = true takes the best evaluation, with which no optimizer state is kept"
+        yield ("init", "optimizer_state"), ("init", "best"), why
     if config.epochs == config.minibatches == 1:
         why = "with epochs = 1 and minibatches = 1 an update makes one optimizer step, from where the policy has acted"
         yield ("target_kl",), ("epochs",), why

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from pgkit import envs, optim
+from pgkit import envs, optim, pretrained
 from pgkit.config.registry import AGENTS, agent, is_comparison, shipped_configs
 from pgkit.envs import Environments
 from pgkit.envs.speed import BATCH, AvailableEnv, list_available_envs, steps_per_second
@@ -22,7 +22,7 @@ _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
 def overview(topic: str, measure: bool = False) -> list[Row]:
-    """Return one row for each entry of ``topic``: "agents", "optimizers", "configs" or "envs".
+    """Return one row for each entry of ``topic``: "agents", "optimizers", "configs", "envs" or "pretrained".
 
     Args:
         topic: what is listed.
@@ -92,6 +92,7 @@ def _topic(topic: str) -> tuple[Callable[[], list[Row]], Callable[[str], str]]:
         "optimizers": (_optimizer_rows, _optimizer_text),
         "configs": (_config_rows, _config_text),
         "envs": (_env_rows, _env_text),
+        "pretrained": (_pretrained_rows, _pretrained_text),
     }
     if topic not in topics:
         raise PgkitError(unknown_name("topic", topic, topics))
@@ -191,6 +192,15 @@ def _env_text(name: str) -> str:
             f"  time limit: {limit}\n  backend: {info.backend}\n"
             f"  steps per second: {_rounded(steps_per_second(env)):,} ({info.num_envs} at once, one core)"
         )
+
+
+def _pretrained_rows() -> list[Row]:
+    rows = [(name, pretrained.about(name)) for name in pretrained.names()]
+    return [{"name": name, **{key: about[key] for key in ("environment", "return")}} for name, about in rows]
+
+
+def _pretrained_text(name: str) -> str:
+    return "\n".join([name, *(f"  {key}: {text}" for key, text in pretrained.about(name).items())])
 
 
 @contextmanager

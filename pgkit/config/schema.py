@@ -170,6 +170,19 @@ class EvaluationConfig(Model):
     """Evaluate while training a second time with the most likely actions, logged as ``eval/greedy_return_mean``."""
 
 
+class InitConfig(Model):
+    """``[init]``: the run that training goes on from; without it, parameters are drawn."""
+
+    run: str = Field(min_length=1)
+    """Run, by directory or name below ``runs/``, with one member for all of this run, or with as many, in order."""
+    member: str | int | None = None
+    """The member of that run that all members begin with: its seed, or its label such as ``seed-3``."""
+    best: bool = False
+    """Take that run at its best evaluation while training, instead of at its latest checkpoint."""
+    optimizer_state: bool = False
+    """Take the optimizer's moments and counters, too; its settings and schedules are those of this run."""
+
+
 class TrainConfig(Model):
     """Everything that decides what ``pgkit train`` does.
 
@@ -191,6 +204,8 @@ class TrainConfig(Model):
     """``cpu``, ``cuda``, ``cuda:N`` or ``auto`` (CUDA if there is any)."""
     env: EnvConfig
     """The environment."""
+    init: InitConfig | None = None
+    """The run that training goes on from; ``init=runs/x`` is short for ``init.run=runs/x``."""
     envs_per_member: Count = 8
     """Parallel environments of each run."""
     agent: dict[str, Any]
@@ -243,7 +258,7 @@ class TrainConfig(Model):
     def _seeds(cls, value: Any) -> int | tuple[int, ...] | None:
         return check_seeds("seeds", value)
 
-    @field_validator("env", "agent", "optimizer", mode="before")
+    @field_validator("env", "init", "agent", "optimizer", mode="before")
     @classmethod
     def _short(cls, value: Any, info: ValidationInfo) -> Any:
         return {SHORT[str(info.field_name)]: value} if isinstance(value, str) else value

@@ -8,6 +8,7 @@ the draws, from -2 to 2, covers less than a tenth of its range. All bounds in wh
 """
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,14 +51,25 @@ def _is_far(low: float, high: float) -> bool:
 
 def rescale_actions(env: "Env[Any, Any]") -> "Env[Any, Any]":
     """Let the far components of an environment's actions range from -1 to 1; without such, the environment itself."""
-    from gymnasium.spaces import Box
     from gymnasium.wrappers import TransformAction
 
     space = env.action_space
-    far = far_components(space)
-    if not far.any():
+    if not far_components(space).any():
         return env
+    return TransformAction(env, rescaling(space), unit_space(space))
+
+
+def rescaling(space: "Space[Any]") -> Callable[[np.ndarray], np.ndarray]:
+    """The function from actions in :func:`unit_space` to those of the space, one ``(...)`` or a batch ``(k, ...)``.
+
+    >>> from gymnasium.spaces import Box
+    >>> rescaling(Box(100.0, 200.0, (1,)))(np.array([0.5]))
+    array([175.], dtype=float32)
+    """
+    from gymnasium.spaces import Box
+
     assert isinstance(space, Box)
+    far = far_components(space)
     low, high = space.low, space.high
     dtype = space.dtype
 
@@ -65,7 +77,7 @@ def rescale_actions(env: "Env[Any, Any]") -> "Env[Any, Any]":
         within = low + (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) / 2 * (high.astype(np.float64) - low)
         return np.where(far, within, action).astype(dtype).clip(low, high)
 
-    return TransformAction(env, rescale, unit_space(space))
+    return rescale
 
 
 def unit_space(space: "Space[Any]") -> "Box":

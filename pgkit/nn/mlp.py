@@ -16,7 +16,7 @@ from pgkit.kernels.matmul import multiply, multiply_and_sum
 from pgkit.kernels.mlp import LayerOutputs, MLPSpec, compiled_backward, compiled_forward
 from pgkit.nn.layers import activate, linear
 from pgkit.seeding import uniform
-from pgkit.system.cpu import use_compiled
+from pgkit.system.cpu import is_traced, use_compiled
 from pgkit.types import Params
 
 _LAYER_STRIDE = 1 << 32
@@ -59,7 +59,7 @@ def mlp(
         return x
     spec = MLPSpec(ACTIVATIONS[activation], len(leaves) // 2 - (not activate_last))
     outputs = None if cached is None else first_rows(cached, x)
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and not is_traced():
         return _Network.apply(spec, outputs, x, *leaves)  # type: ignore[no-untyped-call]
     if outputs is None:
         outputs = _forward(spec, x, leaves)

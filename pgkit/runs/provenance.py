@@ -123,14 +123,14 @@ def git_state(root: Path) -> dict[str, Any] | None:
 
 
 def code_digest() -> str:
-    """SHA-256 (16 digits) of the code that numbers depend on: pgkit without the command line and comparisons."""
+    """SHA-256 (16 digits) of the code that numbers depend on: pgkit up to training; no command line, no comparisons."""
     root = Path(__file__).resolve().parents[1]
     agents = Path(str(importlib.import_module("pgkit.agents").__file__)).parent
     files = {f"pgkit/{path.relative_to(root)}": path for path in root.rglob("*.py")}
     files |= {f"pgkit/agents/{path.name}": path for path in agents.glob("*.py")}
     digest = hashlib.sha256()
     for name in sorted(files):
-        if not name.startswith(("pgkit/compare/", "pgkit/stats/", "pgkit/cli.py")):
+        if not name.startswith(("pgkit/cli/", "pgkit/compare/", "pgkit/deploy/", "pgkit/pretrained/", "pgkit/stats/")):
             digest.update(name.encode() + b"\0" + files[name].read_bytes())
     return digest.hexdigest()[:16]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from pgkit.config.load import parse_config, read_table
 from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
-from pgkit.errors import PgkitError
+from pgkit.errors import PgkitError, unknown_name
 from pgkit.logging import read_metrics
 from pgkit.runs import checkpoint
 from pgkit.tree import concat_members
@@ -20,6 +20,9 @@ from pgkit.types import Params
 
 if TYPE_CHECKING:
     import pandas as pd
+
+SHOWN_LABELS = 20
+"""How many members of a run a message lists."""
 
 
 def read_settings(directory: Path, names: Sequence[str]) -> list[TrainConfig]:
@@ -88,6 +91,33 @@ def steps_of(saved: Mapping[str, Any]) -> int:
     return int(torch.cat([part["statistics"]["env_steps"] for part in parts_of(saved)]).mean())
 
 
+def find_member(run: Path, labels: Sequence[str], seeds: Sequence[int], member: str | int | None) -> int:
+    """The position of one member of a run.
+
+    Args:
+        run: its directory, for messages.
+        labels: of its members.
+        seeds: of its members.
+        member: a label such as ``"seed-3"``, or a seed; None for the only member.
+
+    Raises:
+        PgkitError: there is no such member, or there are several and none is named.
+    """
+    shown = ", ".join(labels) if len(labels) <= SHOWN_LABELS else f"{labels[0]} ... {labels[-1]}"
+    if member is None:
+        if len(labels) > 1:
+            raise PgkitError(f"{run} has {len(labels)} members, and member names none of them: {shown}")
+        return 0
+    if str(member) in labels:
+        return labels.index(str(member))
+    matching = [index for index, seed in enumerate(seeds) if str(seed) == str(member)]
+    if len(matching) > 1:
+        raise PgkitError(f"{run} has {len(matching)} members of seed {member}: name one by its label, of {shown}")
+    if not matching:
+        raise PgkitError(unknown_name("member", str(member), labels, or_else="a seed"))
+    return matching[0]
+
+
 def saved_members(directory: Path, best: bool = False) -> tuple[list[TrainConfig], Params, dict[str, Tensor]]:
     """Configurations, parameters and observation statistics (leaves ``(P, ...)``) of a run's members.
 
@@ -98,12 +128,27 @@ def saved_members(directory: Path, best: bool = False) -> tuple[list[TrainConfig
     Raises:
         PgkitError: there are none, or they cannot be read.
     """
-    place = directory / "checkpoints"
-    if best and not (place / checkpoint.BEST).is_file():
+    if best:
+        return members_in(directory, read_best(directory)[1])
+    return members_in(directory, checkpoint.load_latest(directory / "checkpoints"))
+
+
+def read_best(directory: Path) -> tuple[Path, dict[str, Any]]:
+    """Path and content of the checkpoint with each member of a run at its best evaluation.
+
+    Raises:
+        PgkitError: there is none, or it cannot be read.
+    """
+    path = directory / "checkpoints" / checkpoint.BEST
+    if not path.is_file():
         raise PgkitError(
             f"{directory} has no {checkpoint.BEST}: it was not evaluated during training (evaluation.points)"
         )
-    saved = checkpoint.load(place / checkpoint.BEST) if best else checkpoint.load_latest(place)
+    return path, checkpoint.load(path)
+
+
+def members_in(directory: Path, saved: Mapping[str, Any]) -> tuple[list[TrainConfig], Params, dict[str, Tensor]]:
+    """What :func:`saved_members` returns, from the content of a checkpoint."""
     configs = read_settings(directory, saved["labels"])
     trees = [(part["params"], part["obs_stats"]) for part in parts_of(saved)]
     params, obs_stats = concat_members(trees, [part["members"] for part in parts_of(saved)])

@@ -44,6 +44,7 @@ class RunWriter:
         configs: one for each member.
         inexact: why the run cannot be resumed exactly; None if it can.
         resume_state: of a resumed run.
+        init_source: of a run that begins with another's parameters, for ``provenance.json``.
 
     Attributes:
         logger: writes log rows; None without a directory.
@@ -58,6 +59,7 @@ class RunWriter:
         configs: Sequence[TrainConfig],
         inexact: str | None,
         resume_state: ResumeState | None,
+        init_source: Mapping[str, Any] | None = None,
     ) -> None:
         self.directory = directory
         self.configs = configs
@@ -73,7 +75,7 @@ class RunWriter:
             "restart_count": resume_state.restart_count if resume_state else 0,
         }
         earlier_rows = rows_until(directory, resume_state.saved) if resume_state else None
-        self._stopwatch = self._start_provenance(directory, resume_state, inexact)
+        self._stopwatch = self._start_provenance(directory, resume_state, inexact, init_source)
         text = (directory / "config.toml").read_text(encoding="utf-8")
         member_hparams = [hparams(config) for config in configs]
         self.logger = Logger(directory, labels(configs), text, member_hparams, resumed=resume_state is not None)
@@ -82,13 +84,18 @@ class RunWriter:
             self.logger.replay(earlier_rows)
 
     def _start_provenance(
-        self, directory: Path, resume_state: ResumeState | None, inexact: str | None
+        self,
+        directory: Path,
+        resume_state: ResumeState | None,
+        inexact: str | None,
+        init_source: Mapping[str, Any] | None,
     ) -> provenance.Stopwatch:
         """Write ``provenance.json`` and, for a new run, its settings."""
         path = directory / "provenance.json"
         if resume_state is None:
             write_settings(directory, self.configs)
-            return provenance.write(path, [config.seed for config in self.configs], inexact_resume=inexact)
+            more = {} if init_source is None else {"init": dict(init_source)}
+            return provenance.write(path, [config.seed for config in self.configs], inexact_resume=inexact, **more)
         entry = {"at_step": steps_of(resume_state.saved), "differences": list(resume_state.differences)}
         return provenance.append_resumed(path, entry, resume_state.saved["times"])
 

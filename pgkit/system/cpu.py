@@ -34,7 +34,15 @@ def compile_mode() -> str:
 
 def use_compiled(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether pgkit's compiled kernels compute with such tensors; otherwise PyTorch does."""
-    return _can_compile(dtype, device) and compile_mode() != "off"
+    return _can_compile(dtype, device) and compile_mode() != "off" and not is_traced()
+
+
+def is_traced() -> bool:
+    """Whether PyTorch records its operations (``torch.export``, ``torch.compile``, ``torch.jit.trace``).
+
+    It would not see those of compiled kernels.
+    """
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 @cache

@@ -42,6 +42,7 @@ class Coordinator:
         progress: whether to show a progress bar.
         on_steps: called now and then with the environment steps of all members so far.
         resume_state: of a resumed run.
+        init_source: of a run that begins with another's parameters, for ``provenance.json``.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Coordinator:
         progress: bool,
         on_steps: Callable[[float], None] | None,
         resume_state: ResumeState | None = None,
+        init_source: Mapping[str, Any] | None = None,
     ) -> None:
         saved = resume_state.saved["workers"] if resume_state else []
         self.configs = configs
@@ -63,7 +65,7 @@ class Coordinator:
         self._row_counts = [worker["rows"] for worker in saved] or [0] * len(sizes)
         self._states: list[dict[str, Any] | None] = [None] * len(sizes)
         self._unsaved: set[int] = set()  # workers whose latest state is in no checkpoint
-        self._writer = RunWriter(directory, configs, inexact, resume_state)
+        self._writer = RunWriter(directory, configs, inexact, resume_state, init_source)
         self._bar = ProgressBar(configs[0].steps * len(configs), progress)
         self._signals = StopSignals(f"pgkit resume {directory} continues")
         self._notes = list(resume_state.differences) if resume_state else []

@@ -4,17 +4,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
+
 from pgkit.config.device import resolve_device
 from pgkit.envs.make import Backend
 from pgkit.errors import PgkitError, format_value
 from pgkit.rollouts.evaluate import EvalKey, evaluate_policy, unfinished_note
 from pgkit.runs.directory import as_directory
-from pgkit.runs.reader import saved_members
+from pgkit.runs.reader import find_member, saved_members
+from pgkit.runs.writer import labels
 from pgkit.system.cpu import configure_cpu
 from pgkit.system.process_state import isolated_process
 from pgkit.training.build_policy import build_policy
 from pgkit.training.population import build_evaluation_envs
 from pgkit.training.result import evaluation_row, spread
+from pgkit.tree import take_tree
 
 MAX_ENVS = 320
 
@@ -44,6 +48,7 @@ def evaluate_run(
     device: str = "cpu",
     best: bool = False,
     backend: str | None = None,
+    member: str | int | None = None,
 ) -> EvaluationResult:
     """Evaluate each member of a run at its latest checkpoint.
 
@@ -61,6 +66,7 @@ def evaluate_run(
         best: whether to evaluate each member as it was at its best evaluation during training.
         backend: implementation of the environment, as ``env.backend``; None for the one of the run. "gymnasium" shows
             what agents that were trained in pgkit's own environment do in Gymnasium's.
+        member: evaluate only this one, by its seed or its label, such as ``"seed-3"``; None for all.
 
     Raises:
         PgkitError: there is no such run, it cannot be read, or an argument is wrong.
@@ -73,13 +79,24 @@ def evaluate_run(
     if backend is not None and backend not in BACKENDS:
         raise PgkitError(f"backend must be one of {', '.join(BACKENDS)}, or None, got {format_value(backend)}")
     with isolated_process():
-        return _evaluate(place, episodes, deterministic, seed, device, best, backend)
+        return _evaluate(place, episodes, deterministic, seed, device, best, backend, member)
 
 
 def _evaluate(
-    directory: Path, episodes: int, deterministic: bool, seed: int, device: str, best: bool, backend: str | None
+    directory: Path,
+    episodes: int,
+    deterministic: bool,
+    seed: int,
+    device: str,
+    best: bool,
+    backend: str | None,
+    member: str | int | None,
 ) -> EvaluationResult:
     configs, params, obs_stats = saved_members(directory, best)
+    if member is not None:
+        index = find_member(directory, labels(configs), [config.seed for config in configs], member)
+        configs = [configs[index]]
+        params, obs_stats = take_tree((params, obs_stats), torch.tensor([index]))
     first = configs[0]
     if backend is not None:
         first = first.model_copy(update={"env": first.env.model_copy(update={"backend": backend})})

@@ -65,18 +65,30 @@ def _worker_state(tasks: Sequence[WorkerTask], member: int) -> dict[str, Any]:
 
 def _part_state(configs: Sequence[TrainConfig], state: Mapping[str, Any], member: int) -> dict[str, Any]:
     """The state of a population with this member only."""
-    optimizer = optim.from_config([config.optimizer for config in configs])
     row = (state["members"] == member).nonzero().squeeze(1)
     taken: dict[str, Any] = take_tree({k: v for k, v in state.items() if k not in ("opt_state", "envs")}, row)
-    opt_state = optimizer.take(optimizer.load(state["opt_state"], state["params"]), row)
     envs = state["envs"]
     count = state["obs"].shape[1]
     if envs is not None:
         envs = take_tree(envs, row * count + torch.arange(count, device=row.device))
     taken["members"] = torch.zeros_like(row)
-    taken["opt_state"] = single_member_state(optimizer.dump(opt_state))
+    taken["opt_state"] = member_opt_state(configs, state, member)
     taken["envs"] = envs
     return taken
+
+
+def member_opt_state(configs: Sequence[TrainConfig], state: Mapping[str, Any], member: int) -> Any:
+    """The dumped optimizer state of one member of a population, as an optimizer made for it alone loads it.
+
+    Args:
+        configs: of the worker's members.
+        state: of a population of some of them, as in checkpoints.
+        member: position among the worker's members.
+    """
+    optimizer = optim.from_config([config.optimizer for config in configs])
+    row = (state["members"] == member).nonzero().squeeze(1)
+    opt_state = optimizer.take(optimizer.load(state["opt_state"], state["params"]), row)
+    return single_member_state(optimizer.dump(opt_state))
 
 
 def _monitor_state(saved: Mapping[str, Any], member: int) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from pgkit.seeding import stream_keys, stream_seed
 from pgkit.system.cpu import configure_cpu
 from pgkit.system.process_state import restored_settings
 from pgkit.training.build_policy import build_policy
+from pgkit.training.initial_state import InitialState, initial_obs_stats, initial_opt_state, initial_params
 from pgkit.tree import MemberRows, select_members, take_tree
 from pgkit.types import Batch, Params
 
@@ -214,13 +215,19 @@ class Population:
         )
 
 
-def build(configs: Sequence[TrainConfig], restart_count: int = 0, resumes: bool = False) -> Population:
+def build(
+    configs: Sequence[TrainConfig],
+    restart_count: int = 0,
+    resumes: bool = False,
+    initial: InitialState | None = None,
+) -> Population:
     """A population before its first update: environments reset, parameters drawn, optimizers initialised.
 
     Args:
         configs: one for each member.
         restart_count: how often the environments have begun anew; each time they get other random streams.
         resumes: whether a saved population takes its place, which may have groups of the optimizer without parameters.
+        initial: what the members begin with in place of parameters that are drawn.
 
     Raises:
         PgkitError: the configurations do not fit together, or cannot run on this machine.
@@ -248,19 +255,23 @@ def build(configs: Sequence[TrainConfig], restart_count: int = 0, resumes: bool 
     params = {name: leaf.to(device) for name, leaf in policy.init(seeds).items()}
     for config in () if resumes else configs:
         check_groups(config.optimizer, params)
+    collector = Collector.initial(policy, envs, obs, seeds, normalization)
+    if initial is not None:
+        params = initial_params(initial, params)
+        collector.state = replace(collector.state, obs_stats=initial_obs_stats(initial, device))
     return Population(
         policy=policy,
         agent=first.agent_module,
         agent_config=agent_config,
         optimizer=optimizer,
-        collector=Collector.initial(policy, envs, obs, seeds, normalization),
+        collector=collector,
         rollout_steps=first.rollout_steps,
         passes=Passes(first.epochs, first.minibatches, first.target_kl),
         shuffle_keys=stream_keys(seeds, "shuffle").to(device),
         budget=first.steps,
         members=torch.arange(len(seeds), device=device),
         params=params,
-        opt_state=optimizer.init(params),
+        opt_state=initial_opt_state(initial, optimizer, params),
         alive=torch.ones(len(seeds), dtype=torch.bool, device=device),
         kl=torch.full((len(seeds),), torch.nan, device=device),
     )

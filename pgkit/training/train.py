@@ -16,10 +16,12 @@ from pgkit.system.cpu import available_cpus
 from pgkit.system.process_state import isolated_process
 from pgkit.training.coordinator import Coordinator
 from pgkit.training.evaluator import open_evaluation_envs
+from pgkit.training.initial_state import split_initial
 from pgkit.training.loop import retire, run
 from pgkit.training.messages import Channel
 from pgkit.training.monitor import Monitor
 from pgkit.training.population import Population, build, rebuild
+from pgkit.training.read_initial import read_initial
 from pgkit.training.result import TrainResult
 from pgkit.training.worker_process import WorkerTask
 from pgkit.training.workers import split, start_workers
@@ -73,14 +75,18 @@ def train(
     groups = split(configs, workers)
     if len(groups) > 1 and (reason := why_one_worker(configs[0])):
         raise PgkitError(f"workers = {workers}: {reason}, so only 1 is possible")
-    inexact = None if place is None else _resume_problem(configs[0])
-    tasks = [WorkerTask(group, place is not None, debug_numerics, inexact=inexact) for group in groups]
     sizes = [len(group) for group in groups]
+    inexact = None if place is None else _resume_problem(configs[0])
+    initial, source = read_initial(configs)
+    tasks = [
+        WorkerTask(group, place is not None, debug_numerics, inexact=inexact, initial=rows)
+        for group, rows in zip(groups, split_initial(initial, sizes), strict=True)
+    ]
     with (
         isolated_process(),
         start_workers(tasks, PopulationWorker) as started,
         nullcontext() if place is None else new_run(place, overwrite),
-        Coordinator(configs, sizes, place, inexact, progress, on_steps) as coordinator,
+        Coordinator(configs, sizes, place, inexact, progress, on_steps, init_source=source) as coordinator,
     ):
         return coordinator.finish(started.train(coordinator))
 
@@ -148,7 +154,7 @@ class PopulationWorker:
         self._task = task
         self._parts: list[Population]
         if task.saved is None:
-            self._parts = [build(task.configs)]
+            self._parts = [build(task.configs, initial=task.initial)]
         else:
             self._parts = rebuild(task.configs, task.saved["parts"], task.restart_count)
         try:

@@ -14,6 +14,8 @@ from pgkit import optim
 from pgkit.config.load import parse_config, to_table
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError
+from pgkit.runs import checkpoint
+from pgkit.runs.reader import read_settings, steps_of
 from pgkit.training.population import has_steps_left
 
 SPACED = ("steps", "log_interval", "evaluation.points", "checkpoint_points")
@@ -75,6 +77,28 @@ def stretched_schedules(saved: Mapping[str, Any], configs: Sequence[TrainConfig]
         return []
     before, after = trained_steps(saved), configs[0].steps
     return [f"the schedule of the optimizer ran over {before:,} steps, and goes on as one over {after:,}"]
+
+
+def describe_more_steps(directory: Path, steps: Any) -> dict[str, str]:
+    """What it means to give each member of a run so many steps, as lines for people.
+
+    Raises:
+        PgkitError: there is no such run, or these are not more steps.
+    """
+    saved = checkpoint.load_resumable(directory)[1]
+    config = raise_steps(directory, saved, read_settings(directory, saved["labels"]), steps)[0]
+    before, done = trained_steps(saved), steps_of(saved)
+    lines = {"run": str(directory), "steps": f"{before:,} -> {config.steps:,} per seed, {done:,} of them are trained"}
+    for label, group in optim.describe(config.optimizer).items():
+        for key, schedule in group["schedule"].items():
+            of_progress = "warmup" in schedule or schedule["kind"] == "warmup"
+            lines[f"schedule of {label} {key}"] = (
+                f"{schedule['kind']}, over all {config.steps:,} steps: it stood at {min(1.0, done / before):.0%} of its way, and "
+                f"goes on at {done / config.steps:.0%}"
+                if of_progress
+                else f"{schedule['kind']}, which does not depend on the number of steps"
+            )
+    return lines
 
 
 def _raise(before: TrainConfig, config: TrainConfig, steps: Any) -> TrainConfig:

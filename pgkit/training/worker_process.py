@@ -17,6 +17,7 @@ from pgkit.runs.provenance import cpu_seconds
 from pgkit.system import processes
 from pgkit.system.process_state import isolated_process
 from pgkit.system.signals import SIGNALS
+from pgkit.training.initial_state import InitialState
 from pgkit.training.messages import (
     Channel,
     Envelope,
@@ -41,6 +42,7 @@ class WorkerTask(NamedTuple):
         saved: the worker's state in a checkpoint; None starts from scratch.
         inexact: why the run cannot be resumed exactly; None if it can.
         restart_count: how often environments have been restarted because their state could not be restored.
+        initial: what its members begin with; None draws their parameters.
     """
 
     configs: Sequence[TrainConfig]
@@ -49,6 +51,7 @@ class WorkerTask(NamedTuple):
     saved: dict[str, Any] | None = None
     inexact: str | None = None
     restart_count: int = 0
+    initial: InitialState | None = None
 
 
 class Worker(Protocol):

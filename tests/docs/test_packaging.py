@@ -16,7 +16,7 @@ pytestmark = pytest.mark.process
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FOLDERS = {"pgkit": "pgkit", "agents": "pgkit/agents", "configs": "pgkit/configs"}
-SHIPPED = (".py", ".pyi", ".toml", ".md", ".typed", ".j2")
+SHIPPED = (".py", ".pyi", ".toml", ".md", ".typed", ".j2", ".safetensors")
 
 
 def shipped() -> set[str]:

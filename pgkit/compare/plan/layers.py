@@ -22,6 +22,7 @@ DECIDED: Mapping[KeyPath, str] = {
     ("name",): "a comparison records no single runs",
     ("seed",): "use tuning_seeds and evaluation_seeds",
     ("seeds",): "use tuning_seeds and evaluation_seeds",
+    ("init",): "the runs of a comparison begin with parameters drawn from their seeds",
     ("env", "id"): "the environments of a comparison are its tables, environments.<id>",
     ("agent", "name"): "the agents of a comparison are those of its list agents",
     ("optimizer",): "use optimizers, and the table optimizer of the comparison",

@@ -1,0 +1,146 @@
+"""One trained policy: actions for observations."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgkit.config.load import to_toml
+from pgkit.config.schema import TrainConfig
+from pgkit.deploy.module import PolicyModule, acting_params
+from pgkit.deploy.spaces import PolicySpaces
+from pgkit.envs import normalize
+from pgkit.errors import PgkitError, format_value
+from pgkit.nn.policy import Policy
+from pgkit.seeding import stream_seed, uniform
+from pgkit.system.files import absolute
+from pgkit.system.safetensors import save_tensors
+from pgkit.types import Params
+
+
+@dataclass
+class TrainedPolicy:
+    """A trained member of a run: see :func:`pgkit.load`.
+
+    >>> import pgkit
+    >>> config = pgkit.load_config("cartpole-actor-critic", {"steps": 2_000, "name": "example"})
+    >>> result = pgkit.train(config, "runs/example")  # doctest: +SKIP
+    >>> policy = pgkit.load("runs/example")  # doctest: +SKIP
+    >>> action, _ = policy.predict(env.reset()[0], deterministic=True)  # doctest: +SKIP
+
+    Attributes:
+        config: the member's configuration.
+        policy: the networks and the action distribution.
+        params: leaves ``(1, ...)``.
+        obs_stats: statistics that observations are normalized with, leaves ``(1, ...)``; None if they are not.
+        spaces: what the environment observes and takes.
+        source: where the policy is from, for people.
+    """
+
+    config: TrainConfig
+    policy: Policy
+    params: Params
+    obs_stats: normalize.Stats | None
+    spaces: PolicySpaces
+    source: str
+    _key: Tensor = field(init=False, repr=False)
+    _counter: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.set_random_seed(0)
+
+    def set_random_seed(self, seed: int) -> None:
+        """Restart the random numbers that sampled actions are drawn with.
+
+        Raises:
+            PgkitError: the seed is no whole number of at least 0.
+        """
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise PgkitError(f"seed must be a whole number of at least 0, got {format_value(seed)}")
+        key = np.array([stream_seed(self.config.seed, "predict_action", seed)], dtype=np.uint64).view(np.int64)
+        self._key = torch.from_numpy(key).to(self.spaces.info.device)
+        self._counter = 0
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[Any, Any]:
+        """Choose actions, as ``predict`` of Stable-Baselines3 does.
+
+        Observations are flattened and normalized as in training; actions are clipped and rescaled as in pgkit's own
+        evaluation, which takes the same deterministic actions.
+
+        Args:
+            observation: one observation, or a batch of them with one more axis, in the environment's form: NumPy
+                arrays, tensors, numbers, or dicts and tuples of these.
+            state: of a recurrent policy; others return it as it is.
+            episode_start: where a recurrent policy forgets its state; others ignore it.
+            deterministic: take the most likely actions instead of sampled ones.
+
+        Returns:
+            One action in the environment's form, or an array of K actions ``(K, ...)``, with the NumPy type of the
+            action space; and the state.
+
+        Raises:
+            PgkitError: it is no observation of the environment.
+        """
+        rows, is_batch = self.spaces.flatten(observation)
+        obs = torch.from_numpy(rows).to(self.spaces.info.device)[None]
+        with torch.no_grad():
+            outputs = self.policy.outputs(self.params, self._normalized(obs))
+            head = self.policy.head
+            action = head.mode(outputs) if deterministic else head.sample(outputs, self._noise(len(rows)))
+        actions = self.spaces.convert_actions(action[0])
+        return (actions if is_batch else self.spaces.first_action(actions)), state
+
+    def to_module(self) -> PolicyModule:
+        """Return the policy as a plain ``torch.nn.Module`` with its own copy of the parameters.
+
+        Its input are observations ``(B, D)``, flattened but not normalized; see :class:`PolicyModule` for its outputs.
+        """
+        return PolicyModule(self.policy, self.params, self.obs_stats, self.spaces).eval()
+
+    def flatten(self, observation: Any) -> Tensor:
+        """Return one observation, or a batch of them, as :meth:`to_module` takes it: ``(K, D)`` float32.
+
+        Raises:
+            PgkitError: it is no observation of the environment.
+        """
+        return torch.from_numpy(self.spaces.flatten(observation)[0])
+
+    def save(self, path: str | Path, about: Mapping[str, str] | None = None) -> None:
+        """Write what acting needs to a safetensors file, which :func:`pgkit.load` reads: no critic, no optimizer.
+
+        Args:
+            path: of the file, ``.safetensors``.
+            about: further texts beside the configuration and pgkit's version.
+
+        Raises:
+            PgkitError: the path does not end in ``.safetensors``, or the system refuses to write.
+        """
+        from importlib.metadata import version
+
+        target = absolute(Path(path))
+        if target.suffix != ".safetensors":
+            raise PgkitError(f"the path of a policy must end in .safetensors, got {path}")
+        tensors = {f"params.{name}": leaf[0] for name, leaf in acting_params(self.params).items()}
+        tensors |= {f"obs_stats.{name}": leaf[0] for name, leaf in (self.obs_stats or {}).items()}
+        texts = {"config": to_toml(self.config), "pgkit_version": version("pgkit-rl")}
+        save_tensors(target, tensors, texts | dict(about or {}))
+
+    def _normalized(self, obs: Tensor) -> Tensor:
+        return obs if self.obs_stats is None else normalize.apply(self.obs_stats, obs)
+
+    def _noise(self, count: int) -> Tensor:
+        """The next uniform numbers for this many actions, ``(1, K, noise)``."""
+        noise = self.policy.head.noise
+        index = torch.arange(self._counter, self._counter + count * noise, device=self._key.device)
+        self._counter += count * noise
+        return uniform(self._key, index).view(1, count, noise)
