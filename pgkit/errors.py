@@ -159,6 +159,8 @@ def _keys(model: "type[BaseModel]", parts: Sequence[int | str], prefix: str) -> 
         annotation = model.model_fields[str(part)].annotation if annotation is model else get_args(annotation)[-1]
         if get_origin(annotation) is dict:  # a table whose keys the user chooses
             continue
+        if type(None) in get_args(annotation):  # a table that may be missing
+            annotation = next(each for each in get_args(annotation) if each is not type(None))
         assert isinstance(annotation, type)
         from pydantic import BaseModel  # loaded by the caller; not imported at the top, so that this module stays light
 

@@ -182,6 +182,14 @@ class InitConfig(Model):
     optimizer_state: bool = False
     """Take the optimizer's moments and counters, too; its settings and schedules are those of this run."""
 
+    @field_validator("member", mode="before")
+    @classmethod
+    def _member(cls, value: Any) -> Any:
+        value = whole_number(value)
+        if value is None or type(value) in (int, str):
+            return value
+        raise PgkitError(f"init.member must be a seed or a label such as seed-3, got {format_value(value)}")
+
 
 class TrainConfig(Model):
     """Everything that decides what ``pgkit train`` does.

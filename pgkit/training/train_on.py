@@ -89,15 +89,12 @@ def describe_more_steps(directory: Path, steps: Any) -> dict[str, str]:
     config = raise_steps(directory, saved, read_settings(directory, saved["labels"]), steps)[0]
     before, done = trained_steps(saved), steps_of(saved)
     lines = {"run": str(directory), "steps": f"{before:,} -> {config.steps:,} per seed, {done:,} of them are trained"}
+    shares = f"it stood at {min(1.0, done / before):.0%} of its way, and goes on at {done / config.steps:.0%}"
     for label, group in optim.describe(config.optimizer).items():
         for key, schedule in group["schedule"].items():
-            of_progress = "warmup" in schedule or schedule["kind"] == "warmup"
-            lines[f"schedule of {label} {key}"] = (
-                f"{schedule['kind']}, over all {config.steps:,} steps: it stood at {min(1.0, done / before):.0%} of its way, and "
-                f"goes on at {done / config.steps:.0%}"
-                if of_progress
-                else f"{schedule['kind']}, which does not depend on the number of steps"
-            )
+            over_steps = "warmup" in schedule  # all but those that are constant or follow the KL divergence
+            effect = f"over all {config.steps:,} steps: {shares}" if over_steps else "which no number of steps changes"
+            lines[f"schedule of {label} {key}"] = f"{schedule['kind']}, {effect}"
     return lines
 
 
