@@ -17,7 +17,7 @@ from pgkit.runs.reader import find_member, saved_members
 from pgkit.runs.writer import labels
 from pgkit.system.process_state import isolated_process
 from pgkit.system.safetensors import load_tensors
-from pgkit.training.population import build_policy
+from pgkit.training.build_policy import build_policy
 from pgkit.tree import map_tree
 
 

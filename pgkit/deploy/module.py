@@ -24,9 +24,10 @@ class PolicyModule(nn.Module):
     - of continuous actions ``(mean (B, A), log_std (B, A), action)``, before clipping and rescaling.
 
     ``action`` ``(B, ...)`` is the most likely one as the environment takes it: in the space's dtype and shape, clipped,
-    rescaled, from the space's start on. The module computes with the functions that training computes with; they
-    consist of PyTorch's operations when PyTorch traces them. Parameters have pgkit's names and shapes without the
-    member axis: weights ``(in, out)``, biases ``(1, out)``.
+    rescaled, from the space's start on. A recurrent policy has a second input, its memory ``(B, M)``, zeros at the
+    first step of an episode, and returns the new one as the last output. The module computes with the functions that
+    training computes with; they consist of PyTorch's operations when PyTorch traces them. Parameters have pgkit's names
+    and shapes without the member axis: weights ``(in, out)``, biases ``(1, out)``.
 
     Attributes:
         output_names: names of the outputs, as ``torch.onnx.export`` takes them.
@@ -36,26 +37,29 @@ class PolicyModule(nn.Module):
         super().__init__()
         self._policy = policy
         self._has_stats = obs_stats is not None
-        self.output_names = ("mean", "log_std", "action") if _is_box(spaces) else ("logits", "action")
+        self._count = len(_parts(spaces))
+        self.output_names = (*_parts(spaces), "action", *["memory"] * bool(policy.memory))
         for name, leaf in acting_params(params).items():
             _container(self, name).register_parameter(name.rpartition(".")[2], nn.Parameter(leaf[0].clone()))
         for name, leaf in (obs_stats or {}).items():
             _container(self, f"obs_stats.{name}").register_buffer(name, leaf[0].clone())
         self._to_space = _BoxActions(spaces) if _is_box(spaces) else _DiscreteActions(spaces)
 
-    def forward(self, obs: Tensor) -> tuple[Tensor, ...]:
-        """Compute the outputs for observations ``(B, D)``."""
+    def forward(self, obs: Tensor, *memory: Tensor) -> tuple[Tensor, ...]:
+        """Compute the outputs for observations ``(B, D)`` and, of a recurrent policy, its memory ``(B, M)``."""
         x = obs[None]
         if self._has_stats:
             stats = {name: buffer[None] for name, buffer in self.get_submodule("obs_stats").named_buffers()}
             x = normalize.apply(stats, x)
         params = {name: leaf[None] for name, leaf in self.named_parameters()}
-        outputs = self._policy.outputs(params, x)
+        after: tuple[Tensor, ...] = ()
+        if memory:
+            outputs, new_memory = self._policy.step(params, x, memory[0][None])
+            after = (new_memory[0],)
+        else:
+            outputs = self._policy.outputs(params, x)
         action = self._to_space(self._policy.head.mode(outputs)[0])
-        if len(self.output_names) == 2:
-            return outputs[0], action
-        mean, log_std = outputs[0].chunk(2, -1)
-        return mean, log_std, action
+        return (*outputs[0].chunk(self._count, -1), action, *after)
 
 
 class _DiscreteActions(nn.Module):
@@ -109,7 +113,12 @@ class _BoxActions(nn.Module):
 
 def acting_params(params: Mapping[str, Tensor]) -> Params:
     """The parameters that acting needs: all but the critic's."""
-    return {name: leaf for name, leaf in params.items() if not name.startswith("critic.")}
+    return {name: leaf for name, leaf in params.items() if not name.startswith(("critic.", "critic_network."))}
+
+
+def _parts(spaces: PolicySpaces) -> tuple[str, ...]:
+    """What the outputs of the networks are."""
+    return ("mean", "log_std") if _is_box(spaces) else ("logits",)
 
 
 def _is_box(spaces: PolicySpaces) -> bool:

@@ -80,8 +80,9 @@ class TrainedPolicy:
         Args:
             observation: one observation, or a batch of them with one more axis, in the environment's form: NumPy
                 arrays, tensors, numbers, or dicts and tuples of these.
-            state: of a recurrent policy; others return it as it is.
-            episode_start: where a recurrent policy forgets its state; others ignore it.
+            state: memory of a recurrent policy, ``(K, M)``, which the last call returned; None at the first step of
+                episodes. Others return it as it is.
+            episode_start: bool ``(K,)``, where a recurrent policy forgets its memory; others ignore it.
             deterministic: take the most likely actions instead of sampled ones.
 
         Returns:
@@ -94,10 +95,13 @@ class TrainedPolicy:
         rows, is_batch = self.spaces.flatten(observation)
         obs = torch.from_numpy(rows).to(self.spaces.info.device)[None]
         with torch.no_grad():
-            outputs = self.policy.outputs(self.params, self._normalized(obs))
+            memory = self._memory(state, episode_start, len(rows))
+            outputs, memory = self.policy.step(self.params, self._normalized(obs), memory)
             head = self.policy.head
             action = head.mode(outputs) if deterministic else head.sample(outputs, self._noise(len(rows)))
         actions = self.spaces.convert_actions(action[0])
+        if self.policy.memory:
+            state = memory[0].numpy(force=True)
         return (actions if is_batch else self.spaces.first_action(actions)), state
 
     def to_module(self) -> PolicyModule:
@@ -137,6 +141,22 @@ class TrainedPolicy:
 
     def _normalized(self, obs: Tensor) -> Tensor:
         return obs if self.obs_stats is None else normalize.apply(self.obs_stats, obs)
+
+    def _memory(self, state: Any, episode_start: Any, count: int) -> Tensor:
+        """The memory ``(1, K, M)`` that a step begins with."""
+        memory = torch.zeros(1, count, self.policy.memory, device=self.spaces.info.device)
+        if not self.policy.memory:
+            return memory
+        if state is not None:
+            if np.shape(state) != memory.shape[1:]:
+                raise PgkitError(
+                    f"state must be what predict returned, {tuple(memory.shape[1:])}, got {np.shape(state)}"
+                )
+            memory = torch.as_tensor(state, dtype=memory.dtype, device=memory.device)[None]
+        if episode_start is not None:
+            begins = torch.as_tensor(np.reshape(episode_start, (1, -1, 1)), dtype=torch.bool, device=memory.device)
+            memory = torch.where(begins, 0.0, memory)
+        return memory
 
     def _noise(self, count: int) -> Tensor:
         """The next uniform numbers for this many actions, ``(1, K, noise)``."""

@@ -120,7 +120,9 @@ def _opened(policy: TrainedPolicy, render_mode: str) -> "Iterator[Env[Any, Any]]
         if find_pgkit_env(config.id) is None:
             raise
         raise PgkitError(f"{config.id} cannot be shown: Gymnasium has no environment of that name") from None
-    env = make_env(spec, {**config.kwargs, "render_mode": render_mode}, config.max_episode_steps)
+    env = make_env(
+        spec, {**config.kwargs, "render_mode": render_mode}, config.max_episode_steps, wrappers=config.wrappers
+    )
     try:
         if env.render_mode != render_mode:
             raise PgkitError(f"{config.id} cannot be shown: it has no render_mode {render_mode!r}")

@@ -13,11 +13,9 @@ from pgkit.config.schema import TrainConfig
 from pgkit.envs.actions import action_converter, action_rows
 from pgkit.envs.base import EnvInfo
 from pgkit.envs.errors import MalformedData
-from pgkit.envs.make import find_spec, make_env, resolve_backend
-from pgkit.envs.observations import ObsFlattener, obs_flattener
+from pgkit.envs.observations import ObsFlattener, network_space, obs_flattener
 from pgkit.envs.rescale import far_components, rescaling
 from pgkit.errors import PgkitError
-from pgkit.system.process_state import restored_settings
 from pgkit.training.population import build_envs
 
 if TYPE_CHECKING:
@@ -81,30 +79,21 @@ class PolicySpaces:
 
 
 def find_spaces(config: TrainConfig, device: torch.device) -> PolicySpaces:
-    """The spaces of a configuration's environment; one instance of it is created and closed.
+    """The spaces of a configuration's environment; instances of it are created and closed.
 
     Raises:
         PgkitError: it cannot be created.
     """
-    env = config.env
+    info = _info(config, device)
+    as_it_is = config.env.model_copy(update={"rescale_actions": False})
+    action = _info(config.model_copy(update={"env": as_it_is}), device).action_space
+    return PolicySpaces(info, info.observation_space or network_space(None, info.obs_dim), action)
+
+
+def _info(config: TrainConfig, device: torch.device) -> EnvInfo:
     envs = build_envs(config, 1, device)
     envs.close()
-    info = envs.info
-    if resolve_backend(env.id, env.kwargs, env.backend, env.vectorization) == "gymnasium":
-        with restored_settings():
-            instance = make_env(find_spec(env.id), env.kwargs, env.max_episode_steps)
-            instance.close()
-        return PolicySpaces(info, instance.observation_space, instance.action_space)
-    unscaled = config.model_copy(update={"env": env.model_copy(update={"rescale_actions": False})})
-    plain_envs = build_envs(unscaled, 1, device)
-    plain_envs.close()
-    return PolicySpaces(info, _vector_space(info.obs_dim), plain_envs.info.action_space)
-
-
-def _vector_space(size: int) -> "Space[Any]":
-    from gymnasium.spaces import Box
-
-    return Box(-np.inf, np.inf, (size,), np.float32)
+    return envs.info
 
 
 def _as_arrays(observation: Any) -> Any:

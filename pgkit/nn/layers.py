@@ -16,18 +16,22 @@ from torch.nn import functional
 from pgkit.compiler.lazy import lazy_kernel
 from pgkit.kernels.activations import Activation
 from pgkit.kernels.matmul import multiply
-from pgkit.system.cpu import use_compiled
+from pgkit.system.cpu import is_traced, use_compiled
 
 _compile = lazy_kernel("pgkit.compiler.elementwise:compile_elementwise")
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``x @ weight + bias`` of each member: ``(P, B, in)``, ``(P, in, out)``, ``(P, 1, out)`` -> ``(P, B, out)``."""
+    if is_traced():
+        return torch.baddbmm(bias, x, weight)
     return _Product.apply(x, weight) + bias  # type: ignore[no-untyped-call]
 
 
 def activate(x: Tensor, activation: Activation) -> Tensor:
     """The activation of each number, with its derivative as it stands in :data:`pgkit.kernels.ACTIVATIONS`."""
+    if is_traced():
+        return activation.plain(x)
     return _Activate.apply(x, activation)  # type: ignore[no-untyped-call]
 
 
