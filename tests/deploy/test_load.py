@@ -1,6 +1,7 @@
 """Policies from run directories and files: which member, which checkpoint, and one line where there is none."""
 
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,19 @@ def test_files_have_one_policy_and_an_ending(run: Path, tmp_path: Path) -> None:
         policy.save(tmp_path / "policy.pt")
     with pytest.raises(pgkit.PgkitError, match=r"cannot read .*: No such file"):
         pgkit.load(tmp_path / "nothing.safetensors")
+
+
+# --- pages ---
+
+
+# Torch's exporter touches a deprecated name of its own, and copies modules of onnxscript that warn.
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("page", ["deploy", "pretrained"])
+def test_the_code_on_the_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (Path(pgkit.__file__).parent / page / "README.md").read_text(encoding="utf-8")
+    codes = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert codes
+    for code in codes:
+        exec(compile(code, page, "exec"), {"__name__": "page"})
+    assert page == "pretrained" or {path.name for path in tmp_path.iterdir()} >= {"policy.onnx", "module.safetensors"}
