@@ -16,7 +16,7 @@ from pgkit.deploy.policy import TrainedPolicy
 from pgkit.rollouts.evaluate import EvalKey, evaluate_policy
 from pgkit.runs import provenance
 from pgkit.system.cpu import available_cpus, configure_cpu
-from pgkit.system.safetensors import read_metadata
+from pgkit.system.tensor_files import read_metadata
 from pgkit.training.population import build_evaluation_envs
 from pgkit.training.result import evaluation_row
 

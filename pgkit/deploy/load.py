@@ -16,7 +16,7 @@ from pgkit.runs.directory import as_directory, find_run
 from pgkit.runs.reader import find_member, saved_members
 from pgkit.runs.writer import labels
 from pgkit.system.process_state import isolated_process
-from pgkit.system.safetensors import load_tensors
+from pgkit.system.tensor_files import load_tensors
 from pgkit.training.build_policy import build_policy
 from pgkit.tree import map_tree
 

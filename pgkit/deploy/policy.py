@@ -18,7 +18,7 @@ from pgkit.errors import PgkitError, format_value
 from pgkit.nn.policy import Policy
 from pgkit.seeding import stream_seed, uniform
 from pgkit.system.files import absolute
-from pgkit.system.safetensors import save_tensors
+from pgkit.system.tensor_files import save_tensors
 from pgkit.types import Params
 
 

@@ -12,7 +12,7 @@
 from pathlib import Path
 
 from pgkit.errors import PgkitError, unknown_name
-from pgkit.system.safetensors import read_metadata
+from pgkit.system.tensor_files import read_metadata
 
 SUFFIX = ".safetensors"
 

@@ -1,6 +1,7 @@
 """A policy as a module of PyTorch: the policy's numbers, in files that other programs run."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from helpers.trained_runs import train_recorded
 from torch import Tensor
 
 import pgkit
+from pgkit.config.load import parse_config
 from pgkit.deploy.policy import TrainedPolicy
 from pgkit.envs import normalize
+from pgkit.errors import PgkitError
 
 CASES = {
     "discrete": ("discrete", "vector", False),
@@ -149,3 +152,56 @@ def test_the_module_can_be_trained_and_leaves_the_policy_as_it_is(policies: dict
 
 def test_there_is_a_case_for_every_action_space() -> None:
     assert {case[0] for case in CASES.values()} == set(ACTIONS)
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "layer norm": {"hidden": [7], "layer_norm": True},
+    "gru": {"network": "gru", "network_kwargs": {"hidden_size": 5}},
+    "module": {"network": "helpers.own_networks:OwnNet"},
+    "cnn": {"network": "minatar-cnn", "network_kwargs": {"features": 9}},
+}
+
+
+def trained(policy: dict[str, Any], place: Path) -> TrainedPolicy:
+    """A short run, of images for the CNN."""
+    env: dict[str, Any] = {"id": "CartPole-v1"}
+    if policy.get("network") == "minatar-cnn":
+        env = {"id": "helpers.harder_probes:ProbeSide-v0", "kwargs": {"side": 8}}
+    table = {"name": "out", "steps": 200, "env": env, "agent": "actor-critic", "policy": policy}
+    evaluation = {"points": 0, "final_episodes": 1}
+    pgkit.train(parse_config(table | {"optimizer": "adam", "evaluation": evaluation}), place)
+    return pgkit.load(place)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_other_networks_are_taken_out_and_exported(name: str, tmp_path: Path) -> None:
+    policy = trained(NETWORKS[name], tmp_path / "run")
+    obs, samples = observations(policy)
+    memory = (torch.rand(len(obs), 5),) if name == "gru" else ()
+    module = policy.to_module()
+    state = memory[0].numpy() if memory else None
+    actions, after = policy.predict(np.stack(samples), state, deterministic=True)
+    outputs = module(obs, *memory)
+    assert np.array_equal(outputs[1], actions)
+    if memory:
+        np.testing.assert_allclose(outputs[2].numpy(force=True), after, rtol=1e-6)
+        assert module.output_names == ("logits", "action", "memory")
+    program = torch.export.export(module, (obs, *memory))
+    for answer, expected in zip(program.module()(obs, *memory), outputs, strict=True):
+        torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
+    policy.save(tmp_path / "policy.safetensors")
+    again = pgkit.load(tmp_path / "policy.safetensors")
+    assert torch.equal(again.to_module()(obs, *memory)[0], outputs[0])
+
+
+def test_a_recurrent_policy_remembers_until_an_episode_begins(tmp_path: Path) -> None:
+    policy = trained(NETWORKS["gru"], tmp_path / "run")
+    _, samples = observations(policy, 2)
+    batch = np.stack(samples)
+    _, state = policy.predict(batch)
+    assert state.shape == (2, 5)
+    _, onwards = policy.predict(batch, state, episode_start=np.array([True, False]))
+    assert np.array_equal(onwards[0], state[0])
+    assert not np.array_equal(onwards[1], state[1])
+    with pytest.raises(PgkitError, match=r"state must be what predict returned, \(2, 5\), got \(3,\)"):
+        policy.predict(batch, np.zeros(3))
