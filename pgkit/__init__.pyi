@@ -1,4 +1,4 @@
-from . import compare, envs, losses, optim, returns, stats
+from . import callbacks, compare, envs, losses, optim, returns, stats
 from .config.load import load_config
 from .config.members import expand_seeds
 from .config.schema import TrainConfig
@@ -21,6 +21,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "TrainedPolicy",
+    "callbacks",
     "compare",
     "envs",
     "evaluate_run",

@@ -28,7 +28,7 @@ Row = tuple[str, str, str, str]
 
 INTRODUCTION = """# Configuration keys
 
-Made by `python scripts/config_reference.py` from the models in `pgkit/config/schema.py`, `agents/` and
+Made by `python scripts/config_reference.py` from the models in `pgkit/config/`, `agents/` and
 `pgkit/compare/plan/schema.py`; a test checks that this page is current.
 
 A configuration is a TOML file: keys with a dot are keys of a table, `env.id` is `id` below `[env]`. On the command

@@ -18,6 +18,7 @@ LAYERS = (
     ("types", "losses"),
     ("nn", "envs", "optim", "returns"),
     ("rollouts", "config", "agents"),
+    ("callbacks",),
     ("runs",),
     ("training",),
     ("deploy",),

@@ -28,8 +28,8 @@ if __name__ == "tutorial":  # imported by the names below
     gymnasium.register("LongPole-v0", LongPole, max_episode_steps=500)
 
 if __name__ == "__main__":
-    own = {"env.id": "tutorial:LongPole-v0", "policy.network": "tutorial:Net", "name": "long-pole", "seeds": 2}
-    config = pgkit.load_config("cartpole-ppo", {**own, "steps": 80_000})
+    changes = {"env.id": "tutorial:LongPole-v0", "policy.network": "tutorial:Net", "name": "long-pole", "seeds": 2}
+    config = pgkit.load_config("cartpole-ppo", {**changes, "steps": 80_000})
     result = pgkit.train(config, "runs/long-pole", overwrite=True, progress=True)
     print("mean return of each seed:", [row["return_mean"] for row in result.table])
     policy = pgkit.load("runs/long-pole", member=0)

@@ -53,7 +53,7 @@ def train(
             typer.echo(f"warning: {note}", err=True)
         if not quiet:
             _print_header(settings, shown, backend, rescaling)
-        from pgkit.training.train import default_workers
+        from pgkit.training.arguments import default_workers
         from pgkit.training.train import train as run
 
         result = run(
@@ -149,7 +149,8 @@ def _print_trained(result: "TrainResult", directory: Path) -> None:
     """Print the result of a run; exit with 1 if every member failed."""
     title = f"Final evaluation, {result.final.returns.shape[1]} episodes per seed"
     print_result(result.table, result.summary, title)
-    typer.echo(f"written to {directory}")
+    remedy = f"; stopped by a callback: pgkit resume {directory} trains it on" if result.stopped else ""
+    typer.echo(f"written to {directory}{remedy}")
     _exit_if_all_failed(result.table, directory)
 
 

@@ -2,7 +2,7 @@
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -20,6 +20,12 @@ AGENTS = {
     "ppo": "pgkit.agents.ppo",
 }
 """Module of each shipped agent; any other agent is the dotted name of a module."""
+
+CALLBACKS = {
+    "stop-on-threshold": "pgkit.callbacks:StopTrainingOnRewardThreshold",
+    "stop-without-improvement": "pgkit.callbacks:StopTrainingOnNoModelImprovement",
+}
+"""Class of each shipped callback; any other is ``"module:Class"``."""
 
 _CONTRACT = ("Config", "collects", "targets", "loss")
 
@@ -61,6 +67,24 @@ def agent(name: str) -> Agent:
     if module.collects not in ("episodes", "steps"):
         raise PgkitError(f'{module_name}.collects must be "episodes" or "steps", got {module.collects!r}')
     return cast(Agent, module)
+
+
+def callback_class(name: str) -> Callable[..., object]:
+    """Import what makes callbacks: one of :data:`CALLBACKS`, or ``"package.module:Class"``.
+
+    Raises:
+        PgkitError: there is no such class.
+    """
+    module_name, separator, attribute = CALLBACKS.get(name, name).partition(":")
+    if not separator or not attribute.isidentifier() or not module_exists(module_name):
+        raise PgkitError(unknown_name("callback", name, CALLBACKS, or_else="a class such as my_package.my_module:Mine"))
+    try:
+        imported = getattr(importlib.import_module(module_name), attribute, None)
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        raise PgkitError(f"callback {name!r} cannot be imported: {describe_exception(error)}") from error
+    if not callable(imported):
+        raise PgkitError(f"callback {name!r}: module {module_name} defines no class {attribute}")
+    return cast(Callable[..., object], imported)
 
 
 def module_exists(name: str) -> bool:

@@ -1,9 +1,10 @@
-"""Report an environment that failed: which member it belongs to, and its traceback, in the run directory."""
+"""Report an environment or a callback that failed: its traceback in the run directory, and an environment's member."""
 
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from pgkit.callbacks.protocol import CallbackError
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.errors import EnvError
 from pgkit.errors import PgkitError
@@ -16,9 +17,9 @@ def report(error: BaseException | None, configs: Sequence[TrainConfig], director
 
     Other errors are ignored.
     """
-    if not isinstance(error, EnvError):
+    if not isinstance(error, EnvError | CallbackError):
         return
-    member = _member_of(error.seed, configs)
+    member = _member_of(error.seed, configs) if isinstance(error, EnvError) else None
     if member is not None:
         error.add_note(f"it is environment {member[1]} of seed {member[0]}")
     if directory is not None and error.details:

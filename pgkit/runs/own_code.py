@@ -1,5 +1,5 @@
-"""Digests of code that is not pgkit's, but that a run's numbers depend on: own agents, optimizers, networks and
-environments."""
+"""Digests of code that is not pgkit's but that a run uses: own agents, optimizers, networks, environments and
+callbacks."""
 
 import ast
 import hashlib
@@ -59,6 +59,8 @@ def _modules(config: TrainConfig) -> Iterator[str]:
     for named in (config.policy.network, *(str(wrapper["name"]) for wrapper in config.env.wrappers)):
         yield named.rpartition(":")[0]
     yield from _optimizer_modules(config.optimizer)
+    for callback in config.callbacks or ():
+        yield callback["name"].rpartition(":")[0]
 
 
 def _optimizer_modules(table: Mapping[str, Any]) -> Iterator[str]:

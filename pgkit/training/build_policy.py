@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pgkit.config.effects import check_actions
-from pgkit.config.schema import PolicyConfig, TrainConfig
+from pgkit.config.schema import TrainConfig
+from pgkit.config.tables import PolicyConfig
 from pgkit.envs.base import EnvInfo
 from pgkit.envs.observations import check_no_image, network_space
 from pgkit.errors import PgkitError, unknown_name

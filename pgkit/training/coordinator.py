@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, assert_never
 
+from pgkit.callbacks.protocol import Watch
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError
 from pgkit.runs import env_errors
@@ -16,7 +17,17 @@ from pgkit.runs.writer import ResumeState, RunWriter
 from pgkit.system.files import WriteError
 from pgkit.system.progress import ProgressBar
 from pgkit.system.signals import StopSignals
-from pgkit.training.messages import Evaluated, Line, Message, RowsLogged, StateSaved, StepsDone
+from pgkit.training.callback_calls import CallbackCalls
+from pgkit.training.messages import (
+    Evaluated,
+    Line,
+    Message,
+    RolloutCollected,
+    RowsLogged,
+    StateSaved,
+    StepsDone,
+    UpdateMade,
+)
 from pgkit.training.result import TrainResult, join_results
 from pgkit.training.train_on import any_steps_left
 
@@ -43,6 +54,12 @@ class Coordinator:
         on_steps: called now and then with the environment steps of all members so far.
         resume_state: of a resumed run.
         init_source: of a run that begins with another's parameters, for ``provenance.json``.
+        callbacks: objects with methods of :class:`pgkit.callbacks.Callback`.
+
+    Attributes:
+        configs: one for each member.
+        directory: of the run, or None.
+        watch: what callbacks want to see.
     """
 
     def __init__(
@@ -55,6 +72,7 @@ class Coordinator:
         on_steps: Callable[[float], None] | None,
         resume_state: ResumeState | None = None,
         init_source: Mapping[str, Any] | None = None,
+        callbacks: Sequence[object] = (),
     ) -> None:
         saved = resume_state.saved["workers"] if resume_state else []
         self.configs = configs
@@ -76,6 +94,9 @@ class Coordinator:
         self._write_error: WriteError | None = None  # the first one at the end of the run
         seconds = max((worker["monitor"]["seconds"] for worker in saved), default=0.0)
         self._started = time.perf_counter() - seconds
+        self._calls = CallbackCalls(callbacks, configs, self._offsets, directory)
+        self._resumed_from = None if resume_state is None else resume_state.saved
+        self.watch: Watch = self._calls.watch
 
     def __enter__(self) -> "Coordinator":
         self._bar.start()
@@ -88,6 +109,7 @@ class Coordinator:
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._calls.end_without_result(error)
         env_errors.report(error, self.configs, self.directory)
         with ExitStack() as stack:  # each callback runs, even if another one raises; the last one first
             stack.callback(self._close_writer, error)
@@ -108,6 +130,14 @@ class Coordinator:
             if error is None:  # the user needs to see the first error
                 raise
 
+    def start(self) -> None:
+        """Say to callbacks that the run begins.
+
+        Raises:
+            CallbackError: one has failed.
+        """
+        self._calls.start(self._resumed_from)
+
     def handle(self, worker: int, message: Message) -> None:
         """Handle a message of a worker.
 
@@ -118,6 +148,7 @@ class Coordinator:
         Raises:
             WriteError: the system refuses to write, and training is not over.
             Stopped: a signal has come, and training is over.
+            CallbackError: a callback has failed.
         """
         match message:
             case StepsDone(env_steps):
@@ -132,15 +163,26 @@ class Coordinator:
                 values = {**message.values, "time/env_steps_per_second": [speed] * len(message.members)}
                 self._log(worker, message.members, message.env_steps, values)
                 self._show_return(message.values["train/episode_return"])
+                self._calls.logged(worker, message.members, message.env_steps, values)
             case Evaluated():
                 values = {tag: [number] for tag, number in message.values.items()}
                 self._log(worker, [message.member], [message.env_steps], values)
+                self._calls.logged(worker, [message.member], [message.env_steps], values)
+                self._calls.evaluated(worker, message)
+            case RolloutCollected():
+                self._calls.collected(worker, message)
+            case UpdateMade():
+                self._calls.updated(worker, message)
             case Line(text):
                 self._bar.print(text)
             case StateSaved():
                 self._keep_state(worker, message)
             case _:
                 assert_never(message)
+
+    def take_stops(self, worker: int) -> dict[int, str]:
+        """The members of a worker that callbacks have stopped since the last call, with their reasons."""
+        return self._calls.take_stops(worker)
 
     def stop_requested(self) -> bool:
         """Whether a signal has come."""
@@ -164,12 +206,13 @@ class Coordinator:
 
         Raises:
             ResultNotSaved: the system refuses to write.
+            CallbackError: a callback has failed.
         """
         result = replace(join_results(results, self._offsets), directory=self.directory)
-        table = [
-            {**row, "reason": result.reasons[k]} if k in result.reasons else row for k, row in enumerate(result.table)
-        ]
+        notes = (("reason", result.reasons), ("stopped", result.stopped))
+        table = [row | {name: texts[k] for name, texts in notes if k in texts} for k, row in enumerate(result.table)]
         self._write(lambda: self._writer.save_result(table, result.summary, result.wall_seconds))
+        self._calls.end(result)
         if self._write_error is not None:
             error = ResultNotSaved(str(self._write_error))
             error.result = result
@@ -229,10 +272,14 @@ class LocalChannel:
 
     def __init__(self, coordinator: Coordinator) -> None:
         self.wants_states = coordinator.directory is not None
+        self.watch = coordinator.watch
         self._coordinator = coordinator
 
     def send(self, message: Message) -> None:
         self._coordinator.handle(0, message)
+
+    def take_stops(self) -> dict[int, str]:
+        return self._coordinator.take_stops(0)
 
     def stop_requested(self) -> bool:
         return self._coordinator.stop_requested()

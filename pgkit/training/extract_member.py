@@ -99,6 +99,7 @@ def _monitor_state(saved: Mapping[str, Any], member: int) -> dict[str, Any]:
         "evaluator": {name: take_member(snapshots, member) for name, snapshots in saved["evaluator"].items()},
         "evaluations": take_member(saved["evaluations"], member),
         "reasons": {0: saved["reasons"][member]} if member in saved["reasons"] else {},
+        "stopped": {},
         "to_log": [0] if member in saved["to_log"] else [],
         "logged_statistics": [saved["logged_statistics"][member]],
         "schedules": [[log[member]], [evaluation[member]], checkpoints],

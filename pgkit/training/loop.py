@@ -5,7 +5,7 @@ An update collects rollouts, and computes from them targets, the gradient and ne
 second definition of an update.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ def run(population: Population, monitor: Monitor, debug_numerics: bool = False) 
     """Train until every member has used its budget or has failed."""
     captured = CapturedUpdates(compute_update)
     monitor.begin()
+    population = retire(population, monitor)  # a callback may stop it before the first update
     while population.size:
         advance(population, monitor, captured, debug_numerics)
         population = retire(population, monitor)
@@ -37,21 +38,26 @@ def run(population: Population, monitor: Monitor, debug_numerics: bool = False) 
 
 def advance(population: Population, monitor: Monitor, captured: CapturedUpdates, debug_numerics: bool = False) -> None:
     """Make as many updates without Python as the monitor need not see, or else one with it; then log."""
-    diagnose = monitor.rows_to_log(population)
+    diagnose = monitor.rows_to_measure(population)
     max_updates = 0 if debug_numerics else monitor.updates_until_event(population)
     if population.rollout_steps is not None:  # for whole episodes the monitor counts steps: log rows keep their order
         max_updates = min(max_updates, captured.max_updates)
     snapshot_at = monitor.next_evaluation(population)
     output = captured.run(population, max_updates, snapshot_at, monitor.next_event(population), bool(diagnose))
     if output is None:
-        output = UpdateOutput(update(population, diagnose, None if debug_numerics else captured))
+        output = UpdateOutput(
+            update(population, diagnose, None if debug_numerics else captured, monitor.record_rollouts)
+        )
     if debug_numerics:
         failures.stop_at_bad_number(population, monitor.configs, gradient)
     monitor.record_update(population, output.metrics, output.snapshots)
 
 
 def update(
-    population: Population, diagnose: Sequence[int] = (), captured: CapturedUpdates | None = None
+    population: Population,
+    diagnose: Sequence[int] = (),
+    captured: CapturedUpdates | None = None,
+    on_rollouts: Callable[[Population, Sequence[MemberRollout]], None] | None = None,
 ) -> dict[str, Tensor]:
     """Collect one rollout of every member, and learn from it.
 
@@ -59,6 +65,7 @@ def update(
         population: is changed.
         diagnose: rows of the members of whom more is measured.
         captured: does the part after the rollouts without Python, where that is possible.
+        on_rollouts: called before the members learn.
 
     Returns:
         Metrics ``(P,)`` by tag. Without Python there are none unless a member is to be diagnosed.
@@ -66,6 +73,8 @@ def update(
     params, obs_stats = population.params, population.collector.state.obs_stats
     population.trace = None  # frees what the last update computed from, before members act
     rollouts = population.collect()
+    if on_rollouts is not None:
+        on_rollouts(population, rollouts)
     metrics = captured.update_from_rollouts(population, rollouts, bool(diagnose)) if captured else None
     if metrics is not None:
         return metrics
@@ -166,7 +175,7 @@ def retire(population: Population, monitor: Monitor) -> Population:
     """
     if not population.size:
         return monitor.start_next_part()
-    stay = population.unfinished
+    stay = monitor.staying(population)
     if stay.all():
         return population
     reasons = failures.explain(population, (~population.alive).nonzero().squeeze(1).tolist(), gradient)

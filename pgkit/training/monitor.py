@@ -11,12 +11,15 @@ from torch import Tensor
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.base import Environments
 from pgkit.rollouts.evaluate import EvalKey
+from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.training.captured_outputs import Snapshots
 from pgkit.training.evaluator import Evaluation, Evaluator, evaluations_from_state, evaluations_state
 from pgkit.training.messages import Channel, Evaluated, Line, RowsLogged, StateSaved, StepsDone
+from pgkit.training.observed import History, rollout_message, update_message
 from pgkit.training.population import Population
 from pgkit.training.result import TrainResult, evaluation_row
 from pgkit.training.schedule import Schedules
+from pgkit.training.stops import StoppedMembers
 from pgkit.tree import concat_members
 
 CHECKPOINT_SECONDS = 300.0
@@ -57,10 +60,13 @@ class Monitor:
         self.parts = list(parts)
         self.reasons: dict[int, str] = dict(saved.get("reasons", {}))
         self._channel = channel
+        self._watch = channel.watch
+        self._stopped = StoppedMembers(saved.get("stopped", {}))
         self._exact = exact
         self._schedules = Schedules(configs, saved.get("schedules"))
         self._evaluator = Evaluator(parts[-1], configs, saved.get("evaluator"), envs)
         self._evaluations: list[Evaluation] = evaluations_from_state(saved["evaluations"]) if saved else []
+        self._history = History(self._evaluations)
         self._note_sent = False
         self._to_log: set[int] = set(saved.get("to_log", ()))  # members whose next update is logged
         # Episode statistics of each member at its last log row, of which a row shows the change.
@@ -85,6 +91,15 @@ class Monitor:
         if not any(self._schedules.evaluation.passed):  # a resumed run had its first evaluation before
             self._snapshot_due(population, population.members.tolist(), population.env_steps.tolist())
 
+    def is_watched(self, population: Population) -> bool:
+        """Whether a callback wants to see the next update."""
+        return self._watch.unwatched(population.updates) == 0
+
+    def rows_to_measure(self, population: Population) -> list[int]:
+        """Rows of the members of whose next update more is measured."""
+        every = "on_update" in self._watch.moments and self.is_watched(population)
+        return list(range(population.size)) if every else self.rows_to_log(population)
+
     def rows_to_log(self, population: Population) -> list[int]:
         """Rows of the members whose next update is to be logged."""
         if not self._to_log:
@@ -93,7 +108,15 @@ class Monitor:
 
     def updates_until_event(self, population: Population) -> int:
         """How many updates may follow without a look at their results; only the last may be one for a log row."""
-        return self._schedules.updates_until_event(population, bool(self.rows_to_log(population)))
+        logging = bool(self.rows_to_log(population))
+        evaluating = "on_evaluation" in self._watch.moments
+        updates = self._schedules.updates_until_event(population, logging, evaluating)
+        unwatched = self._watch.unwatched(population.updates)
+        if unwatched is None:
+            return updates
+        return (
+            0 if population.rollout_steps is None else min(updates, unwatched)
+        )  # of episodes, members make unlike many
 
     def next_evaluation(self, population: Population) -> Tensor:
         """See :meth:`pgkit.training.schedule.Schedules.next_evaluation`."""
@@ -102,6 +125,12 @@ class Monitor:
     def next_event(self, population: Population) -> Tensor | None:
         """See :meth:`pgkit.training.schedule.Schedules.next_event`."""
         return self._schedules.next_event(population)
+
+    def record_rollouts(self, population: Population, rollouts: Sequence[MemberRollout]) -> None:
+        """Show to callbacks what members have done, before they learn from it."""
+        if "on_rollout" in self._watch.moments and self.is_watched(population):
+            for rollout in rollouts:
+                self._channel.send(rollout_message(population, rollout))
 
     def record_update(
         self, population: Population, metrics: Mapping[str, Tensor], snapshots: Snapshots | None = None
@@ -117,6 +146,8 @@ class Monitor:
         members = population.members.tolist()
         env_steps = population.env_steps.tolist()
         self._total_steps = self._retired_steps + sum(env_steps)
+        if "on_update" in self._watch.moments and self._watch.unwatched(population.updates - 1) == 0:
+            self._channel.send(update_message(population, metrics))
         if rows := self.rows_to_log(population):
             self._log(population, rows, metrics)
         due = self._schedules.log.due(members, self._schedules.steps_for_log(population, env_steps))
@@ -124,6 +155,13 @@ class Monitor:
         self._to_log.update(members[row] for row in due)
         self._snapshot_due(population, members, env_steps, snapshots)
         self._channel.send(StepsDone(self._total_steps))
+
+    def staying(self, population: Population) -> Tensor:
+        """Bool ``(P,)``: the members that go on: they have steps left, have not failed, and nobody has stopped them."""
+        for member, steps in self._stopped.add(self._channel.take_stops(), self.parts):
+            reason = self._stopped.reasons[member]
+            self._channel.send(Line(f"seed {self.configs[member].seed} stopped at step {steps:,.0f}: {reason}"))
+        return self._stopped.going_on(population)
 
     def retire(self, leaving: Population, staying: Population, reasons: Mapping[int, str]) -> None:
         """Members leave training: they have used their budget, or have failed for these reasons, by position."""
@@ -140,7 +178,7 @@ class Monitor:
     def start_next_part(self) -> Population:
         """Bring members back that have left training and have steps left; an empty population if there are none."""
         for index, part in enumerate(self.parts[:-1]):
-            left = part.unfinished
+            left = self._stopped.going_on(part)
             if left.any():
                 done, training = (part.take(rows.nonzero().squeeze(1)) for rows in (~left, left))
                 self.parts[index : index + 1] = [done] if done.size else []
@@ -187,6 +225,7 @@ class Monitor:
             directory=None,
             reasons=self.reasons,
             wall_seconds=wall_seconds,
+            stopped=self._stopped.reasons,
         )
 
     def state(self) -> dict[str, Any]:
@@ -197,6 +236,7 @@ class Monitor:
             "to_log": sorted(self._to_log),
             "logged_statistics": self._logged_statistics,
             "reasons": self.reasons,
+            "stopped": self._stopped.reasons,
             "schedules": self._schedules.state(),
             "seconds": time.perf_counter() - self._started,
         }
@@ -239,7 +279,7 @@ class Monitor:
         for row in self._schedules.evaluation.due(members, env_steps):
             point = self._schedules.evaluation.passed[members[row]] - 1
             self._evaluator.snapshot(population, row, point, snapshots)
-        if self._evaluator.enough_waiting(len(members)):
+        if "on_evaluation" in self._watch.moments or self._evaluator.enough_waiting(len(members)):
             self._evaluate_waiting()
 
     def _send_note(self) -> None:
@@ -249,11 +289,13 @@ class Monitor:
             self._channel.send(Line(f"note: {self._evaluator.note}"))
 
     def _evaluate_waiting(self) -> None:
-        for evaluation in self._evaluator.evaluate_waiting():
+        snapshots = self._evaluator.waiting if "on_evaluation" in self._watch.moments else []
+        for index, evaluation in enumerate(self._evaluator.evaluate_waiting()):
             self._evaluations.append(evaluation)
             row = evaluation_row(*evaluation.episodes)
             values = {f"eval/{name}": number for name, number in row.items()}
             if evaluation.greedy is not None:
                 values["eval/greedy_return_mean"] = evaluation.greedy.returns.mean().item()
-            self._channel.send(Evaluated(evaluation.member, evaluation.env_steps, values))
+            details = self._history.details(evaluation, snapshots[index]) if snapshots else None
+            self._channel.send(Evaluated(evaluation.member, evaluation.env_steps, values, details))
         self._send_note()

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from pgkit.config.load import flatten
-from pgkit.config.schema import InitConfig, TrainConfig
+from pgkit.config.schema import TrainConfig
+from pgkit.config.tables import InitConfig
 from pgkit.errors import PgkitError, format_value
 from pgkit.nn.distributions import head_for
 from pgkit.runs import checkpoint

@@ -1,7 +1,7 @@
 """What a training returns."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class TrainResult:
         directory: of the recorded run, or None.
         reasons: for each member that failed, by its position, the first number that was not finite.
         wall_seconds: time from the first rollout to the last update, evaluations included.
+        stopped: for each member that a callback has stopped, by its position, the reason.
     """
 
     table: list[dict[str, Any]]
@@ -46,6 +47,7 @@ class TrainResult:
     directory: Path | None
     reasons: dict[int, str]
     wall_seconds: float
+    stopped: dict[int, str] = field(default_factory=dict)
 
     @property
     def summary(self) -> dict[str, float]:
@@ -81,4 +83,5 @@ def join_results(results: Sequence[TrainResult], offsets: Sequence[int]) -> Trai
         directory=first.directory,
         reasons={member + offset: text for result, offset in pairs for member, text in result.reasons.items()},
         wall_seconds=max(result.wall_seconds for result in results),
+        stopped={member + offset: text for result, offset in pairs for member, text in sorted(result.stopped.items())},
     )

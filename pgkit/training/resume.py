@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pgkit.callbacks.protocol import NOTHING, Watch, watch_of
 from pgkit.config.load import flatten, to_toml
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.replay import NotReproduced
@@ -25,6 +26,7 @@ from pgkit.system.files import remove_temporary_files
 from pgkit.system.process_state import isolated_process
 from pgkit.training.coordinator import Coordinator
 from pgkit.training.extract_member import extract_member
+from pgkit.training.make_callbacks import make_callbacks
 from pgkit.training.result import TrainResult
 from pgkit.training.train import PopulationWorker
 from pgkit.training.train_on import (
@@ -37,7 +39,7 @@ from pgkit.training.train_on import (
 )
 from pgkit.training.workers import Workers, start_workers, worker_tasks
 
-WITHOUT_EFFECT = ("checkpoint_points", "keep_checkpoints", "evaluation.envs")
+WITHOUT_EFFECT = ("checkpoint_points", "keep_checkpoints", "evaluation.envs", "callbacks")
 """Settings that change no number, so they may differ from those of the checkpoint."""
 
 
@@ -50,6 +52,7 @@ def resume(
     force: bool = False,
     progress: bool = False,
     on_steps: Callable[[float], None] | None = None,
+    callbacks: Sequence[object] = (),
 ) -> TrainResult | None:
     """Continue a run from its last checkpoint as if it had never stopped, or train it on with more steps.
 
@@ -68,6 +71,8 @@ def resume(
             environments have to be restarted; ``provenance.json`` lists the differences.
         progress: whether to show a progress bar.
         on_steps: called now and then with the environment steps of all members so far.
+        callbacks: as for :func:`pgkit.train`, beside those of the configuration. Of a run that is over, those members
+            train on that a callback has stopped.
 
     Returns:
         What :func:`pgkit.train` would have returned; None if the run is already finished.
@@ -79,27 +84,24 @@ def resume(
     """
     place = _run_to_continue(directory, member, out, steps)
     with isolated_process(), lock_run(place):
-        if is_finished(place) and steps is None and not _steps_raised(place):
+        was_finished = is_finished(place)
+        if was_finished and steps is None and not _goes_on(place):
             return None
-        remove_temporary_files(place)
-        remove_temporary_files(place / "checkpoints")
-        path, saved = checkpoint.load_resumable(place)
-        configs = read_settings(place, saved["labels"])
-        if steps is None:
-            check_not_raised(place, saved, configs)
-        else:
-            configs = raise_steps(place, saved, configs, steps)
-        workers, resume_state = restore_workers(configs, saved, force)
+        path, saved = _load(place, was_finished)
+        configs = _settings(place, saved, steps)
+        all_callbacks = make_callbacks(configs[0], callbacks)
+        workers, resume_state = restore_workers(configs, saved, force, watch_of(all_callbacks))
         with workers:
             if steps is not None:
-                resume_state = replace(
-                    resume_state, differences=[*stretched_schedules(saved, configs), *resume_state.differences]
-                )
-                write_settings(place, configs)
-                reopen(place)
+                resume_state = _write_more_steps(place, configs, resume_state)
+            reopen(place)
             checkpoint.delete_later(path)
-            inexact: str | None = resume_state.saved["inexact"]
-            with Coordinator(configs, sizes_of(saved), place, inexact, progress, on_steps, resume_state) as coordinator:
+            why = resume_state.saved["inexact"]
+            sizes = sizes_of(saved)
+            with Coordinator(
+                configs, sizes, place, why, progress, on_steps, resume_state, all_callbacks
+            ) as coordinator:
+                coordinator.start()
                 return coordinator.finish(workers.train(coordinator))
 
 
@@ -120,17 +122,42 @@ def _run_to_continue(directory: str | Path, member: str | None, out: str | Path 
     return target
 
 
-def _steps_raised(place: Path) -> bool:
-    """Whether the configuration of a finished run now asks for more steps than were trained."""
+def _settings(place: Path, saved: Mapping[str, Any], steps: int | None) -> list[TrainConfig]:
+    """The configurations of the members, with more steps if there are to be more."""
+    configs = read_settings(place, saved["labels"])
+    if steps is not None:
+        return raise_steps(place, saved, configs, steps)
+    check_not_raised(place, saved, configs)
+    return configs
+
+
+def _write_more_steps(place: Path, configs: Sequence[TrainConfig], resume_state: ResumeState) -> ResumeState:
+    """Write the settings of a run with more steps; returns from what it starts, and what the steps change."""
+    differences = [*stretched_schedules(resume_state.saved, configs), *resume_state.differences]
+    write_settings(place, configs)
+    return replace(resume_state, differences=differences)
+
+
+def _load(place: Path, was_finished: bool) -> tuple[Path, dict[str, Any]]:
+    """Path and content of the last checkpoint; members that callbacks have stopped train on if the run was over."""
+    remove_temporary_files(place)
+    remove_temporary_files(place / "checkpoints")
+    path, saved = checkpoint.load_resumable(place)
+    return path, without_stops(saved) if was_finished else saved
+
+
+def _goes_on(place: Path) -> bool:
+    """Whether a finished run has something left: callbacks have stopped it, or it now asks for more steps."""
     try:
         saved = checkpoint.load_resumable(place)[1]
     except PgkitError:  # of an earlier pgkit, or its checkpoints are gone: it is finished all the same
         return False
-    return read_settings(place, saved["labels"])[0].steps > trained_steps(saved)
+    steps = read_settings(place, saved["labels"])[0].steps
+    return steps > trained_steps(saved) or any(worker["monitor"].get("stopped") for worker in saved["workers"])
 
 
 def restore_workers(
-    configs: Sequence[TrainConfig], saved: Mapping[str, Any], force: bool
+    configs: Sequence[TrainConfig], saved: Mapping[str, Any], force: bool, watch: Watch = NOTHING
 ) -> tuple[Workers, ResumeState]:
     """Start the workers of a run from their states in a checkpoint.
 
@@ -138,6 +165,7 @@ def restore_workers(
         configs: one for each member.
         saved: the content of the checkpoint.
         force: whether to start them even if they do not continue exactly.
+        watch: what callbacks want to see.
 
     Raises:
         PgkitError: they would not continue exactly, and ``force`` is False; or they cannot continue at all.
@@ -148,7 +176,7 @@ def restore_workers(
         raise PgkitError(f"{changes[0]}{more}: the run would not continue exactly; --force continues anyway")
     if saved["inexact"] is None or not any_steps_left(saved, configs[0].steps):
         try:
-            workers = start_workers(worker_tasks(configs, saved), PopulationWorker)
+            workers = start_workers(worker_tasks(configs, saved, watch), PopulationWorker)
             return workers, ResumeState(saved, saved["restart_count"], changes)
         except NotReproduced as error:
             if not force:
@@ -160,8 +188,14 @@ def restore_workers(
         "workers": [_without_envs(worker) for worker in saved["workers"]],
     }
     changes = [*changes, f"all episodes restart: {saved['inexact']}"]
-    workers = start_workers(worker_tasks(configs, restarted), PopulationWorker)
+    workers = start_workers(worker_tasks(configs, restarted, watch), PopulationWorker)
     return workers, ResumeState(saved, restarted["restart_count"], changes)
+
+
+def without_stops(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a checkpoint as if no callback had stopped any member."""
+    workers = [{**worker, "monitor": {**worker["monitor"], "stopped": {}}} for worker in saved["workers"]]
+    return {**saved, "workers": workers}
 
 
 def _without_envs(worker: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,12 +99,13 @@ class Schedules:
         unseen = population.env_steps + MAX_UNSEEN_STEPS / population.size
         return torch.stack([rows, evaluations, unseen]).amin(0).clamp(max=population.budget)
 
-    def updates_until_event(self, population: Population, logging: bool) -> int:
+    def updates_until_event(self, population: Population, logging: bool, at_evaluations: bool = False) -> int:
         """How many updates may follow without a look at their results; only the last may be one for a log row.
 
         Args:
             population: the members in training.
             logging: whether the next update is one for a log row.
+            at_evaluations: whether to look at members as soon as their evaluation is due.
 
         Returns:
             A number of updates. With whole episodes it is a bound, and :meth:`next_event` decides.
@@ -115,6 +116,8 @@ class Schedules:
         passed = min(self.log.passed[member] for member in population.members.tolist())
         to_row = self.log.point(passed) - population.updates * each
         spans = [1.0 if logging else to_row, population.budget - float(population.env_steps.max())]
+        if at_evaluations and self.evaluates:
+            spans.append(float((self.next_evaluation(population) - population.env_steps).min()))
         evaluation_spacing = self.evaluation.spacing if self.evaluates else float("inf")
         return int(min(*(-(-span // each) for span in spans), evaluation_spacing // each))
 

@@ -10,6 +10,7 @@ from contextlib import closing
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol
 
+from pgkit.callbacks.protocol import NOTHING, Watch
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError, format_error
 from pgkit.runs.checkpoint import to_plain
@@ -27,7 +28,9 @@ from pgkit.training.messages import (
     Started,
     StateSaved,
     StepsDone,
+    StopMembers,
     WorkerStopped,
+    calls_back,
 )
 from pgkit.training.result import TrainResult
 
@@ -43,6 +46,7 @@ class WorkerTask(NamedTuple):
         inexact: why the run cannot be resumed exactly; None if it can.
         restart_count: how often environments have been restarted because their state could not be restored.
         initial: what its members begin with; None draws their parameters.
+        watch: what callbacks want to see.
     """
 
     configs: Sequence[TrainConfig]
@@ -52,6 +56,7 @@ class WorkerTask(NamedTuple):
     inexact: str | None = None
     restart_count: int = 0
     initial: InitialState | None = None
+    watch: Watch = NOTHING
 
 
 class Worker(Protocol):
@@ -73,19 +78,24 @@ class StopRequested(Exception):
 
 
 class PipeChannel:
-    """The channel of a worker in a process of its own. Whatever the coordinator sends after the task asks to stop.
+    """The channel of a worker in a process of its own.
+
+    After the task, the coordinator sends which members callbacks have stopped, and None to ask the worker to stop.
 
     Args:
         connection: to the coordinator's process.
         wants_states: whether states are to be sent.
+        watch: what callbacks want to see.
     """
 
-    def __init__(self, connection: Connection, wants_states: bool) -> None:
+    def __init__(self, connection: Connection, wants_states: bool, watch: Watch) -> None:
         self.wants_states = wants_states
+        self.watch = watch
         self._connection = connection
         self._cpu_seconds = 0.0
         self._last_sent = 0.0
         self._stop_requested = False
+        self._stops: dict[int, str] = {}
 
     def send(self, message: ProcessMessage) -> None:
         now = time.monotonic()
@@ -97,12 +107,30 @@ class PipeChannel:
         self._cpu_seconds = cpu_seconds()
         self._last_sent = now
         send_pickled(self._connection, Envelope(message, self._cpu_seconds - before))
+        if calls_back(message, self.watch):  # so that a stop takes effect after this update, not some time later
+            while not self._receive():
+                pass
+
+    def take_stops(self) -> dict[int, str]:
+        while self._connection.poll():
+            self._receive()
+        stops = self._stops
+        self._stops = {}
+        return stops
 
     def stop_requested(self) -> bool:
-        if not self._stop_requested and self._connection.poll():
-            self._connection.recv_bytes()
-            self._stop_requested = True
+        while self._connection.poll():
+            self._receive()
         return self._stop_requested
+
+    def _receive(self) -> bool:
+        """Take one message of the coordinator; returns whether it is a reply."""
+        message: StopMembers | None = pickle.loads(self._connection.recv_bytes())
+        if message is None:
+            self._stop_requested = True
+            return False
+        self._stops = {**message.reasons, **self._stops}
+        return message.is_reply
 
     def stop_if_requested(self) -> None:
         if self._stop_requested:
@@ -123,7 +151,7 @@ def worker_main(connection: Connection, make_worker: WorkerFactory) -> None:
 
 
 def _train(task: WorkerTask, make_worker: WorkerFactory, connection: Connection) -> None:
-    channel = PipeChannel(connection, task.recorded)
+    channel = PipeChannel(connection, task.recorded, task.watch)
     with closing(make_worker(task)) as worker:
         send_pickled(connection, Envelope(Started(), 0.0))
         try:

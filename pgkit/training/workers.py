@@ -15,13 +15,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from pgkit.callbacks.protocol import NOTHING, Watch
 from pgkit.config.members import check_population
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError
 from pgkit.runs.reader import sizes_of
 from pgkit.system import processes
 from pgkit.training.coordinator import Coordinator, LocalChannel
-from pgkit.training.messages import Envelope, Failed, Finished, Started, StepsDone, WorkerStopped
+from pgkit.training.messages import (
+    Envelope,
+    Failed,
+    Finished,
+    Started,
+    StepsDone,
+    StopMembers,
+    WorkerStopped,
+    calls_back,
+)
 from pgkit.training.result import TrainResult
 from pgkit.training.worker_process import Worker, WorkerFactory, WorkerTask, send_pickled, worker_main
 
@@ -54,12 +64,14 @@ def split(configs: Sequence[TrainConfig], workers: int) -> list[Sequence[TrainCo
     return [configs[begin:end] for begin, end in pairwise(bounds)]
 
 
-def worker_tasks(configs: Sequence[TrainConfig], saved: Mapping[str, Any]) -> list[WorkerTask]:
-    """What each worker in a checkpoint is to train."""
+def worker_tasks(configs: Sequence[TrainConfig], saved: Mapping[str, Any], watch: Watch = NOTHING) -> list[WorkerTask]:
+    """What each worker in a checkpoint is to train, and what callbacks want to see of it."""
     remaining = iter(configs)
     groups = [list(islice(remaining, size)) for size in sizes_of(saved)]
     return [
-        WorkerTask(group, True, saved=state, inexact=saved["inexact"], restart_count=saved["restart_count"])
+        WorkerTask(
+            group, True, saved=state, inexact=saved["inexact"], restart_count=saved["restart_count"], watch=watch
+        )
         for group, state in zip(groups, saved["workers"], strict=True)
     ]
 
@@ -149,7 +161,16 @@ class ProcessWorkers:
                         raise AssertionError("a worker starts once, and _receive() raises its error")
                     case message:
                         coordinator.handle(worker, message)
+                        self._send_stops(coordinator, worker if calls_back(message, coordinator.watch) else None)
         return [results[worker] for worker in range(len(connections))]
+
+    def _send_stops(self, coordinator: Coordinator, waiting: int | None) -> None:
+        """Tell workers which of their members callbacks have stopped; one of them may wait for an answer."""
+        for worker, (_, connection) in enumerate(self._processes):
+            reasons = coordinator.take_stops(worker)
+            if reasons or worker == waiting:
+                with suppress(OSError):  # this one has ended
+                    send_pickled(connection, StopMembers(reasons, worker == waiting))
 
     def _stop(self, coordinator: Coordinator) -> None:
         """Ask all workers to stop, and raise ``Stopped`` once each has stopped or has nothing left to train."""

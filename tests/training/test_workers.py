@@ -31,12 +31,13 @@ from pgkit.logging.parquet import COLUMNS, write_metrics
 from pgkit.runs import checkpoint
 from pgkit.runs.reader import rows_until
 from pgkit.system.signals import Stopped
+from pgkit.training.arguments import default_workers
 from pgkit.training.coordinator import Coordinator
 from pgkit.training.evaluate_run import evaluate_run
 from pgkit.training.messages import Message, StateSaved
 from pgkit.training.result import TrainResult
 from pgkit.training.resume import resume
-from pgkit.training.train import default_workers, train
+from pgkit.training.train import train
 from pgkit.training.worker_process import portable
 from pgkit.training.workers import WorkerDied, split
 

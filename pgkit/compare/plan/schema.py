@@ -8,7 +8,8 @@ from pydantic_core.core_schema import ValidationInfo
 
 from pgkit.compare.plan.search_space import MOST_SETTINGS, Range
 from pgkit.config.aliases import agent_name
-from pgkit.config.schema import Model, Name, check_seeds
+from pgkit.config.schema import check_seeds
+from pgkit.config.tables import Model, Name
 from pgkit.errors import PgkitError, format_value
 
 

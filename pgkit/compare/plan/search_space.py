@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import model_validator
 
-from pgkit.config.schema import Model
+from pgkit.config.tables import Model
 from pgkit.errors import PgkitError, format_value, unknown_name
 
 MOST_SETTINGS = 4096

@@ -1,0 +1,38 @@
+"""The callbacks of a run: those of its configuration, and those that somebody passes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pgkit.callbacks.protocol import check_callbacks, moments_of, name_of
+from pgkit.config.registry import callback_class
+from pgkit.config.schema import TrainConfig
+from pgkit.errors import PgkitError, describe_exception
+
+
+def make_callbacks(config: TrainConfig, more: Sequence[object] = ()) -> list[object]:
+    """Make the callbacks that a configuration names, followed by others.
+
+    Args:
+        config: of any member of the run.
+        more: objects with methods of :class:`pgkit.callbacks.Callback`.
+
+    Raises:
+        PgkitError: one cannot be made, is no callback, or is never called.
+    """
+    callbacks = check_callbacks([*map(_make, config.callbacks or ()), *check_callbacks(more)])
+    for callback in callbacks:
+        if config.evaluation.points == 0 and moments_of(callback) == {"on_evaluation"}:
+            why = "evaluation.points = 0 switches evaluations while training off"
+            raise PgkitError(f"callback {name_of(callback)} has no effect: {why}")
+    return callbacks
+
+
+def _make(table: Mapping[str, Any]) -> object:
+    """Make one callback of its table in a configuration."""
+    arguments = {key: value for key, value in table.items() if key != "name"}
+    try:
+        return callback_class(table["name"])(**arguments)
+    except PgkitError as error:
+        raise PgkitError(f"callback {table['name']!r}: {error}") from None
+    except Exception as error:  # a user's class, which may raise anything
+        raise PgkitError(f"callback {table['name']!r} cannot be made: {describe_exception(error)}") from error
