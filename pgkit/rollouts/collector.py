@@ -221,10 +221,9 @@ class Collector:
         state = self.state
         return ActingState(state.obs, self.members, self.keys, state.counters, state.counts.clone())
 
-    def finish(self, obs: Tensor, counts: Tensor, memory: Tensor | None = None, waiting: bool = False) -> None:
+    def finish(self, obs: Tensor, counts: Tensor, memory: Tensor, waiting: bool = False) -> None:
         """End a rollout: move on to these observations, counts and memory, and to new action noise."""
         counters = self.state.counters + _ROLLOUT_STRIDE
-        memory = self.state.memory if memory is None else memory
         self.state = replace(self.state, obs=obs, counts=counts, memory=memory, counters=counters, waiting=waiting)
 
     def scale(self, rows: MemberRows, rollout: Rollout) -> Rollout:
@@ -287,5 +286,5 @@ class CompiledSteps:
         steps_before = collector.env_steps
         start = collector.acting_state()
         rollout = compiled_rollout(collector.policy, params, self.envs, start, self.length)
-        collector.finish(rollout.obs[-1].clone(), start.counts)
+        collector.finish(rollout.obs[-1].clone(), start.counts, collector.state.memory)
         return [MemberRollout(None, collector.scale(None, rollout), rollout, steps_before)]

@@ -98,7 +98,7 @@ class WholeEpisodes:
                     f"environment {info.name!r}: an episode has not ended after {length:,} steps, and the agent learns "
                     "from whole episodes: set a time limit, such as env.max_episode_steps=1000"
                 )
-        collector.finish(collector.state.obs, counts, waiting=True)
+        collector.finish(collector.state.obs, counts, collector.state.memory, waiting=True)
         return [_pack_samples(collector, rollout) for rollout in rollouts]
 
     def _act(self, collector: Collector, params: Params, active: _Active, steps: range) -> tuple[Rollout, _Active]:
@@ -137,7 +137,7 @@ class EpisodesToHorizon:
         obs = reset.obs[-1].clone()
         start = start._replace(obs=obs, running=torch.ones(obs.shape[:2], dtype=torch.bool))
         rollout = compiled_rollout(collector.policy, params, self.envs, start, self.horizon, keep_outputs=False)
-        collector.finish(obs, start.counts, waiting=True)
+        collector.finish(obs, start.counts, collector.state.memory, waiting=True)
         scaled = collector.scale(None, rollout)
         return [_pack_samples(collector, MemberRollout(None, scaled, rollout, steps_before), allow_host_read=False)]
 

@@ -99,7 +99,7 @@ def resume(
             why = resume_state.saved["inexact"]
             sizes = sizes_of(saved)
             with Coordinator(
-                configs, sizes, place, why, progress, on_steps, resume_state, all_callbacks
+                configs, sizes, place, why, progress, on_steps, resume_state, callbacks=all_callbacks
             ) as coordinator:
                 coordinator.start()
                 return coordinator.finish(workers.train(coordinator))

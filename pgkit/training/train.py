@@ -52,8 +52,7 @@ def train(
         overwrite: whether to replace a run that is already in ``directory``.
         on_steps: called now and then with the environment steps of all members so far.
         debug_numerics: whether to stop at the first number that is not finite; training takes about twice as long.
-        workers: how many processes share the members. With more than one, a script that calls this needs
-            ``if __name__ == "__main__":``, as always with processes in Python.
+        workers: how many processes share the members; with several, a script needs ``if __name__ == "__main__":``.
         callbacks: see what happens and may stop the run, beside those of the configuration: :mod:`pgkit.callbacks`.
 
     Raises:
