@@ -1,4 +1,4 @@
-from . import callbacks, compare, envs, losses, optim, returns, stats
+from . import callbacks, compare, envs, losses, optim, pretrained, returns, stats
 from .config.load import load_config
 from .config.members import expand_seeds
 from .config.schema import TrainConfig
@@ -30,6 +30,7 @@ __all__ = [
     "load_config",
     "losses",
     "optim",
+    "pretrained",
     "resume",
     "returns",
     "stats",

@@ -91,13 +91,20 @@ def optimizer_rows() -> Iterator[Row]:
 TYPES = {bool: "true or false", float: "number", type(None): "number"}
 
 
-def rows(model: type[BaseModel], prefix: str = "") -> Iterator[Row]:
-    """Yield (key, type, default, description) of every field, those of inner tables in place of the table itself."""
+def rows(model: type[BaseModel], prefix: str = "", optional: bool = False) -> Iterator[Row]:
+    """Yield (key, type, default, description) of every field, those of inner tables in place of the table itself.
+
+    Args:
+        model: of the table.
+        prefix: of its keys.
+        optional: whether the table may be missing.
+    """
     for name, field in model.model_fields.items():
         if (inner := inner_model(field)) is not None:
-            yield from rows(inner, f"{prefix}{name}.")
+            yield from rows(inner, f"{prefix}{name}.", optional=field.default is None)
         else:
-            yield f"{prefix}{name}", field_type(field), default(field), (field.description or "").replace("``", "`")
+            shown = "required for the others" if optional and field.is_required() else default(field)
+            yield f"{prefix}{name}", field_type(field), shown, (field.description or "").replace("``", "`")
 
 
 def inner_model(field: FieldInfo) -> type[BaseModel] | None:

@@ -5,7 +5,6 @@ evaluation, measures it on other episodes, and writes ``pgkit/pretrained/<name>.
 ``python scripts/pretrained.py --measure`` measures the stored files again and compares with what they say.
 """
 
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -47,15 +46,14 @@ def _train(name: str, seeds: int, run: Path) -> None:
     result = pgkit.train(config, run, progress=True, workers=min(available_cpus(), seeds))
     best = max(result.table, key=lambda row: row["return_mean"])
     policy = pgkit.load(run, member=best["seed"])
-    origin = provenance.origin()
+    versions = provenance.collect([])["versions"]
     texts = {
         "environment": config.env.id,
         "seed": str(best["seed"]),
         "return": measure(policy),
         "evaluation": "python scripts/pretrained.py --measure",
         "training": f"pgkit train {name} seeds={seeds}: the best final evaluation of {seeds}",
-        "versions": json.dumps({key: value for key, value in origin.items() if key.startswith("version of ")}),
-        "code_of_pgkit": origin["code of pgkit"],
+        "versions": ", ".join(f"{name} {number}" for name, number in versions.items() if number is not None),
     }
     policy.save(FOLDER / f"{name}.safetensors", texts)
     print(f"{name}: seed {best['seed']}, {texts['return']}")

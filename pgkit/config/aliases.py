@@ -21,6 +21,7 @@ HINTS: Mapping[str, str] = {
     "use_rms_prop": "optimizer.name=rmsprop",
     "rms_prop_eps": "optimizer.eps",
     "optimizer_class": "optimizer.name",
+    "trained_agent": "init=runs/NAME, the run whose parameters training begins with",
     "tensorboard_log": "--out; every run has a TensorBoard log",
     "cuda": "device=cuda",
 }

@@ -1,7 +1,6 @@
 """From a run directory, or the file of a policy, to a policy that one can use."""
 
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -19,6 +18,7 @@ from pgkit.system.process_state import isolated_process
 from pgkit.system.tensor_files import load_tensors
 from pgkit.training.build_policy import build_policy
 from pgkit.tree import map_tree
+from pgkit.types import Params
 
 
 def load(
@@ -27,8 +27,11 @@ def load(
     """Load one trained policy.
 
     >>> import pgkit
-    >>> policy = pgkit.load("runs/cartpole-ppo")  # doctest: +SKIP
-    >>> action, _ = policy.predict(observation, deterministic=True)  # doctest: +SKIP
+    >>> policy = pgkit.load("runs/cartpole-ppo", member=3)  # doctest: +SKIP
+    >>> policy = pgkit.load(pgkit.pretrained.path("cartpole-ppo"))
+    >>> action, _ = policy.predict([0.0, 0.0, 0.1, 0.5], deterministic=True)
+    >>> int(action)  # push the cart to the right
+    1
 
     Args:
         run: a run directory, its name below ``runs/``, or a file that :meth:`TrainedPolicy.save` wrote.
@@ -47,7 +50,7 @@ def load(
             if member is not None or best:
                 raise PgkitError(f"{run} is one policy: member and best have no effect")
             config, params, obs_stats = _read_file(Path(run))
-            source = str(run)
+            source = Path(run).name
         else:
             directory = find_run(str(run))
             configs, all_params, all_stats = saved_members(as_directory(directory), best)
@@ -62,12 +65,12 @@ def load(
 
 
 def _assemble(
-    config: TrainConfig, params: Mapping[str, Tensor], obs_stats: Mapping[str, Tensor], source: str, device: str
+    config: TrainConfig, params: Params, obs_stats: dict[str, Tensor], source: str, device: str
 ) -> TrainedPolicy:
     """Put a policy together from one member's parameters, leaves ``(1, ...)``."""
     target = resolve_device(device)
     spaces = find_spaces(config, target)
-    params, obs_stats = map_tree(lambda leaf: leaf.to(target), (dict(params), dict(obs_stats)))
+    params, obs_stats = map_tree(lambda leaf: leaf.to(target), (params, obs_stats))
     return TrainedPolicy(
         config=config,
         policy=build_policy(config, spaces.info),
@@ -78,7 +81,7 @@ def _assemble(
     )
 
 
-def _read_file(path: Path) -> tuple[TrainConfig, dict[str, Tensor], dict[str, Tensor]]:
+def _read_file(path: Path) -> tuple[TrainConfig, Params, dict[str, Tensor]]:
     """Configuration, parameters and statistics, leaves ``(1, ...)``, of a file of :meth:`TrainedPolicy.save`."""
     tensors, texts = load_tensors(path)
     if "config" not in texts:

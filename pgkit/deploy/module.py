@@ -1,6 +1,7 @@
 """A trained policy as a plain ``torch.nn.Module``: for ``torch.export``, ONNX, safetensors, or further training."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,8 @@ class _BoxActions(nn.Module):
 
     def __init__(self, spaces: PolicySpaces) -> None:
         super().__init__()
-        seen, space = spaces.info.action_space, spaces.action
+        seen: Any = spaces.info.action_space
+        space: Any = spaces.action
         neutral = np.zeros(seen.shape, seen.dtype).clip(seen.low, seen.high)
         arrays = {
             "seen_low": seen.low,

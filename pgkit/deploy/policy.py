@@ -22,15 +22,19 @@ from pgkit.system.tensor_files import save_tensors
 from pgkit.types import Params
 
 
-@dataclass
+@dataclass(eq=False)
 class TrainedPolicy:
     """A trained member of a run: see :func:`pgkit.load`.
 
+    >>> import numpy as np
     >>> import pgkit
-    >>> config = pgkit.load_config("cartpole-actor-critic", {"steps": 2_000, "name": "example"})
-    >>> result = pgkit.train(config, "runs/example")  # doctest: +SKIP
-    >>> policy = pgkit.load("runs/example")  # doctest: +SKIP
-    >>> action, _ = policy.predict(env.reset()[0], deterministic=True)  # doctest: +SKIP
+    >>> policy = pgkit.load(pgkit.pretrained.path("cartpole-ppo"))
+    >>> falling = np.array([[0.0, 0.0, 0.1, 0.5], [0.0, 0.0, -0.1, -0.5]])  # two observations
+    >>> policy.predict(falling, deterministic=True)[0]
+    array([1, 0])
+    >>> logits, action = policy.to_module()(policy.flatten(falling))
+    >>> logits.shape, action
+    (torch.Size([2, 2]), tensor([1, 0]))
 
     Attributes:
         config: the member's configuration.
@@ -109,7 +113,7 @@ class TrainedPolicy:
 
         Its input are observations ``(B, D)``, flattened but not normalized; see :class:`PolicyModule` for its outputs.
         """
-        return PolicyModule(self.policy, self.params, self.obs_stats, self.spaces).eval()
+        return PolicyModule(self.policy, self.params, self.obs_stats, self.spaces).to(self.spaces.info.device).eval()
 
     def flatten(self, observation: Any) -> Tensor:
         """Return one observation, or a batch of them, as :meth:`to_module` takes it: ``(K, D)`` float32.

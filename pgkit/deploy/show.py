@@ -4,6 +4,7 @@ import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,6 +62,7 @@ def record_video(
 ) -> list[EpisodeShown]:
     """Record each episode with Gymnasium's ``RecordVideo``.
 
+    >>> import pgkit
     >>> from pgkit.deploy.show import record_video
     >>> record_video(pgkit.load("runs/cartpole-ppo"), "cartpole.mp4")  # doctest: +SKIP
 
@@ -84,7 +86,8 @@ def record_video(
                 env, f"{folder}/frames", episode_trigger=lambda episode: True, name_prefix="video", disable_logger=True
             )
             shown = list(_episodes(policy, recorder, episodes, deterministic, seed))
-            recorder.close()  # writes the last episode
+            with as_write_error(target):
+                recorder.close()  # type: ignore[no-untyped-call] # writes the last episode
         files = [target.with_stem(f"{target.stem}-{k + 1}") for k in range(episodes)] if episodes > 1 else [target]
         for k, file in enumerate(files):
             with as_write_error(file):
@@ -136,13 +139,13 @@ def _episodes(
 ) -> Iterator[EpisodeShown]:
     for index in range(episodes):
         env_seed = stream_seed(policy.config.seed, "report_env", seed * episodes + index)
-        obs = _call(policy, "reset()", lambda s=env_seed: reset_with_seed(env, s))[0]
+        obs = _call(policy, "reset()", partial(reset_with_seed, env, env_seed))[0]
         total = 0.0
         length = 0
         over = False
         while not over and length < policy.spaces.info.longest_episode:
             action = policy.predict(obs, deterministic=deterministic)[0]
-            obs, reward, terminated, truncated, _ = _call(policy, "step()", lambda a=action: env.step(a))
+            obs, reward, terminated, truncated, _ = _call(policy, "step()", partial(env.step, action))
             total += float(reward)
             length += 1
             over = bool(terminated or truncated)

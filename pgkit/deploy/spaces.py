@@ -13,6 +13,7 @@ from pgkit.config.schema import TrainConfig
 from pgkit.envs.actions import action_converter, action_rows
 from pgkit.envs.base import EnvInfo
 from pgkit.envs.errors import MalformedData
+from pgkit.envs.make import resolve_backend
 from pgkit.envs.observations import ObsFlattener, network_space, obs_flattener
 from pgkit.envs.rescale import far_components, rescaling
 from pgkit.errors import PgkitError
@@ -84,14 +85,17 @@ def find_spaces(config: TrainConfig, device: torch.device) -> PolicySpaces:
     Raises:
         PgkitError: it cannot be created.
     """
-    info = _info(config, device)
-    as_it_is = config.env.model_copy(update={"rescale_actions": False})
-    action = _info(config.model_copy(update={"env": as_it_is}), device).action_space
-    return PolicySpaces(info, info.observation_space or network_space(None, info.obs_dim), action)
+    env = config.env
+    backend = resolve_backend(env.id, env.kwargs, env.backend, env.vectorization, env.wrappers)
+    info = _info(config, device, backend=backend, vectorization="sync")  # no process for a look at the spaces
+    unscaled = _info(config, device, backend=backend, vectorization="sync", rescale_actions=False)
+    return PolicySpaces(info, info.observation_space or network_space(None, info.obs_dim), unscaled.action_space)
 
 
-def _info(config: TrainConfig, device: torch.device) -> EnvInfo:
-    envs = build_envs(config, 1, device)
+def _info(config: TrainConfig, device: torch.device, **changes: Any) -> EnvInfo:
+    """What an environment says of itself, with changes of its settings."""
+    changed = config.model_copy(update={"env": config.env.model_copy(update=changes)})
+    envs = build_envs(changed, 1, device)
     envs.close()
     return envs.info
 
@@ -112,7 +116,7 @@ def _is_batch(space: "Space[Any]", observation: Any) -> bool:
     from gymnasium import spaces
 
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        parts = space.spaces
+        parts: Any = space.spaces
         key = next(iter(parts)) if isinstance(parts, Mapping) else 0
         try:
             return _is_batch(parts[key], observation[key])

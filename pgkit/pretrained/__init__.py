@@ -23,7 +23,6 @@ KEYS = (
     "training",
     "seed",
     "pgkit_version",
-    "code_of_pgkit",
     "versions",
 )
 """What the metadata of a file says beside its configuration, in the order in which it is shown."""

@@ -42,7 +42,8 @@ def is_traced() -> bool:
 
     It would not see those of compiled kernels.
     """
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    is_tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call] # public all the same
+    return is_tracing or torch.compiler.is_compiling()
 
 
 @cache

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pgkit.config.load import flatten
 from pgkit.config.schema import TrainConfig
@@ -20,6 +21,7 @@ from pgkit.training.extract_member import member_opt_state
 from pgkit.training.initial_state import InitialState, concat_opt_states
 from pgkit.training.workers import worker_tasks
 from pgkit.tree import take_tree
+from pgkit.types import Params
 
 DRAWN = ("orthogonal", "log_std")
 """Settings of the policy that only say how parameters are drawn."""
@@ -49,9 +51,9 @@ def read_initial(configs: Sequence[TrainConfig]) -> tuple[InitialState | None, d
         single = [_opt_state(sources, saved, row, init.run) for row in dict.fromkeys(rows)]
         by_row = dict(zip(dict.fromkeys(rows), single, strict=True))
         opt_state = concat_opt_states([by_row[row] for row in rows], init.run)
-    taken = take_tree((params, obs_stats), torch.tensor(rows))
+    taken: tuple[Params, dict[str, Tensor]] = take_tree((params, obs_stats), torch.tensor(rows))
     source = {"run": str(directory), "checkpoint": path.name, "members": [names[row] for row in rows]}
-    return InitialState(init.run, *taken, opt_state), source | {"optimizer_state": init.optimizer_state}
+    return InitialState(init.run, taken[0], taken[1], opt_state), source | {"optimizer_state": init.optimizer_state}
 
 
 def check_settings(source: TrainConfig, config: TrainConfig, run: str) -> None:

@@ -74,7 +74,8 @@ def train(
     inexact = None if place is None else why_inexact(configs[0])
     watch = watch_of(all_callbacks)
     sizes = [len(group) for group in groups]
-    initial, source = read_initial(configs)
+    with isolated_process():
+        initial, source = read_initial(configs)
     task = partial(WorkerTask, recorded=place is not None, debug_numerics=debug_numerics, inexact=inexact, watch=watch)
     tasks = [task(group, initial=rows) for group, rows in zip(groups, split_initial(initial, sizes), strict=True)]
     with (

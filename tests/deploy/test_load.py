@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from gymnasium.spaces import Box
 from helpers.trained_runs import train_recorded
 
 import pgkit
+from pgkit.config.load import parse_config
 from pgkit.runs.reader import saved_members
 
 OBS = np.array([0.3, -0.4, 0.5], dtype=np.float32)
@@ -51,6 +53,35 @@ def test_a_run_with_one_member_needs_no_name_and_is_known_below_runs(
     assert policy.predict(np.zeros(4))[0] in (0, 1)
     with pytest.raises(pgkit.PgkitError, match="was not evaluated during training"):
         pgkit.load("one", best=True)
+
+
+@pytest.mark.parametrize(
+    ("env", "size", "space"),
+    [
+        ({"id": "Pendulum-v1"}, 3, Box(-2.0, 2.0, (1,))),
+        ({"id": "Pendulum-v1", "backend": "gymnasium"}, 3, Box(-2.0, 2.0, (1,))),
+        pytest.param(
+            {"id": "Pendulum-v1", "vectorization": "async"}, 3, Box(-2.0, 2.0, (1,)), marks=pytest.mark.process
+        ),
+        ({"id": "CartPole-v1", "backend": "envpool"}, 4, None),
+        ({"id": "LunarLander-v3", "kwargs": {"continuous": True}}, 8, Box(-1.0, 1.0, (2,))),
+    ],
+)
+def test_every_backend_gives_actions_of_the_space(
+    env: dict[str, Any], size: int, space: Box | None, tmp_path: Path
+) -> None:
+    if env.get("backend") == "envpool":
+        pytest.importorskip("envpool")
+    table = {"name": "short", "steps": 100, "env": env, "agent": "actor-critic", "optimizer": "sgd"}
+    pgkit.train(parse_config(table | {"evaluation": {"points": 0, "final_episodes": 1}}), tmp_path / "run")
+    policy = pgkit.load(tmp_path / "run")
+    obs = np.full(size, 0.1)
+    for deterministic in (True, False):
+        action = policy.predict(obs, deterministic=deterministic)[0]
+        actions = policy.predict([obs, obs], deterministic=deterministic)[0]
+        assert action in (0, 1) if space is None else space.contains(action)
+        assert space is None or (actions.shape, actions.dtype) == ((2, *space.shape), space.dtype)
+    assert policy.to_module()(policy.flatten(obs))[-1].shape == (1, *np.shape(action))
 
 
 @pytest.mark.parametrize(
