@@ -14,6 +14,7 @@ tensor([1.2500])
 import torch
 from torch import Tensor
 
+from pgkit.kernels.pointwise import deterministic_map
 from pgkit.kernels.scan import total
 
 Limit = float | Tensor
@@ -100,6 +101,22 @@ def clipped_surrogate_loss(
     limit = _per_member(clip_range, log_prob)
     clipped = torch.minimum(torch.maximum(ratio, 1.0 - limit), 1.0 + limit)
     return -masked_mean(torch.minimum(ratio * weight, clipped * weight), valid)
+
+
+def surrogate_gain(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, valid: Tensor) -> Tensor:
+    """Compute by how much the surrogate ``mean(r A)`` has risen: ``mean((r - 1) A)``, ``r = pi(a|s) / pi_old(a|s)``.
+
+    Without gradient, and with bits that do not depend on other members. Arguments and errors as
+    :func:`clipped_surrogate_loss`. Source: Schulman et al. 2015 (arXiv 1502.05477), eq. 14.
+
+    >>> log_prob = torch.tensor([[0.5, 1.5]]).log()  # P = 1, B = 2
+    >>> surrogate_gain(log_prob, torch.zeros(1, 2), torch.tensor([[-1.0, 1.0]]), torch.ones(1, 2, dtype=torch.bool))
+    tensor([0.5000])
+    """
+    _check(log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage, valid=valid)
+    log_ratio = _log_ratio(log_prob.detach(), old_log_prob, valid)
+    ratio = deterministic_map(torch.exp, log_ratio.flatten()).view_as(log_ratio)
+    return masked_mean((ratio - 1.0) * torch.where(valid, advantage, 0.0), valid)
 
 
 def sample_kl(log_prob: Tensor, old_log_prob: Tensor, valid: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ RATES = {
     "adamax": 0.02,
     "lion": 5e-4,
     "npg": 0.3,
+    "trpo": 1.0,
 }
 """The middle rate of each optimizer, chosen on seeds 20 to 22."""
 
@@ -40,6 +41,7 @@ ADAM = ["optimizer.critic.name=adam", "optimizer.critic.lr=1e-2"]
 SETTINGS = {
     "lion": ["optimizer.beta1=0.95", "optimizer.beta2=0.98", *ADAM],
     "npg": ADAM,
+    "trpo": ADAM,
 }
 """Settings beside the rate; with other optimizers actor and critic share the rate, and the rest is default."""
 

@@ -82,10 +82,34 @@ class Walk(NamedTuple):
 
 
 class Identity:
-    """The Fisher matrix of a Gaussian mean, for ``npg``."""
+    """The Fisher matrix of a Gaussian mean, for ``npg`` and ``trpo``."""
 
     def __call__(self, vector: dict[str, Tensor]) -> dict[str, Tensor]:
         return vector
+
+
+class LinearTrial(NamedTuple):
+    """Where a step of ``trpo`` would end: the surrogate is linear, the divergence that of Gaussians of variance 1.
+
+    Attributes:
+        params: before the step, leaves ``(P, ...)``.
+        grads: there.
+    """
+
+    params: dict[str, Tensor]
+    grads: dict[str, Tensor]
+
+    def __call__(self, moved: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The rise of the surrogate, and the divergence, ``(P,)`` each."""
+        steps = {name: leaf - self.params[name] for name, leaf in moved.items()}
+        gains = [-(self.grads[name] * step).flatten(1).sum(1) for name, step in steps.items()]
+        squares = [step.square().flatten(1).sum(1) for step in steps.values()]
+        return torch.stack(gains).sum(0), torch.stack(squares).sum(0) / 2
+
+
+def of_policy(params: dict[str, Tensor], grads: dict[str, Tensor]) -> dict[str, Any]:
+    """The extra arguments of optimizers for policies."""
+    return {"fisher_vector_product": Identity(), "trial": LinearTrial(params, grads)}
 
 
 def main() -> None:
@@ -123,7 +147,7 @@ def walk_all(landscape: Landscape, name: str, rates: Tensor) -> Tensor:
     for _ in range(landscape.steps):
         noise = landscape.noise * torch.randn(2, generator=random, dtype=torch.float64)
         grads = {"point": slope(landscape.height, params["point"]) + noise}
-        updates, state = optimizer.update(grads, state, params, fisher_vector_product=Identity())
+        updates, state = optimizer.update(grads, state, params, **of_policy(params, grads))
         params = apply_updates(params, updates)
         path.append(params["point"].clone())
     return torch.stack(path)

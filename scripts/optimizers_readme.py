@@ -77,7 +77,7 @@ def step_lengths(name: str, gradient: float, steps: int) -> list[float]:
     state = optimizer.init(params)
     lengths = []
     for _ in range(steps):
-        updates, state = optimizer.update(grads, state, params, fisher_vector_product=convergence.Identity())
+        updates, state = optimizer.update(grads, state, params, **convergence.of_policy(params, grads))
         lengths.append(-updates["p"].item())
     return lengths
 

@@ -84,6 +84,12 @@ METRICS: tuple[Metric, ...] = (
         "cosine between the update and the negative gradient; 1 for plain SGD",
         "-",
     ),
+    Metric(
+        "optimizer/step_scale",
+        "share of the optimizer's step that was made, 0 for none; with kl_limit and trpo only",
+        "-",
+    ),
+    Metric("optimizer/step_kl", "mean KL(old || new) that was measured for it; with kl_limit and trpo only", "nat"),
     Metric("optimizer/lr", "learning rate of this update, schedule applied", "-"),
     Metric(
         "optimizer/<state>_norm",

@@ -8,6 +8,7 @@ from pgkit.optim.base import Optimizer
 from pgkit.optim.partition import by_member, by_name, matches
 from pgkit.optim.registry import AROUND, make, spec
 from pgkit.optim.schedules import full_settings
+from pgkit.optim.trust_region import limit_kl
 from pgkit.optim.validation import PerMember, check_keys
 
 Settings = Mapping[str, Any]
@@ -58,14 +59,31 @@ def describe(settings: Settings) -> dict[str, dict[str, Any]]:
     critic = table.pop("critic", None)
     groups = _groups("main", table)
     if critic is None:
-        return groups
+        return _with_one_limit(groups)
     inherited = {key: value for key, value in table.items() if key in ("groups", "schedule", *AROUND)}
     if critic.get("name", table.get("name")) == table.get("name"):
         inherited = table
     elif "schedule" in inherited:
         defaults = spec(critic["name"]).defaults
         inherited["schedule"] = {key: value for key, value in inherited["schedule"].items() if key in defaults}
-    return _groups("critic", {**inherited, **critic}) | groups
+    return _with_one_limit(_groups("critic", {**inherited, **critic}) | groups)
+
+
+def _with_one_limit(groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Leave ``kl_limit`` to the group ``main``; it limits the step of the policy, whatever groups that has.
+
+    Raises:
+        PgkitError: a group has another one.
+    """
+    limit = groups["main"]["kl_limit"]
+    for label, settings in groups.items():
+        if settings["kl_limit"] not in (None, limit):
+            raise PgkitError(f"optimizer ({label}): kl_limit is of the whole policy: set optimizer.kl_limit")
+    return {label: settings if label == "main" else _without_limit(settings) for label, settings in groups.items()}
+
+
+def _without_limit(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != "kl_limit"}
 
 
 def _groups(label: str, settings: Settings) -> dict[str, dict[str, Any]]:
@@ -152,11 +170,16 @@ def _stack(trees: Sequence[Any]) -> Any:
 
 
 def _stacked(tables: Sequence[Mapping[str, Mapping[str, Any]]]) -> Optimizer:
-    """Make one optimizer for members whose tables differ in numbers only."""
-    groups = {label: make(**group) for label, group in _stack(tables).items()}
-    if list(groups) == ["main"]:
-        return groups["main"]
-    return by_name({label: (_accepts(label), optimizer) for label, optimizer in groups.items()})
+    """Make one optimizer for members whose tables differ in numbers only.
+
+    ``kl_limit`` is of the policy, whatever groups its parameters are in, so it is around all of them.
+    """
+    stacked = _stack(tables)
+    limit = stacked["main"]["kl_limit"]
+    groups = {label: make(**{**group, "kl_limit": None}) for label, group in stacked.items()}
+    names = {label: (_accepts(label), optimizer) for label, optimizer in groups.items()}
+    optimizer = groups["main"] if list(groups) == ["main"] else by_name(names)
+    return optimizer if limit is None else limit_kl(optimizer, limit)
 
 
 def _accepts(label: str) -> Callable[[str], bool]:

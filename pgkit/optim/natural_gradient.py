@@ -72,14 +72,14 @@ def npg(
 
         def product(vector: Params) -> Params:
             fisher = extra_args["fisher_vector_product"](vector)
-            return _add(fisher, vector, hyper["damping"])
+            return add_scaled(fisher, vector, hyper["damping"])
 
         target = {name: grads[name] for name in params}
         x = conjugate_gradients(product, target, hyper["cg_iterations"], max_iterations)
         curvature = inner(x, product(x)).double()
         length = torch.where(curvature > 0, hyper["lr"] * (2 * hyper["max_kl"] / curvature).sqrt(), 0.0)
         metrics = {"expected_kl": 0.5 * length * length * curvature}
-        return finish(_scale(x, -length), state | {"hyperparameters": hyper, "metrics": metrics}, params, add)
+        return finish(scale_tree(x, -length), state | {"hyperparameters": hyper, "metrics": metrics}, params, add)
 
     return Optimizer(init, step, requires=required_by(hyperparameters) | {"fisher_vector_product"})
 
@@ -116,10 +116,10 @@ def conjugate_gradients(
         # Members that are done take steps of length 0: no branch, so that nothing waits for numbers of a GPU.
         active = (square > tolerance * initial_square) & (curvature > 0) & (iteration < iterations)
         length = torch.where(active, square / curvature, 0.0)
-        x = _add(x, direction, length)
-        residual = _add(residual, image, -length)
+        x = add_scaled(x, direction, length)
+        residual = add_scaled(residual, image, -length)
         next_square = inner(residual, residual).double()
-        direction = _add(residual, direction, torch.where(active, next_square / square, 0.0))
+        direction = add_scaled(residual, direction, torch.where(active, next_square / square, 0.0))
         square = next_square
     return x
 
@@ -161,11 +161,11 @@ def fisher_vector_product(kl: Callable[[Params], Tensor], params: Params) -> Fis
     return product
 
 
-def _add(first: Params, second: Params, factor: Tensor) -> Params:
+def add_scaled(first: Params, second: Params, factor: Tensor) -> Params:
     """Compute first + factor second, factor ``(P,)``."""
     return {name: leaf + second[name] * per_leaf(factor.to(leaf.dtype), leaf) for name, leaf in first.items()}
 
 
-def _scale(tree: Params, factor: Tensor) -> Params:
+def scale_tree(tree: Params, factor: Tensor) -> Params:
     """Compute factor tree, factor ``(P,)``."""
     return {name: leaf * per_leaf(factor.to(leaf.dtype), leaf) for name, leaf in tree.items()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pgkit.errors import PgkitError, describe_exception, suggest
-from pgkit.optim import natural_gradient, optimizers, transforms
+from pgkit.optim import natural_gradient, optimizers, transforms, trust_region
 from pgkit.optim.base import Optimizer, Schedule
 from pgkit.optim.chain import chain
 from pgkit.optim.schedules import schedule_of
@@ -220,6 +220,7 @@ def around(
     reset_step: Any = None,
     lookahead_steps: Any = None,
     lookahead_alpha: Any = 0.5,
+    kl_limit: Any = None,
 ) -> Optimizer:
     """Put around ``optimizer`` what every optimizer can have before and behind it; None leaves a part out.
 
@@ -233,6 +234,7 @@ def around(
         reset_step: forget the number of steps in bias corrections, likewise.
         lookahead_steps: pull the parameters to slow weights after so many updates.
         lookahead_alpha: how far the slow weights move then, from 0 to 1.
+        kl_limit: shorten the step until the KL divergence of the policy over it is at most this, in nats.
 
     Raises:
         PgkitError: a value out of range, or ``lookahead_alpha`` without ``lookahead_steps``.
@@ -254,7 +256,8 @@ def around(
     if lookahead_steps is None and not _is_default("lookahead_alpha", lookahead_alpha):
         raise PgkitError("lookahead_alpha is for lookahead, which lookahead_steps turns on")
     behind = [] if lookahead_steps is None else [transforms.lookahead(lookahead_steps, lookahead_alpha)]
-    return chain(*front, optimizer, *behind) if front or behind else optimizer
+    whole = chain(*front, optimizer, *behind) if front or behind else optimizer
+    return whole if kl_limit is None else trust_region.limit_kl(whole, kl_limit)
 
 
 AROUND: Mapping[str, Any] = {
@@ -296,5 +299,6 @@ for _build in (
     optimizers.adamax,
     optimizers.lion,
     natural_gradient.npg,
+    trust_region.trpo,
 ):
     register(_build.__name__, _build)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pgkit import optim
-from pgkit.losses import masked_mean
+from pgkit.losses import masked_mean, surrogate_gain
 from pgkit.nn.policy import Policy
 from pgkit.optim.natural_gradient import FisherVectorProduct
 from pgkit.rollouts.trajectory import MemberRollout
@@ -28,7 +28,7 @@ def gather(
 
     ``progress`` is the share of the budget that was used before the rollouts, ``(P,)``; ``kl`` the divergence of each
     policy over its last optimizer step, ``(P,)``, NaN before the first; ``rollout_start`` whether this step is the
-    first from its rollout, bool ``(P,)``; ``fisher_vector_product`` a :class:`Fisher`.
+    first from its rollout, bool ``(P,)``; ``fisher_vector_product`` a :class:`Fisher`; ``trial`` a :class:`Trial`.
 
     Args:
         population: before the step.
@@ -46,6 +46,7 @@ def gather(
         "kl": lambda: population.kl,
         "rollout_start": lambda: torch.ones_like(population.alive) if is_first is None else is_first,
         "fisher_vector_product": lambda: Fisher(population.policy, population.params, batches),
+        "trial": lambda: Trial(population.policy, population.params, batches),
     }
     return {name: extra_args[name]() for name in extra_args if name in population.optimizer.requires}
 
@@ -117,3 +118,44 @@ class Fisher:
             return masked_mean(self.policy.head.kl(old, self.policy.outputs(moved, batch.obs)), batch.valid)
 
         return optim.fisher_vector_product(kl, policy_params)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Where a step would end, for line searches: see :mod:`pgkit.optim.trust_region`.
+
+    Attributes:
+        policy: what the parameters mean.
+        params: before the step, leaves ``(P, ...)``.
+        batches: the samples.
+    """
+
+    policy: Policy
+    params: Params
+    batches: Batches
+
+    @torch.no_grad()
+    def __call__(self, moved: Params) -> tuple[Tensor, Tensor]:
+        """The rise of the surrogate, and mean KL(old || new), ``(P,)`` each, with these parameters in place of some."""
+        parts = []
+        for (rows, _), (batch, old, old_log_prob) in zip(self.batches, self._before, strict=True):
+            outputs = self.policy.outputs(select_members({**self.params, **moved}, rows), batch.obs)
+            log_prob = self.policy.head.log_prob(outputs, batch.action)
+            gain = surrogate_gain(log_prob, old_log_prob, batch.advantage, batch.valid)
+            parts.append((gain, masked_mean(self.policy.head.kl(old, outputs), batch.valid)))
+        return concat_members(parts, [rows for rows, _ in self.batches])
+
+    def take(self, members: Tensor) -> "Trial":
+        """The trial for some members, int64 ``(M,)``, in that order."""
+        members = members.to(next(iter(self.params.values())).device)
+        return Trial(self.policy, take_tree(self.params, members), take_batches(self.batches, members))
+
+    @cached_property
+    def _before(self) -> list[tuple[Batch, Tensor, Tensor]]:
+        """Of each batch the samples without padding, the policy's outputs, and log-probabilities of the actions."""
+        before = []
+        for rows, padded in self.batches:
+            batch = padded.without_padding()
+            outputs = self.policy.outputs(select_members(self.params, rows), batch.obs, batch.cache)
+            before.append((batch, outputs, self.policy.head.log_prob(outputs, batch.action)))
+        return before

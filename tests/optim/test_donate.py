@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.trials import AnyTrial
 from torch import Tensor
 
 from pgkit.optim import (
@@ -29,6 +30,7 @@ Table = Mapping[str, Any]
 MEMBERS = 3
 SHAPES = {"actor.0.weight": (3, 5), "actor.0.bias": (1, 5), "critic.0.weight": (3, 1)}
 NPG: Table = {"name": "npg", "critic": {"name": "adam"}}
+TRPO: Table = {"name": "trpo", "critic": {"name": "adam"}}
 
 
 def population(*tables: Table) -> Optimizer:
@@ -37,8 +39,13 @@ def population(*tables: Table) -> Optimizer:
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
-    **{name: population({"name": name}) for name in list_optimizers() if name != "npg"},
+    **{name: population({"name": name}) for name in list_optimizers() if name not in ("npg", "trpo")},
     "npg": population(NPG),
+    "trpo": population(TRPO),
+    "limited": population({"name": "adam", "kl_limit": 0.01, "max_grad_norm": 1.0}),
+    "limited groups among members": population(
+        {"name": "adam", "kl_limit": 0.01, "groups": {"*.bias": {"lr": 0.1}}, "critic": {"name": "sgd"}}, TRPO
+    ),
     "clipped, reset, lookahead": population(
         {"name": "adam", "max_grad_norm": 0.5, "reset_moments": 2, "lookahead_steps": 2, "schedule": {"lr": "linear"}}
     ),
@@ -70,6 +77,7 @@ def extra_args(optimizer: Optimizer, step: int) -> ExtraArgs:
     values = {
         "progress": torch.full((MEMBERS,), step / 10, dtype=torch.float64),
         "fisher_vector_product": Diagonal(),
+        "trial": AnyTrial(),
     }
     return {name: values[name] for name in optimizer.requires}
 

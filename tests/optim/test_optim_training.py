@@ -19,6 +19,7 @@ from pgkit.training.train import train
 from pgkit.tree import put_tree
 
 NPG = {"name": "npg", "critic": {"name": "adam", "lr": 0.01}}
+TRPO = {"name": "trpo", "critic": {"name": "adam", "lr": 0.01}}
 KL = {"name": "adam", "lr": 0.01, "schedule": {"lr": {"kind": "kl", "target": 1e-3}}}
 RESET = {"name": "adam", "lr": 0.01, "reset_step": "rollout"}
 AGENTS = ("actor-critic", "reinforce")
@@ -42,6 +43,7 @@ def config(agent: str, optimizer: Mapping[str, Any], **changes: Any) -> TrainCon
 @pytest.mark.parametrize("agent", AGENTS)
 def test_alone_is_together_with_every_extra_argument(agent: str) -> None:
     tables = [NPG, KL, RESET, {**NPG, "max_kl": 0.1}, KL, {"name": "adam", "schedule": {"lr": "linear"}}]
+    tables += [TRPO, {**KL, "kl_limit": 1e-3}, {**TRPO, "target_kl": 0.1}]
     configs = [config(agent, table, seed=k) for k, table in enumerate(tables)]
     together = train(configs)
     initial = build(configs).params

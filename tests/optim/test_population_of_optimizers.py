@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.compile_mode import set_compile_mode
+from helpers.trials import AnyTrial
 from torch import Tensor
 
 from pgkit.errors import PgkitError
@@ -28,13 +29,15 @@ SHAPES = {
     "actor.log_std": (5,),
 }
 STEPS = 12
-CHAINS = [name for name in list_optimizers() if name != "npg"]
+OF_POLICIES = ("npg", "trpo")
+CHAINS = [name for name in list_optimizers() if name not in OF_POLICIES]
 
 
 APPLIED: list[Table] = [
     *({"name": name} for name in CHAINS),
-    {"name": "npg", "critic": {"name": "adam"}},
+    *({"name": name, "critic": {"name": "adam"}} for name in OF_POLICIES),
     {"name": "adam", "max_grad_norm": 1.0, "critic": {"lr": 0.1}},
+    {"name": "adam", "kl_limit": 0.01, "max_grad_norm": 1.0, "lookahead_steps": 2},
     {"name": "rmsprop", "max_layer_norm": 1.0},
 ]
 """Chains of one loop and of several stages, a last stage on tensors, groups of parameters."""
@@ -73,6 +76,7 @@ def extra_args(step: int, members: Tensor) -> dict[str, Any]:
         "kl": 0.005 * (1.0 + (members + step) % 5),
         "rollout_start": (members + step) % 3 == 0,
         "fisher_vector_product": Diagonal(),
+        "trial": AnyTrial(),
     }
 
 
@@ -173,9 +177,15 @@ def test_alone_is_together_with_every_optimizer_in_one_population() -> None:
     assert_alone_is_together(tables[::2] + tables[1::2])
 
 
-def test_alone_is_together_for_npg() -> None:
+@pytest.mark.parametrize("name", OF_POLICIES)
+def test_alone_is_together_for_those_of_policies(name: str) -> None:
     critic = {"critic": {"name": "adam"}}
-    assert_alone_is_together([{**table, **critic} for table in varied("npg", 4)] + [varied("sgd", 1)[0]])
+    assert_alone_is_together([{**table, **critic} for table in varied(name, 4)] + [varied("sgd", 1)[0]])
+
+
+def test_alone_is_together_with_limited_steps() -> None:
+    tables = [{**table, "kl_limit": 0.01 * (k + 1)} for k, table in enumerate(varied("adam", 4))]
+    assert_alone_is_together([*tables, {"name": "lion", "kl_limit": 0.1, "reset_moments": 2}, varied("sgd", 1)[0]])
 
 
 @pytest.mark.parametrize("optimizer_name", ["adam"])

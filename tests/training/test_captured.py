@@ -291,6 +291,8 @@ NOT_CAPTURED: Mapping[str, Mapping[str, Any]] = {
     "steered by the divergence": {"optimizer": {"name": "adam", "schedule": {"lr": "kl"}}},
     "layer norms": {"optimizer": {"name": "adam", "max_layer_norm": 0.5}},
     "natural gradients": {"optimizer": {"name": "npg", "critic": {"name": "adam"}}},
+    "a line search": {"optimizer": {"name": "trpo", "critic": {"name": "adam"}}},
+    "limited steps": {"optimizer": {"name": "adam", "kl_limit": 0.01}},
     "an optimizer of PyTorch's": {"optimizer": {"name": "torch.optim:SGD", "lr": 0.01}},
     "environments of others": {"env": {"id": "Acrobot-v1", "backend": "gymnasium"}},
 }
