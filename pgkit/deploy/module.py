@@ -115,7 +115,7 @@ class _BoxActions(nn.Module):
 
 def acting_params(params: Mapping[str, Tensor]) -> Params:
     """The parameters that acting needs: all but the critic's."""
-    return {name: leaf for name, leaf in params.items() if not name.startswith(("critic.", "critic_network."))}
+    return {name: leaf for name, leaf in params.items() if not name.startswith("critic.")}
 
 
 def _parts(spaces: PolicySpaces) -> tuple[str, ...]:

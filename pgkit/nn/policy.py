@@ -110,7 +110,7 @@ class Policy:
             return {}
         if self.critic_network is None:
             return {"network": self.network}
-        return {"actor_network": self.network, "critic_network": self.critic_network}
+        return {"actor.network": self.network, "critic.network": self.critic_network}
 
     @property
     def _has_trunk(self) -> bool:
@@ -253,7 +253,7 @@ class Policy:
     def _features(self, params: Params, obs: Tensor, cache: ForwardCache | None, role: str = "actor") -> Tensor:
         """Compute what the layers of actor or critic see: features, or the observations themselves."""
         if self.network is not None:
-            name = "network" if self.critic_network is None else f"{role}_network"
+            name = "network" if self.critic_network is None else f"{role}.network"
             return self._networks[name].apply(params, name, obs)
         if not self.shared:
             return obs
