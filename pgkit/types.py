@@ -73,7 +73,8 @@ class Rollout:
     ... )
 
     Attributes:
-        obs: ``(T + 1, P, N, D)`` observations, float.
+        obs: ``(T + 1, P, N, D)`` observations, float; ``D + M`` numbers with action masks, see
+            :mod:`pgkit.nn.action_masks`.
         action: ``(T, P, N)`` or ``(T, P, N, A)``, what the policy chose, before any clipping into bounds.
         reward: ``(T, P, N)`` rewards as the learner sees them, after scaling or normalization.
         terminated: ``(T, P, N)`` bool, the task ended: nothing follows.

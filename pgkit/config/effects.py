@@ -43,6 +43,9 @@ def without_effect(config: TrainConfig) -> Iterator[tuple[KeyPath, KeyPath, str]
         yield ("policy", "layer_norm"), ("policy", "network"), why
     if not config.policy.hidden:
         yield ("policy", "layer_norm"), ("policy", "hidden"), "networks without hidden layers have no layer norm"
+    if config.policy.squash_output:
+        why = "policy.squash_output scales actions to their bounds itself"
+        yield ("env", "rescale_actions"), ("policy", "squash_output"), why
     if config.policy.shared and config.policy.network == "mlp":
         why = "policy.shared gives the critic the actor's hidden layers"
         yield ("policy", "critic_hidden"), ("policy", "shared"), why
@@ -82,19 +85,39 @@ def check_effects(
     return result
 
 
+CONTINUOUS_ONLY = (
+    ("policy", "log_std"),
+    ("policy", "state_dependent_std"),
+    ("policy", "squash_output"),
+    ("env", "rescale_actions"),
+)
+"""Settings of continuous actions."""
+
+
 def check_actions(config: TrainConfig, action_space: Any) -> None:
     """Refuse a setting of continuous actions for an environment that has others.
 
     Raises:
-        PgkitError: ``policy.log_std`` or ``env.rescale_actions`` is set, and the space is no box.
+        PgkitError: one of :data:`CONTINUOUS_ONLY` is set, and the space is no box.
     """
     if type(action_space).__name__ == "Box":
         return
-    for path in (("policy", "log_std"), ("env", "rescale_actions")):
+    for path, value in _continuous_settings(config):
+        shown = f"{'.'.join(path)} = {format_value(value)}"
+        raise PgkitError(f"{shown} has no effect: the actions of {config.env.id} are not continuous")
+
+
+def any_continuous_setting(config: TrainConfig) -> bool:
+    """Whether a setting of continuous actions is not at its default."""
+    return any(True for _ in _continuous_settings(config))
+
+
+def _continuous_settings(config: TrainConfig) -> Iterator[tuple[KeyPath, Any]]:
+    """Settings of continuous actions that are not at their default, and their values."""
+    for path in CONTINUOUS_ONLY:
         value = getattr(getattr(config, path[0]), path[1])
         if value != default_of(config, path):
-            shown = f"{'.'.join(path)} = {format_value(value)}"
-            raise PgkitError(f"{shown} has no effect: the actions of {config.env.id} are not continuous")
+            yield path, value
 
 
 def _inside(overrides: Sequence[KeyPath], path: KeyPath, file: Mapping[str, Any], table: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from pgkit.errors import PgkitError, format_value
+from pgkit.kernels.state_std import MAX_LOG_STD
 from pgkit.optim.validation import is_none
 
 MAX_COUNT = 1_000_000
@@ -80,6 +81,8 @@ class EnvConfig(Model):
     stack_size = 4 }]``; names as in ``gymnasium.wrappers``, or ``package.module:Class``."""
     rescale_actions: bool = True
     """Rescale continuous actions whose bounds are far from the unit Gaussian, such as 100 to 200, from -1 to 1."""
+    action_mask: bool = True
+    """Never choose actions that ``info["action_mask"]``, or an observation's entry of that name, excludes."""
     reward_scale: float = Field(default=1.0, gt=0)
     """Constant factor of every reward that the agent sees; logged returns stay unscaled."""
     normalize_observations: bool = False
@@ -124,6 +127,10 @@ class PolicyConfig(Model):
     """The same of the critic; default: 1.414 in hidden layers, 1 in the last."""
     log_std: float = Field(default=0.0, ge=-20, le=20)
     """Initial log standard deviation of a Gaussian policy (continuous actions)."""
+    state_dependent_std: bool = False
+    """The network computes the log standard deviations, too, within [-20, 2]; else they are parameters (continuous)."""
+    squash_output: bool = False
+    """Squash a Gaussian policy's actions by tanh into their bounds, instead of clipping them (continuous actions)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -142,6 +149,11 @@ class PolicyConfig(Model):
                 raise PgkitError(f"policy.{key} must have a number for each of {wanted}, got {format_value(gains)}")
         if self.network == "gru" and not self.shared:
             raise PgkitError("policy.shared = false is not possible with policy.network 'gru': the memory is one")
+        if self.state_dependent_std and self.log_std > MAX_LOG_STD:
+            raise PgkitError(
+                f"policy.log_std must be at most {MAX_LOG_STD:g} with policy.state_dependent_std = true, which limits "
+                f"it to that, got {self.log_std:g}"
+            )
         return self
 
 

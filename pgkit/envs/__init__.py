@@ -35,6 +35,8 @@ observations   observations of Gymnasium's spaces to arrays, and whether they ar
 actions        the learner's actions to those of Gymnasium's spaces
 generators     global generators, of which each environment has states of its own
 rescale        actions whose bounds are far from the unit Gaussian
+squash         actions before tanh
+action_masks   which choices an environment allows
 guard          full checks of what an environment returns at first
 errors         one line for environments that fail
 signature      what compiled steps of blocks of environments and their callers share

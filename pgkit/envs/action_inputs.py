@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pgkit.envs.actions import action_shape
 from pgkit.envs.rescale import far_components, unit_space
+from pgkit.envs.squash import check_bounded, without_bounds
 from pgkit.errors import PgkitError
 
 if TYPE_CHECKING:
@@ -63,12 +64,14 @@ class BoxInput:
         high: likewise.
         is_far: components that range from -1 to 1 for the learner, see :mod:`pgkit.envs.rescale`.
         dtype: of the space.
+        squash: the learner's numbers are those before tanh, see :mod:`pgkit.envs.squash`.
     """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
     is_far: tuple[bool, ...]
     dtype: torch.dtype
+    squash: bool = False
 
     @property
     def count(self) -> int:
@@ -101,42 +104,56 @@ class BoxInput:
 
     def _component(self, number: Any, low: float, high: float, is_far: bool) -> Any:
         number = number.to(self.dtype)
-        if not is_far:
+        if not (is_far or self.squash):
             return _clip(number, low, high)
-        within = (_clip(number, -1.0, 1.0).to(torch.float64) + 1.0) / 2.0 * (high - low) + low
+        unit = _tanh(number.to(torch.float64)) if self.squash else _clip(number, -1.0, 1.0).to(torch.float64)
+        within = (unit + 1.0) / 2.0 * (high - low) + low
         return torch.clamp(within.to(self.dtype), low, high)
 
 
 ActionInput = DiscreteInput | BoxInput
 
 
-def action_input(space: "Space[Any]", name: str, rescale: bool) -> tuple[ActionInput, "Space[Any]"]:
+def action_input(
+    space: "Space[Any]", name: str, rescale: bool, squash: bool = False
+) -> tuple[ActionInput, "Space[Any]"]:
     """What converts actions of a space, and the space that the learner sees.
 
     Args:
         space: Discrete, or a Box of floats.
         name: of the environment, for the message.
         rescale: let components whose bounds are far from the unit Gaussian range from -1 to 1.
+        squash: take actions before tanh, which is scaled to the bounds.
 
     Raises:
-        PgkitError: it is another space.
+        PgkitError: it is another space, or has no bounds to squash into.
     """
     from gymnasium import spaces
 
     action_shape(space, name)
+    if squash:
+        check_bounded(space, name)
     if isinstance(space, spaces.Discrete):
         return DiscreteInput(int(space.n), int(space.start)), space
     if not isinstance(space, spaces.Box):
         raise PgkitError(f"environment {name!r}: actions must be Discrete or Box, not {type(space).__name__}")
     low, high = (tuple(bound.ravel().tolist()) for bound in (space.low, space.high))
-    is_far = far_components(space) if rescale else space.low != space.low
-    converter = BoxInput(low, high, tuple(is_far.ravel().tolist()), component_dtype(space))
+    is_far = far_components(space) if rescale and not squash else space.low != space.low
+    converter = BoxInput(low, high, tuple(is_far.ravel().tolist()), component_dtype(space), squash)
+    if squash:
+        return converter, without_bounds(space)
     return converter, unit_space(space) if is_far.any() else space
 
 
 def component_dtype(space: "Space[Any]") -> torch.dtype:
     """The dtype of a Box action's components."""
     return torch.float64 if str(space.dtype) == "float64" else torch.float32
+
+
+def _tanh(number: Any) -> Any:
+    """The hyperbolic tangent; of NaN, which a policy that has diverged draws, 0."""
+    squashed = torch.tanh(number)
+    return torch.where(torch.abs(squashed) <= 1.0, squashed, 0.0)
 
 
 def _clip(number: Any, low: float, high: float) -> Any:

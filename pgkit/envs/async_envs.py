@@ -59,6 +59,7 @@ class AsyncEnvs:
         name: name of the environment, for messages and records.
         device: device of the tensors.
         timeout: seconds that a worker has to step or reset all its environments; None for 300.
+        action_mask: as of :class:`pgkit.envs.sync_envs.SyncEnvs`.
 
     Raises:
         PgkitError: unsupported spaces, or this process is itself a worker, which may not start processes.
@@ -66,7 +67,13 @@ class AsyncEnvs:
     """
 
     def __init__(
-        self, create: Callable[[], "Env"], num_envs: int, name: str, device: torch.device, timeout: float | None = None
+        self,
+        create: Callable[[], "Env"],
+        num_envs: int,
+        name: str,
+        device: torch.device,
+        timeout: float | None = None,
+        action_mask: bool = True,
     ) -> None:
         if multiprocessing.current_process().daemon:
             raise PgkitError(
@@ -80,7 +87,7 @@ class AsyncEnvs:
         self._pipes: list[Connection] = []
         self._polls: list[select.poll] = []  # waiting with these costs a tenth of Connection.poll
         self._processes: list[BaseProcess] = []
-        self._start_workers(_pickle(create))
+        self._start_workers(_pickle(create), action_mask)
         # Python joins child processes when it exits, which would wait for ever for workers that were not stopped.
         util.Finalize(self, _stop_workers, (self._pipes, self._processes), exitpriority=10)
         infos = self._exchange({}, range(num_workers), max(START_TIMEOUT_SECONDS, self._timeout))
@@ -91,7 +98,10 @@ class AsyncEnvs:
         integers = check_seeds(seeds, index, self.info.num_envs)
         local, rows = self._split(index)
         requests = {w: Reset(local[w], [integers[i] for i in rows[w]]) for w in local}
-        (obs,) = self._merge(self._request(requests), rows, len(seeds))
+        answers = self._request(requests)
+        if len({obs.shape[1] for (obs,) in answers.values()}) > 1:
+            raise EnvError(f"environment {self._name!r}: some of its instances give action masks, others do not")
+        (obs,) = self._merge(answers, rows, len(seeds))
         return obs
 
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
@@ -117,11 +127,11 @@ class AsyncEnvs:
     def close(self) -> None:
         _stop_workers(self._pipes, self._processes)
 
-    def _start_workers(self, pickled_create: bytes) -> None:
+    def _start_workers(self, pickled_create: bytes, action_mask: bool) -> None:
         context = multiprocessing.get_context()
         for bounds in zip(self._bounds, self._bounds[1:], strict=False):
             parent_end, worker_end = context.Pipe()
-            arguments = (worker_end, [*self._pipes, parent_end], pickled_create, bounds, self._name)
+            arguments = (worker_end, [*self._pipes, parent_end], pickled_create, bounds, self._name, action_mask)
             process = context.Process(target=env_worker.run_worker, args=arguments, daemon=True)
             with warnings.catch_warnings():  # Python 3.12 warns of forking beside torch's threads; workers use none
                 warnings.simplefilter("ignore", DeprecationWarning)

@@ -72,7 +72,8 @@ class Transition(NamedTuple):
     """One step of k sub-environments. The tensors are new at every step and belong to the caller.
 
     Attributes:
-        obs: ``(k, D)`` float32, the observation that the next action is chosen from.
+        obs: ``(k, D)`` float32, the observation that the next action is chosen from; ``(k, D + M)`` where environments
+            give action masks, see :mod:`pgkit.nn.action_masks`.
         reward: ``(k,)`` float32.
         terminated: ``(k,)`` bool, True where the task ended.
         truncated: ``(k,)`` bool, True where a time limit cut the episode. If both are True, the episode terminated.
@@ -159,7 +160,7 @@ class Environments(Protocol):
             index: ``(k,)`` int64, the sub-environments to reset; None for all, in order. Others are untouched.
 
         Returns:
-            ``(k, D)`` float32, the first observations.
+            ``(k, D)`` float32, the first observations; ``(k, D + M)`` with action masks.
 
         Raises:
             PgkitError: the number of seeds does not match, or a seed is out of range.

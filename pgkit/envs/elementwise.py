@@ -42,6 +42,7 @@ class ElementwiseEnvs:
         max_episode_steps: time limit in steps, after which an episode is truncated; None for the definition's.
         device: device of the state and of all tensors.
         rescale_actions: rescale components of Box actions as :mod:`pgkit.envs.rescale` says.
+        squash_actions: take actions before tanh, as :mod:`pgkit.envs.squash` says.
 
     Raises:
         PgkitError: a function of the definition cannot be compiled, or their results do not fit together.
@@ -65,10 +66,11 @@ class ElementwiseEnvs:
         max_episode_steps: int | None = None,
         device: torch.device | str = "cpu",
         rescale_actions: bool = False,
+        squash_actions: bool = False,
     ) -> None:
         device = torch.device(device)
         limit = max_episode_steps or definition.max_episode_steps
-        self._action, action_space = action_input(definition.action_space, name, rescale_actions)
+        self._action, action_space = action_input(definition.action_space, name, rescale_actions, squash_actions)
         layout = check_definition(definition, name)
         self._columns = _columns(layout)
         self._program = _step_of_one(definition, layout, self._action, limit)

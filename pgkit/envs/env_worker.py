@@ -69,7 +69,12 @@ class RestoreHistories(NamedTuple):
 
 
 def run_worker(
-    pipe: Connection, inherited: Sequence[Connection], pickled_create: bytes, bounds: tuple[int, int], name: str
+    pipe: Connection,
+    inherited: Sequence[Connection],
+    pickled_create: bytes,
+    bounds: tuple[int, int],
+    name: str,
+    action_mask: bool,
 ) -> None:
     """Answer requests until the parent asks to stop.
 
@@ -79,6 +84,7 @@ def run_worker(
         pickled_create: pickled function that makes one environment.
         bounds: the first environment of the slice, and the first one after it.
         name: name of the environment, for messages.
+        action_mask: as of :class:`SyncEnvs`.
     """
     import pickle
 
@@ -92,7 +98,7 @@ def run_worker(
     envs = None
     seed_global_generators(first)  # forked workers would draw the same numbers
     try:
-        envs = SyncEnvs(pickle.loads(pickled_create), end - first, name, torch.device("cpu"), first)
+        envs = SyncEnvs(pickle.loads(pickled_create), end - first, name, torch.device("cpu"), first, action_mask)
         pipe.send(envs.info)
         while (request := pipe.recv()) is not None:
             pipe.send(request.run(envs))

@@ -9,7 +9,7 @@ from pgkit.envs.observations import ObsFlattener, check_flags, check_numbers, ch
 from pgkit.envs.seeding import reset_with_seed
 
 if TYPE_CHECKING:
-    from gymnasium import Env
+    from gymnasium import Env, Space
 
 CHECKED_STEPS = 100
 """Steps of each environment whose results are checked in full. An environment that errs does so early."""
@@ -24,6 +24,7 @@ class GuardedEnv:
         env: the environment.
         flatten: flattens an observation of it, and checks its shape.
         generators: the global generators as the environment sees them.
+        obs_space: what of the environment's observation space is flattened.
 
     Attributes:
         env: the environment.
@@ -31,15 +32,18 @@ class GuardedEnv:
             unless the environment draws from global generators.
     """
 
-    def __init__(self, env: "Env[Any, Any]", flatten: ObsFlattener, generators: EnvGenerators) -> None:
+    def __init__(
+        self, env: "Env[Any, Any]", flatten: ObsFlattener, generators: EnvGenerators, obs_space: "Space[Any]"
+    ) -> None:
         self.env = env
         self.step: Callable[[Any], StepResult] = self._checked_step
         self._flatten = flatten
         self._generators = generators
+        self._obs_space = obs_space
         self._unchecked_after = CHECKED_STEPS
 
-    def reset(self, seed: int | None = None) -> Any:
-        """Reset the environment, with a seed if there is one; its observation.
+    def reset(self, seed: int | None = None) -> tuple[Any, Any]:
+        """Reset the environment, with a seed if there is one; its observation and info.
 
         Raises:
             MalformedData: the environment returned something else than an observation and an info.
@@ -54,7 +58,7 @@ class GuardedEnv:
             raise MalformedData(f"the result is {shown(result)}, expected (observation, info)")
         if self._unchecked_after:
             self._check_obs(result[0])
-        return result[0]
+        return result[0], result[1]
 
     def _checked_step(self, action: Any) -> StepResult:
         result: Any = self._isolated_step(action)
@@ -74,4 +78,4 @@ class GuardedEnv:
 
     def _check_obs(self, obs: Any) -> None:
         self._flatten(obs)
-        check_numbers(self.env.observation_space, obs)
+        check_numbers(self._obs_space, obs)

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
-from pgkit.envs import envpool, rescale
+from pgkit.envs import envpool, rescale, squash
+from pgkit.envs.action_masks import mask_place
 from pgkit.envs.async_envs import REQUEST_TIMEOUT_SECONDS, AsyncEnvs
 from pgkit.envs.base import Environments
 from pgkit.envs.envpool import EnvPoolEnvs
@@ -42,6 +43,8 @@ def make_envs(
     timeout: float | None = None,
     rescale_actions: bool = False,
     wrappers: Wrappers = (),
+    squash_actions: bool = False,
+    action_mask: bool = True,
     device: torch.device | str = "cpu",
 ) -> Environments:
     """Create ``num_envs`` sub-environments of an environment. Seed and start them with ``reset(seeds)``.
@@ -57,7 +60,9 @@ def make_envs(
             uses the vector environment of the registration (``vector_entry_point``), which cannot step a subset.
         timeout: seconds that a worker process ("async") has to step or reset all its environments; None for 300.
         wrappers: Gymnasium's, around each environment in this order, see :mod:`pgkit.envs.wrappers`.
-        rescale_actions: for backend "pgkit", "sync" and "async": rescale Box actions as :mod:`pgkit.envs.rescale` says.
+        rescale_actions: for backend "pgkit", "sync" and "async": rescale Box actions, see :mod:`pgkit.envs.rescale`.
+        squash_actions: for the same: Box actions are those before tanh, see :mod:`pgkit.envs.squash`.
+        action_mask: for "sync" and "async": read action masks if there are any, see :mod:`pgkit.envs.action_masks`.
         device: device of observations, rewards and flags.
 
     Raises:
@@ -65,36 +70,32 @@ def make_envs(
         EnvError: an environment in a worker process cannot be created.
 
     Example:
-        >>> import torch
         >>> from pgkit.envs import make_envs
         >>> envs = make_envs("CartPole-v1", 3)
         >>> envs.reset(seeds=[0, 1, 2]).shape
         torch.Size([3, 4])
-        >>> transition = envs.step(torch.tensor([0, 1, 1]))
-        >>> transition.obs.shape, transition.reward
-        (torch.Size([3, 4]), tensor([1., 1., 1.]))
-        >>> envs.close()
     """
     kwargs = dict(kwargs or {})
     device = torch.device(device)
     _check_at_least_one(num_envs=num_envs, max_episode_steps=max_episode_steps)
     resolved = resolve_backend(env_id, kwargs, backend, vectorization, wrappers)
     if resolved == "pgkit":
-        return _pgkit_env(env_id).make(num_envs, kwargs, max_episode_steps, device, rescale_actions)
+        return _pgkit_env(env_id).make(num_envs, kwargs, max_episode_steps, device, rescale_actions, squash_actions)
+    if squash_actions and (resolved == "envpool" or vectorization == "native"):
+        raise PgkitError("policy.squash_output = true needs env.backend 'pgkit' or 'gymnasium'")
     if resolved == "envpool":
         return EnvPoolEnvs(env_id, num_envs, kwargs, max_episode_steps, device)
-    spec = find_spec(env_id)
     if vectorization == "native":
-        vector_env = make_vector_env(spec, num_envs, kwargs, max_episode_steps)
+        vector_env = make_vector_env(find_spec(env_id), num_envs, kwargs, max_episode_steps)
         return wrap_vector_env(vector_env, name=env_id, device=device)
-    create = partial(make_env, spec, kwargs, max_episode_steps, rescale_actions, wrappers)
+    create = partial(make_env, find_spec(env_id), kwargs, max_episode_steps, rescale_actions, squash_actions, wrappers)
     if vectorization == "async":
-        return AsyncEnvs(create, num_envs, env_id, device, timeout)
-    return SyncEnvs(create, num_envs, env_id, device)
+        return AsyncEnvs(create, num_envs, env_id, device, timeout, action_mask)
+    return SyncEnvs(create, num_envs, env_id, device, action_mask=action_mask)
 
 
-def _check_at_least_one(**values: int | None) -> None:
-    for name, value in values.items():
+def _check_at_least_one(**counts: int | None) -> None:
+    for name, value in counts.items():
         if value is not None and value < 1:
             raise PgkitError(f"{name}: expected at least 1, got {value}")
 
@@ -152,7 +153,19 @@ def _pgkit_env(env_id: str) -> PgkitEnv:
     return entry
 
 
-def probe_action_space(
+class ActionProbe(NamedTuple):
+    """The actions of an environment.
+
+    Attributes:
+        space: of one environment.
+        mask_place: where its masks are, in words; None if it gives none at its first reset.
+    """
+
+    space: "Space[Any]"
+    mask_place: str | None = None
+
+
+def probe_actions(
     env_id: str,
     *,
     kwargs: Mapping[str, Any],
@@ -160,8 +173,8 @@ def probe_action_space(
     timeout: float | None = None,
     backend: Literal["gymnasium", "pgkit"] = "gymnasium",
     wrappers: Wrappers = (),
-) -> "Space[Any]":
-    """The action space of an environment that can be created, without creating Gymnasium's in this process.
+) -> ActionProbe:
+    """The actions of an environment that can be created, without creating Gymnasium's in this process.
 
     Args:
         env_id: as for :func:`make_envs`, as are ``kwargs``, ``max_episode_steps`` and ``wrappers``.
@@ -172,14 +185,14 @@ def probe_action_space(
         PgkitError: it cannot be created; the message says why.
     """
     if backend == "pgkit":
-        return make_envs(
-            env_id, 1, kwargs=kwargs, max_episode_steps=max_episode_steps, backend=backend
-        ).info.action_space
+        envs = make_envs(env_id, 1, kwargs=kwargs, max_episode_steps=max_episode_steps, backend=backend)
+        return ActionProbe(envs.info.action_space)
 
-    def probe() -> "Space[Any]":
+    def probe() -> ActionProbe:
         env = make_env(find_spec(env_id), kwargs, max_episode_steps, wrappers=wrappers)
+        result = ActionProbe(env.action_space, mask_place(env))
         env.close()
-        return env.action_space
+        return result
 
     return in_copy(probe, env_id, timeout)
 
@@ -272,18 +285,22 @@ def make_env(
     kwargs: Mapping[str, Any],
     max_episode_steps: int | None,
     rescale_actions: bool = False,
+    squash_actions: bool = False,
     wrappers: Wrappers = (),
 ) -> "Env":
     """Create one instance of a registered environment; arguments as of :func:`make_envs`.
 
     Raises:
-        PgkitError: the constructor does not take these arguments, or a package that it needs is missing.
+        PgkitError: the constructor does not take these arguments, a package that it needs is missing, or there are no
+            bounds to squash actions into.
     """
     import gymnasium
 
     with _constructor_errors(spec, kwargs):
         env = gymnasium.make(spec, max_episode_steps=max_episode_steps, disable_env_checker=True, **kwargs)
     env = wrap_env(env, wrappers)
+    if squash_actions:
+        return squash.squash_actions(env, spec.id)
     return rescale.rescale_actions(env) if rescale_actions else env
 
 

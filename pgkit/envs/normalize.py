@@ -86,6 +86,14 @@ def apply(stats: Stats, x: Tensor, epsilon: float = 1e-8, limit: float = 10.0) -
     return ((x - mean) * factor).clamp(-limit, limit).to(x.dtype)
 
 
+def apply_to_features(stats: Stats, obs: Tensor) -> Tensor:
+    """:func:`apply` to the first D columns of observations ``(P, ..., D + M)``; M more, an action mask, stay."""
+    features = stats["mean"].shape[1]
+    if obs.shape[-1] == features:
+        return apply(stats, obs)
+    return torch.cat([apply(stats, obs[..., :features]), obs[..., features:]], -1)
+
+
 def scale(stats: Stats, reward: Tensor, epsilon: float = 1e-8, limit: float = 10.0) -> Tensor:
     """Scale rewards: ``reward / sqrt(variance + epsilon)``, clipped to ``[-limit, limit]``.
 

@@ -16,7 +16,8 @@ from pgkit.errors import PgkitError, describe_exception
 
 Build = Callable[..., EnvDefinition | Environments]
 """``build(**kwargs) -> EnvDefinition``; or a class of environments, ``build(num_envs, max_episode_steps=None,
-device="cpu", rescale_actions=False, **kwargs)``, whose arguments behind ``num_envs`` have defaults."""
+device="cpu", rescale_actions=False, **kwargs)``, whose arguments behind ``num_envs`` have defaults. One that can take
+actions before tanh has an argument ``squash_actions=False``, too."""
 
 SHIPPED = {
     "Acrobot-v1": ("pgkit.envs.acrobot:acrobot", 500),
@@ -29,7 +30,7 @@ SHIPPED = {
 }
 """Where each of pgkit's environments is built, as ``"module:build"``, and its time limit in steps."""
 
-_ENV_ARGUMENTS = ("num_envs", "max_episode_steps", "device", "rescale_actions")
+_ENV_ARGUMENTS = ("num_envs", "max_episode_steps", "device", "rescale_actions", "squash_actions")
 """Arguments of a class of environments that are not the task's."""
 
 
@@ -67,21 +68,26 @@ class PgkitEnv:
         max_episode_steps: int | None = None,
         device: torch.device | str = "cpu",
         rescale_actions: bool = False,
+        squash_actions: bool = False,
     ) -> Environments:
         """Create ``num_envs`` environments; arguments as of :func:`pgkit.envs.make_envs`.
 
         Raises:
-            PgkitError: there are no such arguments, or it fails.
+            PgkitError: there are no such arguments, it fails, or it does not take actions before tanh.
         """
         if problem := self.problem(kwargs):
             raise PgkitError(problem)
         limit = max_episode_steps or self.max_episode_steps
-        if isinstance(self.build, type):
-            envs: Environments = self.build(
-                num_envs, max_episode_steps=limit, device=device, rescale_actions=rescale_actions, **kwargs
-            )
-            return envs
-        return ElementwiseEnvs(self._definition(kwargs), self.name, num_envs, limit, device, rescale_actions)
+        if not isinstance(self.build, type):
+            definition = self._definition(kwargs)
+            return ElementwiseEnvs(definition, self.name, num_envs, limit, device, rescale_actions, squash_actions)
+        if squash_actions and "squash_actions" not in inspect.signature(self.build).parameters:
+            raise PgkitError(f"policy.squash_output = true: the class of {self.name!r} takes no squash_actions")
+        squash = {"squash_actions": True} if squash_actions else {}
+        envs: Environments = self.build(
+            num_envs, max_episode_steps=limit, device=device, rescale_actions=rescale_actions, **squash, **kwargs
+        )
+        return envs
 
     def _definition(self, kwargs: Mapping[str, Any]) -> EnvDefinition:
         """The definition, always the same object for the same arguments: compiled code is cached by it."""

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pgkit.envs.action_masks import find_masks
 from pgkit.envs.actions import action_rows
 from pgkit.envs.observations import ObsFlattener, obs_flattener
 from pgkit.envs.seeding import reset_with_seed
@@ -149,11 +150,16 @@ def _trial_histories(env: "Env[Any, Any]", flatten: ObsFlattener) -> tuple[EnvHi
 def _act(
     env: "Env[Any, Any]", flatten: ObsFlattener, generator: GeneratorState | None, actions: list[Any]
 ) -> EnvHistory:
-    """Reset an environment, with a seed if ``generator`` is None, and act; what it has done."""
-    obs = env.reset()[0] if generator is not None else reset_with_seed(env, 1)[0]
+    """Reset an environment, with a seed if ``generator`` is None, and act, as its masks allow; what it has done."""
+    from gymnasium.spaces import Discrete, MultiDiscrete
+
+    obs, info = env.reset() if generator is not None else reset_with_seed(env, 1)
+    masks = find_masks(env, info) if isinstance(env.action_space, (Discrete, MultiDiscrete)) else None
     history = EnvHistory(1, generator, [], np.empty(0), 0.0, False)
     for action in actions:
-        obs, reward, terminated, truncated, _ = env.step(action)
+        if masks is not None:
+            action = masks.keep_to(env.action_space, action, masks.read(obs, info))
+        obs, reward, terminated, truncated, info = env.step(action)
         history.actions.append(action)
         history.total += float(np.float32(reward))
         history.over = bool(terminated or truncated)

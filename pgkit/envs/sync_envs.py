@@ -3,12 +3,14 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pgkit.envs.action_masks import MaskSource, find_masks, without_masks
 from pgkit.envs.actions import action_shape, action_splitter, check_action
 from pgkit.envs.base import EnvInfo, Transition, check_seeds
 from pgkit.envs.errors import EnvError, TooManyEnvs, env_error
@@ -42,13 +44,20 @@ class SyncEnvs:
         name: name of the environment, for messages and records.
         device: device of the tensors.
         first: number that messages give to the first environment; a worker process has a slice of a larger K.
+        action_mask: read the masks of actions, if the first reset gives one, see :mod:`pgkit.envs.action_masks`.
 
     Raises:
         PgkitError: unsupported observation or action space.
     """
 
     def __init__(
-        self, create: Callable[[], "Env"], num_envs: int, name: str, device: torch.device, first: int = 0
+        self,
+        create: Callable[[], "Env"],
+        num_envs: int,
+        name: str,
+        device: torch.device,
+        first: int = 0,
+        action_mask: bool = True,
     ) -> None:
         self._create = create
         watched = EnvGenerators(first)
@@ -56,7 +65,10 @@ class SyncEnvs:
         self._envs = _create_all(create, generators)
         self._first = first
         env = self._envs[0]
-        obs_space = env.observation_space
+        self._action_mask = action_mask
+        self._masks: MaskSource | None = None
+        self._was_reset = False
+        obs_space = without_masks(env.observation_space) if action_mask else env.observation_space
         self.info = EnvInfo(
             name=name,
             num_envs=num_envs,
@@ -75,7 +87,7 @@ class SyncEnvs:
         self._split_actions = action_splitter(env.action_space)
         self._flatten = obs_flattener(obs_space)
         guarded = zip(self._envs, generators, strict=True)
-        self._guards = [GuardedEnv(env, self._flatten, view) for env, view in guarded]
+        self._guards = [GuardedEnv(env, self._flatten, view, obs_space) for env, view in guarded]
         # What EnvHistory describes, one entry per environment:
         self._seeds = [0] * num_envs
         self._generators: list[GeneratorState | None] = [None] * num_envs
@@ -86,19 +98,22 @@ class SyncEnvs:
 
     def reset(self, seeds: Sequence[int], index: Tensor | None = None) -> Tensor:
         chosen = self._chosen(index)
-        obs = np.empty((len(chosen), self.info.obs_dim), dtype=np.float32)
-        for row, (k, seed) in enumerate(zip(chosen, check_seeds(seeds, index, self.info.num_envs), strict=True)):
+        rows = []
+        for k, seed in zip(chosen, check_seeds(seeds, index, self.info.num_envs), strict=True):
             self._seeds[k] = seed
             self._generators[k] = None
             self._actions[k] = []
             self._over[k] = True  # until the reset has succeeded
             try:
-                obs[row] = self._flatten(self._guards[k].reset(seed))
+                first_obs, info = self._guards[k].reset(seed)
+                self._find_masks(k, info)
+                rows.append(np.array(self._row(first_obs, info), np.float32))  # a copy: instances may share a buffer
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
                 raise self._error(k, error) from error
             self._over[k] = False
+        obs = np.array(rows, np.float32).reshape(len(rows), self._last_obs.shape[1])
         self._last_obs[chosen] = obs
         self._totals[chosen] = 0.0
         return torch.from_numpy(obs).to(self.info.device)
@@ -106,11 +121,12 @@ class SyncEnvs:
     def step(self, action: Tensor, index: Tensor | None = None) -> Transition:
         chosen = self._chosen(index)
         check_action(action, len(chosen), self._action_shape)
-        batch = _Batch.allocate(len(chosen), self.info.obs_dim)
+        batch = _Batch.allocate(len(chosen), self._last_obs.shape[1])
         env_actions, remembered = self._split_actions(action)
         # This loop runs once per environment step of every run: attributes are looked up before it.
         over, guards, flatten, history = self._over, self._guards, self._flatten, self._actions
         batch_obs = batch.obs
+        masks = self._masks
         batch_reward = batch.reward.data  # an element of this buffer takes real numbers only; an array reads texts
         reward: Any = 0.0
         k = 0
@@ -122,9 +138,12 @@ class SyncEnvs:
                     over[k] = False
                     continue
                 history[k].append(remembered[row])
-                obs, reward, terminated, truncated, _ = guards[k].step(env_action)
+                obs, reward, terminated, truncated, info = guards[k].step(env_action)
                 batch_reward[row] = reward
-                batch_obs[row] = flatten(obs)
+                if masks is None:
+                    batch_obs[row] = flatten(obs)
+                else:
+                    batch_obs[row] = np.concatenate([flatten(obs), masks.read(obs, info, terminated or truncated)])
                 if terminated or truncated:
                     check_flags(terminated, truncated)
                     batch.terminated[row] = terminated
@@ -165,7 +184,8 @@ class SyncEnvs:
         """Replay histories in the environments with these numbers; raises as :meth:`restore`."""
         for k, history in zip(chosen, histories, strict=True):
             try:
-                replay(self._envs[k], history, self._flatten, self.info.name)
+                without_mask = replace(history, obs=history.obs[: self.info.obs_dim])
+                replay(self._envs[k], without_mask, self._flatten, self.info.name)
             except (PgkitError, KeyboardInterrupt):
                 raise
             except BaseException as error:
@@ -191,11 +211,26 @@ class SyncEnvs:
         return range(self.info.num_envs) if index is None else index.tolist()
 
     def _autoreset(self, k: int) -> np.ndarray:
-        """Begin the next episode of environment k; its first observation ``(D,)``."""
+        """Begin the next episode of environment k; its first observation ``(D,)``, with its mask ``(D + M,)``."""
         self._generators[k] = generator_state(self._envs[k])
         self._totals[k] = 0.0
         self._actions[k] = []
-        return self._flatten(self._guards[k].reset())
+        return self._row(*self._guards[k].reset())
+
+    def _find_masks(self, k: int, info: Any) -> None:
+        """Look for masks in environment k, if nothing has been reset yet: the first reset of all decides."""
+        if self._was_reset:
+            return
+        if self._action_mask:
+            self._masks = find_masks(self._envs[k], info)
+        if self._masks is not None:
+            self._last_obs = np.zeros((self.info.num_envs, self.info.obs_dim + self._masks.size), dtype=np.float32)
+        self._was_reset = True
+
+    def _row(self, obs: Any, info: Any) -> np.ndarray:
+        """The first observation of an episode, with its mask if there are masks."""
+        features = self._flatten(obs)
+        return features if self._masks is None else np.concatenate([features, self._masks.read(obs, info)])
 
     def _error(self, k: int, error: BaseException) -> EnvError:
         """What a call of environment k has just raised, or what raised when its result was used."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -10,10 +9,14 @@ from torch import Tensor
 
 from pgkit.compiler.lazy import lazy_kernel
 from pgkit.compiler.signature import column_addresses
-from pgkit.kernels import categorical, gaussian
+from pgkit.kernels import categorical, gaussian, state_std, tanh_gaussian
 from pgkit.system.cpu import use_compiled
 
-MAX_SIZES = {"categorical": categorical.MAX_COMPILED_CHOICES, "gaussian": gaussian.MAX_COMPILED_COMPONENTS}
+MAX_SIZES = {
+    "categorical": categorical.MAX_COMPILED_CHOICES,
+    "gaussian": gaussian.MAX_COMPILED_COMPONENTS,
+    "tanh-gaussian": tanh_gaussian.MAX_COMPILED_COMPONENTS,
+}
 """The largest size of each family that is compiled."""
 
 _compile = lazy_kernel("pgkit.compiler.elementwise:compile_elementwise")
@@ -25,42 +28,56 @@ class Distribution(NamedTuple):
     Attributes:
         family: its name.
         size: L choices, or A components.
+        state_dependent_std: the network computes the logarithms of standard deviations, too.
     """
 
-    family: Literal["categorical", "gaussian"]
+    family: Literal["categorical", "gaussian", "tanh-gaussian"]
     size: int
+    state_dependent_std: bool = False
 
     @property
-    def functions(self) -> ModuleType:
-        """The module with its functions of one sample: ``sample(outputs, uniforms)`` and ``mode(outputs)``, which give
-        the numbers of an action; ``log_prob_and_entropy(outputs, action)``, ``output_gradients(outputs, action, ...)``.
+    def functions(self) -> Any:
+        """Its functions of one sample: ``sample(outputs, uniforms)`` and ``mode(outputs)``, which give the numbers of
+        an action; ``log_prob_and_entropy(outputs, action)``, ``output_gradients(outputs, action, ...)``.
 
-        Their outputs are ``size`` numbers that the network computes, then ``log_stds`` numbers of the member.
+        Their outputs are ``network_outputs`` numbers that the network computes, then ``log_stds`` numbers of the
+        member.
         """
-        return {"categorical": categorical, "gaussian": gaussian}[self.family]
+        family = {"categorical": categorical, "gaussian": gaussian, "tanh-gaussian": tanh_gaussian}[self.family]
+        return state_std.with_limit(family) if self.state_dependent_std else family
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether an action is one whole number, else A real numbers."""
+        return self.family == "categorical"
+
+    @property
+    def network_outputs(self) -> int:
+        """How many numbers the network computes."""
+        return 2 * self.size if self.state_dependent_std else self.size
 
     @property
     def log_stds(self) -> int:
         """How many logarithms of standard deviations a member has, beside its networks."""
-        return self.size if self.family == "gaussian" else 0
+        return 0 if self.is_discrete or self.state_dependent_std else self.size
 
     @property
     def num_outputs(self) -> int:
         """How many numbers describe a distribution."""
-        return self.size + self.log_stds
+        return self.network_outputs + self.log_stds
 
     @property
     def action_width(self) -> int:
         """How many numbers an action has; a sample takes as many uniform numbers."""
-        return self.size if self.family == "gaussian" else 1
+        return 1 if self.is_discrete else self.size
 
     def action_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """The dtype of actions, where that of outputs is ``dtype``."""
-        return dtype if self.family == "gaussian" else torch.int64
+        return torch.int64 if self.is_discrete else dtype
 
     def action_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of a tensor of actions, one for each element of ``shape``."""
-        return (*shape, self.size) if self.family == "gaussian" else shape
+        return shape if self.is_discrete else (*shape, self.size)
 
 
 class LossSpec(NamedTuple):

@@ -70,7 +70,7 @@ def append_log_std(mean: Tensor, log_std: Tensor) -> Tensor:
 
 def sample(outputs: Sequence[Any], uniforms: Sequence[Any]) -> list[Any]:
     """The A components of one action, by inverting the distribution function at a uniform number for each."""
-    means, log_stds = _halves(outputs)
+    means, log_stds = halves(outputs)
     return [
         mean + torch.exp(log_std) * normal_quantile(uniform)
         for mean, log_std, uniform in zip(means, log_stds, uniforms, strict=True)
@@ -79,20 +79,20 @@ def sample(outputs: Sequence[Any], uniforms: Sequence[Any]) -> list[Any]:
 
 def mode(outputs: Sequence[Any]) -> list[Any]:
     """The A components of the most likely action: the means."""
-    return list(_halves(outputs)[0])
+    return list(halves(outputs)[0])
 
 
 def kl_divergence(outputs: Sequence[Any], other: Sequence[Any]) -> Any:
     """KL(outputs || other) of one sample, in nats."""
-    columns = zip(*_halves(outputs), *_halves(other), strict=True)
-    return _sum([_twice_kl(*numbers) for numbers in columns]) * 0.5
+    columns = zip(*halves(outputs), *halves(other), strict=True)
+    return sum_of([_twice_kl(*numbers) for numbers in columns]) * 0.5
 
 
 def log_prob_and_entropy(outputs: Sequence[Any], action: Sequence[Any]) -> tuple[Any, Any]:
     """The log-probability of one action and the entropy, in nats."""
-    means, log_stds = _halves(outputs)
+    means, log_stds = halves(outputs)
     log_probs = [_log_prob(*numbers) for numbers in zip(means, log_stds, action, strict=True)]
-    return _sum(log_probs), _sum([_entropy(log_std) for log_std in log_stds])
+    return sum_of(log_probs), sum_of([_entropy(log_std) for log_std in log_stds])
 
 
 def output_gradients(outputs: Sequence[Any], action: Sequence[Any], log_prob_grad: Any, entropy_grad: Any) -> list[Any]:
@@ -108,7 +108,7 @@ def output_gradients(outputs: Sequence[Any], action: Sequence[Any], log_prob_gra
     """
     mean_grads = []
     log_std_grads = []
-    for mean, log_std, component in zip(*_halves(outputs), action, strict=True):
+    for mean, log_std, component in zip(*halves(outputs), action, strict=True):
         inverse_std = torch.exp(-log_std)
         z = (component - mean) * inverse_std
         mean_grads.append(log_prob_grad * z * inverse_std)
@@ -184,7 +184,7 @@ def _twice_kl(mean: Any, log_std: Any, other_mean: Any, other_log_std: Any) -> A
     return torch.exp(log_ratio) + distance * distance - 1.0 - log_ratio
 
 
-def _sum(numbers: Sequence[Any]) -> Any:
+def sum_of(numbers: Sequence[Any]) -> Any:
     """The sum from the first number on; ``sum`` would add it to 0."""
     first, *rest = numbers
     for number in rest:
@@ -192,7 +192,7 @@ def _sum(numbers: Sequence[Any]) -> Any:
     return first
 
 
-def _halves(numbers: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+def halves(numbers: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
     """Means and log_stds."""
     components = len(numbers) // 2
     return numbers[:components], numbers[components:]

@@ -5,8 +5,13 @@ them, ``outputs``, ``value``, ``values`` and ``losses`` take them. In come param
 ``(P, B, D)``; out go outputs ``(P, B, L)``, values ``(P, B)`` and losses ``(P,)``.
 
 ``distributions.py``: :class:`Head`, what outputs mean. Sampling, log-probability, entropy and KL divergence of
-categorical, multi-categorical, Bernoulli and Gaussian actions, and :func:`head_for` an action space. A new distribution
-goes here, and needs tests against ``torch.distributions`` such as the others have in ``tests/nn/test_policy.py``.
+categorical, multi-categorical, Bernoulli, Gaussian and tanh-squashed Gaussian actions, and :func:`head_for` an action
+space. A new distribution goes here, and needs tests against ``torch.distributions`` such as the others have in
+``tests/nn/test_policy.py``. A squashed action is stored as the number before tanh, so that log-probabilities are exact;
+environments squash it (``pgkit/envs/squash.py``). How its entropy is estimated: ``pgkit/kernels/tanh_gaussian.py``.
+
+``action_masks.py``: which choices a policy may make, as columns of the observations behind what networks see. Who has
+observations and masks apart: ``policy.outputs(params, append_mask(obs, action_mask))``.
 
 ``mlp.py``: the layers of all members in one pass, and their initial weights. ``network.py``, ``gru.py``, ``cnn.py``,
 ``module_network.py``: what else may stand before them, see ``README.md``; ``layers.py`` has their operations.

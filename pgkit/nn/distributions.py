@@ -1,4 +1,4 @@
-"""Action distributions: categorical, multi-categorical, Bernoulli, Gaussian.
+"""Action distributions: categorical, multi-categorical, Bernoulli, Gaussian, tanh-squashed Gaussian.
 
 A head is a set of pure functions of ``outputs``, ``(P, B, L)``, the numbers that a network computes per observation.
 Sampling is a function of uniform numbers in (0, 1) that the caller draws.
@@ -13,7 +13,7 @@ tensor([[1.0986]])
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from torch.nn import functional
 from pgkit.errors import PgkitError
 from pgkit.kernels import categorical as categorical_kernels
 from pgkit.kernels import gaussian as gaussian_kernels
+from pgkit.kernels import state_std
+from pgkit.kernels import tanh_gaussian as tanh_gaussian_kernels
 from pgkit.kernels.distribution import (
     MAX_SIZES,
     Distribution,
@@ -43,10 +45,12 @@ class Head(NamedTuple):
         width: L, the number of outputs that describe the distribution at one observation.
         noise: the number of uniform numbers that one sample takes.
         sample: ``(outputs (..., B, L), uniform (..., B, noise)) -> action (..., B)`` or ``(..., B, A)``.
-        mode: ``outputs (..., B, L) -> action``, the most likely action.
+        mode: ``outputs (..., B, L) -> action``, the most likely action; of a squashed Gaussian that of its mean.
         log_prob: ``(outputs, action) -> (..., B)``, the logarithm of the probability or density, in nats.
         entropy: ``outputs -> (..., B)``, in nats.
         kl: ``(outputs, other) -> (..., B)``, the divergence KL(outputs || other), in nats.
+        family: what kernels are compiled for, if it is not too large; None if there are none for this family.
+        choices: how many choices each component has, if these can be masked.
     """
 
     name: str
@@ -57,15 +61,19 @@ class Head(NamedTuple):
     log_prob: Callable[[Tensor, Tensor], Tensor]
     entropy: Callable[[Tensor], Tensor]
     kl: Callable[[Tensor, Tensor], Tensor]
+    family: Distribution | None = None
+    choices: tuple[int, ...] = ()
 
     @property
     def distribution(self) -> Distribution | None:
         """What acting and losses are compiled for; None if they cannot be."""
-        if self.name == "categorical" and self.width <= MAX_SIZES["categorical"]:
-            return Distribution("categorical", self.width)
-        if self.name == "gaussian" and self.noise <= MAX_SIZES["gaussian"]:
-            return Distribution("gaussian", self.noise)
-        return None
+        family = self.family
+        return family if family is not None and family.size <= MAX_SIZES[family.family] else None
+
+    @property
+    def log_stds(self) -> int:
+        """How many of the outputs are parameters of a member, "actor.log_std", and not the network's: the last ones."""
+        return 0 if self.family is None else self.family.log_stds
 
 
 def categorical(choices: int) -> Head:
@@ -80,7 +88,10 @@ def categorical(choices: int) -> Head:
         if is_compiled(distribution, outputs):
             return compiled_sample(distribution, outputs, uniform)
         cumulative = torch.softmax(outputs.mT, -2)[..., :-1, :].cumsum(-2)
-        return torch.sum(cumulative < uniform.mT, -2)
+        chosen = torch.sum(cumulative < uniform.mT, -2)
+        # Rounding of the sums may end at a choice that is excluded.
+        excluded = outputs.gather(-1, chosen.unsqueeze(-1)).squeeze(-1) == -torch.inf
+        return torch.where(excluded, outputs.argmax(-1), chosen)
 
     def kl(outputs: Tensor, other: Tensor) -> Tensor:
         if is_compiled(distribution, outputs) and not (outputs.requires_grad or other.requires_grad):
@@ -95,7 +106,9 @@ def categorical(choices: int) -> Head:
     def mode(outputs: Tensor) -> Tensor:
         return outputs.argmax(-1)
 
-    return Head("categorical", choices, 1, sample, mode, log_prob, categorical_kernels.entropy, kl)
+    return Head(
+        "categorical", choices, 1, sample, mode, log_prob, categorical_kernels.entropy, kl, distribution, (choices,)
+    )
 
 
 def multi_categorical(choices: Sequence[int]) -> Head:
@@ -123,7 +136,7 @@ def multi_categorical(choices: Sequence[int]) -> Head:
         pairs = zip(each(outputs), other.split(sizes, -1), strict=True)
         return torch.stack([part.kl(o, p) for (part, o), p in pairs], -1).sum(-1)
 
-    return Head("multi-categorical", sum(sizes), len(sizes), sample, mode, log_prob, entropy, kl)
+    return Head("multi-categorical", sum(sizes), len(sizes), sample, mode, log_prob, entropy, kl, choices=tuple(sizes))
 
 
 def bernoulli(components: int) -> Head:
@@ -159,42 +172,66 @@ def _finite(x: Tensor) -> Tensor:
     return x.clamp(limits.min, limits.max)
 
 
-def gaussian(components: int) -> Head:
+def gaussian(components: int, *, squash: bool = False, state_dependent_std: bool = False) -> Head:
     """Return the head of A independent normal components; outputs are A means, then A logarithms of deviations.
 
-    The log-probability is that of the drawn action, which environments see clipped into their bounds.
-    """
+    The log-probability is that of the drawn action, which environments see clipped into their bounds. With ``squash``
+    they see tanh of it, scaled to their bounds: the action still is the number before tanh, but log-probability and
+    entropy are those of tanh(action), see :mod:`pgkit.kernels.tanh_gaussian`, which says how the entropy is estimated.
 
-    distribution = Distribution("gaussian", components)
+    >>> head = gaussian(1, squash=True)
+    >>> outputs = torch.tensor([[[0.0, 0.0]]])  # P = 1, B = 1, mean 0, log_std 0
+    >>> head.log_prob(outputs, torch.tensor([[[20.0]]])), head.entropy(outputs)  # tanh(20) = 1 in float32
+    (tensor([[-162.3052]]), tensor([[0.6698]]))
+
+    Args:
+        components: A.
+        squash: whether environments see tanh of the action.
+        state_dependent_std: whether the network computes the logarithms of the deviations, too, which are limited to
+            [-20, 2]; else they are parameters of a member.
+    """
+    kernels = tanh_gaussian_kernels if squash else gaussian_kernels
+    name: Literal["gaussian", "tanh-gaussian"] = "tanh-gaussian" if squash else "gaussian"
+    distribution = Distribution(name, components, state_dependent_std)
+
+    def limited(outputs: Tensor) -> Tensor:
+        return state_std.limit(outputs) if state_dependent_std else outputs
 
     def sample(outputs: Tensor, uniform: Tensor) -> Tensor:
         if is_compiled(distribution, outputs):
             return compiled_sample(distribution, outputs, uniform)
-        return gaussian_kernels.tensor_sample(outputs, uniform)
+        return gaussian_kernels.tensor_sample(limited(outputs), uniform)
 
     def kl(outputs: Tensor, other: Tensor) -> Tensor:
         if is_compiled(distribution, outputs) and not (outputs.requires_grad or other.requires_grad):
             return compiled_kl(distribution, outputs, other)
-        return gaussian_kernels.kl(outputs, other)
+        return gaussian_kernels.kl(limited(outputs), limited(other))
 
     def log_prob(outputs: Tensor, action: Tensor) -> Tensor:
         if is_compiled(distribution, outputs) and not outputs.requires_grad:
             return compiled_log_prob(distribution, outputs, action)
-        return gaussian_kernels.log_prob(outputs, action)
+        return kernels.log_prob(limited(outputs), action)
 
     def mode(outputs: Tensor) -> Tensor:
         return outputs.chunk(2, -1)[0]
 
-    entropy = gaussian_kernels.entropy
-    return Head("gaussian", 2 * components, components, sample, mode, log_prob, entropy, kl)
+    def entropy(outputs: Tensor) -> Tensor:
+        return kernels.entropy(limited(outputs))
+
+    return Head(name, 2 * components, components, sample, mode, log_prob, entropy, kl, distribution)
 
 
-def head_for(space: "Space[Any]") -> Head:
+def head_for(space: "Space[Any]", *, squash: bool = False, state_dependent_std: bool = False) -> Head:
     """Choose the head for a Gymnasium action space.
 
     >>> from gymnasium import spaces
     >>> head_for(spaces.MultiDiscrete([3, 2])).name
     'multi-categorical'
+
+    Args:
+        space: of the actions.
+        squash: as of :func:`gaussian`, for a Box; without effect for other spaces, as the following.
+        state_dependent_std: likewise.
 
     Raises:
         PgkitError: the space is not Discrete, Box, MultiDiscrete or MultiBinary.
@@ -208,5 +245,5 @@ def head_for(space: "Space[Any]") -> Head:
     if isinstance(space, spaces.MultiBinary):
         return bernoulli(math.prod(space.shape))
     if isinstance(space, spaces.Box):
-        return gaussian(math.prod(space.shape))
+        return gaussian(math.prod(space.shape), squash=squash, state_dependent_std=state_dependent_std)
     raise PgkitError(f"action space {space} is not supported: use Discrete, Box, MultiDiscrete or MultiBinary")

@@ -25,7 +25,7 @@ _SIGMOID = Activation(torch.sigmoid, lambda grad, y: grad * (y * (1.0 - y)))
 
 _GATES = 3
 
-_MARKS = 2
+MARKS = 2
 """Columns behind the memory: whether an episode begins, and the step's number."""
 
 
@@ -100,7 +100,7 @@ class GRU:
 
         Samples stand in the order of their steps, those of all N environments together.
         """
-        obs, memory, marks = x.split([self.inputs, self.hidden_size, _MARKS], -1)
+        obs, memory, marks = x.split([self.inputs, self.hidden_size, MARKS], -1)
         steps = int(marks[0, -1, 1]) + 1
         members, count = len(x), x.shape[1] // steps
         gates = self._inputs(params, name, obs).view(members, steps, count, -1)

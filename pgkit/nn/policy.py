@@ -10,8 +10,9 @@ from pgkit.kernels.activations import ACTIVATIONS
 from pgkit.kernels.distribution import Distribution, LossSpec
 from pgkit.kernels.gaussian import append_log_std
 from pgkit.kernels.mlp import LayerOutputs, MLPSpec
+from pgkit.nn.action_masks import exclude, split_mask
 from pgkit.nn.distributions import Head
-from pgkit.nn.gru import GRU
+from pgkit.nn.gru import GRU, MARKS
 from pgkit.nn.mlp import forward_pass, init_mlp, layer_leaves, mlp
 from pgkit.nn.network import Network
 from pgkit.nn.policy_loss import LOSS_TAGS, Clipping, compiled_losses, tensor_losses
@@ -45,7 +46,7 @@ class Policy:
         activation: one of :data:`pgkit.kernels.activations.ACTIVATIONS`: tanh, relu, elu, gelu or silu.
         shared: whether actor and critic are two linear layers on one trunk, or share ``network``.
         orthogonal: whether initial weights are orthogonal, see :func:`pgkit.nn.mlp.init_mlp`.
-        log_std: initial logarithm of the standard deviation (Gaussian head).
+        log_std: initial logarithm of the standard deviation (Gaussian heads); where it depends on the state, the bias.
         gains: factors of the initial weights of the actor's layers (with ``shared``: of the trunk's, then of the
             actor's); default: sqrt(2) in hidden layers, 0.01 in the last.
         critic_gains: the same of the critic; default: sqrt(2) in hidden layers, 1 in the last.
@@ -73,7 +74,7 @@ class Policy:
         last layer (Andrychowicz et al. 2020, arXiv 2006.05990, found the small last layer of the policy to matter).
         """
         actor, critic, trunk = stream_keys(seeds, "weights", 3).unbind(1)
-        outputs = self.head.width // 2 if self.head.name == "gaussian" else self.head.width
+        outputs = self.head.width - self.head.log_stds
         params: Params = {}
         for stream, (name, network) in enumerate(self._networks.items(), 3):
             params |= network.init(name, seeds, stream)
@@ -89,8 +90,11 @@ class Policy:
             critic_gains = critic_gains[-1:]
         params |= init_mlp("actor", actor, actor_sizes, gains, self.orthogonal)
         params |= init_mlp("critic", critic, critic_sizes, critic_gains, self.orthogonal)
-        if self.head.name == "gaussian":
+        if self.head.log_stds:
             params["actor.log_std"] = torch.full((len(seeds), 1, outputs), self.log_std)
+        elif self.head.family is not None and self.head.family.state_dependent_std:
+            last_bias = params[f"actor.{len(actor_sizes) - 2}.bias"]
+            last_bias[..., outputs // 2 :] = self.log_std
         return params
 
     @property
@@ -124,22 +128,28 @@ class Policy:
         """Whether the losses can skip padded samples on CPU, with each member's bits independent of the others'."""
         return self.distribution is not None and not self.shared
 
+    def has_masks(self, obs: Tensor) -> bool:
+        """Whether observations have action masks behind their D features, see :mod:`pgkit.nn.action_masks`."""
+        return self._split_memory(obs)[0].shape[-1] > self.obs_dim
+
     def outputs(self, params: Params, obs: Tensor, cache: ForwardCache | None = None) -> Tensor:
         """Compute ``(P, B, D) -> (P, B, L)``, the numbers that the head turns into a distribution.
 
         Args:
             params: leaves ``(P, ...)``.
-            obs: observations.
+            obs: observations, ``(P, B, D + M)`` with action masks, see :mod:`pgkit.nn.action_masks`: the outputs of
+                choices that are not allowed are -inf.
             cache: forward passes over ``obs`` with these parameters, used instead of computing them again.
         """
-        return self._outputs(params, self._features(params, obs, cache), cache and cache.lookup("actor", obs))
+        outputs = self._outputs(params, self._features(params, obs, cache), cache and cache.lookup("actor", obs))
+        return self._masked(outputs, self._split_memory(obs)[0])
 
     def step(self, params: Params, obs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Compute outputs ``(P, B, L)`` at one step of B episodes, and what is remembered of them.
 
         Args:
             params: leaves ``(P, ...)``.
-            obs: ``(P, B, D)``.
+            obs: as for :meth:`outputs`.
             memory: ``(P, B, M)``, 0 at the first step of an episode; M is 0 unless the policy is recurrent.
 
         Returns:
@@ -147,8 +157,9 @@ class Policy:
         """
         if not isinstance(self.network, GRU):
             return self.outputs(params, obs), memory
-        memory = self.network.step(params, "network", obs, memory)
-        return self._outputs(params, memory), memory
+        x, _ = split_mask(obs, self.obs_dim)
+        memory = self.network.step(params, "network", x, memory)
+        return self._masked(self._outputs(params, memory), obs), memory
 
     def acting_layers(self, params: Params) -> tuple[MLPSpec, list[Tensor]]:
         """List the layers from observations to outputs; of a Gaussian head, to the means among its outputs."""
@@ -199,7 +210,7 @@ class Policy:
         clipping = Clipping(*(_per_member(limit, batch.advantage) for limit in (clip_range, clip_range_vf)))
         sizes = batch.packing and batch.packing.sizes
         batch = batch.without_padding()
-        distribution = self.distribution
+        distribution = None if self.has_masks(batch.obs) else self.distribution
         if distribution is not None and use_compiled(batch.obs.dtype, batch.obs.device):
             x = self._features(params, batch.obs, batch.cache)
             spec = LossSpec(distribution, batch.log_prob is not None, clip_range is not None, clip_range_vf is not None)
@@ -232,6 +243,7 @@ class Policy:
         x = member_samples(rollout.obs)
         if self.network is not None:
             return _by_time(self.value(params, x), rollout.obs.shape), None
+        x, _ = split_mask(x, self.obs_dim)
         cache = rollout.cache
         layer_outputs = dict(cache.layer_outputs) if cache is not None and cache.obs is rollout.obs else {}
         if self.shared and self.hidden:
@@ -252,17 +264,29 @@ class Policy:
 
     def _features(self, params: Params, obs: Tensor, cache: ForwardCache | None, role: str = "actor") -> Tensor:
         """Compute what the layers of actor or critic see: features, or the observations themselves."""
+        x, marks = self._split_memory(obs)
+        x, _ = split_mask(x, self.obs_dim)
         if self.network is not None:
             name = "network" if self.critic_network is None else f"{role}.network"
-            return self._networks[name].apply(params, name, obs)
+            return self._networks[name].apply(params, name, torch.cat([x, marks], -1) if self.memory else x)
         if not self.shared:
-            return obs
+            return x
         cached = cache and cache.lookup("trunk", obs)
-        return mlp(params, "trunk", obs, self.activation, activate_last=True, cached=cached)
+        return mlp(params, "trunk", x, self.activation, activate_last=True, cached=cached)
+
+    def _split_memory(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """The observations, maybe with masks, and the columns of a recurrent policy behind them."""
+        end = obs.shape[-1] - (self.memory + MARKS if self.memory else 0)
+        return obs[..., :end], obs[..., end:]
+
+    def _masked(self, outputs: Tensor, obs: Tensor) -> Tensor:
+        """The outputs without choices that the masks of these observations exclude, which may have no memory."""
+        _, action_mask = split_mask(obs, self.obs_dim)
+        return outputs if action_mask is None else exclude(outputs, action_mask, self.head.choices)
 
     def _outputs(self, params: Params, x: Tensor, cached: LayerOutputs | None = None) -> Tensor:
         outputs = mlp(params, "actor", x, self.activation, cached=cached)
-        if self.head.name == "gaussian":
+        if self.head.log_stds:
             outputs = append_log_std(outputs, params["actor.log_std"])
         return outputs
 
@@ -275,6 +299,7 @@ class Policy:
         cache = batch.cache
         x = self._features(params, batch.obs, cache)
         outputs = self._outputs(params, x, cache and cache.lookup("actor", batch.obs))
+        outputs = self._masked(outputs, self._split_memory(batch.obs)[0])
         if not critic:
             return outputs, batch.target
         if not self.shared:

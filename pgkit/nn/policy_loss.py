@@ -149,7 +149,7 @@ class _Losses(torch.autograd.Function):
         x, log_std, means, *others = ctx.saved_tensors
         samples = others[:_SAMPLE_TENSORS]
         members, rows, width = x.shape
-        size = ctx.spec.distribution.size
+        size = ctx.spec.distribution.network_outputs
         source = contiguous_rows(x)
         term_grads = torch.stack(grads[:3])  # the others are measurements
         buffers = [allocate_backward(x, outputs, ctx.needs_input_grad[5]) for outputs in ctx.passes]

@@ -142,7 +142,7 @@ class _Step(NamedTuple):
     def action(self) -> list[Column]:
         """The numbers of each environment's action."""
         distribution = self.spec.distribution
-        if not distribution.log_stds:
+        if distribution.is_discrete:
             return [self.column(self.args.action, INT, self.transition)]
         return self.matrix(self.args.action, self.transition * distribution.size, distribution.size)
 
@@ -163,11 +163,12 @@ class _Step(NamedTuple):
     def distribution_outputs(self, network_outputs: ir.Value) -> list[Column]:
         """The outputs of each environment's action distribution: those of the network, then those of the member."""
         distribution = self.spec.distribution
+        width = distribution.network_outputs
         log_stds = [
             Column(element_pointer(self.builder, self.args.log_std, REAL, self.member * distribution.size + k), REAL, 0)
             for k in range(distribution.log_stds)
         ]
-        outputs = self.matrix(network_outputs, self.output_row * distribution.size, distribution.size)
+        outputs = self.matrix(network_outputs, self.output_row * width, width)
         return [*outputs, *log_stds]
 
     def member_number(self, base: ir.Value) -> Index:
@@ -190,7 +191,7 @@ def _step_elements(at: _Step, network_outputs: ir.Value) -> None:
         inputs += [*at.obs, at.running]
         outputs.append(at.running)
     act = _acting(at)
-    width = spec.distribution.size + spec.distribution.log_stds
+    width = spec.distribution.num_outputs
 
     def act_and_step(env: TracedScalar, *numbers: Any) -> list[Any]:
         env_stats, outputs, rest = _split(numbers, NUM_ENV_STATS, width)

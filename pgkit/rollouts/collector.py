@@ -53,9 +53,10 @@ class CollectorState:
     waiting: bool = False
 
     @classmethod
-    def initial(cls, obs: Tensor, memory: int = 0) -> "CollectorState":
-        """The state after a reset that gave the observations ``(P, N, D)``, of a policy that remembers M numbers."""
-        members, envs_per_member, features = obs.shape
+    def initial(cls, obs: Tensor, features: int, memory: int) -> "CollectorState":
+        """The state after a reset that gave the observations ``(P, N, D)``, maybe with masks, of a policy that
+        remembers M numbers."""
+        members, envs_per_member = obs.shape[:2]
         return cls(
             obs=obs,
             counters=torch.zeros(members, dtype=torch.int64, device=obs.device),
@@ -126,7 +127,8 @@ class Collector:
         """
         members = torch.arange(len(obs), device=obs.device)
         keys = stream_keys(seeds, "action").to(obs.device)
-        return cls(policy, envs, normalization, members, keys, CollectorState.initial(obs, policy.memory))
+        state = CollectorState.initial(obs, policy.obs_dim, policy.memory)
+        return cls(policy, envs, normalization, members, keys, state)
 
     def take(self, rows: Tensor) -> "Collector":
         """The members at these rows, on the same environments; those of the others are not stepped any more."""
@@ -212,7 +214,7 @@ class Collector:
     ) -> tuple[Tensor, Tensor]:
         """Sample actions ``(p, N)`` or ``(p, N, A)`` of the members at these rows; also returns their new memory."""
         if self.normalization.observations:
-            obs = normalize.apply(select_members(self.state.obs_stats, rows), obs)
+            obs = normalize.apply_to_features(select_members(self.state.obs_stats, rows), obs)
         outputs, memory = self.policy.step(params, obs, memory)
         return self.policy.head.sample(outputs, noise), memory
 

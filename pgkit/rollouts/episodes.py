@@ -209,7 +209,9 @@ def _step(collector: Collector, action: Tensor, active: _Active) -> tuple[Rollou
 def _pack_samples(collector: Collector, member: MemberRollout, allow_host_read: bool = True) -> MemberRollout:
     """Pack the samples of whole episodes, if the policy's networks take them so, to leave out the padding."""
     rollout = member.rollout
-    if not collector.policy.supports_packing or not use_compiled(rollout.obs.dtype, rollout.obs.device):
+    policy = collector.policy
+    has_masks = policy.has_masks(rollout.obs)
+    if has_masks or not policy.supports_packing or not use_compiled(rollout.obs.dtype, rollout.obs.device):
         return member
     packing = pack(rollout.obs, rollout.valid, allow_host_read)
     return member._replace(rollout=replace(rollout, packing=packing))

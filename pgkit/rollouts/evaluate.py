@@ -193,7 +193,7 @@ def _run_stepwise(
         steps = torch.arange(_BLOCK_STEPS, device=obs.device).view(-1, 1, 1, 1) + start
         block_noise = uniform(row_noise_keys, row_counters + steps * episodes * noise)
         for length, step_noise in enumerate(block_noise, start + 1):
-            seen = obs if obs_stats is None else normalize.apply(obs_stats, obs)
+            seen = obs if obs_stats is None else normalize.apply_to_features(obs_stats, obs)
             outputs, memory = policy.step(params, seen, memory)
             action = policy.head.mode(outputs) if deterministic else policy.head.sample(outputs, step_noise)
             transition = envs.step(action.flatten(0, 1)[places], running)

@@ -41,9 +41,10 @@ def normalize_observations(rollout: Rollout, stats: normalize.Stats) -> tuple[Ro
     """
 
     def normalized(obs: Tensor) -> Tensor:
-        return normalize.apply(stats, obs.transpose(0, 1)).transpose(0, 1)
+        return normalize.apply_to_features(stats, obs.transpose(0, 1)).transpose(0, 1)
 
-    updated = normalize.update(stats, member_samples(rollout.obs[:-1]), member_samples(rollout.valid))
+    features = member_samples(rollout.obs[:-1])[..., : stats["mean"].shape[1]]
+    updated = normalize.update(stats, features, member_samples(rollout.valid))
     final_obs = None if rollout.final_obs is None else normalized(rollout.final_obs)
     return replace(rollout, obs=normalized(rollout.obs), final_obs=final_obs), updated
 

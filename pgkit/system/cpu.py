@@ -38,12 +38,8 @@ def use_compiled(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def is_traced() -> bool:
-    """Whether PyTorch records its operations (``torch.export``, ``torch.compile``, ``torch.jit.trace``).
-
-    It would not see those of compiled kernels.
-    """
-    is_tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call] # public all the same
-    return is_tracing or torch.compiler.is_compiling()
+    """Whether PyTorch records its operations (``torch.export``, ``torch.compile``): it cannot see compiled kernels."""
+    return torch.compiler.is_compiling()
 
 
 @cache

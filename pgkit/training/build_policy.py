@@ -40,7 +40,9 @@ def build_policy(config: TrainConfig, info: EnvInfo) -> Policy:
         gains, critic_gains = settings.gains, settings.critic_gains
     return Policy(
         obs_dim=info.obs_dim,
-        head=head_for(info.action_space),
+        head=head_for(
+            info.action_space, squash=settings.squash_output, state_dependent_std=settings.state_dependent_std
+        ),
         hidden=hidden,
         critic_hidden=critic_hidden,
         activation=settings.activation,

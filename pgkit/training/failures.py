@@ -157,8 +157,9 @@ def _bad_learning(policy: Policy, params: Params, batch: Batch, p: int) -> Itera
     valid = batch.valid[p]
     yield from _bad("advantage (an overflow, or the critic's values)", batch.advantage[p][valid])
     yield from _bad("return", batch.target[p][valid])
-    outputs = policy.outputs(params, batch.obs[p : p + 1])
-    yield from _bad("output of the actor", outputs[0][valid])
+    obs = batch.obs[p : p + 1]
+    outputs = policy.outputs(params, obs)
+    yield from _bad("output of the actor", policy.outputs(params, obs[..., : policy.obs_dim])[0][valid])
     yield from _bad("log-probability", policy.head.log_prob(outputs, batch.action[p : p + 1])[0][valid])
 
 

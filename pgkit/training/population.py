@@ -332,6 +332,8 @@ def build_envs(config: TrainConfig, count: int, device: torch.device) -> Environ
             timeout=env.timeout,
             rescale_actions=env.rescale_actions,
             wrappers=env.wrappers,
+            squash_actions=config.policy.squash_output,
+            action_mask=env.action_mask,
             device=device,
         )
 

@@ -23,7 +23,7 @@ from pgkit.training.workers import worker_tasks
 from pgkit.tree import take_tree
 from pgkit.types import Params
 
-DRAWN = ("orthogonal", "log_std")
+DRAWN = ("orthogonal", "log_std", "gains", "critic_gains")
 """Settings of the policy that only say how parameters are drawn."""
 
 

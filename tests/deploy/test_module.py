@@ -110,16 +110,6 @@ def test_an_exported_program_computes_the_same(
         torch.testing.assert_close(answer, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_tracing_sees_all_operations(policies: dict[str, TrainedPolicy]) -> None:
-    policy = policies["box"]
-    obs, _ = observations(policy)
-    module = policy.to_module()
-    with pytest.warns(DeprecationWarning, match="torch.jit.trace"):  # torch.jit.trace has a successor, torch.export
-        traced = torch.jit.trace(module, (obs[:2],))
-    with torch.no_grad():
-        torch.testing.assert_close(traced(obs)[0], module(obs)[0], rtol=1e-5, atol=1e-5)
-
-
 def test_safetensors_hold_the_parameters(policies: dict[str, TrainedPolicy], tmp_path: Path) -> None:
     policy = policies["normalized"]
     obs, _ = observations(policy)

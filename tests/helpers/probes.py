@@ -45,6 +45,25 @@ class Probe(gymnasium.Env[Obs, int]):
         return np.array([value], dtype=np.float32)
 
 
+class Target(gymnasium.Env[Obs, np.ndarray]):
+    """One step; the best of the actions, which are bounded by 1 and 3, is 2 plus half the observation, 1 or -1."""
+
+    action_space = spaces.Box(1.0, 3.0, (1,), np.float32)
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self) -> None:
+        self._sign = np.ones(1, np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._sign = self.np_random.choice([-1.0, 1.0], 1).astype(np.float32)
+        return self._sign, {}
+
+    def step(self, action: np.ndarray) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        return self._sign, -float(np.square(action - 2.0 - 0.5 * self._sign).sum()), True, False, {}
+
+
 for _name, _arguments in {
     "Constant": {"rule": "constant"},
     "Obs": {"rule": "obs"},
@@ -54,3 +73,4 @@ for _name, _arguments in {
     "Endless": {"rule": "constant", "length": None},
 }.items():
     gymnasium.register(f"Probe{_name}-v0", entry_point=Probe, kwargs=_arguments)
+gymnasium.register("ProbeTarget-v0", entry_point=Target)

@@ -51,6 +51,9 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "environments that fill no register": {"envs_per_member": 11},
     "a shared trunk": {"policy": {"shared": True, "hidden": [16], "log_std": 1.0}},
     "no hidden layer": {"policy": {"hidden": [], "log_std": 1.0}},
+    "squashed, with deviations of the state": {
+        "policy": {"squash_output": True, "state_dependent_std": True, "log_std": 1.0}
+    },
 }
 
 

@@ -23,6 +23,15 @@ SIZES = {
     "cartpole-actor-critic": {"steps": 800, "envs_per_member": 4, "rollout_steps": 8},
     "cartpole-ppo": {"steps": 800, "envs_per_member": 4, "rollout_steps": 16, "minibatches": 4, "target_kl": 0.01},
     "cartpole-reinforce": {"steps": 600, "envs_per_member": 3},
+    "pendulum-ppo": {
+        "steps": 400,
+        "envs_per_member": 4,
+        "rollout_steps": 16,
+        "minibatches": 4,
+        "epochs": 2,
+        "env": {"id": "Pendulum-v1", "max_episode_steps": 40},
+        "policy": {"squash_output": True, "state_dependent_std": True},
+    },
     "lunarlander-actor-critic": {"steps": 480, "envs_per_member": 3, "rollout_steps": 16},
     "lunarlander-reinforce": {"steps": 400, "envs_per_member": 2},
 }

@@ -46,6 +46,7 @@ STEPS: Mapping[str, Mapping[str, Any]] = {
         "optimizer": {"name": "momentum", "max_grad_value": 0.1, "lookahead_steps": 5, "weight_decay": 1e-3}
     },
     "normalised advantages": {"agent": {"name": "actor-critic", "normalize_advantage": True}},
+    "squashed": {"policy": {"squash_output": True}},
 }
 WHOLE: Mapping[str, Mapping[str, Any]] = {
     "adam, clipped, with a schedule": {},
@@ -96,6 +97,15 @@ def test_captured_updates_are_the_same_updates(case: str, components: int, monke
     alternate(single, whole)
     assert before.shape == (5, 1, components)
     assert (single.params["actor.log_std"] != before).all()
+
+
+@pytest.mark.parametrize("squash", [False, True])
+def test_captured_updates_with_deviations_of_the_state(squash: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_point_mass(monkeypatch, 2)
+    policy = {"state_dependent_std": True, "squash_output": squash, "log_std": 0.5}
+    single, whole = (population_of(config(policy=policy), False) for _ in range(2))
+    assert "actor.log_std" not in single.params
+    alternate(single, whole)
 
 
 @pytest.mark.parametrize("components", [1, 2])

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.command_line import pgkit as command_line
+from helpers.masked_envs import MASKED
 from helpers.resumable_runs import (
     CARTPOLE,
     TABLES,
@@ -50,6 +51,14 @@ ENVS = {
     "lander-gymnasium": LANDER | {"normalize_observations": True},
     "lander-async": LANDER | {"vectorization": "async"},
 }
+OTHER_ACTIONS = {
+    "pendulum-squashed": {
+        "env": {"id": "Pendulum-v1", "max_episode_steps": 40, "backend": "gymnasium"},
+        "policy": {"hidden": [8], "squash_output": True, "state_dependent_std": True},
+    },
+    "masked": {"env": {"id": MASKED, "normalize_observations": True}, "steps": 400},
+}
+"""Environments with settings of their own."""
 
 
 @pytest.fixture
@@ -73,11 +82,15 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("agent", "env"), [*product(["actor-critic", "reinforce"], ENVS), ("ppo", "cartpole"), ("ppo", "lander")]
+    ("agent", "env"),
+    [
+        *product(["actor-critic", "reinforce"], ENVS),
+        *product(["ppo"], ["cartpole", "lander", *OTHER_ACTIONS]),
+    ],
 )
 def test_a_resumed_run_has_the_same_bits(tmp_path: Path, stop_after: Any, agent: str, env: str) -> None:
     """Stopped three times: after the first update, in mid-episode, and after members have left."""
-    configs = population(agent, ENVS[env])
+    configs = population(agent, **({"env": ENVS[env]} if env in ENVS else OTHER_ACTIONS[env]))
     whole = train(configs, tmp_path / "whole")
     assert [row["failed"] for row in whole.table] == [False, False, False, True]
     updates = max(part["updates"] for part in whole.parts)

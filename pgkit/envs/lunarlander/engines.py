@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from llvmlite import ir
 
+from pgkit.compiler.functions import tanh
 from pgkit.compiler.ir import load
 from pgkit.compiler.records import Struct
 from pgkit.compiler.statements import number, when
@@ -50,9 +51,10 @@ def discrete_throttle(action: TracedScalar) -> Throttle:
     )
 
 
-def continuous_throttle(builder: ir.IRBuilder, action: ir.Value) -> Throttle:
-    """Of two float32 numbers in memory, clipped to [-1, 1]; NaN stands for 0."""
-    main, side = (_clipped(TracedScalar(builder, load(builder, IR_TYPES[torch.float32], action, k))) for k in range(2))
+def continuous_throttle(builder: ir.IRBuilder, action: ir.Value, squash: bool) -> Throttle:
+    """Of two float32 numbers in memory, clipped to [-1, 1], or squashed by tanh; NaN stands for 0."""
+    components = [TracedScalar(builder, load(builder, IR_TYPES[torch.float32], action, k)) for k in range(2)]
+    main, side = (_clipped(tanh(component) if squash else component) for component in components)
     size = side.abs()
     is_side = size > 0.5
     return Throttle(

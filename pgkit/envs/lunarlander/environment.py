@@ -35,6 +35,7 @@ class LunarLander:
         max_episode_steps: time limit in steps, after which an episode is truncated.
         device: of the tensors that go in and come out.
         rescale_actions: as in :func:`pgkit.envs.make_envs`; these bounds need no rescaling.
+        squash_actions: as in :func:`pgkit.envs.make_envs`.
         continuous: actions are two numbers in [-1, 1], of the main engine and the side engines, instead of one of four.
         enable_wind: let wind and turbulence push the lander while no leg is on the ground.
         gravity: in (-12, 0).
@@ -57,6 +58,7 @@ class LunarLander:
         max_episode_steps: int = 1000,
         device: torch.device | str = "cpu",
         rescale_actions: bool = False,
+        squash_actions: bool = False,
         *,
         continuous: bool = False,
         enable_wind: bool = False,
@@ -65,10 +67,16 @@ class LunarLander:
         turbulence_power: float = 1.5,
     ) -> None:
         self._settings = Settings(
-            continuous, enable_wind, float(gravity), float(wind_power), float(turbulence_power), max_episode_steps
+            continuous,
+            enable_wind,
+            float(gravity),
+            float(wind_power),
+            float(turbulence_power),
+            max_episode_steps,
+            squash_actions,
         )
         _check(self._settings)
-        self._action, action_space = action_input(_action_space(continuous), NAME, rescale_actions)
+        self._action, action_space = action_input(_action_space(continuous), NAME, rescale_actions, squash_actions)
         self.info = EnvInfo(
             name=NAME,
             num_envs=num_envs,

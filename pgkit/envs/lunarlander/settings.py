@@ -15,3 +15,4 @@ class Settings(NamedTuple):
     wind_power: float = 15.0
     turbulence_power: float = 1.5
     max_episode_steps: int = 1000
+    squash_actions: bool = False

@@ -178,7 +178,7 @@ def _define_prepare(module: ir.Module, settings: Settings, lanes: int, update_co
     if settings.enable_wind:
         blow_wind(record, lane, settings.wind_power, settings.turbulence_power)
     if settings.continuous:
-        throttle = continuous_throttle(builder, action)
+        throttle = continuous_throttle(builder, action, settings.squash_actions)
     else:
         throttle = discrete_throttle(TracedScalar(builder, load(builder, INT, action, 0)))
     throttle = throttle._replace(main=is_over.where(0.0, throttle.main), side=is_over.where(0.0, throttle.side))

@@ -172,7 +172,7 @@ def compile_gradients(
     rows_of = member_rows(builder, args.sizes, args.rows)
     # Scratch memory: gradients of the network's outputs (B, L), of values (B,), then what backward passes need.
     distribution = spec.distribution
-    size = distribution.size
+    size = distribution.network_outputs
     output_grad = args.scratch
     value_grad = element_pointer(builder, output_grad, real, args.rows * size)
     scratch = element_pointer(builder, value_grad, real, args.rows)
@@ -195,7 +195,7 @@ def compile_gradients(
 
         vector_loop(builder, rows_of(member), write_gradients)
         for component, variable in enumerate(log_std_sums):
-            store(builder, variable.get(), args.log_std_grad, member * size + component)
+            store(builder, variable.get(), args.log_std_grad, member * distribution.log_stds + component)
         grads = (output_grad, args.samples.output_rows), (value_grad, args.samples.value_rows)
         for network, (grad, output_rows) in zip(args.networks, grads, strict=False):
             rows = rows_of(member)
@@ -282,8 +282,10 @@ def _sample_columns(
         return [column(base, element, first * width + k, width) for k in range(width)]
 
     distribution = spec.distribution
-    size = distribution.size
-    log_stds = [column(samples.log_std, real, member * size + k, 0) for k in range(distribution.log_stds)]
+    size = distribution.network_outputs
+    log_stds = [
+        column(samples.log_std, real, member * distribution.log_stds + k, 0) for k in range(distribution.log_stds)
+    ]
     action_type = IR_TYPES[distribution.action_dtype(dtype)]
     return _Sample(
         outputs=[*matrix(samples.outputs, real, member * samples.output_rows, size), *log_stds],
