@@ -54,8 +54,7 @@ class CollectorState:
 
     @classmethod
     def initial(cls, obs: Tensor, features: int, memory: int) -> "CollectorState":
-        """The state after a reset that gave the observations ``(P, N, D)``, maybe with masks, of a policy that
-        remembers M numbers."""
+        """The state after a reset that gave ``(P, N, D)``, maybe with masks, of a policy that remembers M numbers."""
         members, envs_per_member = obs.shape[:2]
         return cls(
             obs=obs,
@@ -192,8 +191,6 @@ class Collector:
         rows = (~self.state.obs_stats["squares"].isfinite().all(1)).nonzero().squeeze(1)
         repaired = put_tree(self.state.obs_stats, rows, take_tree(obs_stats, rows))
         self.state = replace(self.state, obs_stats=repaired)
-
-    # --- what strategies use ---
 
     def env_index(self, members: Tensor) -> Tensor | None:
         """The environments of these members, member-major, int64 ``(p * N,)``; None if that is all of them."""
