@@ -25,10 +25,11 @@ class PolicyModule(nn.Module):
     - of continuous actions ``(mean (B, A), log_std (B, A), action)``, before clipping and rescaling.
 
     ``action`` ``(B, ...)`` is the most likely one as the environment takes it: in the space's dtype and shape, clipped,
-    rescaled, from the space's start on. A recurrent policy has a second input, its memory ``(B, M)``, zeros at the
-    first step of an episode, and returns the new one as the last output. The module computes with the functions that
-    training computes with; they consist of PyTorch's operations when PyTorch traces them. Parameters have pgkit's names
-    and shapes without the member axis: weights ``(in, out)``, biases ``(1, out)``.
+    rescaled or squashed, from the space's start on; action masks are not applied. A recurrent policy has a second
+    input, its memory ``(B, M)``, zeros at the first step of an episode, and returns the new one as the last output. The
+    module computes with the functions that training computes with; they consist of PyTorch's operations when PyTorch
+    traces them. Parameters have pgkit's names and shapes without the member axis: weights ``(in, out)``, biases
+    ``(1, out)``.
 
     Attributes:
         output_names: names of the outputs, as ``torch.onnx.export`` takes them.
@@ -79,7 +80,7 @@ class _DiscreteActions(nn.Module):
 
 
 class _BoxActions(nn.Module):
-    """From actions of the learner to those of a Box, as :mod:`pgkit.envs.actions` and ``rescale`` do it."""
+    """From actions of the learner to those of a Box, as :mod:`pgkit.envs.actions`, ``rescale`` and ``squash`` do it."""
 
     def __init__(self, spaces: PolicySpaces) -> None:
         super().__init__()
@@ -98,11 +99,16 @@ class _BoxActions(nn.Module):
         far = far_components(space) if spaces.rescales else np.zeros(space.shape, dtype=bool)
         self.register_buffer("far", torch.from_numpy(far), persistent=False)
         self._rescales = bool(far.any())
+        self._squashes = spaces.squashes
 
     def forward(self, action: Tensor) -> Tensor:
         buffers = dict(self.named_buffers())
         low, high = buffers["low"], buffers["high"]
         action = action.reshape(-1, *low.shape).to(low.dtype)
+        if self._squashes:
+            share = (torch.tanh(action.double()) + 1.0) / 2.0
+            within = (low.double() + share * (high.double() - low.double())).to(low.dtype)
+            return torch.minimum(torch.maximum(within, low), high)
         action = torch.minimum(torch.maximum(action, buffers["seen_low"]), buffers["seen_high"])
         action = torch.where(action.abs() < torch.inf, action, buffers["neutral"])  # NaN is not below infinity
         if not self._rescales:

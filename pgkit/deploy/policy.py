@@ -14,7 +14,9 @@ from pgkit.config.schema import TrainConfig
 from pgkit.deploy.module import PolicyModule, acting_params
 from pgkit.deploy.spaces import PolicySpaces
 from pgkit.envs import normalize
+from pgkit.envs.action_masks import KEY
 from pgkit.errors import PgkitError, format_value
+from pgkit.nn.action_masks import append_mask
 from pgkit.nn.policy import Policy
 from pgkit.seeding import stream_seed, uniform
 from pgkit.system.files import absolute
@@ -75,6 +77,7 @@ class TrainedPolicy:
         state: Any = None,
         episode_start: Any = None,
         deterministic: bool = False,
+        action_masks: Any = None,
     ) -> tuple[Any, Any]:
         """Choose actions, as ``predict`` of Stable-Baselines3 does.
 
@@ -88,19 +91,25 @@ class TrainedPolicy:
                 episodes. Others return it as it is.
             episode_start: bool ``(K,)``, where a recurrent policy forgets its memory; others ignore it.
             deterministic: take the most likely actions instead of sampled ones.
+            action_masks: ``(K, M)``, or ``(M,)`` for one observation: 1 for each choice that is allowed, 0 for the
+                others, as in sb3-contrib. Masks that are part of the observation are found there.
 
         Returns:
             One action in the environment's form, or an array of K actions ``(K, ...)``, with the NumPy type of the
             action space; and the state.
 
         Raises:
-            PgkitError: it is no observation of the environment.
+            PgkitError: it is no observation of the environment, or a mask or state does not fit.
         """
         rows, is_batch = self.spaces.flatten(observation)
-        obs = torch.from_numpy(rows).to(self.spaces.info.device)[None]
+        obs = self._normalized(torch.from_numpy(rows).to(self.spaces.info.device)[None])
+        if action_masks is None and isinstance(observation, Mapping) and self.config.env.action_mask:
+            action_masks = observation.get(KEY)
+        if action_masks is not None:
+            obs = append_mask(obs, self._masks(action_masks, len(rows)))
         with torch.no_grad():
             memory = self._memory(state, episode_start, len(rows))
-            outputs, memory = self.policy.step(self.params, self._normalized(obs), memory)
+            outputs, memory = self.policy.step(self.params, obs, memory)
             head = self.policy.head
             action = head.mode(outputs) if deterministic else head.sample(outputs, self._noise(len(rows)))
         actions = self.spaces.convert_actions(action[0])
@@ -145,6 +154,16 @@ class TrainedPolicy:
 
     def _normalized(self, obs: Tensor) -> Tensor:
         return obs if self.obs_stats is None else normalize.apply(self.obs_stats, obs)
+
+    def _masks(self, action_masks: Any, count: int) -> Tensor:
+        """Action masks ``(1, K, M)``."""
+        size = sum(self.policy.head.choices)
+        masks = torch.as_tensor(np.asarray(action_masks), device=self.spaces.info.device)
+        if not size:
+            raise PgkitError(f"action_masks have no effect on the actions of {self.spaces.action}")
+        if masks.numel() != count * size:
+            raise PgkitError(f"action_masks must be {(count, size)}, got {tuple(masks.shape)}")
+        return masks.view(1, count, size)
 
     def _memory(self, state: Any, episode_start: Any, count: int) -> Tensor:
         """The memory ``(1, K, M)`` that a step begins with."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgkit.deploy.policy import TrainedPolicy
+from pgkit.envs.action_masks import KEY
 from pgkit.envs.errors import env_error
 from pgkit.envs.make import find_spec, make_env
 from pgkit.envs.registry import find_pgkit_env
@@ -139,13 +140,15 @@ def _episodes(
 ) -> Iterator[EpisodeShown]:
     for index in range(episodes):
         env_seed = stream_seed(policy.config.seed, "report_env", seed * episodes + index)
-        obs = _call(policy, "reset()", partial(reset_with_seed, env, env_seed))[0]
+        obs, info = _call(policy, "reset()", partial(reset_with_seed, env, env_seed))
+        state = None
         total = 0.0
         length = 0
         over = False
         while not over and length < policy.spaces.info.longest_episode:
-            action = policy.predict(obs, deterministic=deterministic)[0]
-            obs, reward, terminated, truncated, _ = _call(policy, "step()", partial(env.step, action))
+            masks = info.get(KEY) if policy.config.env.action_mask else None
+            action, state = policy.predict(obs, state, deterministic=deterministic, action_masks=masks)
+            obs, reward, terminated, truncated, info = _call(policy, "step()", partial(env.step, action))
             total += float(reward)
             length += 1
             over = bool(terminated or truncated)

@@ -16,6 +16,7 @@ from pgkit.envs.errors import MalformedData
 from pgkit.envs.make import resolve_backend
 from pgkit.envs.observations import ObsFlattener, network_space, obs_flattener
 from pgkit.envs.rescale import far_components, rescaling
+from pgkit.envs.squash import squashed
 from pgkit.errors import PgkitError
 from pgkit.training.population import build_envs
 
@@ -31,21 +32,27 @@ class PolicySpaces:
         info: of the environment as the learner sees it; ``info.action_space`` is what the networks choose from.
         observation: Gymnasium's space of one observation.
         action: Gymnasium's space of one action, as the environment takes it.
+        squashes: whether the learner's actions are those before tanh (:mod:`pgkit.envs.squash`).
     """
 
     info: EnvInfo
     observation: "Space[Any]"
     action: "Space[Any]"
+    squashes: bool = False
 
     @property
     def rescales(self) -> bool:
         """Whether some components of an action range from -1 to 1 for the learner (:mod:`pgkit.envs.rescale`)."""
-        return bool(self.info.action_space != self.action and far_components(self.action).any())
+        is_scaled = not self.squashes and self.info.action_space != self.action
+        return bool(is_scaled and far_components(self.action).any())
 
     @cached_property
     def convert_actions(self) -> Callable[[Tensor], np.ndarray]:
         """The function from the learner's actions ``(K, ...)`` to K actions of the environment, as in evaluations."""
         convert = action_converter(self.info.action_space)
+        space: Any = self.action
+        if self.squashes:
+            return lambda action: squashed(convert(action), space)
         if not self.rescales:
             return convert
         rescale = rescaling(self.action)
@@ -88,8 +95,10 @@ def find_spaces(config: TrainConfig, device: torch.device) -> PolicySpaces:
     env = config.env
     backend = resolve_backend(env.id, env.kwargs, env.backend, env.vectorization, env.wrappers)
     info = _info(config, device, backend=backend, vectorization="sync")  # no process for a look at the spaces
-    unscaled = _info(config, device, backend=backend, vectorization="sync", rescale_actions=False)
-    return PolicySpaces(info, info.observation_space or network_space(None, info.obs_dim), unscaled.action_space)
+    unsquashed = config.model_copy(update={"policy": config.policy.model_copy(update={"squash_output": False})})
+    as_it_is = _info(unsquashed, device, backend=backend, vectorization="sync", rescale_actions=False)
+    observation = info.observation_space or network_space(None, info.obs_dim)
+    return PolicySpaces(info, observation, as_it_is.action_space, config.policy.squash_output)
 
 
 def _info(config: TrainConfig, device: torch.device, **changes: Any) -> EnvInfo:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,9 @@ from helpers.recorded_envs import ACTIONS, OBSERVATIONS, Recorded
 from helpers.trained_runs import train_recorded
 
 import pgkit
+from pgkit.config.load import parse_config
 from pgkit.deploy.policy import TrainedPolicy
+from pgkit.errors import PgkitError
 
 CASES = [
     *((actions, "vector", False) for actions in ACTIONS),
@@ -153,3 +156,49 @@ def test_what_a_process_has_set_changes_no_action(discrete: TrainedPolicy) -> No
     finally:
         torch.set_default_dtype(torch.float32)
     np.testing.assert_array_equal(actions, expected)
+
+
+@pytest.mark.parametrize("backend", ["pgkit", "gymnasium"])
+def test_squashed_actions_are_those_of_the_environment(backend: str, tmp_path: Path) -> None:
+    """The deterministic action is tanh of the mean, scaled to Pendulum's bounds; the module agrees."""
+    table = {
+        "name": "squashed",
+        "steps": 200,
+        "env": {"id": "Pendulum-v1", "backend": backend},
+        "agent": "actor-critic",
+        "policy": {"hidden": [8], "squash_output": True, "state_dependent_std": True},
+        "optimizer": {"name": "adam", "lr": 0.1},
+        "evaluation": {"points": 0, "final_episodes": 1},
+    }
+    pgkit.train(parse_config(table), tmp_path / "run")
+    policy = pgkit.load(tmp_path / "run")
+    obs = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)
+    actions, _ = policy.predict(obs, deterministic=True)
+    mean, _ = policy.policy.outputs(policy.params, torch.from_numpy(obs)[None])[0].chunk(2, -1)
+    assert mean.abs().max() > 0.1
+    np.testing.assert_allclose(actions, 2.0 * np.tanh(mean.numpy(force=True)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(policy.to_module()(torch.from_numpy(obs))[-1].numpy(force=True), actions, rtol=1e-5)
+
+
+@pytest.mark.parametrize("in_obs", [False, True])
+def test_masked_actions_are_never_predicted(in_obs: bool, tmp_path: Path) -> None:
+    env_id = "helpers.masked_envs:Masked-v0"
+    table = {
+        "name": "masked",
+        "steps": 100,
+        "env": {"id": env_id, "kwargs": {"place": "obs" if in_obs else "info"}},
+        "agent": "actor-critic",
+        "optimizer": "adam",
+        "evaluation": {"points": 0, "final_episodes": 1},
+    }
+    pgkit.train(parse_config(table), tmp_path / "run")
+    policy = pgkit.load(tmp_path / "run")
+    env = gymnasium.make(env_id, place="obs" if in_obs else "info")
+    obs, info = env.reset(seed=0)
+    allowed = np.asarray((obs if in_obs else info)["action_mask"], bool)
+    assert not allowed.all()
+    for _ in range(50):
+        action, _ = policy.predict(obs, action_masks=None if in_obs else info["action_mask"])
+        assert allowed[action]
+    with pytest.raises(PgkitError, match=r"action_masks must be \(1, "):
+        policy.predict(obs, action_masks=np.ones(99))
