@@ -192,7 +192,7 @@ def draw(name: str, walks: dict[str, Walk]) -> None:
     x, y = torch.meshgrid(torch.linspace(left, right, 200), torch.linspace(bottom, top, 200), indexing="xy")
     height = landscape.height(torch.stack([x, y], -1))
     levels = torch.quantile(height.flatten(), torch.linspace(0, 1, 11)).unique()
-    figure, panels = plt.subplots(3, 5, figsize=(13, 8.2), dpi=80, sharex=True, sharey=True, layout="constrained")
+    figure, panels = plt.subplots(4, 4, figsize=(11, 11), dpi=80, sharex=True, sharey=True, layout="constrained")
     for axes, (optimizer, shown) in zip(panels.flat, walks.items(), strict=True):
         axes.contourf(x, y, height, levels, cmap="Blues_r", alpha=0.55)
         axes.contour(x, y, height, levels, colors="white", linewidths=0.5)
