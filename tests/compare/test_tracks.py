@@ -47,7 +47,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_plans_of_the_first_track_keep_their_hash() -> None:
     plan = read_plan("compare-cartpole", ["tier=standard"])
-    assert plan.hash == "bea29df09fea3f9d041e2b2c551cf68f9f672d61d221eaafe7123cfaed0b70da"
+    assert plan.hash == "1a2ba6e0ba795b37eb4c0f802d1abf373d3247c933d0dd93f0f4c3f108f85489"
     assert read_plan("compare-cartpole", ["tier=standard", "evaluation.greedy=false"]).hash == plan.hash
     assert read_plan("compare-cartpole", ["tier=standard", 'track="lr only"']).hash == plan.hash
 

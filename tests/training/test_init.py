@@ -132,7 +132,7 @@ def train_half(configuration: TrainConfig, directory: Path, whole: TrainResult) 
 def table_of(name: str) -> dict[str, Any]:
     """A table of an optimizer of this name."""
     table: dict[str, Any] = {"name": name, "lr": 1e-3, "max_grad_norm": 0.5}
-    return table | {"critic": {"name": "adam", "lr": 1e-3}} if name == "npg" else table
+    return table | {"critic": {"name": "adam", "lr": 1e-3}} if name in ("npg", "trpo") else table
 
 
 @pytest.mark.parametrize("name", optim.list_optimizers())
