@@ -29,7 +29,7 @@ if __name__ == "tutorial":  # imported by the names below
 
 if __name__ == "__main__":
     changes = {"env.id": "tutorial:LongPole-v0", "policy.network": "tutorial:Net", "name": "long-pole", "seeds": 2}
-    config = pgkit.load_config("cartpole-ppo", {**changes, "steps": 80_000})
+    config = pgkit.load_config("cartpole-ppo", {**changes, "steps": 80_000, "env.reward_scale": 0.05})
     result = pgkit.train(config, "runs/long-pole", overwrite=True, progress=True)
     print("mean return of each seed:", [row["return_mean"] for row in result.table])
     policy = pgkit.load("runs/long-pole", member=0)
