@@ -268,15 +268,17 @@ class Policy:
         x, _ = split_mask(x, self.obs_dim)
         if self.network is not None:
             name = "network" if self.critic_network is None else f"{role}.network"
-            return self._networks[name].apply(params, name, torch.cat([x, marks], -1) if self.memory else x)
+            return self._networks[name].apply(params, name, x if marks is None else torch.cat([x, marks], -1))
         if not self.shared:
             return x
         cached = cache and cache.lookup("trunk", obs)
         return mlp(params, "trunk", x, self.activation, activate_last=True, cached=cached)
 
-    def _split_memory(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """The observations, maybe with masks, and the columns of a recurrent policy behind them."""
-        end = obs.shape[-1] - (self.memory + MARKS if self.memory else 0)
+    def _split_memory(self, obs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The observations, maybe with masks, and the columns of a recurrent policy behind them, if it is one."""
+        if not self.memory:
+            return obs, None
+        end = obs.shape[-1] - self.memory - MARKS
         return obs[..., :end], obs[..., end:]
 
     def _masked(self, outputs: Tensor, obs: Tensor) -> Tensor:

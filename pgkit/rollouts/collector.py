@@ -269,7 +269,7 @@ class StepByStep:
             obs = transition.obs.view_as(obs)
         rollout = stack_steps(record, obs)
         collector.finish(rollout.obs[-1].clone(), update_env_stats(collector.state.counts, rollout), memory)
-        scaled = as_sequences(collector.scale(None, rollout), first_memory, torch.stack(memories))
+        scaled = as_sequences(collector.scale(None, rollout), first_memory, memories)
         return [MemberRollout(None, scaled, rollout, steps_before)]
 
 

@@ -1,5 +1,6 @@
 """What recurrent policies remember while they act, and what their learner gets of it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -21,21 +22,20 @@ def forget(memory: Tensor, step: Rollout) -> Tensor:
     return torch.where(_episode_begins_next(step).unsqueeze(-1), 0.0, memory)
 
 
-def as_sequences(rollout: Rollout, memory: Tensor, after: Tensor | None = None) -> Rollout:
+def as_sequences(rollout: Rollout, memory: Tensor, after: Sequence[Tensor] = ()) -> Rollout:
     """Append to the observations of a rollout what a recurrent policy needs to go over them again.
 
     Args:
         rollout: T steps.
         memory: ``(P, N, M)`` before the first step.
-        after: ``(T, P, N, M)`` after each step, before anything is forgotten; for rollouts with ``final_obs``.
+        after: T times ``(P, N, M)``, after each step before anything is forgotten; for rollouts with ``final_obs``.
     """
     if not memory.shape[-1]:
         return rollout
     begins = torch.cat([torch.zeros_like(rollout.valid[:1]), _episode_begins_next(rollout)])
     final_obs = rollout.final_obs
     if final_obs is not None:
-        assert after is not None
-        final_obs = sequences(final_obs, after, torch.zeros_like(rollout.valid))
+        final_obs = sequences(final_obs, torch.stack(list(after)), torch.zeros_like(rollout.valid))
     return replace(rollout, obs=sequences(rollout.obs, memory, begins), final_obs=final_obs)
 
 
