@@ -130,7 +130,7 @@ class Policy:
 
     def has_masks(self, obs: Tensor) -> bool:
         """Whether observations have action masks behind their D features, see :mod:`pgkit.nn.action_masks`."""
-        return self._split_memory(obs)[0].shape[-1] > self.obs_dim
+        return self._split(obs)[1] is not None
 
     def outputs(self, params: Params, obs: Tensor, cache: ForwardCache | None = None) -> Tensor:
         """Compute ``(P, B, D) -> (P, B, L)``, the numbers that the head turns into a distribution.
@@ -142,7 +142,7 @@ class Policy:
             cache: forward passes over ``obs`` with these parameters, used instead of computing them again.
         """
         outputs = self._outputs(params, self._features(params, obs, cache), cache and cache.lookup("actor", obs))
-        return self._masked(outputs, self._split_memory(obs)[0])
+        return self._allowed(outputs, self._split(obs)[1])
 
     def step(self, params: Params, obs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Compute outputs ``(P, B, L)`` at one step of B episodes, and what is remembered of them.
@@ -157,9 +157,9 @@ class Policy:
         """
         if not isinstance(self.network, GRU):
             return self.outputs(params, obs), memory
-        x, _ = split_mask(obs, self.obs_dim)
+        x, action_mask = split_mask(obs, self.obs_dim)
         memory = self.network.step(params, "network", x, memory)
-        return self._masked(self._outputs(params, memory), obs), memory
+        return self._allowed(self._outputs(params, memory), action_mask), memory
 
     def acting_layers(self, params: Params) -> tuple[MLPSpec, list[Tensor]]:
         """List the layers from observations to outputs; of a Gaussian head, to the means among its outputs."""
@@ -264,26 +264,27 @@ class Policy:
 
     def _features(self, params: Params, obs: Tensor, cache: ForwardCache | None, role: str = "actor") -> Tensor:
         """Compute what the layers of actor or critic see: features, or the observations themselves."""
-        x, marks = self._split_memory(obs)
-        x, _ = split_mask(x, self.obs_dim)
+        x, _ = self._split(obs)
         if self.network is not None:
             name = "network" if self.critic_network is None else f"{role}.network"
-            return self._networks[name].apply(params, name, x if marks is None else torch.cat([x, marks], -1))
+            return self._networks[name].apply(params, name, x)
         if not self.shared:
             return x
         cached = cache and cache.lookup("trunk", obs)
         return mlp(params, "trunk", x, self.activation, activate_last=True, cached=cached)
 
-    def _split_memory(self, obs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The observations, maybe with masks, and the columns of a recurrent policy behind them, if it is one."""
-        if not self.memory:
+    def _split(self, obs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What networks see (a recurrent one with the columns of its memory), and the action masks or None."""
+        if obs.shape[-1] == self.obs_dim:
             return obs, None
-        end = obs.shape[-1] - self.memory - MARKS
-        return obs[..., :end], obs[..., end:]
+        if not self.memory:
+            return split_mask(obs, self.obs_dim)
+        x, memory = obs.split([obs.shape[-1] - self.memory - MARKS, self.memory + MARKS], -1)
+        x, action_mask = split_mask(x, self.obs_dim)
+        return (obs if action_mask is None else torch.cat([x, memory], -1)), action_mask
 
-    def _masked(self, outputs: Tensor, obs: Tensor) -> Tensor:
-        """The outputs without choices that the masks of these observations exclude, which may have no memory."""
-        _, action_mask = split_mask(obs, self.obs_dim)
+    def _allowed(self, outputs: Tensor, action_mask: Tensor | None) -> Tensor:
+        """The outputs, -inf where a choice is excluded."""
         return outputs if action_mask is None else exclude(outputs, action_mask, self.head.choices)
 
     def _outputs(self, params: Params, x: Tensor, cached: LayerOutputs | None = None) -> Tensor:
@@ -301,7 +302,7 @@ class Policy:
         cache = batch.cache
         x = self._features(params, batch.obs, cache)
         outputs = self._outputs(params, x, cache and cache.lookup("actor", batch.obs))
-        outputs = self._masked(outputs, self._split_memory(batch.obs)[0])
+        outputs = self._allowed(outputs, self._split(batch.obs)[1])
         if not critic:
             return outputs, batch.target
         if not self.shared:

@@ -105,7 +105,10 @@ def test_a_stopped_run_is_resumed_without_the_other_run(
     half = tmp_path / "half"
     train_half(changed, half, whole)
     shutil.rmtree(copied)
-    same(whole, pgkit.resume(half))
+    resumed = pgkit.resume(half)
+    assert resumed is not None
+    assert resumed.table == whole.table
+    same(whole, resumed)
     same_records(tmp_path / "whole", half)
 
 
