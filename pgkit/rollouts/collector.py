@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from pgkit.envs import normalize
-from pgkit.envs.base import CompiledEnvs, Environments
+from pgkit.envs.base import CompiledEnvs, Environments, Transition
 from pgkit.nn.policy import Policy
 from pgkit.rollouts.compiled import ActingState, compiled_rollout
 from pgkit.rollouts.memory import as_sequences, forget
 from pgkit.rollouts.normalization import Normalization, normalize_observations, normalize_rewards
 from pgkit.rollouts.statistics import Statistics, env_steps, init_env_stats, member_statistics, update_env_stats
-from pgkit.rollouts.trajectory import MemberRollout, stack_steps, unflatten_step
+from pgkit.rollouts.trajectory import MemberRollout, stack_transitions
 from pgkit.seeding import stream_keys, uniform
 from pgkit.tree import MemberRows, put_tree, replace_members, select_members, take_tree
 from pgkit.types import Params, Rollout
@@ -258,16 +258,19 @@ class StepByStep:
         index = collector.env_index(collector.members)
         obs = collector.state.obs
         first_memory = memory = collector.state.memory
-        record = []
-        memories = []
+        observations, memories = [obs], []
+        actions: list[Tensor] = []
+        transitions: list[Transition] = []
         for noise in collector.noise(0, self.length):
             action, memory = collector.act(params, obs, noise, memory)
             transition = collector.envs.step(action.flatten(0, 1), index)
-            record.append(unflatten_step(obs, action, transition))
-            memories.append(memory)
-            memory = forget(memory, record[-1])
             obs = transition.obs.view_as(obs)
-        rollout = stack_steps(record, obs)
+            observations.append(obs)
+            actions.append(action)
+            transitions.append(transition)
+            memories.append(memory)
+            memory = forget(memory, transition)
+        rollout = stack_transitions(observations, actions, transitions)
         collector.finish(rollout.obs[-1].clone(), update_env_stats(collector.state.counts, rollout), memory)
         scaled = as_sequences(collector.scale(None, rollout), first_memory, memories)
         return [MemberRollout(None, scaled, rollout, steps_before)]

@@ -6,20 +6,22 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from pgkit.envs.base import Transition
 from pgkit.nn.gru import sequences
 from pgkit.types import Rollout
 
 
-def forget(memory: Tensor, step: Rollout) -> Tensor:
+def forget(memory: Tensor, step: Transition) -> Tensor:
     """The memory ``(P, N, M)`` for the step after this one: 0 where an episode begins with it.
 
     Args:
         memory: after this step.
-        step: what happened in it, without a time axis.
+        step: what happened in it.
     """
     if not memory.shape[-1]:
         return memory
-    return torch.where(_episode_begins_next(step).unsqueeze(-1), 0.0, memory)
+    begins = _episode_begins_next(step).view(*memory.shape[:2], 1)
+    return torch.where(begins, 0.0, memory)
 
 
 def as_sequences(rollout: Rollout, memory: Tensor, after: Sequence[Tensor] = ()) -> Rollout:
@@ -39,8 +41,8 @@ def as_sequences(rollout: Rollout, memory: Tensor, after: Sequence[Tensor] = ())
     return replace(rollout, obs=sequences(rollout.obs, memory, begins), final_obs=final_obs)
 
 
-def _episode_begins_next(rollout: Rollout) -> Tensor:
-    """Bool, of the shape of ``rollout.valid``: whether the next observation is the first of an episode."""
-    if rollout.final_obs is None:  # NEXT_STEP autoreset: a step that is not valid resets the environment
-        return ~rollout.valid
-    return rollout.terminated | rollout.truncated
+def _episode_begins_next(steps: Rollout | Transition) -> Tensor:
+    """Bool, of the shape of ``steps.valid``: whether the next observation is the first of an episode."""
+    if steps.final_obs is None:  # NEXT_STEP autoreset: a step that is not valid resets the environment
+        return ~steps.valid
+    return steps.terminated | steps.truncated

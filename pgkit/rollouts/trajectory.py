@@ -33,19 +33,29 @@ class MemberRollout(NamedTuple):
         return self._replace(rollout=rollout, unnormalized=replace(self.unnormalized, cache=None))
 
 
-def unflatten_step(obs: Tensor, action: Tensor, transition: Transition) -> Rollout:
-    """One step of ``P * N`` environments as a rollout without a time axis.
+def stack_transitions(obs: Sequence[Tensor], actions: Sequence[Tensor], transitions: Sequence[Transition]) -> Rollout:
+    """Put T steps of ``P * N`` environments together as a rollout, in memory as :func:`stack_steps` has it.
 
     Args:
-        obs: ``(P, N, D)`` before the step.
-        action: ``(P, N)`` or ``(P, N, A)``.
-        transition: of all these environments, ``(P * N, ...)``.
+        obs: T + 1 times ``(P, N, D)``, before each step and after the last one.
+        actions: T times ``(P, N)`` or ``(P, N, A)``.
+        transitions: T times ``(P * N, ...)``.
     """
-    shape = obs.shape[:2]
-    flags = (transition.terminated, transition.truncated, transition.valid)
-    terminated, truncated, valid = (flag.view(shape) for flag in flags)
-    final_obs = None if transition.final_obs is None else transition.final_obs.view_as(obs)
-    return Rollout(obs, action, transition.reward.view(shape), terminated, truncated, valid, final_obs)
+    members = obs[0].shape[:2]
+
+    def stack(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(tensors)).unflatten(1, members).transpose(0, 1).contiguous().transpose(0, 1)
+
+    final_obs = [step.final_obs for step in transitions if step.final_obs is not None]
+    return Rollout(
+        obs=_stack_members(obs),
+        action=_stack_members(actions),
+        reward=stack([step.reward for step in transitions]),
+        terminated=stack([step.terminated for step in transitions]),
+        truncated=stack([step.truncated for step in transitions]),
+        valid=stack([step.valid for step in transitions]),
+        final_obs=stack(final_obs) if final_obs else None,
+    )
 
 
 def stack_steps(steps: Sequence[Rollout], last_obs: Tensor) -> Rollout:
@@ -54,23 +64,22 @@ def stack_steps(steps: Sequence[Rollout], last_obs: Tensor) -> Rollout:
     In memory, the numbers of a member stand one behind the other: sums over them round alike for any P.
 
     Args:
-        steps: T of them, see :func:`unflatten_step`.
+        steps: T of them, rollouts without a time axis and without ``final_obs``.
         last_obs: ``(P, N, D)`` after the last one.
     """
-    final_obs = [step.final_obs for step in steps if step.final_obs is not None]
-
-    def stack(tensors: Sequence[Tensor]) -> Tensor:
-        return torch.stack(list(tensors), 1).transpose(0, 1)
-
     return Rollout(
-        obs=stack([*(step.obs for step in steps), last_obs]),
-        action=stack([step.action for step in steps]),
-        reward=stack([step.reward for step in steps]),
-        terminated=stack([step.terminated for step in steps]),
-        truncated=stack([step.truncated for step in steps]),
-        valid=stack([step.valid for step in steps]),
-        final_obs=stack(final_obs) if final_obs else None,
+        obs=_stack_members([*(step.obs for step in steps), last_obs]),
+        action=_stack_members([step.action for step in steps]),
+        reward=_stack_members([step.reward for step in steps]),
+        terminated=_stack_members([step.terminated for step in steps]),
+        truncated=_stack_members([step.truncated for step in steps]),
+        valid=_stack_members([step.valid for step in steps]),
     )
+
+
+def _stack_members(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack tensors ``(P, ...)`` to ``(T, P, ...)``, whose memory is member-major."""
+    return torch.stack(list(tensors), 1).transpose(0, 1)
 
 
 def concatenate(chunks: Sequence[Rollout], members: Tensor) -> Rollout:
