@@ -26,6 +26,9 @@ STREAMS = (
     "report_env",
     "report_action",
     "predict_action",
+    "diagnosis_env",
+    "diagnosis_action",
+    "diagnosis_copy",
 )
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64

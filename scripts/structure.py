@@ -22,6 +22,7 @@ LAYERS = (
     ("runs",),
     ("training",),
     ("deploy",),
+    ("diagnose",),
     ("compare",),
     ("cli",),
     ("__init__", "__main__"),

@@ -1,0 +1,1 @@
+"""The return around a policy: lines, planes and paths, evaluated as populations."""

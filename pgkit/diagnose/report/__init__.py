@@ -1,0 +1,1 @@
+"""Outputs of a diagnosis: JSON, tables, figures, TensorBoard, and a page."""
