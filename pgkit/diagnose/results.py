@@ -131,7 +131,7 @@ QUANTITIES: Mapping[str, str] = {
     "post_update/<K>/mean": "mean return after K updates, over copies",
     "post_update/<K>/std": "standard deviation between copies, without evaluation noise",
     "post_update/<K>/cvar10": "mean of the worst tenth of the copies (too low: evaluation noise)",
-    "post_update/<K>/cvar10_crossed": "the same, ranked on one half of the episodes and averaged on the other (too high)",
+    "post_update/<K>/cvar10_crossed": "the same, ranked on half of the episodes, averaged on the other half (too high)",
     "post_update/<K>/min": "worst copy",
     "post_update/<K>/half_share": "share of copies below half of the return before, P_K(half)",
     "post_update/<K>/kl": "median KL divergence of the policies before and after",
