@@ -100,6 +100,7 @@ class Diagnosis:
         settings: copies, updates, episodes, seed, ... as they were used.
         points: by member, then by environment steps.
         verdicts: by member, in the order of the rules.
+        summary: the first sentences of the report, by member.
         tables: rows by the name of the table; every row has ``member``, ``label`` and ``env_steps``.
         not_done: what was left out, and why, each ``(what, why)``.
         cost: ``env_steps`` and ``seconds``.
@@ -110,6 +111,7 @@ class Diagnosis:
     settings: Mapping[str, Any]
     points: Sequence[PointResult]
     verdicts: Sequence[Verdict] = ()
+    summary: Mapping[str, str] = field(default_factory=dict)
     tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     not_done: Sequence[tuple[str, str]] = ()
     cost: Mapping[str, float] = field(default_factory=dict)

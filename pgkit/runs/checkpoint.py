@@ -94,7 +94,7 @@ def save_step(directory: Path, step: int, tree: Any, keep: int = 2) -> Path:
     path = directory / f"step-{step:08d}.pt"
     save(path, tree)
     write_text(directory / "latest", f"{path.name}\n")
-    others = [other for other in _checkpoints(directory) if other != path]
+    others = [other for other in checkpoints_in(directory) if other != path]
     for other in others[: max(0, len(others) - (keep - 1))]:
         other.unlink(missing_ok=True)
     return path
@@ -111,7 +111,7 @@ def latest(directory: Path) -> Path:
         path = directory / pointer.read_text(encoding="utf-8").strip()
         if _NAME.fullmatch(path.name) and path.is_file():
             return path
-    paths = _checkpoints(directory)
+    paths = checkpoints_in(directory)
     if not paths:
         raise PgkitError(f"no checkpoint in {directory}")
     return paths[-1]
@@ -125,7 +125,7 @@ def load_latest_valid(directory: Path, device: torch.device | str | None = "cpu"
         PgkitError: as :func:`latest` and :func:`load`.
     """
     path = latest(directory)
-    earlier = [other for other in _checkpoints(directory) if _step(other) < _step(path)]
+    earlier = [other for other in checkpoints_in(directory) if step_of(other) < step_of(path)]
     while True:
         try:
             return path, load(path, device)
@@ -156,8 +156,8 @@ def load_resumable(run: Path) -> tuple[Path, dict[str, Any]]:
 def delete_later(path: Path) -> None:
     """Make a checkpoint the latest of its directory, and delete those of later steps."""
     write_text(path.parent / "latest", f"{path.name}\n")
-    for other in _checkpoints(path.parent):
-        if _step(other) > _step(path):
+    for other in checkpoints_in(path.parent):
+        if step_of(other) > step_of(path):
             other.unlink(missing_ok=True)
 
 
@@ -166,12 +166,12 @@ def load_latest(directory: Path, device: torch.device | str = "cpu") -> Any:
     return load(latest(directory), device)
 
 
-def _checkpoints(directory: Path) -> list[Path]:
+def checkpoints_in(directory: Path) -> list[Path]:
     """Paths sorted by step, because file times follow a clock that may be set back."""
-    return sorted((path for path in directory.glob("step-*.pt") if _NAME.fullmatch(path.name)), key=_step)
+    return sorted((path for path in directory.glob("step-*.pt") if _NAME.fullmatch(path.name)), key=step_of)
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 

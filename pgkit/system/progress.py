@@ -3,11 +3,14 @@
 import math
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 from pgkit.system.output import TolerantStream
 
 SECONDS_BETWEEN_REFRESHES = 0.1
+
+Item = TypeVar("Item")
 
 
 class ProgressBar:
@@ -56,3 +59,30 @@ class ProgressBar:
     def stop(self) -> None:
         """Stop refreshing; the last state stays on the screen."""
         self._progress.stop()
+
+
+def track(items: Iterable[Item], total: int, unit: str, shown: bool) -> Iterator[Item]:
+    """Give the items one by one, and show on a terminal how many of them are done.
+
+    Args:
+        items: whatever takes its time.
+        total: how many there will be.
+        unit: what they are, in the plural.
+        shown: whether to show a bar.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    stream: Any = TolerantStream(sys.stderr)
+    columns: list[Any] = [BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(), TextColumn("<")]
+    with Progress(
+        *columns, TimeRemainingColumn(), console=Console(file=stream), disable=not (shown and stream.isatty())
+    ) as bar:
+        yield from bar.track(items, total=total)

@@ -41,7 +41,8 @@ def extract_member(directory: Path, label: str, out: Path) -> None:
     rows = rows_until(directory, saved)
     member_rows = rows[rows["member"] == member].assign(label=labels([config])[0])
     member_rows["member"] = member_rows["member"] * 0
-    worker = _worker_state(worker_tasks(configs, saved), member) | {"rows": len(member_rows)}
+    task, position = _find_task(worker_tasks(configs, saved), member)
+    worker = _worker_state(task, position) | {"rows": len(member_rows)}
     content = {**saved, "labels": labels([config]), "configs": [saved["configs"][member]], "workers": [worker]}
     with new_run(out):
         write_settings(out, [config])
@@ -51,12 +52,31 @@ def extract_member(directory: Path, label: str, out: Path) -> None:
         checkpoint.save_step(out / "checkpoints", steps_of(content), content)
 
 
-def _worker_state(tasks: Sequence[WorkerTask], member: int) -> dict[str, Any]:
-    """The state of a worker that trains this member alone."""
+def member_state(configs: Sequence[TrainConfig], saved: Mapping[str, Any], member: int) -> dict[str, Any]:
+    """The state of one member in a checkpoint, as :meth:`Population.state` gives it for a population of it alone.
+
+    Args:
+        configs: of all members.
+        saved: the content of the checkpoint.
+        member: position in the run.
+    """
+    task, position = _find_task(worker_tasks(configs, saved), member)
+    assert task.saved is not None
+    (part,) = (part for part in task.saved["parts"] if (part["members"] == position).any())
+    return _part_state(task.configs, part, position)
+
+
+def _find_task(tasks: Sequence[WorkerTask], member: int) -> tuple[WorkerTask, int]:
+    """The worker that trains this member of a run, and the member's position there."""
     for task in tasks:
         if member < len(task.configs):
-            break
+            return task, member
         member -= len(task.configs)
+    raise IndexError(f"a run of {sum(len(task.configs) for task in tasks)} members has none at {member}")
+
+
+def _worker_state(task: WorkerTask, member: int) -> dict[str, Any]:
+    """The state of a worker that trains this member alone."""
     assert task.saved is not None
     parts = [part for part in task.saved["parts"] if (part["members"] == member).any()]
     states = [_part_state(task.configs, part, member) for part in parts]

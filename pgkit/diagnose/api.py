@@ -1,0 +1,205 @@
+"""Diagnose a run: scan its points, look closely at the critical ones, and say what they show."""
+
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pgkit.config.schema import TrainConfig
+from pgkit.diagnose.experiments import intervene
+from pgkit.diagnose.look import look
+from pgkit.diagnose.parts import Parts
+from pgkit.diagnose.play import open_player
+from pgkit.diagnose.points import Point, RunPoints, open_run
+from pgkit.diagnose.pool import results_of
+from pgkit.diagnose.report.write import write_report
+from pgkit.diagnose.results import Diagnosis, PointResult, Row
+from pgkit.diagnose.scan import Measured, scan
+from pgkit.diagnose.settings import Settings
+from pgkit.diagnose.verdicts import summary, verdicts
+from pgkit.runs import provenance
+from pgkit.runs.directory import as_directory
+from pgkit.runs.reader import find_member
+from pgkit.system.progress import track
+
+
+@dataclass(frozen=True)
+class Task:
+    """One measurement: the scan of a point or, after it, a close look.
+
+    Attributes:
+        point: the point.
+        settings: sizes.
+        scanned: what the scan has measured; None to scan.
+    """
+
+    point: Point
+    settings: Settings
+    scanned: Measured | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        return f"{self.point.label}-{self.point.env_steps:.0f}-{'scan' if self.scanned is None else 'look'}"
+
+
+def measure(task: Task) -> Measured:
+    """Make one measurement."""
+    started = time.perf_counter()
+    with open_player(task.point.config, task.settings.seed) as player:
+        if task.scanned is None:
+            measured = scan(task.point, player, task.settings)
+        else:
+            measured = look(task.point, player, task.settings, task.scanned)
+            if task.settings.interventions and "post_update/K/half_share" in task.scanned.quantities:
+                measured.merge(intervene(task.point, player, task.settings, task.scanned))
+    measured.seconds = time.perf_counter() - started
+    return measured
+
+
+def diagnose(
+    directory: str | Path,
+    settings: Settings | None = None,
+    *,
+    member: str | int | None = None,
+    out: str | Path | None = None,
+    again: bool = False,
+    workers: int = 1,
+    progress: bool = False,
+) -> Diagnosis:
+    """Measure a finished run at frozen policies, and say why it learnt, stalled or collapsed.
+
+    Finished measurements are kept in the directory, so a diagnosis that was stopped goes on when it is started again.
+
+    >>> from pgkit.diagnose import Settings, diagnose
+    >>> diagnosis = diagnose("runs/cartpole-actor-critic", Settings(copies=32))  # doctest: +SKIP
+    >>> print(diagnosis.verdicts[0].words)  # doctest: +SKIP
+
+    Args:
+        directory: of the run; nothing in it changes but ``diagnosis/``.
+        settings: how much is measured; by default as the README says.
+        member: only this one, by its label or seed; None for all.
+        out: where the report goes; by default ``diagnosis/`` in the run.
+        again: measure anew what is already there.
+        workers: how many processes measure.
+        progress: whether to show a progress bar.
+
+    Raises:
+        PgkitError: there is no such run or member, it is not finished, or it cannot be read.
+    """
+    settings = settings or Settings()
+    run_place = as_directory(directory)
+    place = run_place / "diagnosis" if out is None else as_directory(out)
+    with open_run(run_place, settings.shares) as run:
+        members = list(range(len(run.labels)))
+        if member is not None:
+            seeds = [config.seed for config in run.configs]
+            members = [find_member(run_place, run.labels, seeds, member)]
+        parts = Parts(place / "parts", None if again else _identity(run, settings))
+        diagnosis = _measure_run(run, members, settings, parts, workers, progress)
+    write_report(diagnosis, place)
+    parts.remove()
+    return diagnosis
+
+
+def _measure_run(
+    run: RunPoints, members: Sequence[int], settings: Settings, parts: Parts, workers: int, progress: bool
+) -> Diagnosis:
+    """All measurements of some members of a run, and what they show."""
+    started = time.perf_counter()
+    points = [points_then[k] for points_then in run.at(settings.shares) for k in members]
+    scans = _measure_all([Task(point, settings) for point in points], parts, workers, progress)
+    critical = _critical(points, scans, settings)
+    tasks = [Task(points[k], settings, scans[k]) for k in critical]
+    for k, measured in zip(critical, _measure_all(tasks, parts, workers, progress), strict=True):
+        scans[k].merge(measured)
+    results = [
+        PointResult(point.label, point.env_steps, point.share, k in critical, measured.quantities)
+        for k, (point, measured) in enumerate(zip(points, scans, strict=True))
+    ]
+    by_member = {run.labels[k]: [result for result in results if result.member == run.labels[k]] for k in members}
+    reference = reference_return(run.configs[0])
+    spoken = {label: verdicts(of_member, reference) for label, of_member in by_member.items()}
+    return Diagnosis(
+        run=str(run.final.parent.parent),
+        settings={**asdict(settings), "reference_return": reference, "trained_again": run.trained_again},
+        points=[result for of_member in by_member.values() for result in of_member],
+        verdicts=[verdict for of_member in spoken.values() for verdict in of_member],
+        summary={label: summary(spoken[label], of_member) for label, of_member in by_member.items()},
+        tables=_tables(points, scans),
+        not_done=_not_done(run, scans),
+        cost={"env_steps": sum(m.env_steps for m in scans), "seconds": time.perf_counter() - started},
+        versions={name: str(value) for name, value in provenance.collect([])["packages"].items()},
+    )
+
+
+def _measure_all(tasks: Sequence[Task], parts: Parts, workers: int, progress: bool) -> list[Measured]:
+    """The results of all tasks; those on disk are taken from there, others are kept there."""
+    results = [parts.load(task.name) for task in tasks]
+    missing = [k for k, result in enumerate(results) if result is None]
+    running = results_of(measure, [tasks[k] for k in missing], workers)
+    for number, measured in track(running, len(missing), "points", progress):
+        results[missing[number]] = measured
+        parts.save(tasks[missing[number]].name, measured)
+    return [result for result in results if result is not None]
+
+
+def reference_return(config: TrainConfig) -> float | None:
+    """The return at which the environment counts as solved, as Gymnasium's registry says; None if it does not."""
+    from gymnasium.envs.registration import registry
+
+    spec = registry.get(config.env.id)
+    return None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold)
+
+
+def _identity(run: RunPoints, settings: Settings) -> str:
+    """What stored measurements depend on: the run's end, and the sizes but for what is measured where."""
+    sizes = {name: value for name, value in asdict(settings).items() if name not in ("shares", "critical")}
+    return hashlib.sha256(run.final.read_bytes() + repr(sizes).encode() + provenance.code_digest().encode()).hexdigest()
+
+
+def _critical(points: Sequence[Point], scans: Sequence[Measured], settings: Settings) -> list[int]:
+    """Positions of the points to look at closely: of the members that end worst, in the middle and best."""
+    by_member: dict[str, list[int]] = {}
+    for k, point in enumerate(points):
+        by_member.setdefault(point.label, []).append(k)
+    ends = sorted(by_member.values(), key=lambda of_member: _value(scans[of_member[-1]], "return/mean"))
+    looked_at = {0, len(ends) // 2, len(ends) - 1}
+    return sorted(
+        k for rank in looked_at for k in critical_points([scans[k] for k in ends[rank]], ends[rank], settings)
+    )
+
+
+def critical_points(scans: Sequence[Measured], positions: Sequence[int], settings: Settings) -> list[int]:
+    """The points of a member before the largest drop of J, at the largest P_K(half), and at the end."""
+    returns = np.array([_value(scan, "return/mean") for scan in scans])
+    fragile = np.nan_to_num([_value(scan, "post_update/K/half_share") for scan in scans], nan=-1.0)
+    order = [len(scans) - 1]
+    if len(scans) > 1:
+        order.append(int(np.argmax(returns[:-1] - returns[1:])))
+    order += np.argsort(-fragile, kind="stable").tolist()
+    return [positions[k] for k in list(dict.fromkeys(order))[: settings.critical]]
+
+
+def _value(measured: Measured, name: str) -> float:
+    quantity = measured.quantities.get(name)
+    return math.nan if quantity is None else quantity.value
+
+
+def _tables(points: Sequence[Point], scans: Sequence[Measured]) -> dict[str, list[Row]]:
+    """The rows of all points, with the columns that name the point."""
+    tables: dict[str, list[Row]] = {}
+    for point, measured in zip(points, scans, strict=True):
+        place = {"member": point.config.seed, "label": point.label, "env_steps": point.env_steps}
+        for name, rows in measured.tables.items():
+            tables.setdefault(name, []).extend({**place, **row} for row in rows)
+    return tables
+
+
+def _not_done(run: RunPoints, scans: Sequence[Measured]) -> list[tuple[str, str]]:
+    missing = [("points between those on disk", run.missing)] if run.missing else []
+    return [*missing, *dict.fromkeys(entry for measured in scans for entry in measured.not_done)]

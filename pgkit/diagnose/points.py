@@ -1,0 +1,207 @@
+"""Points of training: one member of a run at one checkpoint, with all that its next update depends on."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pgkit.config.schema import TrainConfig
+from pgkit.errors import PgkitError
+from pgkit.runs import checkpoint
+from pgkit.runs.directory import as_directory, is_finished
+from pgkit.runs.reader import read_settings
+from pgkit.training.extract_member import member_state
+from pgkit.training.population import build
+from pgkit.training.train import train
+from pgkit.types import Params
+
+SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+"""Where a run is looked at by default, as shares of its budget: most collapses are early."""
+
+CHECKPOINTS = 100
+"""How many checkpoints a run has that is trained again to be looked at."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One member at one checkpoint; leaves have P = 1.
+
+    Attributes:
+        config: of the member.
+        label: its name in the run, such as ``"seed-3"``.
+        env_steps: environment steps that it has made.
+        updates: updates that it has made.
+        params: leaves ``(1, ...)``.
+        opt_state: the dumped state of an optimizer that was made for this member alone.
+        obs_stats: running statistics of observations, leaves ``(1, ...)``.
+        return_stats: running statistics of returns, leaves ``(1, ...)``.
+        kl: ``(1,)``, divergence of the policy over its last optimizer step, if the optimizer requires it.
+    """
+
+    config: TrainConfig
+    label: str
+    env_steps: float
+    updates: int
+    params: Params
+    opt_state: Any
+    obs_stats: dict[str, Tensor]
+    return_stats: dict[str, Tensor]
+    kl: Tensor
+
+    @property
+    def share(self) -> float:
+        """Share of the budget that has been used, at most 1."""
+        return min(1.0, self.env_steps / self.config.steps)
+
+    @classmethod
+    def from_state(cls, config: TrainConfig, label: str, state: Mapping[str, Any]) -> "Point":
+        """The point at which the state of a population of one member was saved."""
+        names = ("updates", "params", "opt_state", "obs_stats", "return_stats", "kl")
+        return cls(config, label, float(state["statistics"]["env_steps"][0]), **{name: state[name] for name in names})
+
+
+def initial_point(config: TrainConfig, label: str) -> Point:
+    """The member before its first update."""
+    population = build([config])
+    try:
+        return Point.from_state(config, label, population.state(envs=False))
+    finally:
+        population.collector.envs.close()
+
+
+def points_in(path: Path, configs: Sequence[TrainConfig], labels: Sequence[str]) -> list[Point]:
+    """All members at one checkpoint.
+
+    Args:
+        path: of the checkpoint.
+        configs: one for each member.
+        labels: their names.
+
+    Raises:
+        PgkitError: the checkpoint cannot be read, or an earlier pgkit wrote it.
+    """
+    saved = checkpoint.load(path)
+    if "workers" not in saved:
+        raise PgkitError(f"checkpoint {path} was written by an earlier pgkit: it can be evaluated, but not diagnosed")
+    members = zip(configs, labels, strict=True)
+    return [Point.from_state(*member, member_state(configs, saved, k)) for k, member in enumerate(members)]
+
+
+@dataclass(frozen=True)
+class RunPoints:
+    """A run, and where its members can be looked at.
+
+    Attributes:
+        configs: one for each member.
+        labels: their names.
+        paths: checkpoints in order of their steps.
+        final: the last checkpoint of the run itself.
+        trained_again: whether ``paths`` are those of the same training once more.
+        missing: why fewer points than asked for are there; None if none is missing.
+    """
+
+    configs: Sequence[TrainConfig]
+    labels: Sequence[str]
+    paths: Sequence[Path]
+    final: Path
+    trained_again: bool = False
+    missing: str | None = None
+
+    def at(self, shares: Sequence[float]) -> list[list[Point]]:
+        """For each share of the budget that there is, all members at the nearest checkpoint, in order and once."""
+        budget = self.configs[0].steps
+        chosen = sorted(
+            {min(self._steps, key=lambda step, share=share: abs(step - share * budget)) for share in shares}
+        )
+        return [self._points(step) for step in chosen]
+
+    @property
+    def _steps(self) -> list[int]:
+        """Environment steps of the checkpoints; 0 stands for the members before their first update."""
+        return [0, *map(checkpoint.step_of, self.paths)]
+
+    def _points(self, step: int) -> list[Point]:
+        if step == 0:
+            return [initial_point(*member) for member in zip(self.configs, self.labels, strict=True)]
+        path = next(path for path in self.paths if checkpoint.step_of(path) == step)
+        return points_in(path, self.configs, self.labels)
+
+
+@contextmanager
+def open_run(directory: str | Path, shares: Sequence[float] = SHARES) -> Iterator[RunPoints]:
+    """The points of a run; if it has kept too few checkpoints, it is trained again in a temporary place.
+
+    Training again gives the same bits, so its checkpoints are those that the run had, which is checked at the end.
+    Where it does not, the points are those on disk.
+
+    Args:
+        directory: of a finished run.
+        shares: of the budget, at which points are wanted.
+
+    Raises:
+        PgkitError: there is no such run, it is not finished, or it cannot be read.
+    """
+    place = as_directory(directory)
+    if not (place / "config.toml").is_file():
+        raise PgkitError(f"{place} is not the directory of a run: it has no config.toml")
+    if not is_finished(place):
+        raise PgkitError(f"{place} is not finished: pgkit resume {directory} trains it to its end")
+    _, saved = checkpoint.load_resumable(place)
+    configs = read_settings(place, saved["labels"])
+    paths = checkpoint.checkpoints_in(place / "checkpoints")
+    stored = RunPoints(configs, saved["labels"], paths, paths[-1])
+    if _has_all(stored, shares):
+        yield stored
+        return
+    if saved["inexact"]:
+        yield _without(stored, f"training again would not give the same bits: {saved['inexact']}")
+        return
+    with tempfile.TemporaryDirectory(prefix="pgkit-diagnose-") as temporary:
+        again = _train_again(configs, stored, Path(temporary) / "run")
+        yield (
+            again
+            if _same_params(again.paths[-1], stored.final)
+            else _without(
+                stored, "trained again, the run ends with other parameters: its code, packages or machine have changed"
+            )
+        )
+
+
+def _without(stored: RunPoints, reason: str) -> RunPoints:
+    return RunPoints(stored.configs, stored.labels, stored.paths, stored.final, missing=reason)
+
+
+def _has_all(stored: RunPoints, shares: Sequence[float]) -> bool:
+    """Whether there is a checkpoint within half a percent of the budget, or one rollout, of each share."""
+    budget = stored.configs[0].steps
+    steps = [0, *map(checkpoint.step_of, stored.paths)]
+    return all(min(abs(step - share * budget) for step in steps) <= 0.01 * budget for share in shares)
+
+
+def _train_again(configs: Sequence[TrainConfig], stored: RunPoints, place: Path) -> RunPoints:
+    """The same training, with checkpoints at every hundredth of it."""
+    dense = [
+        config.model_copy(update={"checkpoint_points": CHECKPOINTS, "keep_checkpoints": CHECKPOINTS + 1})
+        for config in configs
+    ]
+    train(dense, place)
+    paths = checkpoint.checkpoints_in(place / "checkpoints")
+    return RunPoints(configs, stored.labels, paths, stored.final, trained_again=True)
+
+
+def _same_params(one: Path, other: Path) -> bool:
+    """Whether the parameters in two checkpoints are the same to the last bit."""
+    first, second = (_params_in(checkpoint.load(path)) for path in (one, other))
+    return len(first) == len(second) and all(map(torch.equal, first, second))
+
+
+def _params_in(saved: Mapping[str, Any]) -> list[Tensor]:
+    parts = [part for worker in saved["workers"] for part in worker["parts"]]
+    return [
+        leaf for part in sorted(parts, key=lambda part: part["members"].tolist()) for leaf in part["params"].values()
+    ]

@@ -1,0 +1,198 @@
+"""The cheap measurements, made at every point: return, noise of the gradient, the next updates, health of networks."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pgkit.diagnose.copies import Update, burn_in, copies_of, learn, observed_update
+from pgkit.diagnose.health import health
+from pgkit.diagnose.noise import noise_scale, update_snr
+from pgkit.diagnose.play import Player, without_skill
+from pgkit.diagnose.points import Point
+from pgkit.diagnose.post_update import post_update_returns, update_parts
+from pgkit.diagnose.results import Quantity, Row
+from pgkit.diagnose.settings import Settings
+from pgkit.stats.intervals import t_interval
+from pgkit.training.population import Population
+from pgkit.types import Params
+
+PROBE_STATES = 2048
+"""Of the states that networks are looked at on."""
+
+RETURN_BLOCK, RANDOM_BLOCK = 2, 3
+"""Blocks of episodes beside 0 and 1, which are A and B of the comparisons."""
+
+
+@dataclass
+class Measured:
+    """What has been measured at a point so far.
+
+    Attributes:
+        quantities: by name.
+        tables: rows by name of the table, without the columns that name the point.
+        env_steps: how many environment steps it took.
+        seconds: how long it took.
+        not_done: what was left out, and why.
+    """
+
+    quantities: dict[str, Quantity] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
+    env_steps: float = 0.0
+    seconds: float = 0.0
+    not_done: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, section: str, quantities: dict[str, Quantity]) -> None:
+        """Add quantities under a section's name."""
+        self.quantities |= {f"{section}/{name}": quantity for name, quantity in quantities.items()}
+
+    def merge(self, other: "Measured") -> None:
+        """Add what has been measured later at the same point."""
+        self.quantities |= other.quantities
+        for table, rows in other.tables.items():
+            self.add_rows(table, rows)
+        self.env_steps += other.env_steps
+        self.seconds += other.seconds
+        self.not_done += other.not_done
+
+    def add_rows(self, table: str, rows: list[Row]) -> None:
+        """Append rows to a table."""
+        self.tables.setdefault(table, []).extend(rows)
+
+
+def scan(point: Point, player: Player, settings: Settings) -> Measured:
+    """Measure sections A, C and E of the README at one point."""
+    measured = Measured()
+    played_before = player.env_steps
+    measured.add("return", _returns(point, player, settings))
+    with copies_of(point, settings.copies, settings.seed) as population:
+        started = float(population.env_steps.sum())
+        burn_in(population)
+        first = observed_update(population)
+        for name, grads in first.grads.items():
+            measured.add(f"noise/{name}", _noise(grads, first, name, settings))
+        measured.add("health", health(population.policy, point.params, _probe(first.obs)))
+        if _can_update(point):
+            _next_updates(point, player, settings, population, first, measured)
+        else:
+            measured.not_done.append(("updates at the end", "the learning rate's schedule has ended"))
+        measured.env_steps += float(population.env_steps.sum()) - started
+    measured.env_steps += player.env_steps - played_before
+    return measured
+
+
+def play_blocks(
+    player: Player, params: Params, settings: Settings, obs_stats: dict[str, Tensor] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns ``(P, E / 2)`` in block A and in block B."""
+    half = settings.episodes // 2
+    a, b = (player.play(params, half, block, obs_stats) for block in (0, 1))
+    return a, b
+
+
+def obs_stats_of(point: Point) -> dict[str, Tensor] | None:
+    """Statistics of observations, if the member's policy acts on normalized ones."""
+    return point.obs_stats if point.config.env.normalize_observations else None
+
+
+def copies_obs_stats(point: Point, population: Population) -> dict[str, Tensor] | None:
+    """The copies' statistics of observations, likewise."""
+    return population.collector.state.obs_stats if point.config.env.normalize_observations else None
+
+
+def mean_quantity(values: NDArray[np.float64]) -> Quantity:
+    """The mean of independent values ``(n,)`` with its t interval."""
+    return Quantity(float(values.mean()), *t_interval(values), len(values))
+
+
+def _returns(point: Point, player: Player, settings: Settings) -> dict[str, Quantity]:
+    obs_stats = obs_stats_of(point)
+    episodes = settings.return_episodes
+    returns = player.play(point.params, episodes, RETURN_BLOCK, obs_stats)[0]
+    random = player.play(without_skill(point.params), episodes, RANDOM_BLOCK, obs_stats)[0]
+    return {"mean": mean_quantity(returns), "random": mean_quantity(random)}
+
+
+def _noise(grads: Tensor, first: Update, network: str, settings: Settings) -> dict[str, Quantity]:
+    steps = float(first.steps.mean())
+    quantities = noise_scale(grads.numpy(), steps, np.random.default_rng(settings.seed))
+    return {**quantities, "update_snr": update_snr(first.changes[network].numpy())}
+
+
+def _probe(obs: Tensor) -> Tensor:
+    """At most ``PROBE_STATES`` of the states ``(1, B, D)``, evenly spread over the copies."""
+    stride = max(1, obs.shape[1] // PROBE_STATES)
+    return obs[:, ::stride][:, :PROBE_STATES].contiguous()
+
+
+def _can_update(point: Point) -> bool:
+    """Whether another update would change anything: schedules of the learning rate may have ended at 0."""
+    return point.share < 1.0 or "schedule" not in point.config.optimizer
+
+
+def _next_updates(
+    point: Point, player: Player, settings: Settings, population: Population, first: Update, measured: Measured
+) -> None:
+    """Section C1 and C2: returns after one update and after K, and one update taken apart."""
+    obs_stats = copies_obs_stats(point, population)
+    before = np.concatenate(play_blocks(player, point.params, settings, obs_stats_of(point)), 1)[0]
+    random = measured.quantities["return/random"]
+    blocks = play_blocks(player, first.after, settings, obs_stats)
+    measured.add("parts", _parts(point, player, settings, first, before, np.concatenate(blocks, 1)))
+    measured.add("post_update/1", post_update_returns(*blocks, before, random, kl=first.kl, norm=first.norm))
+    measured.add_rows("updates", update_rows("none", 1, *blocks, first.kl, first.norm))
+    updates = settings.updates(point, float(first.steps.mean()))
+    # Members that have used their budget stop, but copies go on for K updates: only a schedule reads the budget.
+    learn(population, updates - 1)
+    obs_stats = copies_obs_stats(point, population)
+    blocks = play_blocks(player, population.params, settings, obs_stats)
+    kl, norm = distance(population, first.before, first.obs)
+    measured.add("post_update/K", post_update_returns(*blocks, before, random, kl=kl, norm=norm))
+    measured.quantities["post_update/updates"] = Quantity(updates)
+    measured.add_rows("updates", update_rows("none", updates, *blocks, kl, norm))
+
+
+def distance(population: Population, before: Params, obs: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(before || now) on probe states and the length of the change of parameters, ``(M,)`` each."""
+    probe = _probe(obs).expand(population.size, -1, -1)
+    with torch.no_grad():
+        outputs = [population.policy.outputs(params, probe) for params in (before, population.params)]
+    kl = population.policy.head.kl(*outputs).mean(1)
+    squares = [(leaf - before[name]).flatten(1).square().sum(1) for name, leaf in population.params.items()]
+    return kl, torch.stack(squares).sum(0).sqrt()
+
+
+def _parts(
+    point: Point,
+    player: Player,
+    settings: Settings,
+    first: Update,
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+) -> dict[str, Quantity]:
+    """Play the mean update both ways, and take the change of the return apart."""
+    theta = point.params
+    mean = {name: (leaf - first.before[name]).mean(0, keepdim=True) for name, leaf in first.after.items()}
+    both = {name: torch.cat([theta[name] + mean[name], theta[name] - mean[name]]) for name in theta}
+    plus, minus = np.concatenate(play_blocks(player, both, settings, obs_stats_of(point)), 1)
+    return update_parts(before, plus, minus, after)
+
+
+def update_rows(
+    intervention: str, updates: int, a: NDArray[np.float64], b: NDArray[np.float64], kl: Tensor, norm: Tensor
+) -> list[Row]:
+    columns: list[list[Any]] = [a.mean(1).tolist(), b.mean(1).tolist(), kl.tolist(), norm.tolist()]
+    return [
+        {"intervention": intervention, "updates": updates, "copy": copy}
+        | dict(zip(("j_a", "j_b", "kl", "norm"), values, strict=True))
+        for copy, values in enumerate(zip(*columns, strict=True))
+    ]
+
+
+def is_resolved(quantity: Quantity) -> bool:
+    """Whether there is a value with an interval."""
+    return not math.isnan(quantity.low)

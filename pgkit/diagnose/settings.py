@@ -1,0 +1,40 @@
+"""How much is measured, and where."""
+
+from dataclasses import dataclass
+
+from pgkit.diagnose.points import SHARES, Point
+
+MIN_UPDATES = 8
+MAX_UPDATES = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of the measurements.
+
+    Attributes:
+        shares: of the budget, where points are looked at.
+        critical: how many points of a member get the expensive measurements.
+        copies: M, copies of a point.
+        budget_share: K updates are as many as use this share of the budget, between 8 and 64.
+        episodes: E of each comparison of returns, half of them in block A, half in block B.
+        return_episodes: of the return J of a point.
+        seed: of all random numbers.
+        curvature: measure curvature at critical points.
+        interventions: make the interventions there.
+    """
+
+    shares: tuple[float, ...] = SHARES
+    critical: int = 3
+    copies: int = 64
+    budget_share: float = 0.02
+    episodes: int = 20
+    return_episodes: int = 100
+    seed: int = 0
+    curvature: bool = True
+    interventions: bool = True
+
+    def updates(self, point: Point, steps_per_update: float) -> int:
+        """K: updates that use the share of the budget."""
+        wanted = self.budget_share * point.config.steps / max(1.0, steps_per_update)
+        return round(min(max(wanted, MIN_UPDATES), MAX_UPDATES))
