@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pgkit.cli import catalogue, comparison, evaluation, training
+from pgkit.cli import catalogue, comparison, diagnosis, evaluation, training
 
 app = typer.Typer(
     help="Policy gradients with pluggable optimizers: train populations of agents, see what the optimizer changes.",
@@ -31,6 +31,7 @@ app.command()(evaluation.evaluate)
 app.command()(evaluation.play)
 app.command(context_settings=TAKES_OVERRIDES)(comparison.compare)
 app.command()(comparison.report)
+app.command()(diagnosis.diagnose)
 app.command(name="list")(catalogue.list_)
 
 

@@ -133,7 +133,7 @@ def _measure_run(
         tables=_tables(points, scans),
         not_done=_not_done(run, scans),
         cost={"env_steps": sum(m.env_steps for m in scans), "seconds": time.perf_counter() - started},
-        versions={name: str(value) for name, value in provenance.collect([])["packages"].items()},
+        versions={name: str(value) for name, value in provenance.collect([])["versions"].items()},
     )
 
 

@@ -27,6 +27,9 @@ from pgkit.types import Params, Rollout
 
 UNLIMITED = 2**60
 
+WARM_UPDATES = 50
+"""Gradients that a fresh optimizer gets to see first: without moments it knows little more than their signs."""
+
 
 @contextmanager
 def copies_of(
@@ -179,6 +182,14 @@ def learn_critic(population: Population, updates: int) -> Params:
         learn(population, 1)
         population.params = {**population.params, **frozen}
     return {name: leaf for name, leaf in population.params.items() if name.startswith("critic")}
+
+
+def warm(population: Population, updates: int = WARM_UPDATES) -> None:
+    """Let optimizers see so many gradients at frozen parameters, so that their moments are those of the policy."""
+    frozen = population.params
+    for _ in range(updates):
+        learn(population, 1)
+        population.params = frozen
 
 
 @torch.no_grad()

@@ -74,10 +74,10 @@ def scan(point: Point, player: Player, settings: Settings) -> Measured:
         burn_in(population)
         first = observed_update(population)
         for name, grads in first.grads.items():
-            measured.add(f"noise/{name}", _noise(grads, first, name, settings))
+            measured.add(f"noise/{name}", noise_of(grads, first, name, settings))
         measured.add("health", health(population.policy, point.params, _probe(first.obs)))
         if _can_update(point):
-            _next_updates(point, player, settings, population, first, measured)
+            next_updates(point, player, settings, population, first, measured)
         else:
             measured.not_done.append(("updates at the end", "the learning rate's schedule has ended"))
         measured.env_steps += float(population.env_steps.sum()) - started
@@ -117,7 +117,7 @@ def _returns(point: Point, player: Player, settings: Settings) -> dict[str, Quan
     return {"mean": mean_quantity(returns), "random": mean_quantity(random)}
 
 
-def _noise(grads: Tensor, first: Update, network: str, settings: Settings) -> dict[str, Quantity]:
+def noise_of(grads: Tensor, first: Update, network: str, settings: Settings) -> dict[str, Quantity]:
     steps = float(first.steps.mean())
     quantities = noise_scale(grads.numpy(), steps, np.random.default_rng(settings.seed))
     return {**quantities, "update_snr": update_snr(first.changes[network].numpy())}
@@ -134,7 +134,7 @@ def _can_update(point: Point) -> bool:
     return point.share < 1.0 or "schedule" not in point.config.optimizer
 
 
-def _next_updates(
+def next_updates(
     point: Point, player: Player, settings: Settings, population: Population, first: Update, measured: Measured
 ) -> None:
     """Section C1 and C2: returns after one update and after K, and one update taken apart."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pgkit.diagnose.points import SHARES, Point
+from pgkit.errors import PgkitError
 
 MIN_UPDATES = 8
 MAX_UPDATES = 64
@@ -38,3 +39,18 @@ class Settings:
         """K: updates that use the share of the budget."""
         wanted = self.budget_share * point.config.steps / max(1.0, steps_per_update)
         return round(min(max(wanted, MIN_UPDATES), MAX_UPDATES))
+
+
+def parse_shares(text: str) -> tuple[float, ...]:
+    """Shares of the budget from a list of percentages such as ``"0,5,50,100"``.
+
+    Raises:
+        PgkitError: it is something else.
+    """
+    try:
+        shares = tuple(float(number) / 100 for number in text.split(","))
+    except ValueError:
+        shares = (-1.0,)
+    if not all(0 <= share <= 1 for share in shares):
+        raise PgkitError(f"--at takes percentages between 0 and 100, such as 0,5,50,100, got {text!r}")
+    return shares

@@ -97,7 +97,9 @@ class Schedules:
         rows = self._next(self.log, population, True)
         evaluations = self._next(self.evaluation, population, self.evaluates)
         unseen = population.env_steps + MAX_UNSEEN_STEPS / population.size
-        return torch.stack([rows, evaluations, unseen]).amin(0).clamp(max=population.budget)
+        checkpoint = torch.full_like(unseen, self._next_checkpoint)
+        checkpoint = torch.where(checkpoint > population.env_steps, checkpoint, torch.inf)  # others have to catch up
+        return torch.stack([rows, evaluations, checkpoint, unseen]).amin(0).clamp(max=population.budget)
 
     def updates_until_event(self, population: Population, logging: bool, at_evaluations: bool = False) -> int:
         """How many updates may follow without a look at their results; only the last may be one for a log row.
@@ -116,6 +118,7 @@ class Schedules:
         passed = min(self.log.passed[member] for member in population.members.tolist())
         to_row = self.log.point(passed) - population.updates * each
         spans = [1.0 if logging else to_row, population.budget - float(population.env_steps.max())]
+        spans.append(max(1.0, self._next_checkpoint - float(population.env_steps.min())))
         if at_evaluations and self.evaluates:
             spans.append(float((self.next_evaluation(population) - population.env_steps).min()))
         evaluation_spacing = self.evaluation.spacing if self.evaluates else float("inf")
@@ -131,6 +134,11 @@ class Schedules:
             return env_steps
         steps = population.updates * population.rollout_steps * self._envs_per_member
         return [float(steps)] * len(env_steps)
+
+    @property
+    def _next_checkpoint(self) -> float:
+        """Environment steps of the mean member at the next checkpoint."""
+        return self.checkpoint.point(self.checkpoint.passed[0])
 
     def _next(self, schedule: StepSchedule, population: Population, enabled: bool) -> Tensor:
         """The next point of each member in a schedule, float64 ``(P,)``; infinite if it is not enabled."""

@@ -1,0 +1,88 @@
+"""``pgkit diagnose`` and ``pgkit landscape``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pgkit.cli.errors import one_line_errors
+from pgkit.cli.tables import print_lines, print_table
+
+if TYPE_CHECKING:
+    from pgkit.diagnose.results import Diagnosis
+
+
+def diagnose(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run, or its name below runs/.")],
+    member: Annotated[str | None, typer.Option(help="Only this member, such as 3 or seed-3.")] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="SHARES", help="Where to look, in % of training, such as 0,5,50,100.")
+    ] = None,
+    critical: Annotated[int, typer.Option(min=0, help="How many points of a member are looked at closely.")] = 3,
+    copies: Annotated[int, typer.Option(min=8, help="Copies of each point that train on.")] = 64,
+    updates: Annotated[float, typer.Option(min=0, help="How far they train on, in % of training.")] = 2.0,
+    episodes: Annotated[int, typer.Option(min=4, help="Episodes of each comparison of returns.")] = 20,
+    curvature: Annotated[bool, typer.Option("--curvature/--no-curvature", help="Measure curvature.")] = True,
+    interventions: Annotated[
+        bool, typer.Option("--interventions/--no-interventions", help="Try what cures a fragile policy.")
+    ] = True,
+    budget: Annotated[float | None, typer.Option(min=1, help="About how many seconds it may take.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all measurements.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the report; default: diagnosis/ in the run.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure anew what is already there.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be measured, and how long it takes.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")] = False,
+) -> None:
+    """Say why a run learnt, stalled or collapsed: what its next updates would do, and what would change that.
+
+    For example: pgkit diagnose runs/cartpole-actor-critic --member 3
+    """
+    with one_line_errors(only_prints=dry_run):
+        from pgkit.diagnose.api import diagnose as measure
+        from pgkit.diagnose.settings import Settings, parse_shares
+        from pgkit.runs.directory import find_run
+        from pgkit.system.cpu import available_cpus
+
+        settings = Settings(
+            critical=critical,
+            copies=copies,
+            budget_share=updates / 100,
+            episodes=episodes,
+            seed=seed,
+            curvature=curvature,
+            interventions=interventions,
+            **({} if at is None else {"shares": parse_shares(at)}),
+        )
+        directory = find_run(run)
+        processes = workers or available_cpus()
+        diagnosis = measure(
+            directory, settings, member=member, out=out, again=again, workers=processes, progress=not quiet
+        )
+        _print_diagnosis(diagnosis, out or directory / "diagnosis")
+
+
+def _print_diagnosis(diagnosis: "Diagnosis", place: Path) -> None:
+    """A row for each point, then what is said of each member."""
+    rows = [
+        {
+            "member": point.member,
+            "%": round(100 * point.share),
+            **{
+                title: point.quantities[name].value if name in point.quantities else None
+                for title, name in (
+                    ("return", "return/mean"),
+                    ("after 1 update", "post_update/1/mean"),
+                    ("after K", "post_update/K/mean"),
+                    ("below half after K", "post_update/K/half_share"),
+                    ("NSR", "noise/actor/nsr"),
+                )
+            },
+        }
+        for point in diagnosis.points
+    ]
+    print_table(rows, diagnosis.run)
+    print_lines(diagnosis.summary)
+    typer.echo(f"written to {place / 'report.html'}")
