@@ -27,6 +27,9 @@ CALLBACKS = {
 }
 """Class of each shipped callback; any other is ``"module:Class"``."""
 
+DIAGNOSE = "pgkit.diagnose.while_training:DiagnoseWhileTraining"
+"""Class of the callback that the table ``diagnose`` of a configuration stands for."""
+
 _CONTRACT = ("Config", "collects", "targets", "loss")
 
 

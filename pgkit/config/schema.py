@@ -19,6 +19,7 @@ from pgkit.config.tables import (
     Count,
     CountOrZero,
     Device,
+    DiagnoseConfig,
     EnvConfig,
     EvaluationConfig,
     InitConfig,
@@ -79,6 +80,8 @@ class TrainConfig(Model):
     """Number of evenly spaced checkpoints of each run."""
     keep_checkpoints: Count = 2
     """Number of checkpoints that are kept, the latest ones."""
+    diagnose: DiagnoseConfig | None = None
+    """Measurements while training; default: none. ``pgkit diagnose`` measures more, of a finished run."""
     callbacks: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] | None = None
     """Objects that see what happens and can stop the run: ``"my_module:Mine"``, or a table of ``name`` and more."""
 

@@ -174,6 +174,15 @@ class EvaluationConfig(Model):
     """Evaluate while training a second time with the most likely actions, logged as ``eval/greedy_return_mean``."""
 
 
+class DiagnoseConfig(Model):
+    """``[diagnose]``: measure noise of gradients and health of networks while training; logged to TensorBoard."""
+
+    every: Steps
+    """Environment steps of a run between two measurements, each made at the next evaluation."""
+    copies: Count = Field(default=32, ge=8)
+    """Batches whose gradients are compared, each by a copy of the policy in environments of its own."""
+
+
 class InitConfig(Model):
     """``[init]``: the run that training goes on from; without it, parameters are drawn."""
 

@@ -44,6 +44,11 @@ class Quantity(NamedTuple):
         return self.low > boundary or self.high < boundary
 
 
+def is_measured(quantity: Quantity) -> bool:
+    """Whether there is a finite value."""
+    return math.isfinite(quantity.value)
+
+
 Quantities = Mapping[str, Quantity]
 """Quantities by name."""
 

@@ -1,6 +1,5 @@
 """The cheap measurements, made at every point: return, noise of the gradient, the next updates, health of networks."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,11 +70,7 @@ def scan(point: Point, player: Player, settings: Settings) -> Measured:
     measured.add("return", _returns(point, player, settings))
     with copies_of(point, settings.copies, settings.seed) as population:
         started = float(population.env_steps.sum())
-        burn_in(population)
-        first = observed_update(population)
-        for name, grads in first.grads.items():
-            measured.add(f"noise/{name}", noise_of(grads, first, name, settings))
-        measured.add("health", health(population.policy, point.params, _probe(first.obs)))
+        first = measure_gradient(point, population, settings, measured)
         if _can_update(point):
             next_updates(point, player, settings, population, first, measured)
         else:
@@ -83,6 +78,16 @@ def scan(point: Point, player: Player, settings: Settings) -> Measured:
         measured.env_steps += float(population.env_steps.sum()) - started
     measured.env_steps += player.env_steps - played_before
     return measured
+
+
+def measure_gradient(point: Point, population: Population, settings: Settings, measured: Measured) -> Update:
+    """Sections A and E of the README, for fresh copies of a point; returns the update that they have made."""
+    burn_in(population)
+    first = observed_update(population)
+    for name, grads in first.grads.items():
+        measured.add(f"noise/{name}", noise_of(grads, first, name, settings))
+    measured.add("health", health(population.policy, point.params, _probe(first.obs)))
+    return first
 
 
 def play_blocks(
@@ -191,8 +196,3 @@ def update_rows(
         | dict(zip(("j_a", "j_b", "kl", "norm"), values, strict=True))
         for copy, values in enumerate(zip(*columns, strict=True))
     ]
-
-
-def is_resolved(quantity: Quantity) -> bool:
-    """Whether there is a value with an interval."""
-    return not math.isnan(quantity.low)

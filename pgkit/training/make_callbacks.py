@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pgkit.callbacks.protocol import check_callbacks, moments_of, name_of
-from pgkit.config.registry import callback_class
+from pgkit.config.registry import DIAGNOSE, callback_class
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError, describe_exception
 
@@ -19,7 +19,10 @@ def make_callbacks(config: TrainConfig, more: Sequence[object] = ()) -> list[obj
     Raises:
         PgkitError: one cannot be made, is no callback, or is never called.
     """
-    callbacks = check_callbacks([*map(_make, config.callbacks or ()), *check_callbacks(more)])
+    tables = [*(config.callbacks or ())]
+    if config.diagnose is not None:
+        tables.append({"name": DIAGNOSE, **config.diagnose.model_dump()})
+    callbacks = check_callbacks([*map(_make, tables), *check_callbacks(more)])
     for callback in callbacks:
         if config.evaluation.points == 0 and moments_of(callback) == {"on_evaluation"}:
             why = "evaluation.points = 0 switches evaluations while training off"

@@ -39,7 +39,7 @@ from pgkit.training.train_on import (
 )
 from pgkit.training.workers import Workers, start_workers, worker_tasks
 
-WITHOUT_EFFECT = ("checkpoint_points", "keep_checkpoints", "evaluation.envs", "callbacks")
+WITHOUT_EFFECT = ("checkpoint_points", "keep_checkpoints", "evaluation.envs", "callbacks", "diagnose")
 """Settings that change no number, so they may differ from those of the checkpoint."""
 
 

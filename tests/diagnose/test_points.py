@@ -43,7 +43,7 @@ def test_kept_checkpoints_are_enough(tmp_path: Path) -> None:
 
 def test_a_run_whose_training_would_differ_is_looked_at_where_its_checkpoints_are(tmp_path: Path) -> None:
     run = trained(tmp_path / "run")
-    config = run / "seed-0" / "config.toml"
+    config = run / "config.toml"
     text = config.read_text()
     assert "0.003" in text
     config.write_text(text.replace("0.003", "0.004"))

@@ -1,0 +1,245 @@
+"""The expensive measurements, made at critical points: estimators and critic on the same data, and curvature."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgkit.diagnose.copies import burn_in, copies_of, observed_update, whole_episodes
+from pgkit.diagnose.critic import critic_errors
+from pgkit.diagnose.curvature import (
+    EpisodeSamples,
+    directional_derivatives,
+    episode_samples,
+    return_gradient,
+    return_hessian,
+    step_weights,
+)
+from pgkit.diagnose.estimator_comparison import advantages, compare_estimators, policy_gradients
+from pgkit.diagnose.evidence import choose_step, curvature_by_differences, mean_quantity
+from pgkit.diagnose.experiments import uses_critic
+from pgkit.diagnose.fisher import fisher_max, fisher_product, fisher_trace, random_signs
+from pgkit.diagnose.lanczos import lanczos, largest_magnitudes, subspace_share
+from pgkit.diagnose.play import Player
+from pgkit.diagnose.points import Point
+from pgkit.diagnose.results import Quantity, Row
+from pgkit.diagnose.scan import Measured, obs_stats_of
+from pgkit.diagnose.settings import Settings
+from pgkit.diagnose.stability import linear_rule, loss_curvature, sharpness_ratio
+from pgkit.diagnose.vectors import actor_names, flatten_params, unflatten
+from pgkit.errors import PgkitError
+from pgkit.nn.policy import Policy
+from pgkit.optim.from_config import describe
+from pgkit.types import Params, Rollout
+
+BATCHES = 48
+"""Batches of each estimator, and as many for the reference."""
+
+BATCH_EPISODES = 16
+"""Episodes of a batch."""
+
+CURVATURE_BATCHES = 8
+"""Of these batches, those whose episodes curvature is searched and measured on."""
+
+LANCZOS_STEPS = 16
+RANDOM_DIRECTIONS = 25
+TOP_SUBSPACE = 10
+TRACE_PROBES = 10
+DIFFERENCE_EPISODES = 100
+
+
+class Episodes(NamedTuple):
+    """Whole episodes of one policy in batches, rewards as the learner sees them.
+
+    Attributes:
+        policy: of the copies.
+        params: leaves ``(48, ...)``, all alike.
+        rollout: ``(T, 48, 16)``.
+    """
+
+    policy: Policy
+    params: Params
+    rollout: Rollout
+
+
+def look(point: Point, player: Player, settings: Settings) -> Measured:
+    """Measure sections B and D of the README at one point."""
+    measured = Measured()
+    if point.config.env.normalize_rewards:
+        measured.not_done.append(("estimators and critic", "rewards are normalized by statistics that move on"))
+        return measured
+    first, second = (_play_batches(point, settings.seed + k) for k in (2, 3))
+    measured.env_steps += float(first.rollout.valid.sum() + second.rollout.valid.sum())
+    _compare(point, first, second, settings, measured)
+    if settings.curvature:
+        played_before = player.env_steps
+        _curvature(point, player, settings, first, second, measured)
+        measured.env_steps += player.env_steps - played_before
+    return measured
+
+
+def _play_batches(point: Point, seed: int) -> Episodes:
+    config = point.config.model_copy(update={"envs_per_member": BATCH_EPISODES})
+    with copies_of(point, BATCHES, seed, config, fresh_optimizer=True) as population:
+        rollout = whole_episodes(population)
+        scale = population.collector.normalization.reward_scale
+        return Episodes(population.policy, population.params, replace(rollout, reward=rollout.reward * scale))
+
+
+def _compare(point: Point, first: Episodes, second: Episodes, settings: Settings, measured: Measured) -> None:
+    """Section B: the estimators of the gradient on the same batches, and the critic."""
+    gamma = point.config.agent["gamma"]
+    learned = uses_critic(point.config)
+    grads, reference = (_gradients(batches, gamma, learned) for batches in (first, second))
+    comparison = compare_estimators(grads, reference["leave-one-out"], settings.seed)
+    measured.add("estimators", comparison.quantities)
+    measured.add_rows("estimators", comparison.rows)
+    if learned:
+        value, next_value, _ = first.policy.values(first.params, first.rollout)
+        errors = critic_errors(first.rollout, value, next_value, gamma, settings.seed)
+        measured.add("critic", errors)
+        measured.add_rows("critic", [_critic_row(errors)])
+
+
+def _gradients(batches: Episodes, gamma: float, learned: bool) -> dict[str, np.ndarray]:
+    """The gradient of each batch by estimator, ``(48, D)``."""
+    value, next_value, _ = batches.policy.values(batches.params, batches.rollout)
+    by_name = advantages(batches.rollout, value, next_value, gamma)
+    if not learned:  # a critic that is never trained says nothing
+        by_name = {name: by_name[name] for name in ("none", "mean", "leave-one-out")}
+    grads = policy_gradients(batches.policy, batches.params, batches.rollout, by_name)
+    return {name: grad.numpy() for name, grad in grads.items()}
+
+
+def _critic_row(errors: dict[str, Quantity]) -> Row:
+    names = {"ev_mc": "explained_variance", "ev_bootstrapped": "explained_variance_bootstrapped"}
+    names |= {"bias": "bias", "var_target": "target_variance"}
+    return {column: errors[name].value for column, name in names.items()}
+
+
+class _Probes(NamedTuple):
+    """Directions ``(K, D)`` of length 1 by name, and what the curvature is measured with."""
+
+    directions: dict[str, Tensor]
+    params: Params
+    samples: EpisodeSamples
+    policy: Policy
+
+
+def _curvature(
+    point: Point, player: Player, settings: Settings, first: Episodes, second: Episodes, measured: Measured
+) -> None:
+    """Section D: the ends of the spectrum are searched on episodes A and measured on episodes B."""
+    policy = first.policy
+    search, fresh = (_samples(batches) for batches in (first, second))
+    generator = torch.Generator().manual_seed(settings.seed)
+    product = return_hessian(policy, point.params, search)
+    gradient_a = return_gradient(policy, point.params, search)
+    gradient_b = return_gradient(policy, point.params, fresh)
+    pairs = lanczos(product, torch.randn(len(gradient_a), generator=generator, dtype=torch.float64), LANCZOS_STEPS)
+    directions = {"bottom": pairs.vectors[0], "top": pairs.vectors[-1]}
+    directions |= {"gradient": gradient_a, "mean_update": _mean_update(point, settings)}
+    random = torch.randn(RANDOM_DIRECTIONS, len(gradient_a), generator=generator, dtype=torch.float64)
+    directions |= {f"random-{k}": vector for k, vector in enumerate(random)}
+    units = {name: vector / vector.norm() for name, vector in directions.items() if vector.norm() > 0}
+    probes = _Probes(units, point.params, fresh, policy)
+    _by_products(probes, measured)
+    _by_differences(point, player, probes, measured)
+    _sharpness(point, probes, measured)
+    largest = largest_magnitudes(pairs, TOP_SUBSPACE)
+    share = subspace_share(largest.vectors, gradient_a, gradient_b)
+    chance = f"the gradient's halves disagree: not resolved (chance: {TOP_SUBSPACE / len(gradient_a):.2g})"
+    measured.quantities["curvature/top_share"] = Quantity.missing(chance) if np.isnan(share) else Quantity(share)
+    fisher = fisher_product(policy, point.params, fresh)
+    start = torch.randn(len(gradient_a), generator=generator, dtype=torch.float64)
+    measured.quantities["curvature/fisher_max"] = Quantity(fisher_max(fisher, start))
+    signs = random_signs(TRACE_PROBES, len(gradient_a), generator)
+    measured.quantities["curvature/fisher_trace"] = fisher_trace(fisher, signs)
+
+
+def _samples(batches: Episodes) -> EpisodeSamples:
+    """The episodes of the first batches, as samples of one policy; J is not discounted."""
+    rollout = batches.rollout
+    columns = (rollout.action, rollout.reward, rollout.terminated, rollout.truncated, rollout.valid)
+    fewer = Rollout(rollout.obs[:, :CURVATURE_BATCHES], *(column[:, :CURVATURE_BATCHES] for column in columns))
+    return episode_samples(batches.policy, fewer, step_weights(fewer))
+
+
+def _mean_update(point: Point, settings: Settings) -> Tensor:
+    """The mean of the copies' updates of the actor, ``(D,)``; 0 where the rate has fallen to 0."""
+    with copies_of(point, settings.copies, settings.seed) as population:
+        burn_in(population)
+        update = observed_update(population)
+        names = actor_names(update.after)
+        change = {name: update.after[name].double() - update.before[name].double() for name in names}
+        return flatten_params(change, names).mean(0)
+
+
+def _by_products(probes: _Probes, measured: Measured) -> None:
+    """v'Hv and v'g of each direction on fresh episodes."""
+    for name, vector in probes.directions.items():
+        derivatives = directional_derivatives(probes.policy, probes.params, probes.samples, vector)
+        looks = RANDOM_DIRECTIONS + 1 if name.startswith(("random", "gradient")) else 1
+        curvature, slope = (mean_quantity(values.numpy(), looks) for values in derivatives)
+        if not name.startswith("random"):
+            measured.quantities[f"curvature/{name}"] = curvature
+        measured.add_rows("curvature", [_curvature_row(name, "products", curvature, slope)])
+
+
+def _by_differences(point: Point, player: Player, probes: _Probes, measured: Measured) -> None:
+    """The same of both ends by differences of returns, as far from the point as the return changes by 1 to 10 %."""
+    obs_stats = obs_stats_of(point)
+    scale = point.config.env.reward_scale
+
+    def play(vector: Tensor, h: float) -> np.ndarray:
+        """Returns ``(3, E)`` of theta + h v, theta - h v and theta, as the learner sees rewards."""
+        names = actor_names(point.params)
+        change = unflatten(h * vector[None], {name: point.params[name] for name in names})
+        moved = {
+            name: torch.cat([leaf + change[name], leaf - change[name], leaf])
+            if name in change
+            else leaf.repeat(3, *[1] * (leaf.dim() - 1))
+            for name, leaf in point.params.items()
+        }
+        return scale * player.play(moved, DIFFERENCE_EPISODES, 0, obs_stats)
+
+    for name in ("top", "bottom"):
+        vector = probes.directions[name].float()
+
+        def change(h: float, vector: Tensor = vector) -> float:
+            plus, minus, center = play(vector, h).mean(1)
+            return float(max(abs(plus - center), abs(minus - center)) / max(abs(center), 1e-12))
+
+        h = choose_step(change, initial=0.5)
+        quantity = Quantity.missing("no distance changes the return by 1 to 10 %")
+        if h is not None:
+            quantity = curvature_by_differences(*play(vector, h), h)
+        measured.quantities[f"curvature/{name}_differences"] = quantity
+        measured.add_rows("curvature", [_curvature_row(name, "differences", quantity, Quantity.missing(""))])
+
+
+def _sharpness(point: Point, probes: _Probes, measured: Measured) -> None:
+    """The largest curvature of the loss, over the threshold at which the optimizer's rule diverges on a quadratic."""
+    table = describe(point.config.optimizer)["main"]
+    lengths = probes.samples.sums(torch.ones_like(probes.samples.weight))
+    sharpness = loss_curvature(measured.quantities["curvature/bottom"], 1.0, float(lengths.mean()))
+    try:
+        rule = linear_rule(table["name"], table)
+    except PgkitError as error:
+        measured.quantities["curvature/sharpness"] = sharpness
+        measured.quantities["curvature/sharpness_ratio"] = Quantity.missing(str(error))
+        return
+    if rule.preconditioned:
+        reason = "the optimizer divides by its second moments: see sharpness_ratio of SGD or momentum"
+        measured.quantities["curvature/sharpness"] = sharpness
+        measured.quantities["curvature/sharpness_ratio"] = Quantity.missing(reason)
+        return
+    measured.quantities["curvature/sharpness"] = sharpness
+    measured.quantities["curvature/sharpness_ratio"] = sharpness_ratio(sharpness, rule)
+
+
+def _curvature_row(direction: str, method: str, curvature: Quantity, slope: Quantity) -> Row:
+    ends = {"low": curvature.low, "high": curvature.high}
+    return {"direction": direction, "method": method, "value": curvature.value, **ends, "slope": slope.value}
