@@ -1,4 +1,4 @@
-"""The cheap part of a diagnosis while a run trains: noise of the gradient and health of the networks, in TensorBoard."""
+"""The cheap part of a diagnosis while a run trains: noise of gradients and health of networks, in TensorBoard."""
 
 import time
 from pathlib import Path

@@ -39,7 +39,14 @@ from pgkit.training.train_on import (
 )
 from pgkit.training.workers import Workers, start_workers, worker_tasks
 
-WITHOUT_EFFECT = ("checkpoint_points", "keep_checkpoints", "evaluation.envs", "callbacks", "diagnose")
+WITHOUT_EFFECT = (
+    "checkpoint_points",
+    "keep_checkpoints",
+    "evaluation.envs",
+    "callbacks",
+    "diagnose.every",
+    "diagnose.copies",
+)
 """Settings that change no number, so they may differ from those of the checkpoint."""
 
 
