@@ -42,6 +42,7 @@ def diagnose(
     """
     with one_line_errors(only_prints=dry_run):
         from pgkit.diagnose.api import diagnose as measure
+        from pgkit.diagnose.points import SHARES
         from pgkit.diagnose.settings import Settings, parse_shares
         from pgkit.runs.directory import find_run
         from pgkit.system.cpu import available_cpus
@@ -54,7 +55,7 @@ def diagnose(
             seed=seed,
             curvature=curvature,
             interventions=interventions,
-            **({} if at is None else {"shares": parse_shares(at)}),
+            shares=SHARES if at is None else parse_shares(at),
         )
         directory = find_run(run)
         processes = workers or available_cpus()

@@ -54,7 +54,7 @@ def measure(task: Task) -> Measured:
         if task.scanned is None:
             measured = scan(task.point, player, task.settings)
         else:
-            measured = look(task.point, player, task.settings, task.scanned)
+            measured = look(task.point, player, task.settings)
             if task.settings.interventions and "post_update/K/half_share" in task.scanned.quantities:
                 measured.merge(intervene(task.point, player, task.settings, task.scanned))
     measured.seconds = time.perf_counter() - started

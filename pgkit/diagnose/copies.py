@@ -22,8 +22,8 @@ from pgkit.training.extra_args import kl_of_update
 from pgkit.training.initial_state import InitialState
 from pgkit.training.loop import compute_update, gradient, targets, update
 from pgkit.training.population import Population, build
-from pgkit.tree import concat_members, take_tree
-from pgkit.types import Params, Rollout
+from pgkit.tree import MemberRows, concat_members, take_tree
+from pgkit.types import Batch, Params, Rollout
 
 UNLIMITED = 2**60
 
@@ -132,7 +132,7 @@ class Update(NamedTuple):
 
 def observed_update(population: Population) -> Update:
     """Collect one training batch of each copy, measure its gradient, and learn from it."""
-    batches = []
+    batches: list[tuple[MemberRows, Batch]] = []
     grads: list[Params] = []
 
     def measure(population: Population, rollouts: Sequence[MemberRollout]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pgkit.diagnose.copies import burn_in, copies_of, observed_update, whole_episodes
-from pgkit.diagnose.critic import critic_errors
+from pgkit.diagnose.critic import critic_quality
 from pgkit.diagnose.curvature import (
     EpisodeSamples,
     directional_derivatives,
@@ -65,7 +65,7 @@ class Episodes(NamedTuple):
 
 
 def look(point: Point, player: Player, settings: Settings) -> Measured:
-    """Measure sections B and D of the README at one point."""
+    """Measure sections B and D of the README at one point, which has been scanned."""
     measured = Measured()
     if point.config.env.normalize_rewards:
         measured.not_done.append(("estimators and critic", "rewards are normalized by statistics that move on"))
@@ -95,10 +95,10 @@ def _compare(point: Point, first: Episodes, second: Episodes, settings: Settings
     grads, reference = (_gradients(batches, gamma, learned) for batches in (first, second))
     comparison = compare_estimators(grads, reference["leave-one-out"], settings.seed)
     measured.add("estimators", comparison.quantities)
-    measured.add_rows("estimators", comparison.rows)
+    measured.add_rows("estimators", list(comparison.rows))
     if learned:
         value, next_value, _ = first.policy.values(first.params, first.rollout)
-        errors = critic_errors(first.rollout, value, next_value, gamma, settings.seed)
+        errors = critic_quality(first.rollout, value, next_value, gamma, settings.seed)
         measured.add("critic", errors)
         measured.add_rows("critic", [_critic_row(errors)])
 
@@ -215,7 +215,8 @@ def _by_differences(point: Point, player: Player, probes: _Probes, measured: Mea
         h = choose_step(change, initial=0.5)
         quantity = Quantity.missing("no distance changes the return by 1 to 10 %")
         if h is not None:
-            quantity = curvature_by_differences(*play(vector, h), h)
+            plus, minus, center = play(vector, h)
+            quantity = curvature_by_differences(plus, minus, center, h)
         measured.quantities[f"curvature/{name}_differences"] = quantity
         measured.add_rows("curvature", [_curvature_row(name, "differences", quantity, Quantity.missing(""))])
 

@@ -1,5 +1,6 @@
 """The cheap measurements, made at every point: return, noise of the gradient, the next updates, health of networks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,7 +59,7 @@ class Measured:
         self.seconds += other.seconds
         self.not_done += other.not_done
 
-    def add_rows(self, table: str, rows: list[Row]) -> None:
+    def add_rows(self, table: str, rows: Sequence[Row]) -> None:
         """Append rows to a table."""
         self.tables.setdefault(table, []).extend(rows)
 
