@@ -97,10 +97,11 @@ def burn_in(population: Population) -> None:
         population.collect()
         if bool((collector.state.counts[:, 3] > before.counts[:, 3]).all()):
             break
-    restored = {"obs_stats": before.obs_stats, "return_stats": before.return_stats}
     counts = collector.state.counts.clone()
     counts[:, 2:] = before.counts[:, 2:]
-    collector.state = replace(collector.state, counts=counts, **restored)
+    collector.state = replace(
+        collector.state, counts=counts, obs_stats=before.obs_stats, return_stats=before.return_stats
+    )
 
 
 class Update(NamedTuple):

@@ -10,7 +10,7 @@ from pgkit.config.schema import TrainConfig
 from pgkit.diagnose.copies import burn_in, copies_of, learn, learn_critic, observed_update
 from pgkit.diagnose.interventions import share_improvement
 from pgkit.diagnose.play import Player
-from pgkit.diagnose.points import Point
+from pgkit.diagnose.points import Point, uses_critic
 from pgkit.diagnose.post_update import post_update_returns
 from pgkit.diagnose.results import Quantity
 from pgkit.diagnose.scan import (
@@ -31,11 +31,6 @@ CRITIC_UPDATES = 64
 
 TRAVEL = 10
 """The rate is divided by this, and as many times more updates are made."""
-
-
-def uses_critic(config: TrainConfig) -> bool:
-    """Whether the agent's advantages depend on a learned value."""
-    return bool(config.agent.get("baseline", "value") == "value")
 
 
 def changed_settings(config: TrainConfig) -> dict[str, Callable[[], TrainConfig]]:

@@ -1,5 +1,6 @@
 """The expensive measurements, made at critical points: estimators and critic on the same data, and curvature."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,11 +20,10 @@ from pgkit.diagnose.curvature import (
 )
 from pgkit.diagnose.estimator_comparison import advantages, compare_estimators, policy_gradients
 from pgkit.diagnose.evidence import choose_step, curvature_by_differences, mean_quantity
-from pgkit.diagnose.experiments import uses_critic
 from pgkit.diagnose.fisher import fisher_max, fisher_product, fisher_trace, random_signs
 from pgkit.diagnose.lanczos import lanczos, largest_magnitudes, subspace_share
 from pgkit.diagnose.play import Player
-from pgkit.diagnose.points import Point
+from pgkit.diagnose.points import Point, uses_critic
 from pgkit.diagnose.results import Quantity, Row
 from pgkit.diagnose.scan import Measured, obs_stats_of
 from pgkit.diagnose.settings import Settings
@@ -32,7 +32,8 @@ from pgkit.diagnose.vectors import actor_names, flatten_params, unflatten
 from pgkit.errors import PgkitError
 from pgkit.nn.policy import Policy
 from pgkit.optim.from_config import describe
-from pgkit.types import Params, Rollout
+from pgkit.stats.samples import FloatArray
+from pgkit.types import Batch, Params, Rollout
 
 BATCHES = 48
 """Batches of each estimator, and as many for the reference."""
@@ -40,8 +41,10 @@ BATCHES = 48
 BATCH_EPISODES = 16
 """Episodes of a batch."""
 
-CURVATURE_BATCHES = 8
-"""Of these batches, those whose episodes curvature is searched and measured on."""
+CURVATURE_STEPS = 33_000
+"""Curvature is searched and measured on as many of these batches as have so many steps, on 8 at least."""
+
+FISHER_STATES = 2048
 
 LANCZOS_STEPS = 16
 RANDOM_DIRECTIONS = 25
@@ -92,8 +95,9 @@ def _compare(point: Point, first: Episodes, second: Episodes, settings: Settings
     """Section B: the estimators of the gradient on the same batches, and the critic."""
     gamma = point.config.agent["gamma"]
     learned = uses_critic(point.config)
-    grads, reference = (_gradients(batches, gamma, learned) for batches in (first, second))
-    comparison = compare_estimators(grads, reference["leave-one-out"], settings.seed)
+    reference = _gradients(second, gamma, ["leave-one-out"])["leave-one-out"]
+    names = None if learned else ["none", "mean", "leave-one-out"]  # a critic that is never trained says nothing
+    comparison = compare_estimators(_gradients(first, gamma, names), reference, settings.seed)
     measured.add("estimators", comparison.quantities)
     measured.add_rows("estimators", list(comparison.rows))
     if learned:
@@ -103,14 +107,13 @@ def _compare(point: Point, first: Episodes, second: Episodes, settings: Settings
         measured.add_rows("critic", [_critic_row(errors)])
 
 
-def _gradients(batches: Episodes, gamma: float, learned: bool) -> dict[str, np.ndarray]:
-    """The gradient of each batch by estimator, ``(48, D)``."""
+def _gradients(batches: Episodes, gamma: float, names: Sequence[str] | None) -> dict[str, FloatArray]:
+    """The gradient of each batch ``(48, D)`` by estimator: of these names, or of all."""
     value, next_value, _ = batches.policy.values(batches.params, batches.rollout)
     by_name = advantages(batches.rollout, value, next_value, gamma)
-    if not learned:  # a critic that is never trained says nothing
-        by_name = {name: by_name[name] for name in ("none", "mean", "leave-one-out")}
-    grads = policy_gradients(batches.policy, batches.params, batches.rollout, by_name)
-    return {name: grad.numpy() for name, grad in grads.items()}
+    chosen = by_name if names is None else {name: by_name[name] for name in names}
+    grads = policy_gradients(batches.policy, batches.params, batches.rollout, chosen)
+    return {name: grad.double().numpy() for name, grad in grads.items()}
 
 
 def _critic_row(errors: dict[str, Quantity]) -> Row:
@@ -152,7 +155,7 @@ def _curvature(
     share = subspace_share(largest.vectors, gradient_a, gradient_b)
     chance = f"the gradient's halves disagree: not resolved (chance: {TOP_SUBSPACE / len(gradient_a):.2g})"
     measured.quantities["curvature/top_share"] = Quantity.missing(chance) if np.isnan(share) else Quantity(share)
-    fisher = fisher_product(policy, point.params, fresh)
+    fisher = fisher_product(policy, point.params, _some_states(fresh))
     start = torch.randn(len(gradient_a), generator=generator, dtype=torch.float64)
     measured.quantities["curvature/fisher_max"] = Quantity(fisher_max(fisher, start))
     signs = random_signs(TRACE_PROBES, len(gradient_a), generator)
@@ -162,9 +165,18 @@ def _curvature(
 def _samples(batches: Episodes) -> EpisodeSamples:
     """The episodes of the first batches, as samples of one policy; J is not discounted."""
     rollout = batches.rollout
+    steps = rollout.valid.sum((0, 2)).cumsum(0)
+    count = max(8, min(BATCHES, 1 + int((steps < CURVATURE_STEPS).sum())))
     columns = (rollout.action, rollout.reward, rollout.terminated, rollout.truncated, rollout.valid)
-    fewer = Rollout(rollout.obs[:, :CURVATURE_BATCHES], *(column[:, :CURVATURE_BATCHES] for column in columns))
+    fewer = Rollout(rollout.obs[:, :count], *(column[:, :count] for column in columns))
     return episode_samples(batches.policy, fewer, step_weights(fewer))
+
+
+def _some_states(samples: EpisodeSamples) -> EpisodeSamples:
+    """The same with a batch of at most ``FISHER_STATES`` samples, evenly spread, for what needs states alone."""
+    stride = max(1, samples.batch.obs.shape[1] // FISHER_STATES)
+    columns = {name: column[:, ::stride].contiguous() for name, column in samples.batch.columns.items()}
+    return replace(samples, batch=Batch.of_columns(columns))
 
 
 def _mean_update(point: Point, settings: Settings) -> Tensor:
@@ -193,7 +205,7 @@ def _by_differences(point: Point, player: Player, probes: _Probes, measured: Mea
     obs_stats = obs_stats_of(point)
     scale = point.config.env.reward_scale
 
-    def play(vector: Tensor, h: float) -> np.ndarray:
+    def play(vector: Tensor, h: float) -> FloatArray:
         """Returns ``(3, E)`` of theta + h v, theta - h v and theta, as the learner sees rewards."""
         names = actor_names(point.params)
         change = unflatten(h * vector[None], {name: point.params[name] for name in names})

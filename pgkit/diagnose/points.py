@@ -65,6 +65,11 @@ class Point:
         return cls(config, label, float(state["statistics"]["env_steps"][0]), **{name: state[name] for name in names})
 
 
+def uses_critic(config: TrainConfig) -> bool:
+    """Whether the agent's advantages depend on a learned value."""
+    return bool(config.agent.get("baseline", "value") == "value")
+
+
 def initial_point(config: TrainConfig, label: str) -> Point:
     """The member before its first update."""
     population = build([config])

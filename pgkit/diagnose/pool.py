@@ -37,8 +37,7 @@ def results_of(function: Callable[[Task], Result], tasks: Sequence[Task], worker
         for _, connection in started:
             _send_next(connection, waiting, busy)
         while busy:
-            for connection in wait(list(busy)):
-                assert isinstance(connection, Connection)
+            for connection in [connection for connection in wait(list(busy)) if isinstance(connection, Connection)]:
                 number = busy.pop(connection)
                 result = _receive(connection)
                 _send_next(connection, waiting, busy)
@@ -74,6 +73,7 @@ def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             task = connection.recv()
+            answer: tuple[Exception | None, Any]
             try:
                 answer = (None, function(task))
             except Exception as error:
