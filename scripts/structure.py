@@ -13,7 +13,7 @@ from pathlib import Path
 LAYERS = (
     ("seeding", "tree", "errors", "stats"),
     ("system",),
-    ("compiler", "logging", "pretrained"),
+    ("compiler", "logging", "plots", "pretrained"),
     ("kernels",),
     ("types", "losses"),
     ("nn", "envs", "optim", "returns"),

@@ -234,9 +234,8 @@ def update_parts(
 def best_multiple(odd: ArrayLike, even: ArrayLike) -> Quantity:
     """Return ``mean(odd) / (-2 mean(even))``, where the parabola through J(-d), J(0) and J(d) has its top.
 
-    The interval is Fieller's (1954). It is open where the curvature is not resolved: then a resolved gain still gives
-    the least best multiple, ``[low, inf]``. The value is infinite where the parabola has no top. Missing where it is
-    resolved to curve up.
+    The interval is Fieller's (1954). Where the curvature is not resolved there is no value, but a resolved gain still
+    bounds the best multiple from below: ``[low, inf]``. Where it is resolved to curve up, there is no bound either.
 
     >>> round(best_multiple([0.9, 1.1, 1.0], [-0.1, -0.1, -0.1]).value, 6)
     5.0
@@ -261,11 +260,11 @@ def best_multiple(odd: ArrayLike, even: ArrayLike) -> Quantity:
             return Quantity.missing("the return curves up along the mean update: a parabola without a top")
         root = math.sqrt(max(q * q - p * r, 0.0))
         return Quantity(a / b, (q - root) / p, (q + root) / p, n)
-    value = a / b if b > 0 else math.copysign(math.inf, a)
     if r <= 0 or p == 0:  # neither part is resolved, or there is nothing to divide by
-        return Quantity(value if a else math.nan, -math.inf, math.inf, n)
+        return Quantity(math.nan, n=n, reason="neither gain nor curvature along the mean update is resolved")
     roots = sorted((q + sign * math.sqrt(q * q - p * r)) / p for sign in (-1, 1))
-    return Quantity(value, roots[1], math.inf, n) if a > 0 else Quantity(value, -math.inf, roots[0], n)
+    ends = (roots[1], math.inf) if a > 0 else (-math.inf, roots[0])
+    return Quantity(math.nan, *ends, n, "the curvature along the mean update is not resolved")
 
 
 def _spread(returns: FloatArray, draws: _Resamples) -> dict[str, Quantity]:

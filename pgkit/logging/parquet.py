@@ -92,15 +92,15 @@ def _text_array(texts: Sequence[str]) -> "pa.Array":
     return pa.Array.from_buffers(pa.large_string(), len(data), buffers)
 
 
-def write_metrics(path: Path, rows: "pd.DataFrame") -> None:
-    """Replace a ``metrics.parquet`` by these rows.
+def write_frame(path: Path, frame: "pd.DataFrame") -> None:
+    """Write a table as Parquet, without its index; the file is never half written.
 
     Raises:
         WriteError: the system refuses to write.
     """
     import pyarrow as pa
 
-    _write(path, pa.Table.from_pandas(rows, preserve_index=False))
+    _write(path, pa.Table.from_pandas(frame, preserve_index=False))
 
 
 def _write(path: Path, table: "pa.Table") -> None:

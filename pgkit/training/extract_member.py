@@ -9,7 +9,7 @@ import torch
 from pgkit import optim
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError, unknown_name
-from pgkit.logging.parquet import write_metrics
+from pgkit.logging.parquet import write_frame
 from pgkit.optim.partition import single_member_state
 from pgkit.runs import checkpoint, provenance
 from pgkit.runs.directory import new_run
@@ -48,7 +48,7 @@ def extract_member(directory: Path, label: str, out: Path) -> None:
         write_settings(out, [config])
         source = {"run": str(directory), "member": label, "checkpoint": path.name}
         provenance.write(out / "provenance.json", [config.seed], inexact_resume=saved["inexact"], taken_from=source)
-        write_metrics(out / "metrics.parquet", member_rows)
+        write_frame(out / "metrics.parquet", member_rows)
         checkpoint.save_step(out / "checkpoints", steps_of(content), content)
 
 

@@ -10,8 +10,9 @@ import pytest
 from helpers.comparisons import synthetic
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from pgkit.compare.report.html import slug, write_report
+from pgkit.compare.report.html import write_report
 from pgkit.compare.tables import Analysis
+from pgkit.plots.page import slug
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next((path for name in BROWSERS if (path := shutil.which(name))), None)

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from pgkit.compare.report import figures
 from pgkit.compare.report.figures_pairs import VERDICTS
-from pgkit.compare.report.style import (
+from pgkit.compare.tables import Analysis
+from pgkit.plots.style import (
     arm_styles,
     label_at_right,
     new_figure,
@@ -27,7 +28,6 @@ from pgkit.compare.report.style import (
     spread,
     svg,
 )
-from pgkit.compare.tables import Analysis
 
 CASE = ("CartPole-v1", "reinforce")
 ALWAYS = {"stability", "sensitivity", "learning", "scores", "pairs", "improvement", "drawdowns", "expected_best"}

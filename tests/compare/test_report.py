@@ -13,12 +13,14 @@ import pytest
 from helpers.comparisons import PEAKS, synthetic
 
 from pgkit.compare.report import prose
-from pgkit.compare.report.columns import p_value
 from pgkit.compare.report.figures import draw_all
-from pgkit.compare.report.html import duration, exact, flatten, slug, write_report
 from pgkit.compare.report.html import page as page_of
+from pgkit.compare.report.html import write_report
 from pgkit.compare.tables import SCHEMAS, Analysis, check_tables, make_table, schemas
+from pgkit.config.load import flatten
 from pgkit.errors import PgkitError
+from pgkit.plots.columns import p_value
+from pgkit.plots.page import duration, exact, slug
 
 CASE = ("CartPole-v1", "reinforce")
 

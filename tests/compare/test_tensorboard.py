@@ -10,9 +10,9 @@ from helpers.hparams import hparams_tab, scalars
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
-from pgkit.compare.report.html import Drawing
 from pgkit.compare.report.tensorboard import BAND, final_numbers, run_name, write_tensorboard
 from pgkit.compare.tables import Analysis
+from pgkit.plots.page import Drawing
 
 PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + struct.pack(">II", 640, 480) + b"..."
 DRAWINGS = [Drawing("x-pairs", "pairs", "CartPole-v1, reinforce", "", "<svg/>", PNG)]

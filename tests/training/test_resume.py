@@ -32,7 +32,7 @@ from helpers.tensorboard import events
 import pgkit
 from pgkit.errors import PgkitError
 from pgkit.logging import read_metrics
-from pgkit.logging.parquet import write_metrics
+from pgkit.logging.parquet import write_frame
 from pgkit.optim.base import Optimizer
 from pgkit.runs import checkpoint, provenance
 from pgkit.system.signals import Stopped
@@ -332,7 +332,7 @@ def test_what_cannot_be_resumed_is_one_line(half: tuple[TrainResult, Path], tmp_
     assert len(evaluate_run(directory, episodes=1).table) == 4
     rows = read_metrics(directory / "metrics.parquet")
     checkpoint.save(checkpoint.latest(directory / "checkpoints"), tree)
-    write_metrics(directory / "metrics.parquet", rows[:5])
+    write_frame(directory / "metrics.parquet", rows[:5])
     with pytest.raises(PgkitError, match=r"metrics\.parquet has 5 rows, but the checkpoint was written after \d+$"):
         resume(directory)
     shutil.rmtree(directory / "checkpoints")

@@ -27,7 +27,7 @@ import pgkit
 from pgkit.config.members import expand_seeds
 from pgkit.errors import PgkitError
 from pgkit.logging import read_metrics
-from pgkit.logging.parquet import COLUMNS, write_metrics
+from pgkit.logging.parquet import COLUMNS, write_frame
 from pgkit.runs import checkpoint
 from pgkit.runs.reader import rows_until
 from pgkit.system.signals import Stopped
@@ -221,7 +221,7 @@ def test_a_stopped_run_is_evaluated_in_the_order_of_its_members(half: Path) -> N
 def test_a_checkpoint_says_how_many_rows_each_worker_had_logged(tmp_path: Path) -> None:
     member = np.array([0, 2, 1, 0, 2, 2, 1], np.int32)
     rows = pd.DataFrame({name: np.arange(7) for name in COLUMNS} | {"member": member, "label": "a", "tag": "b"})
-    write_metrics(tmp_path / "metrics.parquet", rows)
+    write_frame(tmp_path / "metrics.parquet", rows)
     part = {"members": np.arange(2)}
     saved = {"workers": [{"parts": [part], "rows": 3}, {"parts": [{"members": np.arange(1)}], "rows": 2}]}
     assert rows_until(tmp_path, saved)["step"].tolist() == [0, 1, 2, 3, 4]

@@ -1,7 +1,6 @@
 """Stored results of a comparison: one file per batch of runs, written atomically."""
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ import pandas as pd
 from pgkit.compare.execution.worker import Row
 from pgkit.compare.plan.plan import FORMAT, GRID, KEYS, Plan, Run, stored_plan
 from pgkit.errors import PgkitError
+from pgkit.logging.parquet import write_frame
 from pgkit.runs import provenance
-from pgkit.system.files import read_json, replace_file, write_text
+from pgkit.system.files import read_json, write_text
 
 RAW = (*KEYS, "diverged", "env_steps", "at", "returns", "final", "greedy")
 """Columns of stored results, see :func:`pgkit.compare.execution.worker.run_batch`, which may add ``greedy_returns``."""
@@ -124,13 +124,6 @@ class Store:
         ]  # the first versions stored no such column
         frame = pd.concat(frames, ignore_index=True)
         return frame.drop_duplicates(list(KEYS)).sort_values(list(KEYS), ignore_index=True)
-
-
-def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table as Parquet, atomically."""
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    replace_file(path, lambda file: file.write(buffer.getvalue()))
 
 
 def read_batch(path: Path) -> pd.DataFrame:

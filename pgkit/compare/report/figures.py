@@ -30,8 +30,8 @@ from pgkit.compare.report.figures_runs import (
     draw_setting,
 )
 from pgkit.compare.report.figures_stability import MEASURES, draw_stability
-from pgkit.compare.report.style import WIDTH, arm_legend, arm_styles, freeze_layout, new_figure, settings
 from pgkit.compare.tables import Analysis
+from pgkit.plots.style import WIDTH, arm_legend, arm_styles, freeze_layout, new_figure, settings
 
 __all__ = [
     "draw_across",

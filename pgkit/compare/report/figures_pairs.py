@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from pgkit.compare.report.figures_runs import Array
-from pgkit.compare.report.style import (
+from pgkit.plots.style import (
     FAINT,
     INK,
     SOLID,

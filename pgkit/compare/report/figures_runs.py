@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from pgkit.compare.report.style import (
+from pgkit.compare.tables import FEW_SEEDS, LEARNT
+from pgkit.plots.style import (
     FAINT,
     INK,
     ArmStyle,
@@ -23,7 +24,6 @@ from pgkit.compare.report.style import (
     settings,
     steps_axis,
 )
-from pgkit.compare.tables import FEW_SEEDS, LEARNT
 from pgkit.stats import SKEW_LIMIT
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]

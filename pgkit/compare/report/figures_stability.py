@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator
 
-from pgkit.compare.report.style import INK, arm_styles, arms_in, name_rows, panel, percent, settings
 from pgkit.compare.tables import FEW_SEEDS
+from pgkit.plots.style import INK, arm_styles, arms_in, name_rows, panel, percent, settings
 
 TRACK = "#eceff2"
 """Colour of the whole range behind an interval."""

@@ -3,26 +3,23 @@
 Equal analyses give equal bytes.
 """
 
-import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jinja2
 import pandas as pd
-from markupsafe import Markup
 
-from pgkit.compare.execution.store import write_frame
 from pgkit.compare.report import columns, prose
-from pgkit.compare.report.columns import View
 from pgkit.compare.report.figures import CAPTIONS, GREEDY, RULE, draw_across, draw_all
 from pgkit.compare.report.glossary import glossary
-from pgkit.compare.report.style import joined, png, rate, short_number, svg
 from pgkit.compare.tables import Analysis, check_tables
 from pgkit.config.load import flatten
-from pgkit.system.files import replace_file, write_text
+from pgkit.logging.parquet import write_frame
+from pgkit.plots.columns import View, cells
+from pgkit.plots.page import Drawing, Grid, as_texts, drawing, duration, slug, template_environment, write_drawings
+from pgkit.plots.style import joined, rate, short_number
+from pgkit.system.files import write_text
 
 RANKINGS = ("p_best", "mean_rank")
 """Columns that rank arms; left out in tiers without claims."""
@@ -30,34 +27,6 @@ RANKINGS = ("p_best", "mean_rank")
 BCA = ("bca_low", "bca_high")
 WITHOUT_LIMITS = (("t_low", "t_high"), columns.TAIL)
 """Limits of intervals: below ten runs the first column is left out, the others are shown without their limits."""
-
-
-class Drawing(NamedTuple):
-    """A drawn figure.
-
-    Attributes:
-        name: name of its files, and its id in the page.
-        figure: key of :data:`pgkit.compare.report.figures.CAPTIONS`.
-        where: name of the case or agent.
-        caption: caption and alternative text.
-        svg: SVG text to embed in a page.
-        png: PNG bytes.
-    """
-
-    name: str
-    figure: str
-    where: str
-    caption: str
-    svg: str
-    png: bytes
-
-
-class Grid(NamedTuple):
-    """A table of the page: its columns and its rows."""
-
-    view: View
-    case: str
-    rows: list[list[columns.Cell]]
 
 
 def write_report(analysis: Analysis, directory: Path, drawings: Sequence[Drawing] | None = None) -> Path:
@@ -78,9 +47,7 @@ def write_report(analysis: Analysis, directory: Path, drawings: Sequence[Drawing
     for name, table in analysis.tables.items():
         write_table(table, directory / "tables" / name)
     drawings = draw(analysis) if drawings is None else drawings
-    for drawing in drawings:
-        replace_file(directory / "figures" / f"{drawing.name}.png", _writer(drawing.png))
-        write_text(directory / "figures" / f"{drawing.name}.svg", f"{drawing.svg.rstrip()}\n")
+    write_drawings(drawings, directory / "figures")
     write_text(directory / "summary.md", summary(analysis))
     write_text(directory / "report.html", page(analysis, drawings))
     return directory / "report.html"
@@ -100,23 +67,14 @@ def draw(analysis: Analysis) -> list[Drawing]:
     drawn = [(prose.case_name(case), draw_all(analysis, case)) for case in analysis.cases]
     drawn += [(agent, draw_across(analysis, agent)) for agent in analysis.plan["agents"]]
     return [
-        Drawing(name := slug(f"{where}-{figure}"), figure, where, captions[figure], svg(axes, name), png(axes))
-        for where, figures in drawn
-        for figure, axes in figures.items()
+        drawing(axes, figure, where, captions[figure]) for where, figures in drawn for figure, axes in figures.items()
     ]
 
 
 def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
     """Return the report as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"steps": short_number, "rate": rate, "seeds": prose.seeds, "slug": slug, "exact": exact}
-    environment.filters |= {"svg": Markup, "duration": duration}
+    environment = template_environment(Path(__file__).parent / "templates")
+    environment.filters |= {"steps": short_number, "rate": rate, "seeds": prose.seeds}
     across = analysis.tables["across"]
     return environment.get_template("report.html.j2").render(
         plan=analysis.plan,
@@ -129,18 +87,18 @@ def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
         introduction=prose.introduction(analysis),
         state_of_runs=prose.state_of_runs(analysis),
         cases=[_case(analysis, case, drawings) for case in analysis.cases],
-        across=[drawing for drawing in drawings if drawing.figure == "profiles"],
+        across=[each for each in drawings if each.figure == "profiles"],
         across_tables=[_grid(analysis, columns.ACROSS, across, "across")] if len(across) else [],
         baselines=_grid(analysis, columns.BASELINES, analysis.tables["baselines"], "baselines"),
-        held=as_texts(analysis.plan["held_equal"]),
-        provenance=as_texts(analysis.facts["provenance"]),
+        held=as_texts(flatten(analysis.plan["held_equal"])),
+        provenance=as_texts(flatten(analysis.facts["provenance"])),
         tables=sorted(analysis.tables),
     )
 
 
 def _answers(analysis: Analysis, drawings: Sequence[Drawing]) -> list[tuple[prose.Answer, list[Drawing]]]:
     """Return the answer for each case, with the figure of stability if it was drawn."""
-    figures = [drawing for drawing in drawings if drawing.figure == "stability"]
+    figures = [each for each in drawings if each.figure == "stability"]
     return [(answer, [each for each in figures if each.where == answer.case]) for answer in prose.answers(analysis)]
 
 
@@ -215,34 +173,4 @@ def _grid(analysis: Analysis, view: View, rows: pd.DataFrame, case: str) -> Grid
         kept = [column for column in shown_columns if column.limits != BCA]
         shown_columns = tuple(c._replace(limits=()) if c.limits in WITHOUT_LIMITS else c for c in kept)
     shown = replace(view, columns=shown_columns)
-    return Grid(shown, case, columns.cells(shown, rows))
-
-
-def exact(values: Sequence[Any]) -> str:
-    """Return the values of a cell with all digits, as JSON."""
-    plain = [value.item() if hasattr(value, "item") else value for value in values]
-    return json.dumps(plain)
-
-
-def duration(seconds: float) -> str:
-    """Format seconds for readers, such as ``1 h 12 min``."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def as_texts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Flatten nested plain data to pairs (dotted key, value as text)."""
-    entries = flatten(data).items()
-    return [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in entries]
-
-
-def slug(text: str) -> str:
-    """Turn a text into a part of a file name or id."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def _writer(content: bytes) -> Any:
-    return lambda file: file.write(content)
+    return Grid(shown, case, cells(shown, rows))

@@ -7,8 +7,8 @@ import pandas as pd
 
 from pgkit.compare.plan.search_space import Range
 from pgkit.compare.report import stability
-from pgkit.compare.report.style import joined, percent, rate, short_number
 from pgkit.compare.tables import FAILED, FEW_SEEDS, LEARNT, NOT_LEARNT, Analysis
+from pgkit.plots.style import joined, percent, rate, short_number
 from pgkit.stats import SKEW_LIMIT
 
 ENOUGH_CONFIDENCE = 0.95

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pgkit.compare.report.style import joined, rate
 from pgkit.compare.tables import FEW_SEEDS
+from pgkit.plots.style import joined, rate
 
 
 class _Extreme(NamedTuple):

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from pgkit.compare.report.figures_runs import Array, curves_of
-from pgkit.compare.report.html import Drawing, draw, slug
-from pgkit.compare.report.style import rate
+from pgkit.compare.report.html import draw
 from pgkit.compare.tables import LEARNT, NUMBERED, SETTING, Analysis
 from pgkit.logging.tensorboard import TensorBoardWriter
+from pgkit.plots.page import Drawing, slug
+from pgkit.plots.style import rate
 
 RETURN = "eval/return_mean"
 BAND = (RETURN, f"spread/{RETURN}/p10", f"spread/{RETURN}/p90")
