@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pgkit.config.schema import TrainConfig
+from pgkit.diagnose.directions import compare_directions
 from pgkit.diagnose.experiments import intervene
 from pgkit.diagnose.look import look
 from pgkit.diagnose.parts import Parts
@@ -17,8 +18,8 @@ from pgkit.diagnose.play import open_player
 from pgkit.diagnose.points import Point, RunPoints, open_run
 from pgkit.diagnose.pool import results_of
 from pgkit.diagnose.report.write import write_report
-from pgkit.diagnose.results import Diagnosis, PointResult, Row
-from pgkit.diagnose.scan import Measured, scan
+from pgkit.diagnose.results import Diagnosis, Measured, PointResult, Row
+from pgkit.diagnose.scan import scan
 from pgkit.diagnose.settings import Settings
 from pgkit.diagnose.verdicts import summary, verdicts
 from pgkit.runs import provenance
@@ -57,6 +58,7 @@ def measure(task: Task) -> Measured:
             measured = look(task.point, player, task.settings)
             if task.settings.interventions and "post_update/K/half_share" in task.scanned.quantities:
                 measured.merge(intervene(task.point, player, task.settings, task.scanned))
+                measured.merge(compare_directions(task.point, player, task.settings, task.scanned))
     measured.seconds = time.perf_counter() - started
     return measured
 

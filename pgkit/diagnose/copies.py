@@ -162,9 +162,15 @@ def by_network(params: Params) -> dict[str, Tensor]:
     return {network: flatten_params(params, names) for network, names in networks_in(params).items()}
 
 
-def learn(population: Population, updates: int) -> None:
-    """Make so many updates of each copy, without Python where that is possible; fewer if a schedule ends before."""
-    captured = CapturedUpdates(compute_update)
+def learn(population: Population, updates: int, captured: CapturedUpdates | None = None) -> None:
+    """Make so many updates of each copy, without Python where that is possible; fewer if a schedule ends before.
+
+    Args:
+        population: is changed.
+        updates: at least 0.
+        captured: what earlier calls for this population have captured.
+    """
+    captured = captured or CapturedUpdates(compute_update)
     never = torch.full((population.size,), torch.inf, dtype=torch.float64)
     target = population.updates + updates
     while population.updates < target and population.unfinished.any():
@@ -178,19 +184,22 @@ def learn_critic(population: Population, updates: int) -> Params:
     Returns:
         The parameters of the critics, leaves ``(M, ...)``; the population is of no use afterwards.
     """
-    frozen = {name: leaf for name, leaf in population.params.items() if not name.startswith("critic")}
-    for _ in range(updates):
-        learn(population, 1)
-        population.params = {**population.params, **frozen}
+    _learn_without(population, updates, [name for name in population.params if not name.startswith("critic")])
     return {name: leaf for name, leaf in population.params.items() if name.startswith("critic")}
 
 
 def warm(population: Population, updates: int = WARM_UPDATES) -> None:
     """Let optimizers see so many gradients at frozen parameters, so that their moments are those of the policy."""
-    frozen = population.params
+    _learn_without(population, updates, list(population.params))
+
+
+def _learn_without(population: Population, updates: int, frozen: Sequence[str]) -> None:
+    """Make updates that leave these parameters as they are; the optimizer's state moves on."""
+    kept = {name: population.params[name] for name in frozen}
+    captured = CapturedUpdates(compute_update)
     for _ in range(updates):
-        learn(population, 1)
-        population.params = frozen
+        learn(population, 1, captured)
+        population.params = {**population.params, **kept}
 
 
 @torch.no_grad()

@@ -4,20 +4,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from pgkit.config.schema import TrainConfig
 from pgkit.diagnose.copies import burn_in, copies_of, learn, learn_critic, observed_update
-from pgkit.diagnose.interventions import share_improvement
+from pgkit.diagnose.interventions import INTERVENTIONS, share_improvement
 from pgkit.diagnose.play import Player
 from pgkit.diagnose.points import Point, uses_critic
 from pgkit.diagnose.post_update import post_update_returns
-from pgkit.diagnose.results import Quantity
+from pgkit.diagnose.results import Measured, Quantity
 from pgkit.diagnose.scan import (
-    Measured,
     copies_obs_stats,
     distance,
-    obs_stats_of,
+    play_before,
     play_blocks,
     update_rows,
 )
@@ -28,9 +25,6 @@ from pgkit.training.population import Population
 
 CRITIC_UPDATES = 64
 """Updates of the critic alone in the intervention that fits it."""
-
-TRAVEL = 10
-"""The rate is divided by this, and as many times more updates are made."""
 
 
 def changed_settings(config: TrainConfig) -> dict[str, Callable[[], TrainConfig]]:
@@ -60,9 +54,9 @@ def intervene(point: Point, player: Player, settings: Settings, scanned: Measure
     measured = Measured()
     as_it_is = scanned.quantities["post_update/K/half_share"]
     updates = int(scanned.quantities["post_update/updates"].value)
-    before = np.concatenate(play_blocks(player, point.params, settings, obs_stats_of(point)), 1)[0]
+    before = play_before(point, player, settings)
     for name in interventions_for(point.config):
-        count = updates * TRAVEL if name == "rate_div_10" else updates
+        count = updates * INTERVENTIONS[name].updates
         try:
             with _changed_copies(point, settings, name) as population:
                 started = float(population.env_steps.sum())
@@ -114,7 +108,7 @@ def _slower(config: TrainConfig) -> TrainConfig:
     groups = describe(table)
     if "lr" not in groups["main"]:
         raise PgkitError(f"optimizer {table['name']} has no learning rate")
-    slower = {**table, "lr": groups["main"]["lr"] / TRAVEL}
+    slower = {**table, "lr": groups["main"]["lr"] / INTERVENTIONS["rate_div_10"].updates}
     if "critic" in groups:
         slower["critic"] = {**table["critic"], "lr": groups["critic"]["lr"]}
     return _replace(config, optimizer=slower)

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgkit.diagnose.copies import burn_in, copies_of, observed_update, whole_episodes
-from pgkit.diagnose.critic import critic_quality
+from pgkit.diagnose.copies import burn_in, copies_of, observed_update
 from pgkit.diagnose.curvature import (
     EpisodeSamples,
     directional_derivatives,
@@ -18,14 +17,15 @@ from pgkit.diagnose.curvature import (
     return_hessian,
     step_weights,
 )
+from pgkit.diagnose.episodes import Episodes, measure_critic, play_batches
 from pgkit.diagnose.estimator_comparison import advantages, compare_estimators, policy_gradients
 from pgkit.diagnose.evidence import choose_step, curvature_by_differences, mean_quantity
 from pgkit.diagnose.fisher import fisher_max, fisher_product, fisher_trace, random_signs
 from pgkit.diagnose.lanczos import lanczos, largest_magnitudes, subspace_share
 from pgkit.diagnose.play import Player
 from pgkit.diagnose.points import Point, uses_critic
-from pgkit.diagnose.results import Quantity, Row
-from pgkit.diagnose.scan import Measured, obs_stats_of
+from pgkit.diagnose.results import Measured, Quantity, Row
+from pgkit.diagnose.scan import obs_stats_of
 from pgkit.diagnose.settings import Settings
 from pgkit.diagnose.stability import linear_rule, loss_curvature, sharpness_ratio
 from pgkit.diagnose.vectors import actor_names, flatten_params, unflatten
@@ -37,9 +37,6 @@ from pgkit.types import Batch, Params, Rollout
 
 BATCHES = 48
 """Batches of each estimator, and as many for the reference."""
-
-BATCH_EPISODES = 16
-"""Episodes of a batch."""
 
 CURVATURE_STEPS = 33_000
 """Curvature is searched and measured on as many of these batches as have so many steps, on 8 at least."""
@@ -53,27 +50,13 @@ TRACE_PROBES = 10
 DIFFERENCE_EPISODES = 100
 
 
-class Episodes(NamedTuple):
-    """Whole episodes of one policy in batches, rewards as the learner sees them.
-
-    Attributes:
-        policy: of the copies.
-        params: leaves ``(48, ...)``, all alike.
-        rollout: ``(T, 48, 16)``.
-    """
-
-    policy: Policy
-    params: Params
-    rollout: Rollout
-
-
 def look(point: Point, player: Player, settings: Settings) -> Measured:
     """Measure sections B and D of the README at one point, which has been scanned."""
     measured = Measured()
     if point.config.env.normalize_rewards:
         measured.not_done.append(("estimators and critic", "rewards are normalized by statistics that move on"))
         return measured
-    first, second = (_play_batches(point, settings.seed + k) for k in (2, 3))
+    first, second = (play_batches(point, BATCHES, settings.seed + k) for k in (2, 3))
     measured.env_steps += float(first.rollout.valid.sum() + second.rollout.valid.sum())
     _compare(point, first, second, settings, measured)
     if settings.curvature:
@@ -81,14 +64,6 @@ def look(point: Point, player: Player, settings: Settings) -> Measured:
         _curvature(point, player, settings, first, second, measured)
         measured.env_steps += player.env_steps - played_before
     return measured
-
-
-def _play_batches(point: Point, seed: int) -> Episodes:
-    config = point.config.model_copy(update={"envs_per_member": BATCH_EPISODES})
-    with copies_of(point, BATCHES, seed, config, fresh_optimizer=True) as population:
-        rollout = whole_episodes(population)
-        scale = population.collector.normalization.reward_scale
-        return Episodes(population.policy, population.params, replace(rollout, reward=rollout.reward * scale))
 
 
 def _compare(point: Point, first: Episodes, second: Episodes, settings: Settings, measured: Measured) -> None:
@@ -101,10 +76,7 @@ def _compare(point: Point, first: Episodes, second: Episodes, settings: Settings
     measured.add("estimators", comparison.quantities)
     measured.add_rows("estimators", list(comparison.rows))
     if learned:
-        value, next_value, _ = first.policy.values(first.params, first.rollout)
-        errors = critic_quality(first.rollout, value, next_value, gamma, settings.seed)
-        measured.add("critic", errors)
-        measured.add_rows("critic", [_critic_row(errors)])
+        measure_critic(first, gamma, settings, measured)
 
 
 def _gradients(batches: Episodes, gamma: float, names: Sequence[str] | None) -> dict[str, FloatArray]:
@@ -114,12 +86,6 @@ def _gradients(batches: Episodes, gamma: float, names: Sequence[str] | None) -> 
     chosen = by_name if names is None else {name: by_name[name] for name in names}
     grads = policy_gradients(batches.policy, batches.params, batches.rollout, chosen)
     return {name: grad.double().numpy() for name, grad in grads.items()}
-
-
-def _critic_row(errors: dict[str, Quantity]) -> Row:
-    names = {"ev_mc": "explained_variance", "ev_bootstrapped": "explained_variance_bootstrapped"}
-    names |= {"bias": "bias", "var_target": "target_variance"}
-    return {column: errors[name].value for column, name in names.items()}
 
 
 class _Probes(NamedTuple):

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pgkit.diagnose.results import Quantity
-from pgkit.diagnose.scan import Measured
+from pgkit.diagnose.results import Measured, Quantity
 from pgkit.system.files import write_text
 
 

@@ -56,6 +56,42 @@ Row = Mapping[str, Any]
 """One row of a table: plain numbers and strings by column."""
 
 
+@dataclass
+class Measured:
+    """What has been measured at a point so far.
+
+    Attributes:
+        quantities: by name.
+        tables: rows by name of the table, without the columns that name the point.
+        env_steps: how many environment steps it took.
+        seconds: how long it took.
+        not_done: what was left out, and why.
+    """
+
+    quantities: dict[str, Quantity] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
+    env_steps: float = 0.0
+    seconds: float = 0.0
+    not_done: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, section: str, quantities: dict[str, Quantity]) -> None:
+        """Add quantities under a section's name."""
+        self.quantities |= {f"{section}/{name}": quantity for name, quantity in quantities.items()}
+
+    def merge(self, other: "Measured") -> None:
+        """Add what has been measured later at the same point."""
+        self.quantities |= other.quantities
+        for table, rows in other.tables.items():
+            self.add_rows(table, rows)
+        self.env_steps += other.env_steps
+        self.seconds += other.seconds
+        self.not_done += other.not_done
+
+    def add_rows(self, table: str, rows: Sequence[Row]) -> None:
+        """Append rows to a table."""
+        self.tables.setdefault(table, []).extend(rows)
+
+
 @dataclass(frozen=True)
 class PointResult:
     """What was measured at one point.

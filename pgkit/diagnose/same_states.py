@@ -6,8 +6,8 @@ from pgkit.config.schema import TrainConfig
 from pgkit.diagnose.copies import burn_in, copies_of, observed_update, warm
 from pgkit.diagnose.play import Player
 from pgkit.diagnose.points import Point
-from pgkit.diagnose.results import Quantity
-from pgkit.diagnose.scan import Measured, next_updates, noise_of
+from pgkit.diagnose.results import Measured, Quantity
+from pgkit.diagnose.scan import next_updates, noise_of
 from pgkit.diagnose.settings import Settings
 
 

@@ -1,7 +1,5 @@
 """The cheap measurements, made at every point: return, noise of the gradient, the next updates, health of networks."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,12 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgkit.diagnose.copies import Update, burn_in, copies_of, learn, observed_update
+from pgkit.diagnose.episodes import measure_critic, play_batches
 from pgkit.diagnose.health import health
 from pgkit.diagnose.noise import noise_scale, update_snr
 from pgkit.diagnose.play import Player, without_skill
-from pgkit.diagnose.points import Point
+from pgkit.diagnose.points import Point, uses_critic
 from pgkit.diagnose.post_update import post_update_returns, update_parts
-from pgkit.diagnose.results import Quantity, Row
+from pgkit.diagnose.results import Measured, Quantity, Row
 from pgkit.diagnose.settings import Settings
 from pgkit.stats.intervals import t_interval
 from pgkit.training.population import Population
@@ -24,44 +23,11 @@ from pgkit.types import Params
 PROBE_STATES = 2048
 """Of the states that networks are looked at on."""
 
+CRITIC_BATCHES = 12
+"""Batches of 16 episodes that the critic is looked at on."""
+
 RETURN_BLOCK, RANDOM_BLOCK = 2, 3
 """Blocks of episodes beside 0 and 1, which are A and B of the comparisons."""
-
-
-@dataclass
-class Measured:
-    """What has been measured at a point so far.
-
-    Attributes:
-        quantities: by name.
-        tables: rows by name of the table, without the columns that name the point.
-        env_steps: how many environment steps it took.
-        seconds: how long it took.
-        not_done: what was left out, and why.
-    """
-
-    quantities: dict[str, Quantity] = field(default_factory=dict)
-    tables: dict[str, list[Row]] = field(default_factory=dict)
-    env_steps: float = 0.0
-    seconds: float = 0.0
-    not_done: list[tuple[str, str]] = field(default_factory=list)
-
-    def add(self, section: str, quantities: dict[str, Quantity]) -> None:
-        """Add quantities under a section's name."""
-        self.quantities |= {f"{section}/{name}": quantity for name, quantity in quantities.items()}
-
-    def merge(self, other: "Measured") -> None:
-        """Add what has been measured later at the same point."""
-        self.quantities |= other.quantities
-        for table, rows in other.tables.items():
-            self.add_rows(table, rows)
-        self.env_steps += other.env_steps
-        self.seconds += other.seconds
-        self.not_done += other.not_done
-
-    def add_rows(self, table: str, rows: Sequence[Row]) -> None:
-        """Append rows to a table."""
-        self.tables.setdefault(table, []).extend(rows)
 
 
 def scan(point: Point, player: Player, settings: Settings) -> Measured:
@@ -72,6 +38,10 @@ def scan(point: Point, player: Player, settings: Settings) -> Measured:
     with copies_of(point, settings.copies, settings.seed) as population:
         started = float(population.env_steps.sum())
         first = measure_gradient(point, population, settings, measured)
+        if uses_critic(point.config) and not point.config.env.normalize_rewards:
+            batches = play_batches(point, CRITIC_BATCHES, settings.seed + 2)
+            measure_critic(batches, point.config.agent["gamma"], settings, measured)
+            measured.env_steps += float(batches.rollout.valid.sum())
         if _can_update(point):
             next_updates(point, player, settings, population, first, measured)
         else:
@@ -87,7 +57,7 @@ def measure_gradient(point: Point, population: Population, settings: Settings, m
     first = observed_update(population)
     for name, grads in first.grads.items():
         measured.add(f"noise/{name}", noise_of(grads, first, name, settings))
-    measured.add("health", health(population.policy, point.params, _probe(first.obs)))
+    measured.add("health", health(population.policy, point.params, probe_states(first.obs)))
     return first
 
 
@@ -98,6 +68,11 @@ def play_blocks(
     half = settings.episodes // 2
     a, b = (player.play(params, half, block, obs_stats) for block in (0, 1))
     return a, b
+
+
+def play_before(point: Point, player: Player, settings: Settings) -> NDArray[np.float64]:
+    """Returns ``(E,)`` of the point's policy in both blocks."""
+    return np.concatenate(play_blocks(player, point.params, settings, obs_stats_of(point)), 1)[0]
 
 
 def obs_stats_of(point: Point) -> dict[str, Tensor] | None:
@@ -129,7 +104,7 @@ def noise_of(grads: Tensor, first: Update, network: str, settings: Settings) -> 
     return {**quantities, "update_snr": update_snr(first.changes[network].numpy())}
 
 
-def _probe(obs: Tensor) -> Tensor:
+def probe_states(obs: Tensor) -> Tensor:
     """At most ``PROBE_STATES`` of the states ``(1, B, D)``, evenly spread over the copies."""
     stride = max(1, obs.shape[1] // PROBE_STATES)
     return obs[:, ::stride][:, :PROBE_STATES].contiguous()
@@ -145,7 +120,7 @@ def next_updates(
 ) -> None:
     """Section C1 and C2: returns after one update and after K, and one update taken apart."""
     obs_stats = copies_obs_stats(point, population)
-    before = np.concatenate(play_blocks(player, point.params, settings, obs_stats_of(point)), 1)[0]
+    before = play_before(point, player, settings)
     random = measured.quantities["return/random"]
     blocks = play_blocks(player, first.after, settings, obs_stats)
     measured.add("parts", _parts(point, player, settings, first, before, np.concatenate(blocks, 1)))
@@ -164,7 +139,7 @@ def next_updates(
 
 def distance(population: Population, before: Params, obs: Tensor) -> tuple[Tensor, Tensor]:
     """KL(before || now) on probe states and the length of the change of parameters, ``(M,)`` each."""
-    probe = _probe(obs).expand(population.size, -1, -1)
+    probe = probe_states(obs).expand(population.size, -1, -1)
     with torch.no_grad():
         outputs = [population.policy.outputs(params, probe) for params in (before, population.params)]
     kl = population.policy.head.kl(*outputs).mean(1)

@@ -8,8 +8,8 @@ import torch
 from pgkit.callbacks.views import EvaluationView, RunStart
 from pgkit.diagnose.copies import copies_of
 from pgkit.diagnose.points import Point
-from pgkit.diagnose.results import is_measured
-from pgkit.diagnose.scan import Measured, measure_gradient
+from pgkit.diagnose.results import Measured, is_measured
+from pgkit.diagnose.scan import measure_gradient
 from pgkit.diagnose.settings import Settings
 from pgkit.logging.tensorboard import TensorBoardWriter
 from pgkit.runs.writer import labels
