@@ -1,4 +1,4 @@
-"""Directions of other optimizers at the same policy, as long as the run's reference step: which of both is to blame?"""
+"""Directions of other optimizers at the same policy, as long as the run's step: which of both is to blame?"""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -52,11 +52,12 @@ def compare_directions(point: Point, player: Player, settings: Settings, scanned
             steps[name] = _steps(point, settings, name)
         except PgkitError as error:
             measured.not_done.append((f"direction of {name}", str(error)))
+    kl = float(reference.update.kl.median())
     norm = float(reference.directions.norm(dim=1).median())
     before = play_before(point, player, settings)
     for name, other in steps.items():
         factors = {
-            "equal_kl": scale_to_kl(other.directions, _kl_along(point, reference, other), float(reference.update.kl.median())),
+            "equal_kl": scale_to_kl(other.directions, _kl_along(point, reference, other), kl),
             "equal_norm": scale_to_norm(other.directions, norm),
         }
         for equal, factor in factors.items():

@@ -119,11 +119,11 @@ class RunPoints:
 
     def at(self, shares: Sequence[float]) -> list[list[Point]]:
         """For each share of the budget that there is, all members at the nearest checkpoint, in order and once."""
-        budget = self.configs[0].steps
-        chosen = sorted(
-            {min(self._steps, key=lambda step, share=share: abs(step - share * budget)) for share in shares}
-        )
-        return [self._points(step) for step in chosen]
+        return [self._points(step) for step in sorted({self._nearest(share) for share in shares})]
+
+    def _nearest(self, share: float) -> int:
+        wanted = share * self.configs[0].steps
+        return min((abs(step - wanted), step) for step in self._steps)[1]
 
     @property
     def _steps(self) -> list[int]:
@@ -206,7 +206,7 @@ def _same_params(one: Path, other: Path) -> bool:
 
 
 def _params_in(saved: Mapping[str, Any]) -> list[Tensor]:
+    """The leaves of all members, in an order that does not depend on which members left first."""
     parts = [part for worker in saved["workers"] for part in worker["parts"]]
-    return [
-        leaf for part in sorted(parts, key=lambda part: part["members"].tolist()) for leaf in part["params"].values()
-    ]
+    parts.sort(key=lambda part: part["members"].tolist())
+    return [leaf for part in parts for leaf in part["params"].values()]
