@@ -92,11 +92,11 @@ def monte_carlo(rollout: Rollout, value: Tensor, next_value: Tensor, gamma: floa
     bootstrapped = reward_to_go(reward, next_value.double(), ends, gamma)
     columns = (plain, bootstrapped, value.double(), ends.valid, ends.truncated & ends.valid)
     g, g_bootstrapped, v, valid, cut = (column.detach().flatten(1).cpu().numpy() for column in columns)
-    truncated = cut.any(0)
+    truncated = np.asarray(cut.any(0))
     time = valid.cumsum(0)  # the first step of an episode is step 1
     limit = float(time[-1][truncated].max()) if truncated.any() else math.inf
     horizon = -math.log(REMAINDER) / (1 - gamma) if gamma < 1 else math.inf
-    far = valid & (limit - time > horizon if limit < math.inf else True)
+    far = valid & ((limit - time > horizon) | (limit == math.inf))
     return Returns(g, g_bootstrapped, np.where(valid, v, 0.0), valid, far, truncated)
 
 
@@ -135,8 +135,8 @@ def critic_quality(
         return dict.fromkeys(NAMES, Quantity.missing(f"{count} episodes: at least {MIN_BATCHES} are needed"))
     if not all(np.isfinite(column[returns.valid]).all() for column in returns[:3]):
         return dict.fromkeys(NAMES, Quantity.missing("values or returns are not finite"))
-    weights = generator(rng).multinomial(count, np.full(count, 1 / count), resamples)
-    weights = np.concatenate([np.ones((1, count)), weights]).astype(np.float64)  # the sample, then its resamples
+    draws = generator(rng).multinomial(count, np.full(count, 1 / count), resamples)
+    weights = np.concatenate([np.ones((1, count)), draws.astype(np.float64)])  # the sample, then its resamples
     variance, _, bias = _moments(returns.plain, returns.value, returns.valid, weights)
     same = _same_returns(returns, weights)
     return {

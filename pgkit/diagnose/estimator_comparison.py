@@ -140,7 +140,8 @@ def policy_gradients(
     """
     zeros = torch.zeros_like(rollout.reward)
     batch = Batch.from_rollout(rollout, zeros, zeros, _actor_cache(policy, params, rollout))
-    steps = batch.valid.sum(1) / rollout.valid.shape[2]  # per episode: the loss is a mean over steps
+    episodes = rollout.valid.shape[2]
+    steps = batch.valid.to(zeros.dtype).sum(1) / episodes  # per episode: the loss is a mean over steps
     leaves = {name: leaf.detach() for name, leaf in params.items()}
     actor = [leaf.requires_grad_() for name, leaf in leaves.items() if not name.startswith("critic")]
     gradients = {}
@@ -157,9 +158,9 @@ def compare_estimators(gradients: Mapping[str, ArrayLike], reference: ArrayLike,
 
     ``variance`` is S2_x; ``bias2`` and ``mse`` are divided by U_R (Fieller's interval), ``cosine`` is ``mean_x . mean_R
     / sqrt(U_x U_R)``, ``nsr`` is S2_x / U_x. An unbiased estimate of a squared bias may be negative, and a cosine may
-    exceed 1 by noise: clip what is shown, not what is averaged. Where the reference is not resolved there are no ratios; if the
-    estimator is resolved nevertheless, and differs from the reference, the reason says that its gradient is the
-    critic's own. An example is in the module's notes.
+    exceed 1 by noise: clip what is shown, not what is averaged. Where the reference is not resolved there are no
+    ratios; if the estimator is resolved nevertheless, and differs from the reference, the reason says that its gradient
+    is the critic's own. An example is in the module's notes.
 
     Args:
         gradients: ``(B, D)`` by the estimator's name, B batches.
@@ -259,7 +260,10 @@ def _ratio(numerator: float, denominator: float, covariance: FloatArray, n: int)
 
 
 def _cosine(value: FloatArray, replicates: Sequence[FloatArray], n: int) -> Quantity:
-    """The cosine of the means, corrected for noise, with a jackknife interval over both samples."""
+    """The cosine of the means, corrected for noise, with a jackknife interval over both samples.
+
+    Near 1 it is quadratic in the difference of directions, and the interval may end above or below 1 by mistake.
+    """
     if min(float(part[:, [1, 3]].min()) for part in replicates) <= 0:
         return Quantity.missing("without one of the batches there is no signal")
     cosines = [part[:, 2] / np.sqrt(part[:, 1] * part[:, 3]) for part in replicates]
