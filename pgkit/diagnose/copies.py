@@ -13,19 +13,23 @@ from pgkit.config.schema import TrainConfig
 from pgkit.diagnose.points import Point
 from pgkit.diagnose.vectors import flatten_params, networks_in
 from pgkit.optim.base import Optimizer
+from pgkit.rollouts.collector import CollectorState
 from pgkit.rollouts.compiled import compiled_envs
 from pgkit.rollouts.episodes import WholeEpisodes
 from pgkit.rollouts.trajectory import MemberRollout, pad
-from pgkit.seeding import stream_seed
+from pgkit.seeding import stream_keys, stream_seed, uniform
 from pgkit.training.captured import CapturedUpdates
 from pgkit.training.extra_args import kl_of_update
 from pgkit.training.initial_state import InitialState
 from pgkit.training.loop import compute_update, gradient, targets, update
 from pgkit.training.population import Population, build
-from pgkit.tree import MemberRows, concat_members, take_tree
+from pgkit.tree import MemberRows, concat_members, put_tree, take_tree
 from pgkit.types import Batch, Params, Rollout
 
 UNLIMITED = 2**60
+
+DEFAULT_LIMIT = 1000
+"""Steps that stand for the time limit of environments that have none."""
 
 WARM_UPDATES = 50
 """Gradients that a fresh optimizer gets to see first: without moments it knows little more than their signs."""
@@ -82,26 +86,38 @@ def _repeated_state(point: Point, rows: Tensor, dumped: bool) -> Any:
     return optimizer.dump(state) if dumped else state
 
 
-def burn_in(population: Population) -> None:
-    """Act with the present parameters until each environment has ended an episode, so that they are out of phase.
+def burn_in(population: Population, seed: int = 0) -> None:
+    """Act with the present parameters for one to two time limits, so that copies are out of phase.
 
+    How long a copy acts is drawn for it alone, because where episodes go to their limit all would else end together.
     Nothing is learnt, and statistics for normalization stay as they are. Agents that collect whole episodes need none.
-    Environments without a time limit get 2,000 steps.
     """
     if population.rollout_steps is None:
         return
-    collector = population.collector
-    before = collector.state
-    longest = 2 * (collector.envs.info.max_episode_steps or 1000)
-    for _ in range(-(-longest // population.rollout_steps)):
-        population.collect()
-        if bool((collector.state.counts[:, 3] > before.counts[:, 3]).all()):
-            break
-    counts = collector.state.counts.clone()
+    before = population.collector.state
+    limit = -(-(population.collector.envs.info.max_episode_steps or DEFAULT_LIMIT) // population.rollout_steps)
+    keys = stream_keys([seed], "diagnosis_copy")
+    rollouts = limit + (limit * uniform(keys, torch.arange(population.size))).long()
+    for done in range(int(rollouts.max())):
+        rows = (rollouts > done).nonzero().squeeze(1)
+        acting = population.take(rows)
+        acting.collect()
+        _put_state(population, rows, acting.collector.state)
+    after = population.collector.state
+    counts = after.counts.clone()
     counts[:, 2:] = before.counts[:, 2:]
-    collector.state = replace(
-        collector.state, counts=counts, obs_stats=before.obs_stats, return_stats=before.return_stats
+    population.collector.state = replace(
+        after, counts=counts, obs_stats=before.obs_stats, return_stats=before.return_stats
     )
+
+
+def _put_state(population: Population, rows: Tensor, state: CollectorState) -> None:
+    """Move the members at these rows to where a part of the population has got to."""
+    merged = {
+        name: value if name == "waiting" else put_tree(getattr(population.collector.state, name), rows, value)
+        for name, value in state.dump().items()
+    }
+    population.collector.state = CollectorState(**merged)
 
 
 class Update(NamedTuple):
