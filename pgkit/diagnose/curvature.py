@@ -37,8 +37,15 @@ from pgkit.returns import EpisodeEnds, discount_from_start, leave_one_out_baseli
 from pgkit.rollouts.trajectory import pad
 from pgkit.types import Batch, Params, Rollout
 
-STEPS = {torch.float32: 0.1, torch.float64: 0.01}
-"""Length of the displacement in parameters for differences, by the dtype of the computation."""
+STEP = 0.01
+"""Length of the displacement in parameters for differences.
+
+A longer one is inaccurate along steep directions: along the gradient of a CartPole policy that has learnt, the error of
+a product is 3 % at 0.1, and 0.04 % at 0.01, also in float32.
+"""
+
+BLOCK_SAMPLES = 4096
+"""Samples whose activations are in memory, and in the CPU's cache, at once."""
 
 
 @dataclass(frozen=True)
@@ -177,18 +184,18 @@ def return_gradient(policy: Policy, params: Params, samples: EpisodeSamples) -> 
 
 
 def hessian_product(
-    policy: Policy, params: Params, samples: EpisodeSamples, vector: Tensor, step: float | None = None
+    policy: Policy, params: Params, samples: EpisodeSamples, vector: Tensor, step: float = STEP
 ) -> Tensor:
     """Estimate ``H v``, H the Hessian of J, ``(D,)``; see the module's notes.
 
-    Relative error against second derivatives, D = 4,610: 1e-6 in float64, 1e-4 in float32.
+    Relative error against second derivatives, D = 4,610: 1e-6 to 1e-4 in float64, below 1e-3 in float32.
 
     Args:
         policy: what the parameters mean.
         params: leaves ``(1, ...)`` of one member.
         samples: its episodes.
         vector: v, ``(D,)``, of any length.
-        step: length of the displacement of the parameters; default: see :data:`STEPS`.
+        step: length of the displacement of the parameters; default: :data:`STEP`.
 
     Raises:
         ValueError: the vector is 0 or not ``(D,)``.
@@ -204,14 +211,14 @@ def hessian_product(
 
 
 def return_hessian(
-    policy: Policy, params: Params, samples: EpisodeSamples, step: float | None = None
+    policy: Policy, params: Params, samples: EpisodeSamples, step: float = STEP
 ) -> Callable[[Tensor], Tensor]:
     """Make ``v -> H v`` of :func:`hessian_product`, for :func:`pgkit.diagnose.lanczos.lanczos`."""
     return lambda vector: hessian_product(policy, params, samples, vector, step)
 
 
 def directional_derivatives(
-    policy: Policy, params: Params, samples: EpisodeSamples, vector: Tensor, step: float | None = None
+    policy: Policy, params: Params, samples: EpisodeSamples, vector: Tensor, step: float = STEP
 ) -> Derivatives:
     """Estimate slope ``v'g`` and curvature ``v'Hv`` of J along v from each episode, by three forward passes.
 
@@ -271,19 +278,20 @@ def _actor(params: Params, samples: EpisodeSamples) -> Params:
     return {name: params[name].detach().to(samples.batch.obs.dtype) for name in actor_names(params)}
 
 
-def _displaced(center: Params, vector: Tensor, step: float | None) -> tuple[Params, Params, float]:
+def _displaced(center: Params, vector: Tensor, step: float) -> tuple[Params, Params, float]:
     """``theta + h v`` and ``theta - h v``, leaves ``(1, ...)``, and h, with ``h |v|`` the length of the step."""
     theta = flatten_params(center)
     if vector.shape != theta.shape[1:] or not vector.norm() > 0:
         raise ValueError(f"expected a vector of shape ({theta.shape[1]},) that is not 0, got {tuple(vector.shape)}")
-    h = (step or STEPS[next(iter(center.values())).dtype]) / float(vector.double().norm())
+    h = step / float(vector.double().norm())
     shift = h * vector.double()
     return unflatten(theta + shift, center), unflatten(theta - shift, center), h
 
 
 def _log_prob(policy: Policy, params: Params, samples: EpisodeSamples) -> Tensor:
     """Log-probabilities of the steps' actions, float64 ``(S,)``."""
-    return policy.log_prob(params, samples.batch)[0, samples.index].double()
+    parts = [policy.log_prob(params, block)[0] for block in _blocks(policy, samples.batch)]
+    return torch.cat(parts)[samples.index].double()
 
 
 def _gradient(policy: Policy, params: Params, samples: EpisodeSamples, weight: Tensor) -> Tensor:
@@ -292,7 +300,20 @@ def _gradient(policy: Policy, params: Params, samples: EpisodeSamples, weight: T
     batch = samples.batch
     advantage = torch.zeros_like(batch.advantage)
     advantage[0, samples.index] = weight.to(advantage.dtype)
-    loss = policy.losses(leaves, batch._replace(advantage=advantage), critic=False)["loss/policy"]
-    grads = torch.autograd.grad(loss.sum(), list(leaves.values()), materialize_grads=True)
-    mean_length = len(samples.index) / samples.count  # the loss is a mean over steps
-    return -mean_length * flatten_params(dict(zip(leaves, grads, strict=True)))[0]
+    total = torch.zeros_like(flatten_params(params)[0])
+    for block in _blocks(policy, batch._replace(advantage=advantage)):
+        loss = policy.losses(leaves, block, critic=False)["loss/policy"]  # minus the mean over the block's steps
+        grads = torch.autograd.grad(loss.sum(), list(leaves.values()), materialize_grads=True)
+        total -= block.valid.sum() * flatten_params(dict(zip(leaves, grads, strict=True)))[0]
+    return total / samples.count
+
+
+def _blocks(policy: Policy, batch: Batch) -> list[Batch]:
+    """Cut ``(1, B)`` samples into blocks; those of a recurrent policy are sequences, which stay whole."""
+    count = batch.valid.shape[1]
+    size = count if policy.memory else BLOCK_SAMPLES
+    columns = batch.columns.items()
+    return [
+        Batch.of_columns({name: column[:, start : start + size] for name, column in columns})
+        for start in range(0, count, size)
+    ]

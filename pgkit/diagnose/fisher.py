@@ -1,6 +1,6 @@
 """The Fisher matrix of a policy, ``F = E s s'`` per step: how far parameters move the actions' probabilities.
 
-E runs over the states of the samples, each with all its actions in closed form (not those that were sampled), so F is
+E runs over states of the samples, each with all its actions in closed form (not those that were sampled), so F is
 exact for these states. ``d'Fd / 2`` is the divergence of an update d to second order. Vectors are flat, ``(D,)``, in
 the order of :func:`pgkit.diagnose.vectors.actor_names`.
 """
@@ -15,23 +15,30 @@ from pgkit.diagnose.results import Quantity
 from pgkit.diagnose.vectors import actor_names, flatten_params, unflatten
 from pgkit.nn.policy import Policy
 from pgkit.training.extra_args import Fisher
-from pgkit.types import Params
+from pgkit.types import Batch, Params
+
+STATES = 2048
+"""How many states F is averaged over."""
 
 LANCZOS_STEPS = 16
 """Enough for the largest eigenvalue of a matrix without negative ones, to a few digits."""
 
 
-def fisher_product(policy: Policy, params: Params, samples: EpisodeSamples) -> Product:
-    """Make ``v -> F v`` over the states of some episodes, by :class:`pgkit.training.extra_args.Fisher`.
+def fisher_product(policy: Policy, params: Params, samples: EpisodeSamples, states: int = STATES) -> Product:
+    """Make ``v -> F v`` over states of some episodes, by :class:`pgkit.training.extra_args.Fisher`.
 
     Args:
         policy: what the parameters mean.
         params: leaves ``(1, ...)`` of one member.
         samples: its episodes; weights do not matter.
+        states: at least so many steps, evenly spaced, if there are more than twice as many; a recurrent policy takes
+            all. A graph over them stays in memory.
     """
     dtype = samples.batch.obs.dtype
     actor = {name: params[name].detach().to(dtype) for name in actor_names(params)}
-    product = Fisher(policy, actor, [(None, samples.batch)])
+    stride = 1 if policy.memory else max(1, len(samples.index) // states)
+    batch = Batch.of_columns({name: column[:, ::stride] for name, column in samples.batch.columns.items()})
+    product = Fisher(policy, actor, [(None, batch)])
     return lambda vector: flatten_params(product(unflatten(vector.unsqueeze(0), actor)))[0]
 
 

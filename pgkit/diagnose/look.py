@@ -1,7 +1,6 @@
 """The expensive measurements, made at critical points: estimators and critic on the same data, and curvature."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +32,7 @@ from pgkit.errors import PgkitError
 from pgkit.nn.policy import Policy
 from pgkit.optim.from_config import describe
 from pgkit.stats.samples import FloatArray
-from pgkit.types import Batch, Params, Rollout
+from pgkit.types import Params, Rollout
 
 BATCHES = 48
 """Batches of each estimator, and as many for the reference."""
@@ -41,7 +40,6 @@ BATCHES = 48
 CURVATURE_STEPS = 33_000
 """Curvature is searched and measured on as many of these batches as have so many steps, on 8 at least."""
 
-FISHER_STATES = 2048
 
 LANCZOS_STEPS = 16
 RANDOM_DIRECTIONS = 25
@@ -105,8 +103,7 @@ def _curvature(
     search, fresh = (_samples(batches) for batches in (first, second))
     generator = torch.Generator().manual_seed(settings.seed)
     product = return_hessian(policy, point.params, search)
-    gradient_a = return_gradient(policy, point.params, search)
-    gradient_b = return_gradient(policy, point.params, fresh)
+    gradient_a, gradient_b = (return_gradient(policy, point.params, samples) for samples in (search, fresh))
     pairs = lanczos(product, torch.randn(len(gradient_a), generator=generator, dtype=torch.float64), LANCZOS_STEPS)
     directions = {"bottom": pairs.vectors[0], "top": pairs.vectors[-1]}
     directions |= {"gradient": gradient_a, "mean_update": _mean_update(point, settings)}
@@ -121,7 +118,7 @@ def _curvature(
     share = subspace_share(largest.vectors, gradient_a, gradient_b)
     chance = f"the gradient's halves disagree: not resolved (chance: {TOP_SUBSPACE / len(gradient_a):.2g})"
     measured.quantities["curvature/top_share"] = Quantity.missing(chance) if np.isnan(share) else Quantity(share)
-    fisher = fisher_product(policy, point.params, _some_states(fresh))
+    fisher = fisher_product(policy, point.params, fresh)
     start = torch.randn(len(gradient_a), generator=generator, dtype=torch.float64)
     measured.quantities["curvature/fisher_max"] = Quantity(fisher_max(fisher, start))
     signs = random_signs(TRACE_PROBES, len(gradient_a), generator)
@@ -136,13 +133,6 @@ def _samples(batches: Episodes) -> EpisodeSamples:
     columns = (rollout.action, rollout.reward, rollout.terminated, rollout.truncated, rollout.valid)
     fewer = Rollout(rollout.obs[:, :count], *(column[:, :count] for column in columns))
     return episode_samples(batches.policy, fewer, step_weights(fewer))
-
-
-def _some_states(samples: EpisodeSamples) -> EpisodeSamples:
-    """The same with a batch of at most ``FISHER_STATES`` samples, evenly spread, for what needs states alone."""
-    stride = max(1, samples.batch.obs.shape[1] // FISHER_STATES)
-    columns = {name: column[:, ::stride].contiguous() for name, column in samples.batch.columns.items()}
-    return replace(samples, batch=Batch.of_columns(columns))
 
 
 def _mean_update(point: Point, settings: Settings) -> Tensor:

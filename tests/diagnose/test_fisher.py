@@ -68,3 +68,13 @@ def test_a_policy_that_cannot_move_has_no_trace() -> None:
     samples = enumerated(two_locks())
     product = fisher_product(task.policy, task.params, samples)
     assert fisher_trace(product, random_signs(4, 6, torch.Generator().manual_seed(0))).value < 1e-9
+
+
+def test_some_of_many_states_are_evenly_spaced() -> None:
+    """Every second step of the likeliest episodes: those in the first state, where F of a step is 1/4."""
+    axes, samples = locks_by_chance()
+    task = two_locks()
+    assert samples.batch.obs[0, ::2, 0].tolist() == [1.0, 1.0, 1.0]
+    product = fisher_product(task.policy, task.params, samples, states=3)
+    assert float(axes[0] @ product(axes[0])) == pytest.approx(0.25)
+    assert float(axes[1] @ product(axes[1])) == 0.0
