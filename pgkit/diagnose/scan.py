@@ -34,7 +34,7 @@ def scan(point: Point, player: Player, settings: Settings) -> Measured:
     """Measure sections A, C and E of the README at one point."""
     measured = Measured()
     played_before = player.env_steps
-    measured.add("return", _returns(point, player, settings))
+    measured.add("return", measure_returns(point, player, settings))
     with copies_of(point, settings.copies, settings.seed) as population:
         started = float(population.env_steps.sum())
         first = measure_gradient(point, population, settings, measured)
@@ -90,7 +90,8 @@ def mean_quantity(values: NDArray[np.float64]) -> Quantity:
     return Quantity(float(values.mean()), *t_interval(values), len(values))
 
 
-def _returns(point: Point, player: Player, settings: Settings) -> dict[str, Quantity]:
+def measure_returns(point: Point, player: Player, settings: Settings) -> dict[str, Quantity]:
+    """J of the point, and of a policy without skill."""
     obs_stats = obs_stats_of(point)
     episodes = settings.return_episodes
     returns = player.play(point.params, episodes, RETURN_BLOCK, obs_stats)[0]
