@@ -152,7 +152,8 @@ def half_share(returns: ArrayLike, before: ArrayLike, random: Quantity | float) 
 def median_quantity(values: ArrayLike) -> Quantity:
     """Return the median, with the order statistics between which the true one lies with at least 95 %.
 
-    For n < 6 no order statistics do, and the interval is infinite (David and Nagaraja 2003, section 7.1).
+    For n < 6 no order statistics do, and the interval is infinite (David and Nagaraja 2003, section 7.1). NaN counts as
+    infinite: the KL divergence of a copy that has blown up is larger than all others.
 
     >>> median_quantity(range(11))
     Quantity(value=5.0, low=1.0, high=9.0, n=11, reason=None)
@@ -161,14 +162,17 @@ def median_quantity(values: ArrayLike) -> Quantity:
         values: ``(n,)``.
 
     Raises:
-        ValueError: not ``(n,)``, or a number is not finite.
+        ValueError: not ``(n,)``.
     """
-    sample = np.sort(as_sample(values))
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1 or not len(numbers):
+        raise ValueError(f"values must have shape (n,) with n >= 1, got {numbers.shape}")
+    sample = np.sort(np.where(np.isnan(numbers), np.inf, numbers))
     n = len(sample)
     # P(fewer than `rank` values lie below the median) = P(Binomial(n, 1/2) < rank) must be at most 2.5 %.
     rank = int(scipy_stats.binom.ppf((1 - LEVEL) / 2, n, 0.5))
     ends = (-math.inf, math.inf) if rank < 1 else (float(sample[rank - 1]), float(sample[n - rank]))
-    return Quantity(float(np.median(sample)), *ends, n)
+    return Quantity(float((sample[(n - 1) // 2] + sample[n // 2]) / 2), *ends, n)
 
 
 def update_parts(

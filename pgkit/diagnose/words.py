@@ -13,9 +13,11 @@ from pgkit.diagnose.results import PointResult, Quantity
 def number(value: float) -> str:
     """Write a number with about three significant digits.
 
-    >>> [number(x) for x in (0, 9.4, 493.6, 114_000, 0.0123, 1.5e-23, -0.25, math.inf)]
-    ['0', '9.4', '494', '114,000', '0.0123', '1.5e-23', '-0.25', 'infinity']
+    >>> [number(x) for x in (0, 9.4, 493.6, 114_000, 0.0123, 1.5e-23, -0.25, math.inf, math.nan)]
+    ['0', '9.4', '494', '114,000', '0.0123', '1.5e-23', '-0.25', 'infinity', 'unknown']
     """
+    if math.isnan(value):
+        return "unknown"
     if math.isinf(value):
         return "infinity" if value > 0 else "minus infinity"
     if abs(value) >= 100:

@@ -181,6 +181,13 @@ def test_median_interval_is_the_binomial_one():
     assert median_quantity([1.0, 2, 3, 4, 5, 6])[1:3] == (1, 6)  # 2 / 2^6 = .031
 
 
+def test_a_copy_that_blew_up_has_an_infinite_kl():
+    assert median_quantity([1.0, 2, 3, np.nan, np.inf, 2, 1, 1])[:3] == (2, 1, np.inf)
+    assert median_quantity([np.nan, np.nan, 1.0]).value == np.inf
+    with pytest.raises(ValueError, match="shape"):
+        median_quantity([])
+
+
 def test_a_seed_gives_one_result():
     data = (*squares(16, 1.0), np.zeros(20), 0.0)
     assert post_update_returns(*data, rng=1)["mean"] == post_update_returns(*data, rng=1)["mean"]
