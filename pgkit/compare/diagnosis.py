@@ -88,8 +88,12 @@ def diagnose_comparison(
         of_case = evaluated[(evaluated["environment"] == environment) & (evaluated["agent"] == agent)]
         name = f"{environment}-{agent}".replace("/", "-")
         arms = _trained_arms(stored, result, of_case, target / name, workers, progress)
-        options = {"again": again, "workers": workers, "progress": progress}
-        by_arm = {arm.name: diagnose(arm.place, settings, member=arm.config.seed, **options) for arm in arms}
+        by_arm = {
+            arm.name: diagnose(
+                arm.place, settings, member=arm.config.seed, again=again, workers=workers, progress=progress
+            )
+            for arm in arms
+        }
         joined = _join(by_arm, name)
         diagnoses[name] = replace(joined, tables={**joined.tables, "same_states": _same_states(arms, settings)})
         write_report(diagnoses[name], target / name / "diagnosis")

@@ -15,7 +15,7 @@ from pgkit.diagnose.experiments import intervene
 from pgkit.diagnose.look import look
 from pgkit.diagnose.parts import Parts
 from pgkit.diagnose.play import open_player
-from pgkit.diagnose.points import Point, RunPoints, open_run
+from pgkit.diagnose.points import Point, RunPoints, estimator_of, open_run
 from pgkit.diagnose.pool import results_of
 from pgkit.diagnose.report.write import write_report
 from pgkit.diagnose.results import Diagnosis, Measured, PointResult, Row
@@ -125,7 +125,8 @@ def _measure_run(
     ]
     by_member = {run.labels[k]: [result for result in results if result.member == run.labels[k]] for k in members}
     reference = reference_return(run.configs[0])
-    spoken = {label: verdicts(of_member, reference) for label, of_member in by_member.items()}
+    estimator = estimator_of(run.configs[0])
+    spoken = {label: verdicts(of_member, reference, estimator) for label, of_member in by_member.items()}
     return Diagnosis(
         run=str(run.final.parent.parent),
         settings={**asdict(settings), "reference_return": reference, "trained_again": run.trained_again},

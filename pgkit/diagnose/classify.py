@@ -147,8 +147,8 @@ def signs(
     - ``saturated_at_end``: 1 if the verdict "saturated" holds at the last point with K updates;
     - ``larger_is_better``: share of live points at which one update gains for certain and the best multiple of it is
       at least 5 for certain;
-    - ``constant_critic``: share of points below R_ref, after the first step, at which the explained variance is surely low,
-      of those where returns vary; ``biased_critic``: 1 if there is such a verdict;
+    - ``constant_critic``: share of points below R_ref, after the first step, at which the explained variance is
+      surely low, of those where returns vary; ``biased_critic``: 1 if there is such a verdict;
     - ``cured_by_critic``, ``cured_by_smaller_steps``: 1 if an intervention did so; ``healthy``: 1 if that is a verdict.
 
     Args:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pgkit.config.schema import TrainConfig
 from pgkit.diagnose.copies import burn_in, copies_of, observed_update
 from pgkit.diagnose.curvature import (
     EpisodeSamples,
@@ -17,7 +18,7 @@ from pgkit.diagnose.curvature import (
     step_weights,
 )
 from pgkit.diagnose.episodes import Episodes, measure_critic, play_batches
-from pgkit.diagnose.estimator_comparison import advantages, compare_estimators, policy_gradients
+from pgkit.diagnose.estimator_comparison import LAMS, advantages, compare_estimators, policy_gradients
 from pgkit.diagnose.evidence import choose_step, curvature_by_differences, mean_quantity
 from pgkit.diagnose.fisher import fisher_max, fisher_product, fisher_trace, random_signs
 from pgkit.diagnose.lanczos import lanczos, largest_magnitudes, subspace_share
@@ -68,19 +69,20 @@ def _compare(point: Point, first: Episodes, second: Episodes, settings: Settings
     """Section B: the estimators of the gradient on the same batches, and the critic."""
     gamma = point.config.agent["gamma"]
     learned = uses_critic(point.config)
-    reference = _gradients(second, gamma, ["leave-one-out"])["leave-one-out"]
+    reference = _gradients(second, point.config, ["leave-one-out"])["leave-one-out"]
     names = None if learned else ["none", "mean", "leave-one-out"]  # a critic that is never trained says nothing
-    comparison = compare_estimators(_gradients(first, gamma, names), reference, settings.seed)
+    comparison = compare_estimators(_gradients(first, point.config, names), reference, settings.seed)
     measured.add("estimators", comparison.quantities)
     measured.add_rows("estimators", list(comparison.rows))
     if learned:
         measure_critic(first, gamma, settings, measured)
 
 
-def _gradients(batches: Episodes, gamma: float, names: Sequence[str] | None) -> dict[str, FloatArray]:
+def _gradients(batches: Episodes, config: TrainConfig, names: Sequence[str] | None) -> dict[str, FloatArray]:
     """The gradient of each batch ``(48, D)`` by estimator: of these names, or of all."""
     value, next_value, _ = batches.policy.values(batches.params, batches.rollout)
-    by_name = advantages(batches.rollout, value, next_value, gamma)
+    lams = sorted({*LAMS, config.agent.get("lam", 1.0)})
+    by_name = advantages(batches.rollout, value, next_value, config.agent["gamma"], lams)
     chosen = by_name if names is None else {name: by_name[name] for name in names}
     grads = policy_gradients(batches.policy, batches.params, batches.rollout, chosen)
     return {name: grad.double().numpy() for name, grad in grads.items()}

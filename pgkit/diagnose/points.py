@@ -70,6 +70,13 @@ def uses_critic(config: TrainConfig) -> bool:
     return bool(config.agent.get("baseline", "value") == "value")
 
 
+def estimator_of(config: TrainConfig) -> str:
+    """The advantages that an agent learns from, by their name in :mod:`pgkit.diagnose.estimator_comparison`."""
+    if "lam" in config.agent:
+        return f"gae-{config.agent['lam']:g}"
+    return str(config.agent["baseline"]).replace("_", "-")
+
+
 def initial_point(config: TrainConfig, label: str) -> Point:
     """The member before its first update."""
     population = build([config])

@@ -28,7 +28,7 @@ def next_updates_of(
         By name: the quantities of ``return``, ``noise``, ``parts`` and ``post_update``, see the README.
     """
     returns = measure_returns(point, player, settings)
-    by_name = {}
+    by_name: dict[str, Quantities] = {}
     for name, config in configs.items():
         measured = Measured()
         measured.add("return", returns)
