@@ -54,7 +54,7 @@ class ParquetWriter:
         """
         if not self._changed:
             return
-        _write(self._path, self._table())
+        write_table(self._path, self._table())
         self._changed = False
 
     def _table(self) -> "pa.Table":
@@ -100,10 +100,15 @@ def write_frame(path: Path, frame: "pd.DataFrame") -> None:
     """
     import pyarrow as pa
 
-    _write(path, pa.Table.from_pandas(frame, preserve_index=False))
+    write_table(path, pa.Table.from_pandas(frame, preserve_index=False))
 
 
-def _write(path: Path, table: "pa.Table") -> None:
+def write_table(path: Path, table: "pa.Table") -> None:
+    """Write an Arrow table as Parquet; the file is never half written.
+
+    Raises:
+        WriteError: the system refuses to write.
+    """
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
