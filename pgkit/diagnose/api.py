@@ -101,14 +101,14 @@ def diagnose(
         if member is not None:
             seeds = [config.seed for config in run.configs]
             members = [find_member(run_place, run.labels, seeds, member)]
-        parts = Parts(place / "parts", None if again else _identity(run, settings))
-        diagnosis = _measure_run(run, members, settings, parts, workers, progress)
+        parts = Parts(place / "parts", None if again else identity(run, settings))
+        diagnosis = measure_run(run, members, settings, parts, workers, progress)
     write_report(diagnosis, place)
     parts.remove()
     return diagnosis
 
 
-def _measure_run(
+def measure_run(
     run: RunPoints, members: Sequence[int], settings: Settings, parts: Parts, workers: int, progress: bool
 ) -> Diagnosis:
     """All measurements of some members of a run, and what they show."""
@@ -159,7 +159,7 @@ def reference_return(config: TrainConfig) -> float | None:
     return None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold)
 
 
-def _identity(run: RunPoints, settings: Settings) -> str:
+def identity(run: RunPoints, settings: Settings) -> str:
     """What stored measurements depend on: the run's end, and the sizes but for what is measured where."""
     sizes = {name: value for name, value in asdict(settings).items() if name not in ("shares", "critical")}
     return hashlib.sha256(run.final.read_bytes() + repr(sizes).encode() + provenance.code_digest().encode()).hexdigest()

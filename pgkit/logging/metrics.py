@@ -113,6 +113,18 @@ METRICS: tuple[Metric, ...] = (
         "in comparisons: steps to the threshold, median over the runs of a setting; missing if half never reach it",
         "env steps",
     ),
+    *(
+        Metric(
+            f"diagnosis/<section>/{names}",
+            f"in diagnoses: {what}, see QUANTITIES in pgkit/diagnose/results.py",
+            "-",
+        )
+        for names, what in (
+            ("<quantity>", "a number about a frozen policy"),
+            ("<part>/<quantity>", "the same for a network, a number of updates, an estimator or an intervention"),
+            ("<part>/<condition>/<quantity>", "the same for another optimizer at equal KL or equal length"),
+        )
+    ),
 )
 
 

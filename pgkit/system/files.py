@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,6 +68,36 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def replace_entries(directory: Path) -> Iterator[Path]:
+    """Fill a hidden folder of ``directory`` inside the block, then move what is in it to ``directory``.
+
+    A crash inside the block leaves all else in ``directory`` as it was; after it each file and folder is the old one or
+    the new one, whole, folders first. What the block did not write stays. No other process may be writing there.
+
+    Raises:
+        WriteError: the system refuses to write.
+    """
+    with as_write_error(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in directory.glob(f".*{_TEMPORARY}"):  # of a killed process
+            shutil.rmtree(path, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(dir=directory, prefix=".", suffix=_TEMPORARY))
+    try:
+        new = temporary / "new"
+        new.mkdir()
+        yield new
+        with as_write_error(directory):
+            for entry in sorted(new.iterdir(), key=lambda path: (not path.is_dir(), path.name)):
+                target = directory / entry.name
+                if target.is_dir():  # a folder cannot replace another one
+                    os.replace(target, temporary / entry.name)
+                os.replace(entry, target)
+            _sync_directory(directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -171,7 +171,8 @@ def test_columns_of_mixed_values_become_json() -> None:
 def test_evidence_is_that_of_the_verdicts_points() -> None:
     diagnosis = full()
     numbers = evidence(diagnosis.verdicts[1], diagnosis.points)
-    assert numbers["post_update/K/half_share"].value == 0.31, "of the first of its points"
+    half_shares = {step: quantity.value for step, quantity in numbers["post_update/K/half_share"].items()}
+    assert half_shares == {24_950.0: 0.31, 49_900.0: 0.77}
     assert set(numbers) == {"post_update/K/half_share", "interventions/critic_fitted/improvement"}
     other = PointResult("seed-9", diagnosis.verdicts[1].env_steps[0], 0.1, False, {"parts/odd": Quantity(1.0)})
     assert evidence(diagnosis.verdicts[1], [other]) == {}

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -91,8 +92,8 @@ def _draw_returns(axes: Axes, points: Sequence[PointResult], reference: float | 
     lines += [("solved", reference, "left")] if reference is not None and math.isfinite(reference) else []
     for name, height, side in lines:
         axes.axhline(height, color=FAINT, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
-        axes.annotate(name, (side == "right", height), (0, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
-                      ha=side, color=FAINT, fontsize=7)  # fmt: skip
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": side}
+        axes.annotate(name, (float(side == "right"), height), (0, 2), **place, color=FAINT, fontsize=7)
     axes.set_ylabel("return J")
 
 
@@ -130,7 +131,7 @@ def draw_post_update(points: Sequence[PointResult], updates: Sequence[Row]) -> F
     above.grid(axis="x", visible=False)
     above.set_title(f"Returns of copies after 1 and after {largest} more updates")
     named = [(FIRST, "after 1"), *([(SECOND, f"after {largest}")] if largest > 1 else [])]
-    handles = [Patch(color=color, alpha=0.75, label=label) for color, label in named]
+    handles: list[Artist] = [Patch(color=color, alpha=0.75, label=label) for color, label in named]
     handles.append(Line2D([], [], color=INK, label="before, J"))
     figure.legend(handles=handles, loc="outside upper right", ncols=3, handlelength=1.6)
     return figure

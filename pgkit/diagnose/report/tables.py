@@ -4,7 +4,7 @@ Every table begins with the columns ``member``, ``label`` and ``env_steps``.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,11 @@ def member_number(label: str) -> int | None:
     return int(number) if number.isdecimal() else None
 
 
-def evidence(verdict: Verdict, points: Sequence[PointResult]) -> dict[str, Quantity]:
-    """Return the quantities that a verdict rests on, of the first of its points that has them, by name."""
-    about = [p for p in points if p.member == verdict.member and (p.env_steps in verdict.env_steps)]
-    quantities: Mapping[str, Quantity] = {}
-    for point in reversed(about):
-        quantities = {**quantities, **point.quantities}
-    return {name: quantities[name] for name in verdict.evidence if name in quantities}
+def evidence(verdict: Verdict, points: Sequence[PointResult]) -> dict[str, dict[float, Quantity]]:
+    """Return the quantities that a verdict rests on, by name and environment steps of its points that have them."""
+    about = [point for point in points if point.member == verdict.member and point.env_steps in verdict.env_steps]
+    numbers = {
+        name: {point.env_steps: point.quantities[name] for point in about if name in point.quantities}
+        for name in verdict.evidence
+    }
+    return {name: by_steps for name, by_steps in numbers.items() if by_steps}
