@@ -212,7 +212,7 @@ def freeze_layout(figure: Figure) -> Figure:
     """Compute the layout once, instead of again for every file."""
     with settings():
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)  # "none" leaves an engine, for which every file is drawn twice
     return figure
 
 

@@ -141,13 +141,13 @@ def test_the_table_of_points_has_a_column_for_each_quantity_and_its_ends(tmp_pat
     columns = [fallen[f"post_update/K/half_share{end}"] for end in ("", "_low", "_high")]
     assert columns == list(half_share[:3])
     assert fallen["interventions/critic_fitted/half_share"] == 0.19
-    assert table["interventions/critic_fitted/half_share"].null_count == 2 * len(SHARES) - 3
+    assert table["interventions/critic_fitted/half_share"].null_count == 2 * len(SHARES) - 2
 
 
 def test_every_table_begins_with_the_keys(tmp_path: Path) -> None:
     write(full(), tmp_path)
     paths = list((tmp_path / "tables").glob("*.parquet"))
-    names = {"points", "verdicts", "updates", "curvature", "estimators", "critic_histogram"}
+    names = {"points", "verdicts", "updates", "curvature", "estimators", "critic_histogram", "same_states"}
     assert {path.stem for path in paths} == names
     for path in paths:
         assert pq.read_schema(path).names[:3] == ["member", "label", "env_steps"]

@@ -167,6 +167,11 @@ def signed(value: float, _: object = None) -> str:
     return short_number(value).replace("-", "\u2212")
 
 
+def is_finite(number: float | None) -> bool:
+    """Whether a cell of a table holds a finite number."""
+    return number is not None and math.isfinite(number)
+
+
 def finite_interval(quantity: Quantity) -> tuple[float, float] | None:
     """Return the ends of an interval if both are finite."""
     return (quantity.low, quantity.high) if math.isfinite(quantity.low) and math.isfinite(quantity.high) else None

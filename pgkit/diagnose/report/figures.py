@@ -8,6 +8,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from pgkit.diagnose.report.figures_return import (
     draw_interventions,
     draw_parts,
     draw_post_update,
+    draw_same_states,
     draw_timeline,
 )
 from pgkit.diagnose.results import Diagnosis, PointResult, Row
@@ -34,6 +36,8 @@ from pgkit.plots.page import Drawing, drawing
 from pgkit.plots.style import ArmStyle, arm_legend, arm_styles, freeze_layout, new_figure, percent, settings
 
 CAPTIONS: Mapping[str, str] = {
+    "side-by-side": "What matters most, of all members side by side.",
+    "same-states": "What the next updates of each member's optimizer do to the same policies.",
     "timeline": "The return J of frozen policies along training, with 95 % intervals (band and strokes); rings mark "
     "the points that were looked at closely. Below, a dot at each point that a rule speaks about.",
     "nsr": "Noise over signal of one batch's gradient (1: as much noise as signal) and the median norm of that "
@@ -66,13 +70,32 @@ CAPTIONS: Mapping[str, str] = {
 """Caption of each figure."""
 
 
+ALL = "all members"
+"""What figures of several members are about."""
+
+
 def draw_all(diagnosis: Diagnosis) -> list[Drawing]:
     """Draw all figures of the members that :func:`members_shown` names; those without data are left out."""
-    return [
-        drawing(freeze_layout(figure), name, label, CAPTIONS[name])
-        for label in members_shown(diagnosis)
+    shown = members_shown(diagnosis)
+    together = [drawing(freeze_layout(figure), name, ALL, CAPTIONS[name]) for name, figure in _draw_together(diagnosis)]
+    return together + [
+        drawing(freeze_layout(figure), name, label, CAPTIONS[name] if len(shown) == 1 else f"{label}. {CAPTIONS[name]}")
+        for label in shown
         for name, figure in _draw_member(diagnosis, label)
     ]
+
+
+def _draw_together(diagnosis: Diagnosis) -> Iterator[tuple[str, Figure]]:
+    """Yield (name, figure) of several members, which are the arms of a comparison or the seeds of a run."""
+    labels = members(diagnosis)
+    if len(labels) < 2:
+        return
+    by_label = {label: [point for point in diagnosis.points if point.member == label] for label in labels}
+    figures = {
+        "side-by-side": draw_side_by_side({k: replace(diagnosis, points=points) for k, points in by_label.items()}),
+        "same-states": draw_same_states(diagnosis.tables.get("same_states", ()), arm_styles(labels)),
+    }
+    yield from ((name, figure) for name, figure in figures.items() if figure is not None)
 
 
 def members_shown(diagnosis: Diagnosis) -> list[str]:

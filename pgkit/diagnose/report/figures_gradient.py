@@ -15,6 +15,7 @@ from pgkit.diagnose.report.axes import (
     draw_log_series,
     draw_series,
     finite_interval,
+    is_finite,
     log_y,
     measured,
     network_styles,
@@ -196,7 +197,7 @@ def draw_probes(points: Sequence[PointResult], curvature: Sequence[Row]) -> Figu
         points: of one member.
         curvature: rows of the table ``curvature`` of that member.
     """
-    rows = [row for row in curvature if row["method"] == "products" and math.isfinite(row.get("slope") or math.nan)]
+    rows = [row for row in curvature if row["method"] == "products" and is_finite(row.get("slope"))]
     steps = sorted({row["env_steps"] for row in rows} & {point.env_steps for point in points})
     if not steps:
         return None

@@ -46,9 +46,9 @@ def draw_critic(points: Sequence[PointResult], histogram: Sequence[Row] = ()) ->
         histogram: rows of the table ``critic_histogram`` of that member: ``value`` and ``target``, middles of a cell,
             and ``count``, its number of steps; see :func:`histogram_rows`.
     """
-    shown = [point for point in points if any(f"critic/{name}" in point.quantities for name, *_ in EXPLAINED)]
+    known = [name for name, *_ in EXPLAINED if measured(points, f"critic/{name}")]
     steps = sorted({row["env_steps"] for row in histogram} & {point.env_steps for point in points})
-    if not shown and not steps:
+    if not known and not steps:
         return None
     figure = new_figure(2.4 + (2.1 if steps else 0))
     if steps:
@@ -63,14 +63,15 @@ def draw_critic(points: Sequence[PointResult], histogram: Sequence[Row] = ()) ->
         below = figure.subfigures(1, 1, squeeze=False)[0, 0]
     axes = below.add_subplot()
     for name, color, marker, label in EXPLAINED:
-        if measured(shown, f"critic/{name}"):
-            draw_series(axes, series(shown, f"critic/{name}"), ArmStyle(color, marker, SOLID), label)
+        if name in known:
+            draw_series(axes, series(points, f"critic/{name}"), ArmStyle(color, marker, SOLID), label)
     lowest = min(axes.get_ylim()[0], -0.1)
     axes.set_ylim(max(lowest, LEAST_FLOOR), 1.05)
     for height in (0, 1):
         axes.axhline(height, color=INK, linewidth=0.8, linestyle=SOLID if height else (0, (4, 2)))
     axes.set_ylabel("explained variance")
-    axes.legend(loc="best", fontsize=7)
+    if known:
+        axes.legend(loc="best", fontsize=7)
     root_axis(axes, points)
     return figure
 

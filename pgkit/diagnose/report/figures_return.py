@@ -20,6 +20,7 @@ from pgkit.diagnose.report.axes import (
     Array,
     draw_intervals,
     finite_interval,
+    is_finite,
     measured,
     parts_of,
     point_axis,
@@ -28,7 +29,7 @@ from pgkit.diagnose.report.axes import (
     series,
 )
 from pgkit.diagnose.results import PointResult, Quantity, Row, Verdict, is_measured
-from pgkit.plots.style import FAINT, INK, new_figure, percent, settings, short_number
+from pgkit.plots.style import FAINT, INK, ArmStyle, name_rows, new_figure, percent, settings, short_number
 
 AS_IT_IS, CHANGED, FIRST, SECOND = INK, "#0072b2", "#56a0d3", "#c77700"
 
@@ -58,7 +59,7 @@ def draw_timeline(
     shown = measured(points, "return/mean")
     if not shown:
         return None
-    rules = list(dict.fromkeys(verdict.rule for verdict in verdicts))
+    rules = list(dict.fromkeys(verdict.rule for verdict in verdicts if verdict.env_steps))
     figure = new_figure(2.6 + 0.24 * len(rules))
     heights = (2.2, max(0.24 * len(rules), 0.01))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=heights) if rules else (figure.add_subplot(), None)
@@ -238,6 +239,37 @@ def draw_directions(points: Sequence[PointResult]) -> Figure | None:
         figure.axes[0].plot([], [], "o", color=color, label=label)
     figure.legend(loc="outside upper right", ncols=2, handlelength=1.2)
     figure.supxlabel("share of copies below half of the return after one update", fontsize=8.5)
+    return figure
+
+
+@settings()
+def draw_same_states(rows: Sequence[Row], arms: Mapping[str, ArmStyle]) -> Figure | None:
+    """Draw the mean return after K updates of each arm from the same policies, a panel for each policy.
+
+    Args:
+        rows: table ``same_states``: an arm (``label``) at a policy (``env_steps``), with quantities as in ``points``.
+        arms: all arms, in their order.
+    """
+    name = "post_update/K/mean"
+    shown = [row for row in rows if is_finite(row.get(name)) and row["label"] in arms]
+    steps = list(dict.fromkeys(row["env_steps"] for row in shown))
+    if not shown:
+        return None
+    figure = new_figure(0.9 + 0.28 * len(arms))
+    panels: Any = figure.subplots(1, len(steps), sharey=True, squeeze=False)[0]
+    for axes, step in zip(panels, steps, strict=True):
+        at_policy = [row for row in shown if row["env_steps"] == step]
+        for row in at_policy:
+            low, high = (math.nan if row.get(end) is None else row[end] for end in (f"{name}_low", f"{name}_high"))
+            quantity = Quantity(row[name], low, high)
+            place = list(arms).index(row["label"])
+            _draw_dot(axes, place, quantity, arms[row["label"]].color, filled=True)
+        axes.axvline(at_policy[0].get("return/mean") or math.nan, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
+        axes.set_title(f"at {short_number(step)}")
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+    name_rows(panels[0], arms)
+    figure.supxlabel("mean return after K updates; dotted: before", fontsize=8.5)
     return figure
 
 

@@ -78,9 +78,10 @@ GLOSSARY: Mapping[str, str] = {
     "P(half)": "the share of copies that lose more than half of the return, counted from random actions",
     "signal, noise": "the squared norm of the expected gradient, and the total variance of one batch's gradient",
     "NSR": "noise over signal of one batch",
-    "resolved": "told apart from zero: an interval that excludes it or, for gradients, a test by sign flips (p below .05)",
-    "odd, even, gap": "what an update gains to first order, what it loses to curvature, and what its noise costs; their "
-    "sum is the mean change of the return",
+    "resolved": "told apart from zero: an interval that excludes it or, for gradients, a test by sign flips (p below "
+    ".05)",
+    "odd, even, gap": "what an update gains to first order, what it loses to curvature, and what its noise costs; "
+    "their sum is the mean change of the return",
     "intervention": "the K updates once more with one thing changed",
     "equal travel": "a tenth of the learning rate, with ten times as many updates",
     "bias": "of an estimator: the squared distance of its mean from the true gradient, over the squared norm of that",

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from pgkit.config.load import flatten
-from pgkit.diagnose.report.figures import members, members_shown
+from pgkit.diagnose.report.figures import ALL, members, members_shown
 from pgkit.diagnose.report.glossary import GLOSSARY, TOPICS, Topic
 from pgkit.diagnose.report.json_file import plain
 from pgkit.diagnose.report.tables import evidence
@@ -94,6 +94,7 @@ def diagnosis_page(diagnosis: Diagnosis, drawings: Sequence[Drawing]) -> str:
         others=[_member(diagnosis, label, ()) for label in labels if label not in shown],
         counts=_counts(diagnosis),
         overview=_overview(diagnosis),
+        together=[each for each in drawings if each.where == ALL],
         sections=[_section(diagnosis, topic, drawings) for topic in TOPICS],
         not_done=diagnosis.not_done,
         glossary=GLOSSARY.items(),
@@ -245,15 +246,13 @@ def _numbers(label: str, points: Sequence[PointResult], topic: Topic) -> Grid:
 
 
 def _reasons(label: str, points: Sequence[PointResult], topic: Topic) -> list[str]:
-    """Why quantities of a section are missing, each reason once, with the environment steps of its points."""
-    places: dict[tuple[str, str], list[float]] = {}
+    """Why quantities of a section are missing, each reason once at each point."""
+    names: dict[tuple[float, str], list[str]] = {}
     for point in points:
         for name, quantity in point.quantities.items():
             if quantity.reason and _belongs(name, topic):
-                places.setdefault((name, quantity.reason), []).append(point.env_steps)
-    return [
-        f"{label}, {name} at {joined(map(short_number, steps))}: {reason}" for (name, reason), steps in places.items()
-    ]
+                names.setdefault((point.env_steps, quantity.reason), []).append(name)
+    return [f"{label} at {short_number(step)}: {reason} ({joined(of)})" for (step, reason), of in names.items()]
 
 
 def _belongs(name: str, topic: Topic) -> bool:
