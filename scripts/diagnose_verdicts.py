@@ -35,11 +35,11 @@ FAULTS = {
 }
 """Overrides of each fault, by the label that it should get."""
 
-SATURATED_GAIN = 100.0
+SATURATED_GAIN = 1000.0
 """Of the actor's last layer, whose usual gain is .01."""
 
 TASKS = {"cartpole": "cartpole-actor-critic", "lunarlander": "lunarlander-actor-critic"}
-SHARES = {"cartpole": (0.02, 0.05, 0.1, 0.2, 0.5, 0.75, 1.0), "lunarlander": (0.05, 0.2, 0.5, 0.9)}
+SHARES = {"cartpole": (0.02, 0.05, 0.1, 0.2, 0.5, 0.75, 1.0), "lunarlander": (0.05, 0.4, 0.9)}
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--seeds", type=int, default=20, help="of each fault")
     parser.add_argument("--first-seed", type=int, default=31_000)
-    parser.add_argument("--copies", type=int, default=32)
+    parser.add_argument("--copies", type=int, default=32, help="of each point")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", nargs="+", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--out", type=Path, default=Path("runs/diagnose-verdicts"))

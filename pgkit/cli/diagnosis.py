@@ -10,10 +10,13 @@ from pgkit.cli.tables import print_lines, print_table
 
 if TYPE_CHECKING:
     from pgkit.diagnose.results import Diagnosis
+    from pgkit.diagnose.settings import Settings
 
 
 def diagnose(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run, or its name below runs/.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Directory of a finished run or comparison, or a name below runs/.")
+    ],
     member: Annotated[str | None, typer.Option(help="Only this member, such as 3 or seed-3.")] = None,
     at: Annotated[
         str | None, typer.Option(metavar="SHARES", help="Where to look, in % of training, such as 0,5,50,100.")
@@ -41,10 +44,10 @@ def diagnose(
     For example: pgkit diagnose runs/cartpole-actor-critic --member 3
     """
     with one_line_errors(only_prints=dry_run):
-        from pgkit.diagnose.api import diagnose as measure
+        from pgkit.diagnose import api
         from pgkit.diagnose.points import SHARES
         from pgkit.diagnose.settings import Settings, parse_shares
-        from pgkit.runs.directory import find_run
+        from pgkit.runs.directory import as_directory, find_run
         from pgkit.system.cpu import available_cpus
 
         settings = Settings(
@@ -57,12 +60,36 @@ def diagnose(
             interventions=interventions,
             shares=SHARES if at is None else parse_shares(at),
         )
-        directory = find_run(run)
         processes = workers or available_cpus()
-        diagnosis = measure(
-            directory, settings, member=member, out=out, again=again, workers=processes, progress=not quiet
+        if (as_directory(run) / "plan.json").is_file():
+            _diagnose_comparison(as_directory(run), settings, processes, out, again, quiet)
+            return
+        directory = find_run(run)
+        if dry_run:
+            typer.echo(api.forecast_run(directory, settings, member, processes).in_words())
+            return
+        diagnosis = api.diagnose(
+            directory,
+            settings,
+            member=member,
+            out=out,
+            again=again,
+            workers=processes,
+            budget=budget,
+            progress=not quiet,
         )
         _print_diagnosis(diagnosis, out or directory / "diagnosis")
+
+
+def _diagnose_comparison(
+    directory: Path, settings: "Settings", workers: int, out: Path | None, again: bool, quiet: bool
+) -> None:
+    """Diagnose the arms of a comparison, and print what is said of each."""
+    from pgkit.compare.diagnosis import diagnose_comparison
+
+    diagnoses = diagnose_comparison(directory, settings, out=out, again=again, workers=workers, progress=not quiet)
+    for name, diagnosis in diagnoses.items():
+        _print_diagnosis(diagnosis, (out or directory / "diagnosis") / name / "diagnosis")
 
 
 def _print_diagnosis(diagnosis: "Diagnosis", place: Path) -> None:

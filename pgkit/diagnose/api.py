@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from pgkit.config.schema import TrainConfig
 from pgkit.diagnose.directions import compare_directions
 from pgkit.diagnose.experiments import intervene
+from pgkit.diagnose.forecast import Forecast, fit_budget, forecast, run_trial
 from pgkit.diagnose.look import look
 from pgkit.diagnose.parts import Parts
 from pgkit.diagnose.play import open_player
@@ -25,6 +26,8 @@ from pgkit.diagnose.verdicts import summary, verdicts
 from pgkit.runs import provenance
 from pgkit.runs.directory import as_directory
 from pgkit.runs.reader import find_member
+from pgkit.system.cpu import configure_cpu
+from pgkit.system.process_state import isolated_process
 from pgkit.system.progress import track
 
 
@@ -56,8 +59,10 @@ def measure(task: Task) -> Measured:
             measured = scan(task.point, player, task.settings)
         else:
             measured = look(task.point, player, task.settings)
-            if task.settings.interventions and "post_update/K/half_share" in task.scanned.quantities:
+            played = "post_update/K/half_share" in task.scanned.quantities
+            if task.settings.interventions and played:
                 measured.merge(intervene(task.point, player, task.settings, task.scanned))
+            if task.settings.directions and played:
                 measured.merge(compare_directions(task.point, player, task.settings, task.scanned))
     measured.seconds = time.perf_counter() - started
     return measured
@@ -71,6 +76,7 @@ def diagnose(
     out: str | Path | None = None,
     again: bool = False,
     workers: int = 1,
+    budget: float | None = None,
     progress: bool = False,
 ) -> Diagnosis:
     """Measure a finished run at frozen policies, and say why it learnt, stalled or collapsed.
@@ -88,6 +94,8 @@ def diagnose(
         out: where the report goes; by default ``diagnosis/`` in the run.
         again: measure anew what is already there.
         workers: how many processes measure.
+        budget: about how many seconds it may take: curvature, other optimizers' directions, interventions and half of
+            the copies are left out, in this order, until it fits.
         progress: whether to show a progress bar.
 
     Raises:
@@ -97,15 +105,33 @@ def diagnose(
     run_place = as_directory(directory)
     place = run_place / "diagnosis" if out is None else as_directory(out)
     with open_run(run_place, settings.shares) as run:
-        members = list(range(len(run.labels)))
-        if member is not None:
-            seeds = [config.seed for config in run.configs]
-            members = [find_member(run_place, run.labels, seeds, member)]
+        members = _members(run, run_place, member)
+        left_out = []
+        if budget is not None:
+            settings, left_out = fit_budget(run_trial(run, settings), members, settings, workers, budget)
         parts = Parts(place / "parts", None if again else identity(run, settings))
         diagnosis = measure_run(run, members, settings, parts, workers, progress)
+        diagnosis = replace(diagnosis, not_done=[*left_out, *diagnosis.not_done])
     write_report(diagnosis, place)
     parts.remove()
     return diagnosis
+
+
+def forecast_run(
+    directory: str | Path, settings: Settings, member: str | int | None = None, workers: int = 1
+) -> Forecast:
+    """About what :func:`diagnose` would cost, from a trial that takes seconds; nothing is written. Raises likewise."""
+    place = as_directory(directory)
+    with open_run(place, settings.shares) as run, isolated_process():
+        configure_cpu()
+        return forecast(run_trial(run, settings), _members(run, place, member), settings, workers)
+
+
+def _members(run: RunPoints, place: Path, member: str | int | None) -> list[int]:
+    """The positions of the members that are diagnosed."""
+    if member is None:
+        return list(range(len(run.labels)))
+    return [find_member(place, run.labels, [config.seed for config in run.configs], member)]
 
 
 def measure_run(

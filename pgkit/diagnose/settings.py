@@ -23,6 +23,7 @@ class Settings:
         seed: of all random numbers.
         curvature: measure curvature at critical points.
         interventions: make the interventions there.
+        directions: try other optimizers' directions there.
     """
 
     shares: tuple[float, ...] = SHARES
@@ -34,6 +35,7 @@ class Settings:
     seed: int = 0
     curvature: bool = True
     interventions: bool = True
+    directions: bool = True
 
     def updates(self, point: Point, steps_per_update: float) -> int:
         """K: updates that use the share of the budget."""
