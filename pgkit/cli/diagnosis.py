@@ -1,7 +1,7 @@
 """``pgkit diagnose`` and ``pgkit landscape``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,15 +50,10 @@ def diagnose(
         from pgkit.runs.directory import as_directory, find_run
         from pgkit.system.cpu import available_cpus
 
+        chosen = SHARES if at is None else parse_shares(at)
+        sizes = {"critical": critical, "copies": copies, "episodes": episodes, "seed": seed}
         settings = Settings(
-            critical=critical,
-            copies=copies,
-            budget_share=updates / 100,
-            episodes=episodes,
-            seed=seed,
-            curvature=curvature,
-            interventions=interventions,
-            shares=SHARES if at is None else parse_shares(at),
+            chosen, budget_share=updates / 100, curvature=curvature, interventions=interventions, **sizes
         )
         processes = workers or available_cpus()
         if (as_directory(run) / "plan.json").is_file():
@@ -68,17 +63,10 @@ def diagnose(
         if dry_run:
             typer.echo(api.forecast_run(directory, settings, member, processes).in_words())
             return
-        diagnosis = api.diagnose(
-            directory,
-            settings,
-            member=member,
-            out=out,
-            again=again,
-            workers=processes,
-            budget=budget,
-            progress=not quiet,
+        options: dict[str, Any] = {"again": again, "workers": processes, "budget": budget, "progress": not quiet}
+        _print_diagnosis(
+            api.diagnose(directory, settings, member=member, out=out, **options), out or directory / "diagnosis"
         )
-        _print_diagnosis(diagnosis, out or directory / "diagnosis")
 
 
 def _diagnose_comparison(

@@ -106,7 +106,7 @@ def diagnose(
     place = run_place / "diagnosis" if out is None else as_directory(out)
     with open_run(run_place, settings.shares) as run:
         members = _members(run, run_place, member)
-        left_out = []
+        left_out: list[tuple[str, str]] = []
         if budget is not None:
             settings, left_out = fit_budget(run_trial(run, settings), members, settings, workers, budget)
         parts = Parts(place / "parts", None if again else identity(run, settings))

@@ -130,6 +130,29 @@ def deciding_rule(member_signs: Mapping[str, float], rules: Sequence[ClassRule] 
     return next((rule for rule in rules if rule.applies(member_signs)), None)
 
 
+SIGNS = """
+*Live* points are all of which the verdict "saturated" does not speak.
+
+- ``kl``: median of the KL divergence of one update over live points that are not at R_ref, where gradients vanish;
+  over all live points if there are no others;
+- ``path``: updates of the whole training times ``sqrt(2 KL)``: how far they would lead if each went straight on, as
+  a length in the Fisher metric;
+- ``fragile``: share of live points that are fragile, of those where P_K(half) was measured;
+- ``fell``: best return minus the last, over R_ref - R_random;
+- ``solved``: 1 if the last return is at R_ref; ``rising``: 1 if the last K updates that were played gain for
+  certain, or the last return is resolved above that at half of the training;
+- ``saturated_at_end``: 1 if the verdict "saturated" holds at the last point with K updates;
+- ``larger_is_better``: share of live points at which one update gains for certain and the best multiple of it is
+  at least 5 for certain;
+- ``constant_critic``: share of points below R_ref, after the first step, at which the explained variance is
+  surely low, of those where returns vary; ``biased_critic``: 1 if there is such a verdict;
+- ``far_off_critic``: share of the points after the first step at which the critic's mean error is larger than the
+  returns' spread: bias^2 > 2 Var(G); ``certain``: median share of states in which one choice has more than 99 %;
+- ``cured_by_critic``, ``cured_by_smaller_steps``: 1 if an intervention did so; ``healthy``: 1 if that is a verdict.
+"""
+"""What the signs mean."""
+
+
 def signs(
     verdicts: Sequence[Verdict],
     points: Sequence[PointResult],
@@ -139,24 +162,7 @@ def signs(
 ) -> dict[str, float]:
     """Boil a member down to a few numbers; NaN for what was not measured.
 
-    *Live* points are all of which the verdict "saturated" does not speak.
-
-    - ``kl``: median of the KL divergence of one update over live points that are not at R_ref, where gradients vanish;
-      over all live points if there are no others;
-    - ``path``: updates of the whole training times ``sqrt(2 KL)``: how far they would lead if each went straight on, as
-      a length in the Fisher metric;
-    - ``fragile``: share of live points that are fragile, of those where P_K(half) was measured;
-    - ``fell``: best return minus the last, over R_ref - R_random;
-    - ``solved``: 1 if the last return is at R_ref; ``rising``: 1 if the last K updates that were played gain for
-      certain, or the last return is resolved above that at half of the training;
-    - ``saturated_at_end``: 1 if the verdict "saturated" holds at the last point with K updates;
-    - ``larger_is_better``: share of live points at which one update gains for certain and the best multiple of it is
-      at least 5 for certain;
-    - ``constant_critic``: share of points below R_ref, after the first step, at which the explained variance is
-      surely low, of those where returns vary; ``biased_critic``: 1 if there is such a verdict;
-    - ``far_off_critic``: share of the points after the first step at which the critic's mean error is larger than the
-      returns' spread: bias^2 > 2 Var(G); ``certain``: median share of states in which one choice has more than 99 %;
-    - ``cured_by_critic``, ``cured_by_smaller_steps``: 1 if an intervention did so; ``healthy``: 1 if that is a verdict.
+    They are described in :data:`SIGNS`.
 
     Args:
         verdicts: of the member.
@@ -197,7 +203,7 @@ def signs(
 
 
 FAR_OFF = 2.0
-"""In units of Var(G). Of 70 points of ten good CartPole runs 2 are above it, of ten whose critic never learns all 70."""
+"""In units of Var(G). Of 70 points of ten good CartPole runs 2 are above it; of ten with a dead critic all 70 are."""
 
 MUCH_LARGER = 5.0
 """A best multiple of the mean update from which the step counts as much too small."""
