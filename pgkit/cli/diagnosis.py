@@ -1,5 +1,6 @@
 """``pgkit diagnose`` and ``pgkit landscape``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,10 +52,8 @@ def diagnose(
         from pgkit.system.cpu import available_cpus
 
         chosen = SHARES if at is None else parse_shares(at)
-        sizes = {"critical": critical, "copies": copies, "episodes": episodes, "seed": seed}
-        settings = Settings(
-            chosen, budget_share=updates / 100, curvature=curvature, interventions=interventions, **sizes
-        )
+        settings = Settings(chosen, critical, copies, updates / 100, episodes, seed=seed)
+        settings = replace(settings, curvature=curvature, interventions=interventions, directions=interventions)
         processes = workers or available_cpus()
         if (as_directory(run) / "plan.json").is_file():
             _diagnose_comparison(as_directory(run), settings, processes, out, again, quiet)

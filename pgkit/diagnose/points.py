@@ -165,6 +165,9 @@ def open_run(directory: str | Path, shares: Sequence[float] = SHARES) -> Iterato
         raise PgkitError(f"{place} is not finished: pgkit resume {directory} trains it to its end")
     _, saved = checkpoint.load_resumable(place)
     configs = read_settings(place, saved["labels"])
+    if configs[0].policy.network == "gru":
+        reason = "its policy is recurrent, and a diagnosis looks at single states"
+        raise PgkitError(f"{place} cannot be diagnosed: {reason}")
     paths = checkpoint.checkpoints_in(place / "checkpoints")
     stored = RunPoints(configs, saved["labels"], paths, paths[-1])
     if _has_all(stored, shares):
