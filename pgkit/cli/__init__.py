@@ -32,6 +32,7 @@ app.command()(evaluation.play)
 app.command(context_settings=TAKES_OVERRIDES)(comparison.compare)
 app.command()(comparison.report)
 app.command()(diagnosis.diagnose)
+app.command()(diagnosis.landscape)
 app.command(name="list")(catalogue.list_)
 
 

@@ -101,3 +101,64 @@ def _print_diagnosis(diagnosis: "Diagnosis", place: Path) -> None:
     print_table(rows, diagnosis.run)
     print_lines(diagnosis.summary)
     typer.echo(f"written to {place / 'report.html'}")
+
+
+def landscape(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run, or its name below runs/.")],
+    member: Annotated[
+        str | None, typer.Option(help="Which member, such as 3 or seed-3; default: the middle one.")
+    ] = None,
+    at: Annotated[
+        str, typer.Option(metavar="100|best|SHARE", help="Where in its training, in %, or at its best evaluation.")
+    ] = "100",
+    plane: Annotated[
+        str | None, typer.Option(help="trajectory, curvature, random or none; default: trajectory.")
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="RUN[:MEMBER][@SHARE]", help="Follow the path to this policy.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Follow the path between two members, such as 0,1.")] = None,
+    lines: Annotated[bool | None, typer.Option("--lines/--no-lines", help="Follow lines, and look for cliffs.")] = None,
+    grid: Annotated[int, typer.Option(help="Policies along each side of the plane, odd.")] = 21,
+    episodes: Annotated[int, typer.Option(help="Episodes of each policy on the plane.")] = 20,
+    span: Annotated[str, typer.Option(help="How far the plane reaches, in lengths of an update, or auto.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all measurements.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the report; default: landscape/ in the run.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how much would be played, and how long it takes.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")] = False,
+) -> None:
+    """Picture the return around a policy: lines with cliffs, a plane with the way of training, a path to another one.
+
+    For example: pgkit landscape runs/cartpole-actor-critic --seeds 0,1
+    """
+    with one_line_errors(only_prints=dry_run):
+        from pgkit.diagnose.landscape.estimate import estimate
+        from pgkit.diagnose.landscape.request import Request, parse_span
+        from pgkit.diagnose.landscape.run import landscape as picture
+        from pgkit.runs.directory import find_run
+        from pgkit.system.cpu import available_cpus
+
+        ends = None if seeds is None else [part.strip() for part in seeds.split(",")]
+        asked: dict[str, Any] = {
+            "member": member,
+            "at": at,
+            "plane": plane,
+            "to": to,
+            "seeds": ends,
+            "lines": lines,
+            "grid": grid,
+        }
+        asked |= {"episodes": episodes, "span": parse_span(span), "seed": seed}
+        directory = find_run(run)
+        processes = workers or available_cpus()
+        if dry_run:
+            print_lines(estimate(directory, Request(**asked), processes).in_words())
+            return
+        result = picture(directory, **asked, workers=processes, out=out, progress=not quiet)
+        print_lines(result.words)
+        for what, why in result.not_done:
+            typer.echo(f"note: {what}: {why}", err=True)
+        typer.echo(f"written to {(out or directory / 'landscape') / 'report.html'}")
