@@ -1,4 +1,4 @@
-from . import callbacks, compare, envs, losses, optim, pretrained, returns, stats
+from . import callbacks, compare, diagnose, envs, losses, optim, pretrained, returns, stats
 from .config.load import load_config
 from .config.members import expand_seeds
 from .config.schema import TrainConfig
@@ -23,6 +23,7 @@ __all__ = [
     "TrainedPolicy",
     "callbacks",
     "compare",
+    "diagnose",
     "envs",
     "evaluate_run",
     "expand_seeds",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pgkit.envs import normalize
-from pgkit.envs.base import CompiledEnvs, Environments, Transition
+from pgkit.envs.base import CompiledEnvs, Environments
 from pgkit.nn.policy import Policy
 from pgkit.rollouts.compiled import ActingState, compiled_rollout
 from pgkit.rollouts.memory import as_sequences, forget
@@ -258,19 +258,15 @@ class StepByStep:
         index = collector.env_index(collector.members)
         obs = collector.state.obs
         first_memory = memory = collector.state.memory
-        observations, memories = [obs], []
-        actions: list[Tensor] = []
-        transitions: list[Transition] = []
+        record = []
         for noise in collector.noise(0, self.length):
             action, memory = collector.act(params, obs, noise, memory)
             transition = collector.envs.step(action.flatten(0, 1), index)
             obs = transition.obs.view_as(obs)
-            observations.append(obs)
-            actions.append(action)
-            transitions.append(transition)
-            memories.append(memory)
+            record.append((obs, action, transition, memory))
             memory = forget(memory, transition)
-        rollout = stack_transitions(observations, actions, transitions)
+        observations, actions, transitions, memories = zip(*record, strict=True)
+        rollout = stack_transitions([collector.state.obs, *observations], actions, transitions)
         collector.finish(rollout.obs[-1].clone(), update_env_stats(collector.state.counts, rollout), memory)
         scaled = as_sequences(collector.scale(None, rollout), first_memory, memories)
         return [MemberRollout(None, scaled, rollout, steps_before)]
