@@ -32,6 +32,7 @@ from pgkit.diagnose.vectors import actor_names, flatten_params, unflatten
 from pgkit.errors import PgkitError
 from pgkit.nn.policy import Policy
 from pgkit.optim.from_config import describe
+from pgkit.stats.intervals import wilson
 from pgkit.stats.samples import FloatArray
 from pgkit.types import Params, Rollout
 
@@ -149,13 +150,17 @@ def _mean_update(point: Point, settings: Settings) -> Tensor:
 
 def _by_products(probes: _Probes, measured: Measured) -> None:
     """v'Hv and v'g of each direction on fresh episodes."""
+    up = 0
     for name, vector in probes.directions.items():
         derivatives = directional_derivatives(probes.policy, probes.params, probes.samples, vector)
         looks = RANDOM_DIRECTIONS + 1 if name.startswith(("random", "gradient")) else 1
         curvature, slope = (mean_quantity(values.numpy(), looks) for values in derivatives)
         if not name.startswith("random"):
             measured.quantities[f"curvature/{name}"] = curvature
+        else:
+            up += curvature.low > 0
         measured.add_rows("curvature", [_curvature_row(name, "products", curvature, slope)])
+    measured.quantities["curvature/random_up"] = Quantity(*wilson(up, RANDOM_DIRECTIONS), RANDOM_DIRECTIONS)
 
 
 def _by_differences(point: Point, player: Player, probes: _Probes, measured: Measured) -> None:

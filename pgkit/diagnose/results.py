@@ -211,6 +211,8 @@ QUANTITIES: Mapping[str, str] = {
     "curvature/fisher_trace": "its trace: how much the policy can still move",
     "curvature/top_share": "share of the squared gradient in the 10 directions of largest |curvature|",
     "health/<network>/<measure>": "see the README",
+    "curvature/random_up": "share of 25 random directions that surely curve up",
+    "cliff/random_share": "share of random directions along which it does, as far",
     "cliff/alpha": "smallest multiple of the mean update or gradient at which the return halves",
 }
 """Names and meanings; ``<...>`` stands for one part."""

@@ -35,7 +35,7 @@ def scan(point: Point, player: Player, settings: Settings) -> Measured:
     measured = Measured()
     played_before = player.env_steps
     measured.add("return", measure_returns(point, player, settings))
-    measured.add("cliff", {"alpha": Quantity.missing("pgkit landscape RUN looks for cliffs")})
+    measured.add("cliff", {"alpha": Quantity.missing("looked for at critical points, and by pgkit landscape")})
     with copies_of(point, settings.copies, settings.seed) as population:
         started = float(population.env_steps.sum())
         first = measure_gradient(point, population, settings, measured)

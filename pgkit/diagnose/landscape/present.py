@@ -98,7 +98,9 @@ def words_of(subject: Subject, measured: Measurements, request: Request) -> dict
         unit = unit_sentence(measured.updates.unit, measured.updates.without_schedule)
     if measured.lines is not None:
         lines = measured.lines
-        words["lines"] = f"{cliff_sentence(lines.cliff, center, lines.fallen, float(ALPHAS.max()))} {unit}"
+        random = float(measured.random.mean())
+        cliff = cliff_sentence(lines.cliff, center, lines.fallen, random, float(ALPHAS.max()))
+        words["lines"] = f"{cliff} {unit}"
     if measured.path is not None and subject.end is not None:
         returns, dip = measured.path
         ends = [mean_quantity(returns[0]), mean_quantity(returns[-1])]

@@ -38,19 +38,21 @@ def unit_sentence(unit: float, without_schedule: bool) -> str:
     return f"A length of 1 is the median length of {which}: {number(unit)} in parameters."
 
 
-def cliff_sentence(cliff: Cliff, center: Quantity, fallen: Quantity | None, farthest: float) -> str:
+def cliff_sentence(cliff: Cliff, center: Quantity, fallen: Quantity | None, random: float, farthest: float) -> str:
     """Say whether there is a cliff.
 
     >>> there = Quantity(83.0, 61.0, 105.0, 50)
     >>> cliff = Cliff("near", 2.0, "mean_update", Quantity(0.0, 0.0, 0.278, 10))
-    >>> cliff_sentence(cliff, Quantity(494.0, 488.0, 500.0, 50), there, 64.0)
+    >>> cliff_sentence(cliff, Quantity(494.0, 488.0, 500.0, 50), there, 22.0, 64.0)
     'A cliff is near: 2 lengths of an update along the mean update, the return has fallen from 494 [488, 500] to 83 \
-[61, 105], by more than half, and in none of 10 random directions of that length.'
+[61, 105], so that more than half of its lead over random actions (22) is lost, and in none of 10 random directions of \
+that length.'
 
     Args:
         cliff: what was seen.
         center: J_0.
         fallen: J at the cliff.
+        random: R_random.
         farthest: how far the lines go, in lengths of an update.
     """
     if cliff.word == "no return to lose":
@@ -58,12 +60,13 @@ def cliff_sentence(cliff: Cliff, center: Quantity, fallen: Quantity | None, fart
     if cliff.direction is None or fallen is None:
         return (
             f"There is no cliff: along the mean update and the gradient, the return of {with_interval(center)} is not "
-            f"resolved to fall by half within {number(farthest)} lengths of an update."
+            f"resolved to lose half of its lead over random actions ({number(random)}) within {number(farthest)} "
+            "lengths of an update."
         )
     lengths = "1 length" if cliff.alpha == 1 else f"{number(cliff.alpha)} lengths"
     what = (
         f"{lengths} of an update along {ALONG[cliff.direction]}, the return has fallen from {with_interval(center)} to "
-        f"{with_interval(fallen)}, by more than half"
+        f"{with_interval(fallen)}, so that more than half of its lead over random actions ({number(random)}) is lost"
     )
     if cliff.word == "none":
         return (
@@ -85,14 +88,12 @@ def barrier_sentence(dip: Barrier, ends: Sequence[Quantity], names: Sequence[str
         names: of both ends.
         two_seeds: whether they were trained from different initial parameters.
     """
-    between = (
-        f"between {names[0]} (return {with_interval(ends[0])}) and {names[1]} (return {with_interval(ends[1])}), at "
-        f"{100 * dip.at:.0f} % of the way"
-    )
+    between = f"between {names[0]} (return {with_interval(ends[0])}) and {names[1]} (return {with_interval(ends[1])})"
+    depth = f"{with_interval(dip.depth)} at {100 * dip.at:.0f} % of the way"
     if dip.depth.low > 0:
-        said = f"There is a barrier of {with_interval(dip.depth)} {between}."
+        said = f"There is a barrier {between}: the return is lower than on the chord by {depth}."
     else:
-        said = f"No barrier is resolved: the deepest dip below the chord {between}, is {with_interval(dip.depth)}."
+        said = f"No barrier is resolved {between}: the return is lower than on the chord by at most {depth}."
     if two_seeds:
         said += (
             " Units of two seeds' networks are in different orders, so that a barrier between seeds is the rule and "
@@ -171,7 +172,7 @@ class WayWords:
                 "nothing."
             )
         return (
-            f"{said} Checkpoints lie up to {number(self._off_plane)} off the plane (its way is {number(self._extent)} "
-            f"long), and their returns differ from those of their shadows on it by up to {number(self._shadow)}: the "
-            "surface is not where the run was."
+            f"{said} Checkpoints lie up to {number(self._off_plane)} off the plane (the way is {number(self._extent)} "
+            "long from end to end), and their returns differ from those of their shadows on it by up to "
+            f"{number(self._shadow)}: the surface is not where the run was."
         )

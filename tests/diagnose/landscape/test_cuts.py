@@ -53,6 +53,7 @@ def test_common_random_numbers_make_differences_small(point: Point) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_two_processes_play_the_same(point: Point, monkeypatch: pytest.MonkeyPatch) -> None:
     plane = Cut.around(point, 0.1 * axes_at(point, 2), grid_coordinates(*centered_grid(8.0, 5)), 6)
     monkeypatch.setattr(cuts, "TASK_EPISODES", 30)

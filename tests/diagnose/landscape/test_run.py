@@ -12,9 +12,10 @@ from helpers.command_line import pgkit as command_line
 import pgkit
 from pgkit.diagnose.landscape import estimate, measure, present, request
 from pgkit.diagnose.landscape.estimate import counts
-from pgkit.diagnose.landscape.request import Request
+from pgkit.diagnose.landscape.request import Request, find_subject
 from pgkit.diagnose.landscape.run import landscape
 from pgkit.diagnose.landscape.targets import parse_target
+from pgkit.diagnose.landscape.words import policy_sentence
 from pgkit.errors import PgkitError
 
 TINY = ["steps=6_000", "rollout_steps=8", "envs_per_member=4", "policy.hidden=[8]", "seeds=3"]
@@ -92,6 +93,7 @@ def test_tables_hold_what_was_played(run: Path, tmp_path: Path) -> None:
     assert stored["settings"]["grid"] == 5
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others(run: Path, tmp_path: Path) -> None:
     one, same, another = (landscape(run, 0, plane="none", seed=seed, out=tmp_path) for seed in (0, 0, 1))
     assert one.tables == same.tables
@@ -131,20 +133,20 @@ def test_the_path_to_an_earlier_checkpoint_of_the_same_run(run: Path, tmp_path: 
     assert "Units of two seeds" not in result.words["path"]
 
 
-def test_without_a_name_the_member_in_the_middle_is_shown(run: Path, tmp_path: Path) -> None:
-    result = landscape(run, plane="none", out=tmp_path)
+def test_without_a_name_the_member_in_the_middle_is_shown(run: Path) -> None:
+    subject = find_subject(run, Request(plane="none"))
     rows = json.loads((run / "result.json").read_text())["members"]
     middle = sorted(rows, key=lambda row: row["return_mean"])[1]
-    assert result.member == f"seed-{middle['seed']}"
-    assert "the middle one of 3" in result.words["policy"]
+    assert subject.point.label == f"seed-{middle['seed']}"
+    assert "the middle one of 3" in policy_sentence(subject.point, subject.chosen_of)
+    assert find_subject(run, Request(member=2, plane="none")).chosen_of == 0
 
 
-def test_best_is_where_the_evaluation_was_best(run: Path, tmp_path: Path) -> None:
+def test_best_is_where_the_evaluation_was_best(run: Path) -> None:
     metrics = pd.read_parquet(run / "metrics.parquet")
     evaluated = metrics[(metrics["tag"] == "eval/return_mean") & (metrics["member"] == 1)]
     step = evaluated.loc[evaluated["value"].idxmax(), "step"]
-    result = landscape(run, 1, at="best", plane="none", out=tmp_path)
-    assert result.env_steps == pytest.approx(step, abs=0.02 * 6_000)
+    assert find_subject(run, Request(1, "best", "none")).point.env_steps == pytest.approx(step, abs=0.02 * 6_000)
 
 
 def test_a_dry_run_counts_and_writes_nothing(run: Path, tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_runs_that_cannot_be_looked_at_are_refused_in_one_line(run: Path, tmp_pa
 def test_a_killed_process_leaves_the_report_before_whole(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    landscape(run, 0, plane="none", out=tmp_path)
+    landscape(run, seeds=(0, 1), out=tmp_path)
     before = {name: (tmp_path / name).read_bytes() for name in names_in(tmp_path)}
 
     def killed(*_: object) -> str:
@@ -225,7 +227,7 @@ def test_a_killed_process_leaves_the_report_before_whole(
 
     monkeypatch.setattr(present, "page", killed)
     with pytest.raises(KeyboardInterrupt):
-        landscape(run, 0, plane="none", seed=1, out=tmp_path)
+        landscape(run, seeds=(0, 1), seed=1, out=tmp_path)
     assert {name: (tmp_path / name).read_bytes() for name in names_in(tmp_path)} == before
 
 
