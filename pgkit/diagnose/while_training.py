@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from pgkit.callbacks.views import EvaluationView, RunStart
+from pgkit.callbacks.views import EvaluationView, RunEnd, RunStart
 from pgkit.diagnose.copies import copies_of
 from pgkit.diagnose.points import Point
 from pgkit.diagnose.results import Measured, is_measured
@@ -67,6 +67,11 @@ class DiagnoseWhileTraining:
         if self._start.directory is not None:
             self._writer(member, self._start.directory).scalars(int(evaluation.env_steps), numbers, time.time())
             self._writers[member].flush()
+
+    def on_end(self, end: RunEnd) -> None:
+        """Close the event files."""
+        for writer in self._writers.values():
+            writer.close()
 
     def _writer(self, member: int, directory: Path) -> TensorBoardWriter:
         """The event file of a member, a run of its own in TensorBoard, beside that of its training."""

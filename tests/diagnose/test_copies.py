@@ -10,6 +10,8 @@ from pgkit.diagnose.copies import burn_in, copies_of, learn, learn_critic, obser
 from pgkit.diagnose.play import open_player, without_skill
 from pgkit.diagnose.points import Point, initial_point, open_run
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["evaluation.points=0", "evaluation.final_episodes=5"]
 
 

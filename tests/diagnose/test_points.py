@@ -10,6 +10,8 @@ from pgkit.diagnose.points import initial_point, open_run
 from pgkit.errors import PgkitError
 from pgkit.runs import checkpoint
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["steps=20_000", "seeds=2", "evaluation.points=0", "evaluation.final_episodes=5", "log_interval=20_000"]
 
 

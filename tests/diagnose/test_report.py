@@ -29,6 +29,8 @@ from pgkit.logging.tensorboard import TensorBoardWriter
 from pgkit.plots.page import drawing
 from pgkit.system.files import replace_entries
 
+pytestmark = pytest.mark.slow
+
 TOGETHER = {"side-by-side", "same-states"}
 """Figures of several members."""
 

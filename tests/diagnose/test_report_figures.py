@@ -36,6 +36,8 @@ from pgkit.diagnose.report.figures_return import (
 from pgkit.diagnose.results import Diagnosis, PointResult, Quantity, Row, Verdict
 from pgkit.plots.style import arm_styles, png, svg
 
+pytestmark = pytest.mark.slow
+
 DIAGNOSIS = full()
 POINTS = [point for point in DIAGNOSIS.points if point.member == "seed-301"]
 VERDICTS = [verdict for verdict in DIAGNOSIS.verdicts if verdict.member == "seed-301"]

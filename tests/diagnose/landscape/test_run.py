@@ -18,6 +18,8 @@ from pgkit.diagnose.landscape.targets import parse_target
 from pgkit.diagnose.landscape.words import policy_sentence
 from pgkit.errors import PgkitError
 
+pytestmark = pytest.mark.slow
+
 TINY = ["steps=6_000", "rollout_steps=8", "envs_per_member=4", "policy.hidden=[8]", "seeds=3"]
 TINY += ["env.max_episode_steps=60", "evaluation.points=3", "evaluation.episodes=5", "evaluation.final_episodes=5"]
 DENSE = ["checkpoint_points=20", "keep_checkpoints=21"]
