@@ -87,6 +87,7 @@ def test_warming_leaves_parameters_alone_and_moves_the_optimizer(point: Point) -
         before = population.params["actor.0.weight"].clone()
         warm(population, 3)
         assert torch.equal(population.params["actor.0.weight"], before)
+        assert population.env_steps.tolist() == [point.env_steps] * 2  # a schedule stands where it was
         warmed = observed_update(population).changes["actor"]
     with copies_of(point, 2, 0, fresh_optimizer=True) as population:
         assert not torch.equal(observed_update(population).changes["actor"], warmed)
