@@ -212,13 +212,13 @@ def warm(population: Population, updates: int = WARM_UPDATES) -> None:
 def _learn_without(population: Population, updates: int, frozen: Sequence[str]) -> None:
     """Make updates that leave these parameters as they are; the optimizer's state moves on, schedules do not."""
     kept = {name: population.params[name] for name in frozen}
-    made = population.updates
+    updates_before = population.updates
     totals = population.collector.state.counts[:, 2:].clone()
     captured = CapturedUpdates(compute_update)
     for _ in range(updates):
         learn(population, 1, captured)
         population.params = {**population.params, **kept}
-        population.updates = made
+        population.updates = updates_before
         state = population.collector.state
         population.collector.state = replace(state, counts=torch.cat([state.counts[:, :2], totals], 1))
 
