@@ -56,6 +56,7 @@ def diagnose(
         settings = replace(settings, curvature=curvature, interventions=interventions, directions=interventions)
         processes = workers or available_cpus()
         if (as_directory(run) / "plan.json").is_file():
+            _check_comparison({"--member": member, "--budget": budget, "--dry-run": dry_run or None})
             _diagnose_comparison(as_directory(run), settings, processes, out, again, quiet)
             return
         directory = find_run(run)
@@ -66,6 +67,15 @@ def diagnose(
         _print_diagnosis(
             api.diagnose(directory, settings, member=member, out=out, **options), out or directory / "diagnosis"
         )
+
+
+def _check_comparison(options: dict[str, Any]) -> None:
+    """Refuse options that a comparison does not have."""
+    from pgkit.errors import PgkitError
+
+    for name, value in options.items():
+        if value is not None:
+            raise PgkitError(f"{name} has no effect on a comparison: it is for runs")
 
 
 def _diagnose_comparison(

@@ -179,7 +179,7 @@ class DiagnoseConfig(Model):
 
     every: Steps
     """Environment steps of a run between two measurements, each made at the next evaluation."""
-    copies: Count = Field(default=32, ge=8)
+    copies: Annotated[int, BeforeValidator(whole_number), Field(ge=8)] = 32
     """Batches whose gradients are compared, each by a copy of the policy in environments of its own."""
 
 

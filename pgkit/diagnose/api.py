@@ -13,9 +13,6 @@ from pgkit.config.schema import TrainConfig
 from pgkit.diagnose.directions import compare_directions
 from pgkit.diagnose.experiments import intervene
 from pgkit.diagnose.forecast import Forecast, fit_budget, forecast, run_trial
-from pgkit.diagnose.landscape.measure import measure as measure_landscape
-from pgkit.diagnose.landscape.present import quantities_of
-from pgkit.diagnose.landscape.request import Request, Subject
 from pgkit.diagnose.look import look
 from pgkit.diagnose.parts import Parts
 from pgkit.diagnose.play import open_player
@@ -62,7 +59,6 @@ def measure(task: Task) -> Measured:
             measured = scan(task.point, player, task.settings)
         else:
             measured = look(task.point, player, task.settings)
-            measured.merge(_cliff(task.point, task.settings))
             played = "post_update/K/half_share" in task.scanned.quantities
             if task.settings.interventions and played:
                 measured.merge(intervene(task.point, player, task.settings, task.scanned))
@@ -70,13 +66,6 @@ def measure(task: Task) -> Measured:
                 measured.merge(compare_directions(task.point, player, task.settings, task.scanned))
     measured.seconds = time.perf_counter() - started
     return measured
-
-
-def _cliff(point: Point, settings: Settings) -> Measured:
-    """Section F of the README: whether the return falls by half along the next update or the gradient."""
-    seen = measure_landscape(Subject(point), Request(plane="none", seed=settings.seed))
-    quantities = {name: q for name, q in quantities_of(seen).items() if name.startswith("cliff/")}
-    return Measured(quantities, env_steps=seen.env_steps)
 
 
 def diagnose(

@@ -130,27 +130,25 @@ def deciding_rule(member_signs: Mapping[str, float], rules: Sequence[ClassRule] 
     return next((rule for rule in rules if rule.applies(member_signs)), None)
 
 
-SIGNS = """
-*Live* points are all of which the verdict "saturated" does not speak.
-
-- ``kl``: median of the KL divergence of one update over live points that are not at R_ref, where gradients vanish;
-  over all live points if there are no others;
-- ``path``: updates of the whole training times ``sqrt(2 KL)``: how far they would lead if each went straight on, as
-  a length in the Fisher metric;
-- ``fragile``: share of live points that are fragile, of those where P_K(half) was measured;
-- ``fell``: best return minus the last, over R_ref - R_random;
-- ``solved``: 1 if the last return is at R_ref; ``rising``: 1 if the last K updates that were played gain for
-  certain, or the last return is resolved above that at half of the training;
-- ``saturated_at_end``: 1 if the verdict "saturated" holds at the last point with K updates;
-- ``larger_is_better``: share of live points at which one update gains for certain and the best multiple of it is
-  at least 5 for certain;
-- ``constant_critic``: share of points below R_ref, after the first step, at which the explained variance is
-  surely low, of those where returns vary; ``biased_critic``: 1 if there is such a verdict;
-- ``far_off_critic``: share of the points after the first step at which the critic's mean error is larger than the
-  returns' spread: bias^2 > 2 Var(G); ``certain``: median share of states in which one choice has more than 99 %;
-- ``cured_by_critic``, ``cured_by_smaller_steps``: 1 if an intervention did so; ``healthy``: 1 if that is a verdict.
-"""
-"""What the signs mean."""
+SIGNS: Mapping[str, str] = {
+    "kl": "median KL of one update over live points below R_ref, where gradients do not vanish; else of all",
+    "path": "updates of the whole training times sqrt(2 KL): a length in the Fisher metric, if each went straight on",
+    "fragile": "share of live points that are fragile, of those where P_K(half) was measured",
+    "fell": "best return minus the last, over R_ref - R_random",
+    "solved": "1 if the last return is at R_ref",
+    "rising": "1 if the last K updates gain for certain, or the last return is surely above that at half of it",
+    "saturated_at_end": "1 if the verdict saturated holds at the last point with K updates",
+    "larger_is_better": "share of live points at which one update surely gains and its best multiple is surely >= 5",
+    "constant_critic": "share of points below R_ref whose explained variance is surely low, where returns vary",
+    "biased_critic": "1 if there is such a verdict",
+    "far_off_critic": "share of points at which the critic's mean error exceeds the returns' spread: bias^2 > 2 Var(G)",
+    "certain": "median share of states in which one choice has more than 99 %",
+    "cured_by_critic": "1 if an intervention on the critic did so",
+    "cured_by_smaller_steps": "1 if a larger batch or a smaller rate did so",
+    "healthy": "1 if that is a verdict",
+}
+"""What the signs mean. *Live* points are those of which the verdict "saturated" does not speak; the critic's leave out
+the first step."""
 
 
 def signs(

@@ -69,7 +69,7 @@ def copies_of(
         state = population.collector.state
         counts = state.counts.clone()
         counts[:, 2, 0] = point.env_steps  # the steps of all environments are summed
-        population.collector.state = replace(state, counts=counts, return_stats=return_stats)
+        population.collector.state = replace(state, counts=counts, return_stats=return_stats or state.return_stats)
         population.updates = point.updates
         if "progress" not in population.optimizer.requires:
             population.budget = UNLIMITED  # only schedules need to know where training ends
@@ -86,7 +86,7 @@ def _repeated_state(point: Point, rows: Tensor, dumped: bool) -> Any:
     return optimizer.dump(state) if dumped else state
 
 
-def burn_in(population: Population, seed: int = 0) -> None:
+def burn_in(population: Population) -> None:
     """Act with the present parameters for one to two time limits, so that copies are out of phase.
 
     How long a copy acts is drawn for it alone, because where episodes go to their limit all would else end together.
@@ -96,7 +96,7 @@ def burn_in(population: Population, seed: int = 0) -> None:
         return
     before = population.collector.state
     limit = -(-(population.collector.envs.info.max_episode_steps or DEFAULT_LIMIT) // population.rollout_steps)
-    keys = stream_keys([seed], "diagnosis_copy")
+    keys = stream_keys([0], "diagnosis_copy")
     rollouts = limit + (limit * uniform(keys, torch.arange(population.size))).long()
     for done in range(int(rollouts.max())):
         rows = (rollouts > done).nonzero().squeeze(1)

@@ -1,6 +1,6 @@
 """Directions of other optimizers at the same policy, as long as the run's step: which of both is to blame?"""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,10 +15,9 @@ from pgkit.diagnose.post_update import post_update_returns
 from pgkit.diagnose.results import Measured
 from pgkit.diagnose.scan import obs_stats_of, play_before, play_blocks, probe_states
 from pgkit.diagnose.settings import Settings
-from pgkit.diagnose.vectors import actor_names, flatten_params, unflatten
+from pgkit.diagnose.vectors import actor_names, flatten_params, moved
 from pgkit.errors import PgkitError
 from pgkit.nn.policy import Policy
-from pgkit.types import Params
 
 OTHERS = ("sgd", "adam", "rmsprop", "npg")
 """Recipes whose directions are tried, each warmed by gradients at the frozen policy."""
@@ -61,8 +60,8 @@ def compare_directions(point: Point, player: Player, settings: Settings, scanned
             "equal_norm": scale_to_norm(other.directions, norm),
         }
         for equal, factor in factors.items():
-            moved = _moved(point, other.directions * factor.nan_to_num(0.0)[:, None])
-            blocks = play_blocks(player, moved, settings, obs_stats_of(point))
+            stepped = moved(point.params, other.directions * factor.nan_to_num(0.0)[:, None])
+            blocks = play_blocks(player, stepped, settings, obs_stats_of(point))
             returns = post_update_returns(*blocks, before, scanned.quantities["return/random"])
             measured.add(f"directions/{name}/{equal}", {key: returns[key] for key in ("half_share", "mean")})
     return measured
@@ -87,16 +86,6 @@ def _with_optimizer(config: TrainConfig, name: str) -> TrainConfig:
     return config.model_copy(update={"optimizer": {"name": name, "lr": RATE, **critic}})
 
 
-def _moved(point: Point, changes: Tensor) -> Params:
-    """Parameters of the point with the actors' changes ``(M, D)``, leaves ``(M, ...)``."""
-    names = actor_names(point.params)
-    parts: Mapping[str, Tensor] = unflatten(changes, {name: point.params[name] for name in names})
-    return {
-        name: leaf + parts[name] if name in parts else leaf.expand(len(changes), *leaf.shape[1:]).contiguous()
-        for name, leaf in point.params.items()
-    }
-
-
 def _kl_along(point: Point, reference: _Steps, other: _Steps) -> Callable[[Tensor], Tensor]:
     """KL(policy || policy moved by factor x direction) on probe states, of factors ``(M,)``."""
     obs = probe_states(reference.update.obs).expand(len(other.directions), -1, -1)
@@ -105,7 +94,7 @@ def _kl_along(point: Point, reference: _Steps, other: _Steps) -> Callable[[Tenso
 
     @torch.no_grad()
     def kl(factors: Tensor) -> Tensor:
-        moved = _moved(point, other.directions * factors[:, None])
-        return reference.policy.head.kl(outputs, reference.policy.outputs(moved, obs)).mean(1)
+        stepped = moved(point.params, other.directions * factors[:, None])
+        return reference.policy.head.kl(outputs, reference.policy.outputs(stepped, obs)).mean(1)
 
     return kl

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from pgkit.config.schema import TrainConfig
-from pgkit.diagnose.copies import burn_in, copies_of, observed_update
 from pgkit.diagnose.curvature import (
     EpisodeSamples,
     directional_derivatives,
@@ -22,13 +21,17 @@ from pgkit.diagnose.estimator_comparison import LAMS, advantages, compare_estima
 from pgkit.diagnose.evidence import choose_step, curvature_by_differences, mean_quantity
 from pgkit.diagnose.fisher import fisher_max, fisher_product, fisher_trace, random_signs
 from pgkit.diagnose.lanczos import lanczos, largest_magnitudes, subspace_share
+from pgkit.diagnose.landscape.directions import UpdateDirections
+from pgkit.diagnose.landscape.measure import measure as measure_landscape
+from pgkit.diagnose.landscape.present import quantities_of
+from pgkit.diagnose.landscape.request import Request, Subject
 from pgkit.diagnose.play import Player
 from pgkit.diagnose.points import Point, uses_critic
 from pgkit.diagnose.results import Measured, Quantity, Row
 from pgkit.diagnose.scan import obs_stats_of
 from pgkit.diagnose.settings import Settings
 from pgkit.diagnose.stability import linear_rule, loss_curvature, sharpness_ratio
-from pgkit.diagnose.vectors import actor_names, flatten_params, unflatten
+from pgkit.diagnose.vectors import moved
 from pgkit.errors import PgkitError
 from pgkit.nn.policy import Policy
 from pgkit.optim.from_config import describe
@@ -51,7 +54,7 @@ DIFFERENCE_EPISODES = 100
 
 
 def look(point: Point, player: Player, settings: Settings) -> Measured:
-    """Measure sections B and D of the README at one point, which has been scanned."""
+    """Measure sections B, D and F of the README at one point, which has been scanned."""
     measured = Measured()
     if point.config.env.normalize_rewards:
         measured.not_done.append(("estimators and critic", "rewards are normalized by statistics that move on"))
@@ -59,11 +62,20 @@ def look(point: Point, player: Player, settings: Settings) -> Measured:
     first, second = (play_batches(point, BATCHES, settings.seed + k) for k in (2, 3))
     measured.env_steps += float(first.rollout.valid.sum() + second.rollout.valid.sum())
     _compare(point, first, second, settings, measured)
-    if settings.curvature:
+    updates = _cliff(point, settings, measured)
+    if settings.curvature and updates is not None:
         played_before = player.env_steps
-        _curvature(point, player, settings, first, second, measured)
+        _curvature(point, player, settings, first, second, updates, measured)
         measured.env_steps += player.env_steps - played_before
     return measured
+
+
+def _cliff(point: Point, settings: Settings, measured: Measured) -> UpdateDirections | None:
+    """Section F: whether the return halves along the next update or the gradient; returns these directions."""
+    seen = measure_landscape(Subject(point), Request(plane="none", seed=settings.seed))
+    measured.quantities |= {name: q for name, q in quantities_of(seen).items() if name.startswith("cliff/")}
+    measured.env_steps += seen.env_steps
+    return seen.updates
 
 
 def _compare(point: Point, first: Episodes, second: Episodes, settings: Settings, measured: Measured) -> None:
@@ -99,7 +111,13 @@ class _Probes(NamedTuple):
 
 
 def _curvature(
-    point: Point, player: Player, settings: Settings, first: Episodes, second: Episodes, measured: Measured
+    point: Point,
+    player: Player,
+    settings: Settings,
+    first: Episodes,
+    second: Episodes,
+    updates: UpdateDirections,
+    measured: Measured,
 ) -> None:
     """Section D: the ends of the spectrum are searched on episodes A and measured on episodes B."""
     policy = first.policy
@@ -109,7 +127,7 @@ def _curvature(
     gradient_a, gradient_b = (return_gradient(policy, point.params, samples) for samples in (search, fresh))
     pairs = lanczos(product, torch.randn(len(gradient_a), generator=generator, dtype=torch.float64), LANCZOS_STEPS)
     directions = {"bottom": pairs.vectors[0], "top": pairs.vectors[-1]}
-    directions |= {"gradient": gradient_a, "mean_update": _mean_update(point, settings)}
+    directions |= {"gradient": gradient_a, "mean_update": updates.vectors.get("mean_update", 0 * gradient_a)}
     random = torch.randn(RANDOM_DIRECTIONS, len(gradient_a), generator=generator, dtype=torch.float64)
     directions |= {f"random-{k}": vector for k, vector in enumerate(random)}
     units = {name: vector / vector.norm() for name, vector in directions.items() if vector.norm() > 0}
@@ -138,16 +156,6 @@ def _samples(batches: Episodes) -> EpisodeSamples:
     return episode_samples(batches.policy, fewer, step_weights(fewer))
 
 
-def _mean_update(point: Point, settings: Settings) -> Tensor:
-    """The mean of the copies' updates of the actor, ``(D,)``; 0 where the rate has fallen to 0."""
-    with copies_of(point, settings.copies, settings.seed) as population:
-        burn_in(population)
-        update = observed_update(population)
-        names = actor_names(update.after)
-        change = {name: update.after[name].double() - update.before[name].double() for name in names}
-        return flatten_params(change, names).mean(0)
-
-
 def _by_products(probes: _Probes, measured: Measured) -> None:
     """v'Hv and v'g of each direction on fresh episodes."""
     up = 0
@@ -170,15 +178,8 @@ def _by_differences(point: Point, player: Player, probes: _Probes, measured: Mea
 
     def play(vector: Tensor, h: float) -> FloatArray:
         """Returns ``(3, E)`` of theta + h v, theta - h v and theta, as the learner sees rewards."""
-        names = actor_names(point.params)
-        change = unflatten(h * vector[None], {name: point.params[name] for name in names})
-        moved = {
-            name: torch.cat([leaf + change[name], leaf - change[name], leaf])
-            if name in change
-            else leaf.repeat(3, *[1] * (leaf.dim() - 1))
-            for name, leaf in point.params.items()
-        }
-        return scale * player.play(moved, DIFFERENCE_EPISODES, 0, obs_stats)
+        changes = h * torch.stack([vector, -vector, torch.zeros_like(vector)])
+        return scale * player.play(moved(point.params, changes), DIFFERENCE_EPISODES, 0, obs_stats)
 
     for name in ("top", "bottom"):
         vector = probes.directions[name].float()

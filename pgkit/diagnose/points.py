@@ -39,7 +39,7 @@ class Point:
         params: leaves ``(1, ...)``.
         opt_state: the dumped state of an optimizer that was made for this member alone.
         obs_stats: running statistics of observations, leaves ``(1, ...)``.
-        return_stats: running statistics of returns, leaves ``(1, ...)``.
+        return_stats: running statistics of returns, leaves ``(1, ...)``; None lets copies begin with none.
         kl: ``(1,)``, divergence of the policy over its last optimizer step, if the optimizer requires it.
     """
 
@@ -50,7 +50,7 @@ class Point:
     params: Params
     opt_state: Any
     obs_stats: dict[str, Tensor]
-    return_stats: dict[str, Tensor]
+    return_stats: dict[str, Tensor] | None
     kl: Tensor
 
     @property

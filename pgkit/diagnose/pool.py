@@ -60,7 +60,7 @@ def _send_next(connection: Connection, waiting: list[tuple[int, Any]], busy: dic
 def _receive(connection: Connection) -> Any:
     try:
         error, result = connection.recv()
-    except EOFError:
+    except (EOFError, OSError):
         raise PgkitError("a process that measured died; what was finished is kept: start again to go on") from None
     if error is not None:
         raise error

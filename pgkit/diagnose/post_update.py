@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats as scipy_stats
 
+from pgkit.diagnose.evidence import mean_quantity
 from pgkit.diagnose.results import Quantity
 from pgkit.stats import LEVEL, cvar_low, t_interval, wilson
 from pgkit.stats.samples import FloatArray, Rng, as_array, as_sample, generator, percentile_interval
@@ -227,8 +228,8 @@ def update_parts(
     odd = (up - down) / 2
     even = (up + down) / 2 - start
     return {
-        "odd": _t_quantity(odd),
-        "even": _t_quantity(even),
+        "odd": mean_quantity(odd),
+        "even": mean_quantity(even),
         "gap": _crossed_mean(after - up, draws),
         "total": _crossed_mean(after - start, draws),
         "best_multiple": best_multiple(odd, even),
@@ -325,10 +326,6 @@ def _weights(chosen: np.ndarray[tuple[int, int], np.dtype[np.intp]], count: int)
     rows = np.arange(len(chosen))[:, None] * count
     counts = np.bincount((chosen + rows).ravel(), minlength=len(chosen) * count)
     return counts.reshape(len(chosen), count) / chosen.shape[1]
-
-
-def _t_quantity(values: FloatArray) -> Quantity:
-    return Quantity(float(values.mean()), *t_interval(values), len(values))
 
 
 def _episodes(values: ArrayLike, name: str, count: int) -> FloatArray:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pgkit.diagnose.copies import Update, burn_in, copies_of, learn, observed_update
 from pgkit.diagnose.episodes import measure_critic, play_batches
+from pgkit.diagnose.evidence import mean_quantity
 from pgkit.diagnose.health import health
 from pgkit.diagnose.noise import noise_scale, update_snr
 from pgkit.diagnose.play import Player, without_skill
@@ -16,7 +17,6 @@ from pgkit.diagnose.points import Point, uses_critic
 from pgkit.diagnose.post_update import post_update_returns, update_parts
 from pgkit.diagnose.results import Measured, Quantity, Row
 from pgkit.diagnose.settings import Settings
-from pgkit.stats.intervals import t_interval
 from pgkit.training.population import Population
 from pgkit.types import Params
 
@@ -84,11 +84,6 @@ def obs_stats_of(point: Point) -> dict[str, Tensor] | None:
 def copies_obs_stats(point: Point, population: Population) -> dict[str, Tensor] | None:
     """The copies' statistics of observations, likewise."""
     return population.collector.state.obs_stats if point.config.env.normalize_observations else None
-
-
-def mean_quantity(values: NDArray[np.float64]) -> Quantity:
-    """The mean of independent values ``(n,)`` with its t interval."""
-    return Quantity(float(values.mean()), *t_interval(values), len(values))
 
 
 def measure_returns(point: Point, player: Player, settings: Settings) -> dict[str, Quantity]:

@@ -65,6 +65,25 @@ def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> Params:
     return {name: part.reshape(-1, *leaf.shape[1:]).to(leaf.dtype) for (name, leaf), part in parts}
 
 
+def moved(params: Mapping[str, Tensor], changes: Tensor) -> Params:
+    """Add changes of the actor to the parameters of one member, leaves ``(K, ...)`` of K policies.
+
+    >>> params = {"actor.0.weight": torch.ones(1, 2), "critic.0.weight": torch.zeros(1, 1)}
+    >>> moved(params, torch.tensor([[0.0, 0.0], [0.5, 1.0]]))["actor.0.weight"]
+    tensor([[1.0000, 1.0000],
+            [1.5000, 2.0000]])
+
+    Args:
+        params: leaves ``(1, ...)``.
+        changes: ``(K, D)`` in the order of :func:`actor_names`.
+    """
+    parts = unflatten(changes, {name: params[name] for name in actor_names(params)})
+    return {
+        name: leaf + parts[name] if name in parts else leaf.expand(len(changes), *leaf.shape[1:]).contiguous()
+        for name, leaf in params.items()
+    }
+
+
 def networks_in(params: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """List the leaves of each network, which stands before the first dot of their names.
 

@@ -53,7 +53,7 @@ class DiagnoseWhileTraining:
             params=evaluation.params,
             opt_state=None,
             obs_stats=evaluation.obs_stats,
-            return_stats={},
+            return_stats=None,
             kl=torch.full((1,), torch.nan),
         )
         measured = Measured()

@@ -21,6 +21,7 @@ def make_callbacks(config: TrainConfig, more: Sequence[object] = ()) -> list[obj
     """
     tables = [*(config.callbacks or ())]
     if config.diagnose is not None:
+        _check_diagnose(config)
         tables.append({"name": DIAGNOSE, **config.diagnose.model_dump()})
     callbacks = check_callbacks([*map(_make, tables), *check_callbacks(more)])
     for callback in callbacks:
@@ -28,6 +29,15 @@ def make_callbacks(config: TrainConfig, more: Sequence[object] = ()) -> list[obj
             why = "evaluation.points = 0 switches evaluations while training off"
             raise PgkitError(f"callback {name_of(callback)} has no effect: {why}")
     return callbacks
+
+
+def _check_diagnose(config: TrainConfig) -> None:
+    """Refuse measurements while training that would never be made, or could not be."""
+    if config.evaluation.points == 0:
+        why = "it is measured at evaluations, and evaluation.points = 0 switches them off while training"
+        raise PgkitError(f"diagnose.every has no effect: {why}")
+    if config.policy.network == "gru":
+        raise PgkitError("diagnose: the policy is recurrent, and a diagnosis looks at single states")
 
 
 def _make(table: Mapping[str, Any]) -> object:

@@ -118,7 +118,9 @@ class Schedules:
         passed = min(self.log.passed[member] for member in population.members.tolist())
         to_row = self.log.point(passed) - population.updates * each
         spans = [1.0 if logging else to_row, population.budget - float(population.env_steps.max())]
-        spans.append(max(1.0, self._next_checkpoint - float(population.env_steps.min())))
+        to_checkpoint = self._next_checkpoint - float(population.env_steps.min())
+        if to_checkpoint > 0:  # else members that have failed hold the mean back, and others need not stop for it
+            spans.append(to_checkpoint)
         if at_evaluations and self.evaluates:
             spans.append(float((self.next_evaluation(population) - population.env_steps).min()))
         evaluation_spacing = self.evaluation.spacing if self.evaluates else float("inf")

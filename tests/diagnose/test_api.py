@@ -10,6 +10,7 @@ from pgkit.cli import app
 from pgkit.diagnose import Diagnosis, Settings, diagnose
 from pgkit.diagnose import api as diagnose_api
 from pgkit.diagnose.report.json_file import read_diagnosis
+from pgkit.errors import PgkitError
 from pgkit.logging.tensorboard import PATTERN
 
 pytestmark = pytest.mark.slow
@@ -122,6 +123,37 @@ def test_bad_input_is_one_line_and_writes_nothing(run: Path, tmp_path: Path, wor
     assert said in result.output
     assert "Traceback" not in result.output
     assert not place.exists()
+
+
+@pytest.mark.parametrize("option", [["--member", "3"], ["--budget", "60"], ["--dry-run"]])
+def test_options_without_effect_on_a_comparison_are_refused(tmp_path: Path, option: list[str]) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    result = CliRunner().invoke(app, ["diagnose", str(tmp_path), *option])
+    assert result.exit_code == 2
+    assert f"{option[0]} has no effect on a comparison" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["evaluation.points=0"], "diagnose.every has no effect"),
+        (["policy.network=gru", "env.reward_scale=0.05"], "the policy is recurrent"),
+    ],
+)
+def test_measuring_while_training_is_refused_where_it_cannot_be(words: list[str], said: str) -> None:
+    with pytest.raises(PgkitError, match=said):
+        pgkit.train(pgkit.load_config("cartpole-ppo", [*QUICK, "diagnose.every=10_000", *words]))
+
+
+def test_normalized_observations_and_rewards_are_measured_while_training(tmp_path: Path) -> None:
+    words = [
+        "diagnose.every=10_000",
+        "diagnose.copies=8",
+        "env.normalize_rewards=true",
+        "env.normalize_observations=true",
+    ]
+    pgkit.train(pgkit.load_config("cartpole-actor-critic", [*QUICK, "steps=3_000", *words]), tmp_path / "run")
+    assert list((tmp_path / "run" / "while-training").glob(PATTERN))
 
 
 def test_measuring_while_training_changes_no_bit_and_reaches_tensorboard(tmp_path: Path) -> None:

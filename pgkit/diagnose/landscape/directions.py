@@ -166,7 +166,7 @@ def stack(directions: Directions) -> Tensor:
 def _updates(point: Point, seed: int, copies: int, config: TrainConfig | None) -> UpdateDirections:
     with copies_of(point, copies, seed, config) as population:
         before = float(population.env_steps.sum())
-        burn_in(population, seed)
+        burn_in(population)
         update = observed_update(population)
         env_steps = float(population.env_steps.sum()) - before
     changes = _policy_vectors(update.changes, point.params)
