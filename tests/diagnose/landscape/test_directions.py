@@ -30,7 +30,7 @@ def point() -> Point:
 def test_updates_and_gradient_are_those_of_the_copies(point: Point) -> None:
     measured = update_directions(point, seed=0, copies=8)
     with copies_of(point, 8, 0) as population:
-        burn_in(population, 0)
+        burn_in(population)
         update = observed_update(population)
     changes = update.changes["actor"].double()
     assert measured.unit == pytest.approx(float(changes.norm(dim=1).median()))
