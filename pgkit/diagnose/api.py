@@ -15,7 +15,7 @@ from pgkit.diagnose.experiments import intervene
 from pgkit.diagnose.forecast import Forecast, fit_budget, forecast, run_trial
 from pgkit.diagnose.look import look
 from pgkit.diagnose.parts import Parts
-from pgkit.diagnose.play import open_player
+from pgkit.diagnose.play import Player, open_player
 from pgkit.diagnose.points import Point, RunPoints, estimator_of, open_run
 from pgkit.diagnose.pool import results_of
 from pgkit.diagnose.report.write import write_report
@@ -38,34 +38,47 @@ class Task:
     Attributes:
         point: the point.
         settings: sizes.
+        part: what is measured: "scan", "look", "interventions" or "directions".
         scanned: what the scan has measured; None to scan.
     """
 
     point: Point
     settings: Settings
+    part: str = "scan"
     scanned: Measured | None = None
 
     @property
     def name(self) -> str:
         """The name of its file."""
-        return f"{self.point.label}-{self.point.env_steps:.0f}-{'scan' if self.scanned is None else 'look'}"
+        return f"{self.point.label}-{self.point.env_steps:.0f}-{self.part}"
 
 
 def measure(task: Task) -> Measured:
     """Make one measurement."""
     started = time.perf_counter()
     with open_player(task.point.config, task.settings.seed) as player:
-        if task.scanned is None:
-            measured = scan(task.point, player, task.settings)
-        else:
-            measured = look(task.point, player, task.settings)
-            played = "post_update/K/half_share" in task.scanned.quantities
-            if task.settings.interventions and played:
-                measured.merge(intervene(task.point, player, task.settings, task.scanned))
-            if task.settings.directions and played:
-                measured.merge(compare_directions(task.point, player, task.settings, task.scanned))
+        measured = _measure_part(task, player)
     measured.seconds = time.perf_counter() - started
     return measured
+
+
+def _measure_part(task: Task, player: Player) -> Measured:
+    point, settings = task.point, task.settings
+    if task.scanned is None:
+        return scan(point, player, settings)
+    if task.part == "look":
+        return look(point, player, settings)
+    if task.part == "interventions":
+        return intervene(point, player, settings, task.scanned)
+    return compare_directions(point, player, settings, task.scanned)
+
+
+def _close_looks(point: Point, scanned: Measured, settings: Settings) -> list[Task]:
+    """What is measured at a critical point; where no update could be made, nothing is changed or compared."""
+    parts = ["look"]
+    if "post_update/K/half_share" in scanned.quantities:
+        parts += ["interventions"] * settings.interventions + ["directions"] * settings.directions
+    return [Task(point, settings, part, scanned) for part in parts]
 
 
 def diagnose(
@@ -142,8 +155,9 @@ def measure_run(
     points = [points_then[k] for points_then in run.at(settings.shares) for k in members]
     scans = _measure_all([Task(point, settings) for point in points], parts, workers, progress)
     critical = _critical(points, scans, settings)
-    tasks = [Task(points[k], settings, scans[k]) for k in critical]
-    for k, measured in zip(critical, _measure_all(tasks, parts, workers, progress), strict=True):
+    tasks = [(k, task) for k in critical for task in _close_looks(points[k], scans[k], settings)]
+    looks = _measure_all([task for _, task in tasks], parts, workers, progress)
+    for (k, _), measured in zip(tasks, looks, strict=True):
         scans[k].merge(measured)
     results = [
         PointResult(point.label, point.env_steps, point.share, k in critical, measured.quantities)

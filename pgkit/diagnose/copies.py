@@ -209,6 +209,13 @@ def warm(population: Population, updates: int = WARM_UPDATES) -> None:
     _learn_without(population, updates, list(population.params))
 
 
+def has_moments(population: Population) -> bool:
+    """Whether the actor's optimizer remembers gradients; sgd and the natural gradient do not, and need no warming."""
+    state = population.optimizer.dump(population.opt_state)
+    main = state.get("inner_states", {}).get("main", state)
+    return bool(main.get("leaf_state", True))  # of a class of another package, nothing is known
+
+
 def _learn_without(population: Population, updates: int, frozen: Sequence[str]) -> None:
     """Make updates that leave these parameters as they are; the optimizer's state moves on, schedules do not."""
     kept = {name: population.params[name] for name in frozen}

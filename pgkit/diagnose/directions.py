@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pgkit.config.schema import TrainConfig
-from pgkit.diagnose.copies import Update, burn_in, copies_of, observed_update, warm
+from pgkit.diagnose.copies import Update, burn_in, copies_of, has_moments, observed_update, warm
 from pgkit.diagnose.interventions import scale_to_kl, scale_to_norm
 from pgkit.diagnose.play import Player
 from pgkit.diagnose.points import Point
@@ -20,7 +20,7 @@ from pgkit.errors import PgkitError
 from pgkit.nn.policy import Policy
 
 OTHERS = ("sgd", "adam", "rmsprop", "npg")
-"""Recipes whose directions are tried, each warmed by gradients at the frozen policy."""
+"""Recipes whose directions are tried; those with moments are warmed by gradients at the frozen policy."""
 
 RATE = 1e-3
 
@@ -72,7 +72,7 @@ def _steps(point: Point, settings: Settings, name: str | None) -> _Steps:
     config = None if name is None else _with_optimizer(point.config, name)
     with copies_of(point, settings.copies, settings.seed, config, fresh_optimizer=name is not None) as population:
         burn_in(population)
-        if name is not None:
+        if name is not None and has_moments(population):
             warm(population)
         update = observed_update(population)
         names = actor_names(update.after)

@@ -10,8 +10,8 @@ from pgkit.diagnose.points import RunPoints
 from pgkit.diagnose.scan import scan
 from pgkit.diagnose.settings import Settings
 
-ESTIMATORS, CURVATURE, INTERVENTIONS, DIRECTIONS = 2.0, 2.0, 5.0, 5.0
-"""What the parts of a close look cost, in scans of the last point; measured on CartPole and LunarLander."""
+ESTIMATORS, CURVATURE, INTERVENTIONS, DIRECTIONS = 5.0, 5.0, 10.0, 6.0
+"""What the parts of a close look cost, in scans of the dearest point; measured on CartPole."""
 
 LOOKED_AT = 3
 """Members that are looked at closely, at most."""

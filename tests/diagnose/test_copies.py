@@ -6,7 +6,16 @@ import pytest
 import torch
 
 import pgkit
-from pgkit.diagnose.copies import burn_in, copies_of, learn, learn_critic, observed_update, warm, whole_episodes
+from pgkit.diagnose.copies import (
+    burn_in,
+    copies_of,
+    has_moments,
+    learn,
+    learn_critic,
+    observed_update,
+    warm,
+    whole_episodes,
+)
 from pgkit.diagnose.play import open_player, without_skill
 from pgkit.diagnose.points import Point, initial_point, open_run
 
@@ -109,3 +118,11 @@ def test_players_play_the_same_episodes_with_all_parameters(point: Point) -> Non
         assert (twice == alone).all()
         assert (player.play(point.params, 5, block=1) != alone).any()
         assert player.play(without_skill(point.params), 50).mean() < 40  # a random policy balances for 22 steps
+
+
+@pytest.mark.parametrize(("name", "expected"), [("sgd", False), ("npg", False), ("momentum", True), ("adam", True)])
+def test_only_optimizers_with_moments_are_warmed(name: str, expected: bool) -> None:
+    table = {"name": name, "lr": 0.1, "critic": {"name": "adam", "lr": 0.01}}
+    config = pgkit.load_config("cartpole-actor-critic", ["steps=2_000"]).model_copy(update={"optimizer": table})
+    with copies_of(initial_point(config, "seed-0"), 2, 0, fresh_optimizer=True) as population:
+        assert has_moments(population) is expected
