@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from pgkit.optim import registry
 from pgkit.system.garbage import collect_rarely
@@ -13,6 +14,7 @@ from pgkit.system.garbage import collect_rarely
 os.environ["MPLBACKEND"] = "Agg"  # no window, on any machine
 
 torch.set_num_threads(1)  # as training does; more would also fight over the cores
+threadpool_limits(1, user_api="blas")  # those of NumPy likewise
 collect_rarely()  # as the command line does
 
 # The same examples on every machine and every time: a test that fails once, fails again.

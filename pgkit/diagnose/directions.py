@@ -1,6 +1,7 @@
 """Directions of other optimizers at the same policy, as long as the run's step: which of both is to blame?"""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,9 @@ OTHERS = ("sgd", "adam", "rmsprop", "npg")
 
 RATE = 1e-3
 
+KL_STATES = 512
+"""States that the length of a step at a given KL is looked for on."""
+
 
 class _Steps(NamedTuple):
     """Steps of M copies from one policy.
@@ -40,8 +44,12 @@ class _Steps(NamedTuple):
 
 
 def compare_directions(point: Point, player: Player, settings: Settings, scanned: Measured) -> Measured:
-    """Section C4 of the README: the return after one step of each direction, at equal KL and at equal length."""
+    """Section C4 of the README: the return after one step of each direction, at equal KL and at equal length.
+
+    Half of the copies step in each direction, because there are twelve of them.
+    """
     measured = Measured()
+    settings = replace(settings, copies=(settings.copies + 1) // 2)
     reference = _steps(point, settings, None)
     generator = torch.Generator().manual_seed(settings.seed)
     noise = torch.randn(reference.directions.shape, generator=generator, dtype=torch.float64)
@@ -88,7 +96,8 @@ def _with_optimizer(config: TrainConfig, name: str) -> TrainConfig:
 
 def _kl_along(point: Point, reference: _Steps, other: _Steps) -> Callable[[Tensor], Tensor]:
     """KL(policy || policy moved by factor x direction) on probe states, of factors ``(M,)``."""
-    obs = probe_states(reference.update.obs).expand(len(other.directions), -1, -1)
+    probes = probe_states(reference.update.obs)
+    obs = probes[:, :: -(-probes.shape[1] // KL_STATES)].expand(len(other.directions), -1, -1)
     with torch.no_grad():
         outputs = reference.policy.outputs(reference.update.before, obs)
 

@@ -12,6 +12,7 @@ from pgkit.diagnose.curvature import (
     EpisodeSamples,
     directional_derivatives,
     episode_samples,
+    log_probabilities,
     return_gradient,
     return_hessian,
     step_weights,
@@ -159,8 +160,9 @@ def _samples(batches: Episodes) -> EpisodeSamples:
 def _by_products(probes: _Probes, measured: Measured) -> None:
     """v'Hv and v'g of each direction on fresh episodes."""
     up = 0
+    at = log_probabilities(probes.policy, probes.params, probes.samples)
     for name, vector in probes.directions.items():
-        derivatives = directional_derivatives(probes.policy, probes.params, probes.samples, vector)
+        derivatives = directional_derivatives(probes.policy, probes.params, probes.samples, vector, log_probs=at)
         looks = RANDOM_DIRECTIONS + 1 if name.startswith(("random", "gradient")) else 1
         curvature, slope = (mean_quantity(values.numpy(), looks) for values in derivatives)
         if not name.startswith("random"):

@@ -4,6 +4,7 @@ import os
 from functools import cache
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from pgkit.errors import PgkitError
 from pgkit.system.process_state import MALLOC_MMAP_THRESHOLD, MALLOC_TOP_PAD, MALLOC_TRIM_THRESHOLD, set_malloc
@@ -62,15 +63,17 @@ def available_cpus() -> int:
 def configure_cpu() -> None:
     """Compute on one thread, and let the process keep the memory that it frees.
 
-    More threads split sums differently for different P, which changes bits. glibc returns large blocks to the system
-    and maps each page of the next block anew, which takes longer than most kernels. The end of a block of
-    :func:`pgkit.system.process_state.isolated_process` undoes both.
+    More threads split sums differently for different P, which changes bits, and those of NumPy's matrix products spin
+    while they wait: where other processes use the same cores, small products take 100 times as long. glibc returns
+    large blocks to the system and maps each page of the next block anew, which takes longer than most kernels. The end
+    of a block of :func:`pgkit.system.process_state.isolated_process` undoes all of this.
 
     Raises:
         PgkitError: ``PGKIT_COMPILE`` has an unknown value.
     """
     compile_mode()
     torch.set_num_threads(1)
+    threadpool_limits(1, user_api="blas")
     set_malloc(MALLOC_MMAP_THRESHOLD, 32 << 20)  # the largest value that glibc accepts
     set_malloc(MALLOC_TRIM_THRESHOLD, (1 << 31) - 1)
     set_malloc(MALLOC_TOP_PAD, 64 << 20)

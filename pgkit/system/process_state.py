@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+from threadpoolctl import threadpool_limits
 
 _lock = threading.Lock()
 _blocks = 0  # blocks of isolated_process() that are open, in all threads
@@ -66,6 +67,7 @@ def _shared_by_threads() -> Iterator[None]:
     with _lock:
         if _blocks == 0:
             _before.callback(_restore_malloc)
+            _before.enter_context(threadpool_limits(None))  # limits nothing, and restores what was
             _before.callback(torch.set_default_dtype, torch.get_default_dtype())
             torch.set_default_dtype(torch.float32)
         _blocks += 1

@@ -34,11 +34,15 @@ print(mallinfo().fordblks - before.fordblks)
 """
 
 THREADS = """
+import numpy
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 from pgkit.system.cpu import configure_cpu
 
+threadpool_limits(2, user_api="blas")
 configure_cpu()
 print(torch.get_num_threads())
+print(*{library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"})
 """
 
 CPU = torch.device("cpu")
@@ -51,7 +55,7 @@ def printed(program: str, *arguments: str) -> list[int]:
 
 
 def test_one_thread() -> None:
-    assert printed(THREADS) == [1]
+    assert printed(THREADS) == [1, 1]
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="only glibc reports the memory that it keeps")
