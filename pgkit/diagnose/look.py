@@ -21,7 +21,7 @@ from pgkit.diagnose.episodes import Episodes, measure_critic, play_batches
 from pgkit.diagnose.estimator_comparison import LAMS, advantages, compare_estimators, policy_gradients
 from pgkit.diagnose.evidence import choose_step, curvature_by_differences, mean_quantity
 from pgkit.diagnose.fisher import fisher_max, fisher_product, fisher_trace, random_signs
-from pgkit.diagnose.lanczos import lanczos, largest_magnitudes, subspace_share
+from pgkit.diagnose.lanczos import RitzPairs, lanczos, largest_magnitudes, subspace_share
 from pgkit.diagnose.landscape.directions import UpdateDirections
 from pgkit.diagnose.landscape.measure import measure as measure_landscape
 from pgkit.diagnose.landscape.present import quantities_of
@@ -31,11 +31,9 @@ from pgkit.diagnose.points import Point, uses_critic
 from pgkit.diagnose.results import Measured, Quantity, Row
 from pgkit.diagnose.scan import obs_stats_of
 from pgkit.diagnose.settings import Settings
-from pgkit.diagnose.stability import linear_rule, loss_curvature, sharpness_ratio
+from pgkit.diagnose.sharpness import sharpness
 from pgkit.diagnose.vectors import moved
-from pgkit.errors import PgkitError
 from pgkit.nn.policy import Policy
-from pgkit.optim.from_config import describe
 from pgkit.stats.intervals import wilson
 from pgkit.stats.samples import FloatArray
 from pgkit.types import Params, Rollout
@@ -122,39 +120,54 @@ def _curvature(
 ) -> None:
     """Section D: the ends of the spectrum are searched on episodes A and measured on episodes B."""
     policy = first.policy
-    search, fresh = (_samples(batches) for batches in (first, second))
+    search, fresh = (episode_samples(policy, fewer, step_weights(fewer)) for fewer in (_fewer(first), _fewer(second)))
     generator = torch.Generator().manual_seed(settings.seed)
     product = return_hessian(policy, point.params, search)
-    gradient_a, gradient_b = (return_gradient(policy, point.params, samples) for samples in (search, fresh))
-    pairs = lanczos(product, torch.randn(len(gradient_a), generator=generator, dtype=torch.float64), LANCZOS_STEPS)
+    gradient = return_gradient(policy, point.params, search)
+    pairs = lanczos(product, torch.randn(len(gradient), generator=generator, dtype=torch.float64), LANCZOS_STEPS)
     directions = {"bottom": pairs.vectors[0], "top": pairs.vectors[-1]}
-    directions |= {"gradient": gradient_a, "mean_update": updates.vectors.get("mean_update", 0 * gradient_a)}
-    random = torch.randn(RANDOM_DIRECTIONS, len(gradient_a), generator=generator, dtype=torch.float64)
+    directions |= {"gradient": gradient, "mean_update": updates.vectors.get("mean_update", 0 * gradient)}
+    random = torch.randn(RANDOM_DIRECTIONS, len(gradient), generator=generator, dtype=torch.float64)
     directions |= {f"random-{k}": vector for k, vector in enumerate(random)}
     units = {name: vector / vector.norm() for name, vector in directions.items() if vector.norm() > 0}
     probes = _Probes(units, point.params, fresh, policy)
     _by_products(probes, measured)
     _by_differences(point, player, probes, measured)
-    _sharpness(point, probes, measured)
-    largest = largest_magnitudes(pairs, TOP_SUBSPACE)
-    share = subspace_share(largest.vectors, gradient_a, gradient_b)
-    chance = f"the gradient's halves disagree: not resolved (chance: {TOP_SUBSPACE / len(gradient_a):.2g})"
-    measured.quantities["curvature/top_share"] = Quantity.missing(chance) if np.isnan(share) else Quantity(share)
+    bottom = measured.quantities["curvature/bottom"]
+    measured.add("curvature", sharpness(point, policy, product, fresh, bottom, generator))
+    measured.quantities["curvature/top_share"] = _top_share(largest_magnitudes(pairs, TOP_SUBSPACE), second, point)
     fisher = fisher_product(policy, point.params, fresh)
-    start = torch.randn(len(gradient_a), generator=generator, dtype=torch.float64)
+    start = torch.randn(len(gradient), generator=generator, dtype=torch.float64)
     measured.quantities["curvature/fisher_max"] = Quantity(fisher_max(fisher, start))
-    signs = random_signs(TRACE_PROBES, len(gradient_a), generator)
+    signs = random_signs(TRACE_PROBES, len(gradient), generator)
     measured.quantities["curvature/fisher_trace"] = fisher_trace(fisher, signs)
 
 
-def _samples(batches: Episodes) -> EpisodeSamples:
-    """The episodes of the first batches, as samples of one policy; J is not discounted."""
+def _fewer(batches: Episodes) -> Rollout:
+    """The first of the batches; J is not discounted."""
     rollout = batches.rollout
     steps = rollout.valid.sum((0, 2)).cumsum(0)
     count = max(8, min(BATCHES, 1 + int((steps < CURVATURE_STEPS).sum())))
+    return _part(rollout, slice(count))
+
+
+def _part(rollout: Rollout, members: slice) -> Rollout:
     columns = (rollout.action, rollout.reward, rollout.terminated, rollout.truncated, rollout.valid)
-    fewer = Rollout(rollout.obs[:, :count], *(column[:, :count] for column in columns))
-    return episode_samples(batches.policy, fewer, step_weights(fewer))
+    return Rollout(rollout.obs[:, members], *(column[:, members] for column in columns))
+
+
+def _top_share(largest: RitzPairs, batches: Episodes, point: Point) -> Quantity:
+    """The share of the squared gradient in a subspace, by two gradients that depend neither on it nor on each other."""
+    fewer = _fewer(batches)
+    middle = fewer.valid.shape[1] // 2
+    halves = []
+    for members in (slice(middle), slice(middle, None)):
+        half = _part(fewer, members)
+        samples = episode_samples(batches.policy, half, step_weights(half))
+        halves.append(return_gradient(batches.policy, point.params, samples))
+    share = subspace_share(largest.vectors, *halves)
+    chance = f"the gradient's halves disagree: not resolved (chance: {len(largest.values) / len(halves[0]):.2g})"
+    return Quantity.missing(chance) if np.isnan(share) else Quantity(share)
 
 
 def _by_products(probes: _Probes, measured: Measured) -> None:
@@ -197,26 +210,6 @@ def _by_differences(point: Point, player: Player, probes: _Probes, measured: Mea
             quantity = curvature_by_differences(plus, minus, center, h)
         measured.quantities[f"curvature/{name}_differences"] = quantity
         measured.add_rows("curvature", [_curvature_row(name, "differences", quantity, Quantity.missing(""))])
-
-
-def _sharpness(point: Point, probes: _Probes, measured: Measured) -> None:
-    """The largest curvature of the loss, over the threshold at which the optimizer's rule diverges on a quadratic."""
-    table = describe(point.config.optimizer)["main"]
-    lengths = probes.samples.sums(torch.ones_like(probes.samples.weight))
-    sharpness = loss_curvature(measured.quantities["curvature/bottom"], 1.0, float(lengths.mean()))
-    try:
-        rule = linear_rule(table["name"], table)
-    except PgkitError as error:
-        measured.quantities["curvature/sharpness"] = sharpness
-        measured.quantities["curvature/sharpness_ratio"] = Quantity.missing(str(error))
-        return
-    if rule.preconditioned:
-        reason = "the optimizer divides by its second moments: see sharpness_ratio of SGD or momentum"
-        measured.quantities["curvature/sharpness"] = sharpness
-        measured.quantities["curvature/sharpness_ratio"] = Quantity.missing(reason)
-        return
-    measured.quantities["curvature/sharpness"] = sharpness
-    measured.quantities["curvature/sharpness_ratio"] = sharpness_ratio(sharpness, rule)
 
 
 def _curvature_row(direction: str, method: str, curvature: Quantity, slope: Quantity) -> Row:
