@@ -30,6 +30,12 @@ def diagnose(
     interventions: Annotated[
         bool, typer.Option("--interventions/--no-interventions", help="Try what cures a fragile policy.")
     ] = True,
+    from_saved: Annotated[
+        bool,
+        typer.Option(
+            "--from-saved", help="Let copies begin in the checkpoints' environments, for the actual next update."
+        ),
+    ] = False,
     budget: Annotated[float | None, typer.Option(min=1, help="About how many seconds it may take.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all measurements.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
@@ -52,7 +58,7 @@ def diagnose(
         from pgkit.system.cpu import available_cpus
 
         chosen = SHARES if at is None else parse_shares(at)
-        settings = Settings(chosen, critical, copies, updates / 100, episodes, seed=seed)
+        settings = Settings(chosen, critical, copies, updates / 100, episodes, seed=seed, from_saved=from_saved)
         settings = replace(settings, curvature=curvature, interventions=interventions, directions=interventions)
         processes = workers or available_cpus()
         if (as_directory(run) / "plan.json").is_file():
@@ -87,6 +93,8 @@ def _diagnose_comparison(
     diagnoses = diagnose_comparison(directory, settings, out=out, again=again, workers=workers, progress=not quiet)
     for name, diagnosis in diagnoses.items():
         _print_diagnosis(diagnosis, (out or directory / "diagnosis") / name / "diagnosis")
+    if out is None:
+        typer.echo(f'a line for each arm is in the section "why" of {directory / "report.html"}')
 
 
 def _print_diagnosis(diagnosis: "Diagnosis", place: Path) -> None:

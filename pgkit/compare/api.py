@@ -118,7 +118,7 @@ def build_report(directory: str | Path, figures: bool = True) -> Analysis:
         PgkitError: as :func:`load_analysis`, or the directory cannot be written.
     """
     place = _path(directory)
-    return _write(load_analysis(place), place, figures)
+    return _write(load_analysis(place), place, figures, [place])
 
 
 def build_pooled_report(directories: Sequence[str | Path], out: str | Path, figures: bool = True) -> Analysis:
@@ -137,7 +137,8 @@ def build_pooled_report(directories: Sequence[str | Path], out: str | Path, figu
         raise PgkitError(f"{out} is a file: --out must be a directory")
     if (out / "plan.json").exists():
         raise PgkitError(f"{out} holds a comparison: --out must be another directory")
-    return _write(load_pooled_analysis(directories, out.name), out, figures)
+    pooled = load_pooled_analysis(directories, out.name)
+    return _write(pooled, out, figures, [_path(directory) for directory in directories])
 
 
 def _path(directory: str | Path) -> Path:
@@ -151,8 +152,9 @@ def _analysed(stored: Stored) -> Analysis:
     return analyse(plan, scales(plan, baselines), baselines, runs, provenance)
 
 
-def _write(analysis: Analysis, directory: Path, figures: bool) -> Analysis:
+def _write(analysis: Analysis, directory: Path, figures: bool, diagnosed: Sequence[Path]) -> Analysis:
+    """Write the report of an analysis, with what diagnoses in these directories say."""
     drawings = draw(analysis) if figures else []
-    write_report(analysis, directory, drawings)
+    write_report(analysis, directory, drawings, diagnosed)
     write_tensorboard(analysis, directory / "tensorboard", drawings)
     return analysis

@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 
 from pgkit.compare.analysis.pool import Stored, read_stored
+from pgkit.compare.api import build_report
 from pgkit.compare.plan.baselines import scales
 from pgkit.compare.plan.plan import Run
+from pgkit.compare.report.why import FOLDER, case_folder
 from pgkit.compare.selection.stages import TuningResult, tuned
 from pgkit.config.schema import TrainConfig
 from pgkit.diagnose.api import diagnose
@@ -61,10 +63,13 @@ def diagnose_comparison(
 ) -> dict[str, Diagnosis]:
     """Diagnose every arm of a comparison at its selected setting, side by side and from the same policies.
 
+    The report of the comparison is written again, because its section "why" sums the diagnosis up.
+
     Args:
         directory: of the comparison, whose tuning and evaluation are complete.
         settings: how much is measured; by default as for a run.
-        out: where runs and reports go; by default ``diagnosis/`` in the comparison.
+        out: where runs and reports go; by default ``diagnosis/`` in the comparison. Elsewhere, the comparison's report
+            does not find them.
         again: measure anew what is already there.
         workers: processes.
         progress: whether to show progress bars.
@@ -78,15 +83,15 @@ def diagnose_comparison(
     settings = settings or Settings(critical=1)
     place = absolute(Path(directory))
     stored = read_stored(place)
-    target = place / "diagnosis" if out is None else absolute(Path(out))
+    target = place / FOLDER if out is None else absolute(Path(out))
     results = tuned(stored.plan, scales(stored.plan, stored.baselines), stored.runs)
     evaluated = stored.runs[stored.runs["stage"] == "evaluation"]
     if evaluated.empty:
         raise PgkitError(f"{place} has not selected its settings yet: pgkit compare finishes it")
     diagnoses = {}
-    for (environment, agent), result in results.items():
-        of_case = evaluated[(evaluated["environment"] == environment) & (evaluated["agent"] == agent)]
-        name = f"{environment}-{agent}".replace("/", "-")
+    for case, result in results.items():
+        of_case = evaluated[(evaluated["environment"] == case[0]) & (evaluated["agent"] == case[1])]
+        name = case_folder(case)
         arms = _trained_arms(stored, result, of_case, target / name, workers, progress)
         by_arm = {
             arm.name: diagnose(
@@ -96,7 +101,9 @@ def diagnose_comparison(
         }
         joined = _join(by_arm, name)
         diagnoses[name] = replace(joined, tables={**joined.tables, "same_states": _same_states(arms, settings)})
-        write_report(diagnoses[name], target / name / "diagnosis")
+        write_report(diagnoses[name], target / name / FOLDER)
+    if out is None:
+        build_report(place)
     return diagnoses
 
 
@@ -152,7 +159,10 @@ def _same_states(arms: Sequence[_Arm], settings: Settings) -> list[Row]:
     """What each arm's next updates do to policies of the best arm."""
     best = arms[0]
     rows: list[Row] = []
-    with open_run(best.place, SAME_STATES) as run, open_player(best.config, settings.seed) as player:
+    with (
+        open_run(best.place, SAME_STATES, settings.from_saved) as run,
+        open_player(best.config, settings.seed) as player,
+    ):
         for members in run.at(SAME_STATES):
             point = next(point for point in members if point.config.seed == best.config.seed)
             rows += _rows(point, next_updates_of(point, {arm.name: arm.config for arm in arms}, player, settings))

@@ -112,12 +112,13 @@ def diagnose(
         progress: whether to show a progress bar.
 
     Raises:
-        PgkitError: there is no such run or member, it is not finished, or it cannot be read.
+        PgkitError: there is no such run or member, it is not finished, it cannot be read, or copies are to begin in
+            environments that cannot be saved exactly.
     """
     settings = settings or Settings()
     run_place = as_directory(directory)
     place = run_place / "diagnosis" if out is None else as_directory(out)
-    with open_run(run_place, settings.shares) as run:
+    with open_run(run_place, settings.shares, settings.from_saved) as run:
         members = _members(run, run_place, member)
         left_out: list[tuple[str, str]] = []
         if budget is not None:
@@ -135,7 +136,7 @@ def forecast_run(
 ) -> Forecast:
     """About what :func:`diagnose` would cost, from a trial that takes seconds; nothing is written. Raises likewise."""
     place = as_directory(directory)
-    with open_run(place, settings.shares) as run, isolated_process():
+    with open_run(place, settings.shares, settings.from_saved) as run, isolated_process():
         configure_cpu()
         return forecast(run_trial(run, settings), _members(run, place, member), settings, workers)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgkit import optim
 from pgkit.config.schema import TrainConfig
-from pgkit.diagnose.points import Point
+from pgkit.diagnose.points import Point, SavedEnvs
 from pgkit.diagnose.vectors import flatten_params, networks_in
 from pgkit.optim.base import Optimizer
 from pgkit.rollouts.collector import CollectorState
@@ -84,6 +84,29 @@ def _repeated_state(point: Point, rows: Tensor, dumped: bool) -> Any:
     optimizer: Optimizer = optim.from_config([point.config.optimizer])
     state = optimizer.take(optimizer.load(point.opt_state, point.params), rows)
     return optimizer.dump(state) if dumped else state
+
+
+def start_acting(population: Population, point: Point) -> None:
+    """Put copies where they begin to act: in the point's saved environments if it has them, else burnt in."""
+    if point.saved_envs is None:
+        burn_in(population)
+    else:
+        continue_saved(population, point.saved_envs)
+
+
+def continue_saved(population: Population, saved: SavedEnvs) -> None:
+    """Put every copy where the environments of its point stood, so that copies differ by their actions alone.
+
+    Copies with more environments, as in larger batches, begin with each of the saved ones several times.
+    """
+    collector = population.collector
+    wanted = torch.arange(collector.envs_per_member) % saved.obs.shape[1]
+    collector.envs.restore(take_tree(saved.envs, wanted.repeat(population.size)))
+    rows = torch.zeros(population.size, dtype=torch.int64)
+    obs, discounted = (take_tree(leaf[:, wanted], rows) for leaf in (saved.obs, saved.discounted))
+    counts = collector.state.counts.clone()
+    counts[:, :2] = saved.counts[:, :2, wanted]  # return and length of the episodes under way
+    collector.state = replace(collector.state, obs=obs, discounted=discounted, counts=counts, waiting=saved.waiting)
 
 
 def burn_in(population: Population) -> None:
@@ -204,9 +227,17 @@ def learn_critic(population: Population, updates: int) -> Params:
     return {name: leaf for name, leaf in population.params.items() if name.startswith("critic")}
 
 
-def warm(population: Population, updates: int = WARM_UPDATES) -> None:
-    """Let optimizers see so many gradients at frozen parameters, so that their moments are those of the policy."""
+def warm(population: Population, updates: int = WARM_UPDATES, back_to: SavedEnvs | None = None) -> None:
+    """Let optimizers see so many gradients at frozen parameters, so that their moments are those of the policy.
+
+    Args:
+        population: is changed.
+        updates: how many gradients.
+        back_to: environments in which copies stand again afterwards; None lets them go on.
+    """
     _learn_without(population, updates, list(population.params))
+    if back_to is not None:
+        continue_saved(population, back_to)
 
 
 def has_moments(population: Population) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pgkit.diagnose.estimator_comparison import check_whole_episodes
 from pgkit.diagnose.noise import MIN_BATCHES
-from pgkit.diagnose.results import Quantity
+from pgkit.diagnose.results import Quantity, Row
 from pgkit.returns import EpisodeEnds, reward_to_go
 from pgkit.stats.samples import BoolArray, FloatArray, Rng, generator, percentile_interval
 from pgkit.types import Rollout
@@ -31,6 +31,9 @@ REMAINDER = 1 / 20
 
 ROUNDING = 1e-6
 """A variance of returns below this share of their mean square is none."""
+
+CELLS = 40
+"""Cells along each side of the histogram of values and returns."""
 
 NAMES = (
     "explained_variance",
@@ -98,6 +101,40 @@ def monte_carlo(rollout: Rollout, value: Tensor, next_value: Tensor, gamma: floa
     horizon = -math.log(REMAINDER) / (1 - gamma) if gamma < 1 else math.inf
     far = valid & ((limit - time > horizon) | (limit == math.inf))
     return Returns(g, g_bootstrapped, np.where(valid, v, 0.0), valid, far, truncated)
+
+
+def value_histogram(returns: Returns, cells: int = CELLS) -> list[Row]:
+    """Count steps by value V and return G, with nothing behind the time limit: the rows of ``critic_histogram``.
+
+    Cells are squares, and both axes reach from the smallest to the largest of all values and returns, so that a cell on
+    the diagonal is where the critic is right. Empty cells are left out, and steps where a number is not finite.
+
+    >>> one = np.ones((1, 2), dtype=bool)
+    >>> g, v = np.array([[2.0, 4.0]]), np.array([[0.0, 4.0]])
+    >>> for row in value_histogram(Returns(g, g, v, one, one, one[0]), cells=4):
+    ...     print(row)
+    {'value': 0.5, 'target': 2.5, 'width': 1.0, 'count': 1}
+    {'value': 3.5, 'target': 3.5, 'width': 1.0, 'count': 1}
+
+    Args:
+        returns: see :func:`monte_carlo`.
+        cells: along each side.
+
+    Returns:
+        The middle of a cell (``value``, ``target``), the length of its sides and its number of steps.
+    """
+    pairs = np.stack([returns.value[returns.valid], returns.plain[returns.valid]])
+    pairs = pairs[:, np.isfinite(pairs).all(0)]
+    if not pairs.size:
+        return []
+    edges = np.histogram_bin_edges(pairs, cells)
+    counts, *_ = np.histogram2d(*pairs, bins=[edges, edges])
+    middles = ((edges[1:] + edges[:-1]) / 2).tolist()
+    width = float(edges[-1] - edges[0]) / cells
+    return [
+        {"value": middles[i], "target": middles[j], "width": width, "count": int(counts[i, j])}
+        for i, j in np.argwhere(counts).tolist()
+    ]
 
 
 def critic_quality(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pgkit.config.schema import TrainConfig
-from pgkit.diagnose.copies import Update, burn_in, copies_of, has_moments, observed_update, warm
+from pgkit.diagnose.copies import Update, copies_of, has_moments, observed_update, start_acting, warm
 from pgkit.diagnose.interventions import scale_to_kl, scale_to_norm
 from pgkit.diagnose.play import Player
 from pgkit.diagnose.points import Point
@@ -79,9 +79,9 @@ def _steps(point: Point, settings: Settings, name: str | None) -> _Steps:
     """One update of each copy: by the run's optimizer in its state, or by another recipe with its default settings."""
     config = None if name is None else _with_optimizer(point.config, name)
     with copies_of(point, settings.copies, settings.seed, config, fresh_optimizer=name is not None) as population:
-        burn_in(population)
+        start_acting(population, point)
         if name is not None and has_moments(population):
-            warm(population)
+            warm(population, back_to=point.saved_envs)
         update = observed_update(population)
         names = actor_names(update.after)
         directions = flatten_params(update.after, names) - flatten_params(update.before, names)

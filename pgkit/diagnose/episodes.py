@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pgkit.diagnose.copies import copies_of, whole_episodes
-from pgkit.diagnose.critic import critic_quality
+from pgkit.diagnose.critic import critic_quality, monte_carlo, value_histogram
 from pgkit.diagnose.points import Point
 from pgkit.diagnose.results import Measured, Quantity, Row
 from pgkit.diagnose.settings import Settings
@@ -44,6 +44,12 @@ def measure_critic(batches: Episodes, gamma: float, settings: Settings, measured
     quality = critic_quality(batches.rollout, value, next_value, gamma, settings.seed)
     measured.add("critic", quality)
     measured.tables["critic"] = [_critic_row(quality)]
+
+
+def count_values(batches: Episodes, gamma: float) -> list[Row]:
+    """The steps of these episodes by value and return: the rows of the table ``critic_histogram``."""
+    value, next_value, _ = batches.policy.values(batches.params, batches.rollout)
+    return value_histogram(monte_carlo(batches.rollout, value, next_value, gamma))
 
 
 def _critic_row(errors: dict[str, Quantity]) -> Row:

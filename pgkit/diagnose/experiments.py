@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pgkit.config.schema import TrainConfig
-from pgkit.diagnose.copies import burn_in, copies_of, learn, learn_critic, observed_update
+from pgkit.diagnose.copies import copies_of, learn, learn_critic, observed_update, start_acting
 from pgkit.diagnose.interventions import INTERVENTIONS, share_improvement
 from pgkit.diagnose.play import Player
 from pgkit.diagnose.points import Point, uses_critic
@@ -60,7 +60,7 @@ def intervene(point: Point, player: Player, settings: Settings, scanned: Measure
         try:
             with _changed_copies(point, settings, name) as population:
                 started = float(population.env_steps.sum())
-                burn_in(population)
+                start_acting(population, point)
                 first = observed_update(population)
                 learn(population, count - 1)
                 blocks = play_blocks(player, population.params, settings, copies_obs_stats(point, population))
@@ -84,7 +84,7 @@ def _changed_copies(point: Point, settings: Settings, name: str) -> Iterator[Pop
     """Copies with one thing changed."""
     if name == "critic_fitted":
         with copies_of(point, settings.copies, settings.seed + 1) as population:
-            burn_in(population)
+            start_acting(population, point)
             critics = learn_critic(population, CRITIC_UPDATES)
         with copies_of(point, settings.copies, settings.seed) as population:
             population.params = {**population.params, **critics}

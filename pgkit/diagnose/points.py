@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,30 @@ CHECKPOINTS = 100
 
 
 @dataclass(frozen=True)
+class SavedEnvs:
+    """Where the N environments of a member stood when a checkpoint was written.
+
+    Attributes:
+        envs: what :meth:`pgkit.envs.base.Environments.state` gave, leaves ``(N, ...)``.
+        obs: ``(1, N, D)`` observations that the next actions are chosen from.
+        counts: ``(1, 6, N)``, see :mod:`pgkit.rollouts.statistics`.
+        discounted: ``(1, N)`` discounted return of the episodes under way.
+        waiting: whether all of them wait at the end of an episode.
+    """
+
+    envs: Mapping[str, Tensor]
+    obs: Tensor
+    counts: Tensor
+    discounted: Tensor
+    waiting: bool
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "SavedEnvs":
+        """Those in the state of a population of one member."""
+        return cls(**{name: state[name] for name in ("envs", "obs", "counts", "discounted", "waiting")})
+
+
+@dataclass(frozen=True)
 class Point:
     """One member at one checkpoint; leaves have P = 1.
 
@@ -41,6 +65,7 @@ class Point:
         obs_stats: running statistics of observations, leaves ``(1, ...)``.
         return_stats: running statistics of returns, leaves ``(1, ...)``; None lets copies begin with none.
         kl: ``(1,)``, divergence of the policy over its last optimizer step, if the optimizer requires it.
+        saved_envs: the environments in which copies begin; None lets them burn in.
     """
 
     config: TrainConfig
@@ -52,6 +77,7 @@ class Point:
     obs_stats: dict[str, Tensor]
     return_stats: dict[str, Tensor] | None
     kl: Tensor
+    saved_envs: SavedEnvs | None = None
 
     @property
     def share(self) -> float:
@@ -59,10 +85,12 @@ class Point:
         return min(1.0, self.env_steps / self.config.steps)
 
     @classmethod
-    def from_state(cls, config: TrainConfig, label: str, state: Mapping[str, Any]) -> "Point":
-        """The point at which the state of a population of one member was saved."""
+    def from_state(cls, config: TrainConfig, label: str, state: Mapping[str, Any], from_saved: bool) -> "Point":
+        """The point at which the state of a population of one member was saved; with its environments if asked."""
         names = ("updates", "params", "opt_state", "obs_stats", "return_stats", "kl")
-        return cls(config, label, float(state["statistics"]["env_steps"][0]), **{name: state[name] for name in names})
+        columns = {name: state[name] for name in names}
+        saved_envs = SavedEnvs.from_state(state) if from_saved else None
+        return cls(config, label, float(state["statistics"]["env_steps"][0]), **columns, saved_envs=saved_envs)
 
 
 def uses_critic(config: TrainConfig) -> bool:
@@ -77,22 +105,25 @@ def estimator_of(config: TrainConfig) -> str:
     return str(config.agent["baseline"]).replace("_", "-")
 
 
-def initial_point(config: TrainConfig, label: str) -> Point:
-    """The member before its first update."""
+def initial_point(config: TrainConfig, label: str, from_saved: bool = False) -> Point:
+    """The member before its first update; with its environments after their first reset if asked."""
     population = build([config])
     try:
-        return Point.from_state(config, label, population.state(envs=False))
+        return Point.from_state(config, label, population.state(envs=from_saved), from_saved)
     finally:
         population.collector.envs.close()
 
 
-def points_in(path: Path, configs: Sequence[TrainConfig], labels: Sequence[str]) -> list[Point]:
+def points_in(
+    path: Path, configs: Sequence[TrainConfig], labels: Sequence[str], from_saved: bool = False
+) -> list[Point]:
     """All members at one checkpoint.
 
     Args:
         path: of the checkpoint.
         configs: one for each member.
         labels: their names.
+        from_saved: with their environments, which the checkpoint holds.
 
     Raises:
         PgkitError: the checkpoint cannot be read, or an earlier pgkit wrote it.
@@ -101,7 +132,7 @@ def points_in(path: Path, configs: Sequence[TrainConfig], labels: Sequence[str])
     if "workers" not in saved:
         raise PgkitError(f"checkpoint {path} was written by an earlier pgkit: it can be evaluated, but not diagnosed")
     members = zip(configs, labels, strict=True)
-    return [Point.from_state(*member, member_state(configs, saved, k)) for k, member in enumerate(members)]
+    return [Point.from_state(*member, member_state(configs, saved, k), from_saved) for k, member in enumerate(members)]
 
 
 @dataclass(frozen=True)
@@ -115,6 +146,7 @@ class RunPoints:
         final: the last checkpoint of the run itself.
         trained_again: whether ``paths`` are those of the same training once more.
         missing: why fewer points than asked for are there; None if none is missing.
+        from_saved: whether points have their environments.
     """
 
     configs: Sequence[TrainConfig]
@@ -123,6 +155,7 @@ class RunPoints:
     final: Path
     trained_again: bool = False
     missing: str | None = None
+    from_saved: bool = False
 
     def at(self, shares: Sequence[float]) -> list[list[Point]]:
         """For each share of the budget that there is, all members at the nearest checkpoint, in order and once."""
@@ -139,13 +172,13 @@ class RunPoints:
 
     def _points(self, step: int) -> list[Point]:
         if step == 0:
-            return [initial_point(*member) for member in zip(self.configs, self.labels, strict=True)]
+            return [initial_point(*member, self.from_saved) for member in zip(self.configs, self.labels, strict=True)]
         path = next(path for path in self.paths if checkpoint.step_of(path) == step)
-        return points_in(path, self.configs, self.labels)
+        return points_in(path, self.configs, self.labels, self.from_saved)
 
 
 @contextmanager
-def open_run(directory: str | Path, shares: Sequence[float] = SHARES) -> Iterator[RunPoints]:
+def open_run(directory: str | Path, shares: Sequence[float] = SHARES, from_saved: bool = False) -> Iterator[RunPoints]:
     """The points of a run; if it has kept too few checkpoints, it is trained again in a temporary place.
 
     Training again gives the same bits, so its checkpoints are those that the run had, which is checked at the end.
@@ -154,9 +187,11 @@ def open_run(directory: str | Path, shares: Sequence[float] = SHARES) -> Iterato
     Args:
         directory: of a finished run.
         shares: of the budget, at which points are wanted.
+        from_saved: whether points have their environments, in which copies begin.
 
     Raises:
-        PgkitError: there is no such run, it is not finished, or it cannot be read.
+        PgkitError: there is no such run, it is not finished, it cannot be read, or environments are wanted that cannot
+            be saved exactly.
     """
     place = as_directory(directory)
     if not (place / "config.toml").is_file():
@@ -168,27 +203,20 @@ def open_run(directory: str | Path, shares: Sequence[float] = SHARES) -> Iterato
     if configs[0].policy.network == "gru":
         reason = "its policy is recurrent, and a diagnosis looks at single states"
         raise PgkitError(f"{place} cannot be diagnosed: {reason}")
+    if from_saved and saved["inexact"]:
+        raise PgkitError(f"{place} cannot be diagnosed from its saved environments: {saved['inexact']}")
     paths = checkpoint.checkpoints_in(place / "checkpoints")
-    stored = RunPoints(configs, saved["labels"], paths, paths[-1])
+    stored = RunPoints(configs, saved["labels"], paths, paths[-1], from_saved=from_saved)
     if _has_all(stored, shares):
         yield stored
         return
     if saved["inexact"]:
-        yield _without(stored, f"training again would not give the same bits: {saved['inexact']}")
+        yield replace(stored, missing=f"training again would not give the same bits: {saved['inexact']}")
         return
     with tempfile.TemporaryDirectory(prefix="pgkit-diagnose-") as temporary:
         again = _train_again(configs, stored, Path(temporary) / "run")
-        yield (
-            again
-            if _same_params(again.paths[-1], stored.final)
-            else _without(
-                stored, "trained again, the run ends with other parameters: its code, packages or machine have changed"
-            )
-        )
-
-
-def _without(stored: RunPoints, reason: str) -> RunPoints:
-    return RunPoints(stored.configs, stored.labels, stored.paths, stored.final, missing=reason)
+        differs = "trained again, the run ends with other parameters: its code, packages or machine have changed"
+        yield again if _same_params(again.paths[-1], stored.final) else replace(stored, missing=differs)
 
 
 def _has_all(stored: RunPoints, shares: Sequence[float]) -> bool:
@@ -206,7 +234,7 @@ def _train_again(configs: Sequence[TrainConfig], stored: RunPoints, place: Path)
     ]
     train(dense, place)
     paths = checkpoint.checkpoints_in(place / "checkpoints")
-    return RunPoints(configs, stored.labels, paths, stored.final, trained_again=True)
+    return replace(stored, paths=paths, trained_again=True)
 
 
 def _same_params(one: Path, other: Path) -> bool:

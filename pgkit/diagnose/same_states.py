@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from pgkit.config.schema import TrainConfig
-from pgkit.diagnose.copies import burn_in, copies_of, observed_update, warm
+from pgkit.diagnose.copies import copies_of, observed_update, start_acting, warm
 from pgkit.diagnose.play import Player
 from pgkit.diagnose.points import Point
 from pgkit.diagnose.results import Measured, Quantities
@@ -33,8 +33,8 @@ def next_updates_of(
         measured = Measured()
         measured.add("return", returns)
         with copies_of(point, settings.copies, settings.seed, config, fresh_optimizer=True) as population:
-            burn_in(population)
-            warm(population)
+            start_acting(population, point)
+            warm(population, back_to=point.saved_envs)
             first = observed_update(population)
             for network, grads in first.grads.items():
                 measured.add(f"noise/{network}", noise_of(grads, first, network, settings))

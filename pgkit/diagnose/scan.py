@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgkit.diagnose.copies import Update, burn_in, copies_of, learn, observed_update
+from pgkit.diagnose.copies import Update, copies_of, learn, observed_update, start_acting
+from pgkit.diagnose.cosines import cosine_histogram
 from pgkit.diagnose.episodes import measure_critic, play_batches
 from pgkit.diagnose.evidence import mean_quantity
 from pgkit.diagnose.health import health
@@ -54,10 +55,11 @@ def scan(point: Point, player: Player, settings: Settings) -> Measured:
 
 def measure_gradient(point: Point, population: Population, settings: Settings, measured: Measured) -> Update:
     """Sections A and E of the README, for fresh copies of a point; returns the update that they have made."""
-    burn_in(population)
+    start_acting(population, point)
     first = observed_update(population)
     for name, grads in first.grads.items():
         measured.add(f"noise/{name}", noise_of(grads, first, name, settings))
+        measured.add_rows("cosines", [{"network": name, **row} for row in cosine_histogram(grads.numpy())])
     measured.add("health", health(population.policy, point.params, probe_states(first.obs)))
     return first
 

@@ -24,6 +24,8 @@ class Settings:
         curvature: measure curvature at critical points.
         interventions: make the interventions there.
         directions: try other optimizers' directions there.
+        from_saved: copies begin in the checkpoints' environments instead of burning in: what is measured is the run's
+            actual next update, given the states of its N environments.
     """
 
     shares: tuple[float, ...] = SHARES
@@ -36,6 +38,7 @@ class Settings:
     curvature: bool = True
     interventions: bool = True
     directions: bool = True
+    from_saved: bool = False
 
     def updates(self, point: Point, steps_per_update: float) -> int:
         """K: updates that use the share of the budget."""

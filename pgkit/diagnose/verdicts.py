@@ -136,12 +136,16 @@ def summary(spoken: Sequence[Verdict], points: Sequence[PointResult]) -> str:
         spoken: the member's, as :func:`verdicts` returns them.
         points: of the same member.
     """
+    return " ".join([_course(points), *(first_sentence(verdict.words) for verdict in headlines(spoken))])
+
+
+def headlines(spoken: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdicts of a member that matter most, three at most, the first of them first."""
     # Causes follow their symptom, as in `spoken`.
     ranked = [verdict for headline in HEADLINES for verdict in spoken if verdict.rule.startswith(headline)]
     silence = [verdict for verdict in spoken if verdict.rule in (HEALTHY, NOTHING)]
     missing = [verdict for verdict in spoken if verdict.rule == NOT_MEASURED]
-    chosen = [*(ranked[:3] or silence), *missing][:3]
-    return " ".join([_course(points), *(first_sentence(verdict.words) for verdict in chosen)])
+    return [*(ranked[:3] or silence), *missing][:3]
 
 
 def _course(points: Sequence[PointResult]) -> str:

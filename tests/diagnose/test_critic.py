@@ -180,3 +180,29 @@ def test_episodes_must_be_whole():
     rollout.terminated[0, 0, 0] = True  # an end within
     with pytest.raises(ValueError, match="whole episode"):
         with_constant(rollout, 0.0, gamma=0.9)
+
+
+def test_the_histogram_counts_every_valid_step_in_squares_around_the_diagonal():
+    rollout = noisy_episodes()
+    value = torch.where(rollout.valid, torch.full_like(rollout.reward, 3.0), math.nan)
+    returns = critic.monte_carlo(rollout, value, value, gamma=0.9)
+    rows = critic.value_histogram(returns, cells=10)
+    assert sum(row["count"] for row in rows) == rollout.valid.sum()
+    (constant,) = {row["value"] for row in rows}
+    (width,) = {row["width"] for row in rows}
+    assert abs(constant - 3.0) <= width / 2
+    lowest, highest = returns.plain[returns.valid].min(), returns.plain[returns.valid].max()
+    assert width == pytest.approx((highest - lowest) / 10)
+    assert len({row["target"] for row in rows}) > 5
+    at_diagonal = [row["count"] for row in rows if row["target"] == row["value"]]
+    expected = (abs(returns.plain[returns.valid] - constant) <= width / 2).sum()
+    assert at_diagonal == [expected]
+
+
+def test_steps_without_finite_numbers_are_not_counted():
+    rollout = episodes([1.0, 2.0], [3.0], [4.0], [5.0])
+    value = values(rollout, [1.0, math.inf], [1.0], [1.0], [1.0])
+    rows = critic.value_histogram(critic.monte_carlo(rollout, value, value, gamma=1.0))
+    assert sum(row["count"] for row in rows) == 4
+    nothing = torch.full_like(rollout.reward, math.nan)
+    assert critic.value_histogram(critic.monte_carlo(rollout, nothing, nothing, gamma=1.0)) == []

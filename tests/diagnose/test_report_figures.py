@@ -22,9 +22,10 @@ from pgkit.diagnose.report.figures_gradient import (
     draw_curvature,
     draw_estimators,
     draw_noise,
+    draw_pairwise_cosines,
     draw_probes,
 )
-from pgkit.diagnose.report.figures_networks import draw_critic, draw_health, histogram_rows
+from pgkit.diagnose.report.figures_networks import draw_critic, draw_health
 from pgkit.diagnose.report.figures_return import (
     draw_directions,
     draw_interventions,
@@ -51,6 +52,7 @@ DRAW: dict[str, Callable[[Sequence[PointResult]], Figure | None]] = {
     "timeline": draw_timeline,
     "noise": draw_noise,
     "cosines": draw_cosines,
+    "pairwise-cosines": lambda points: draw_pairwise_cosines(points, rows("cosines")),
     "estimators": draw_estimators,
     "critic": lambda points: draw_critic(points, rows("critic_histogram")),
     "post-update": lambda points: draw_post_update(points, rows("updates")),
@@ -269,6 +271,18 @@ def test_cosines_stand_beside_what_isotropic_noise_would_give() -> None:
     )
 
 
+def test_cosines_of_pairs_have_a_panel_for_each_network_and_point() -> None:
+    figure = drawn(draw_pairwise_cosines(POINTS, rows("cosines")))
+    assert len(figure.axes) == 2 * 2  # both points that were looked at closely
+    bars = {round(bar.get_x(), 2): bar.get_height() for bar in figure.axes[0].patches}
+    assert bars == pytest.approx({-1.0: 300 / 2016, 0.0: 700 / 2016, 0.95: 1016 / 2016})
+    ratio = POINTS[3].quantities["noise/critic/nsr"].value
+    isotropic = [mark.get_xdata()[0] for mark in figure.axes[2].lines]
+    assert isotropic[0] == pytest.approx(1 / (1 + ratio))
+    far = [replace(point, critical=False) for point in POINTS]
+    assert len(drawn(draw_pairwise_cosines(far, rows("cosines"))).axes) == 4
+
+
 def test_estimators_are_bars_on_log_axes_with_negative_bias_at_the_edge() -> None:
     figure = drawn(draw_estimators(POINTS))
     variance, bias = figure.axes[:2]
@@ -313,19 +327,11 @@ def test_the_critic_has_a_histogram_where_there_is_a_table() -> None:
     assert len(meshes) == 2
     counts = sum(row["count"] for row in rows("critic_histogram") if row["env_steps"] == 24_950)
     assert np.ma.asarray(meshes[0].get_array()).sum() == counts
+    assert meshes[0].axes.get_xlim() == meshes[0].axes.get_ylim() == (-2.5, 102.5)
     without = drawn(draw_critic(POINTS))
     assert without.findobj(QuadMesh) == []
     (axes,) = without.findobj(Axes)
     assert line(axes, "nothing behind the limit")[1].tolist() == [-4.0, -4.0]
-
-
-def test_histograms_count_every_finite_pair() -> None:
-    rng = np.random.default_rng(0)
-    values, targets = rng.normal(size=(2, 500))
-    counted = histogram_rows([*values, math.nan, 1.0], [*targets, 0.0, math.inf])
-    assert sum(row["count"] for row in counted) == 500
-    assert histogram_rows([math.nan], [1.0]) == []
-    assert histogram_rows([3.0, 3.0], [5.0, 5.0])[0]["count"] == 2
 
 
 def test_health_shows_all_networks() -> None:

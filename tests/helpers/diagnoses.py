@@ -218,9 +218,14 @@ def rows_of(rng: np.random.Generator, value: float, half_share: float, critical:
     ]
     tables["estimators"] = [{"name": name, "n": 48, "p_flip": 0.001, "reason": None} for name in ESTIMATORS]
     tables["critic_histogram"] = [
-        {"value": float(x), "target": float(y), "count": height(x, y)}
+        {"value": float(x), "target": float(y), "width": 5.0, "count": height(x, y)}
         for x in range(0, 105, 5)
         for y in range(0, 105, 5)
+    ]
+    tables["cosines"] = [
+        {"network": network, "low": low / 20, "high": (low + 1) / 20, "count": count}
+        for network, lows in (("actor", (-20, 0, 19)), ("critic", (18, 19)))
+        for low, count in zip(lows, (300, 700, 1016), strict=False)
     ]
     return tables
 

@@ -13,6 +13,7 @@ import pandas as pd
 from pgkit.compare.report import columns, prose
 from pgkit.compare.report.figures import CAPTIONS, GREEDY, RULE, draw_across, draw_all
 from pgkit.compare.report.glossary import glossary
+from pgkit.compare.report.why import Why, explain
 from pgkit.compare.tables import Analysis, check_tables
 from pgkit.config.load import flatten
 from pgkit.logging.parquet import write_frame
@@ -29,13 +30,19 @@ WITHOUT_LIMITS = (("t_low", "t_high"), columns.TAIL)
 """Limits of intervals: below ten runs the first column is left out, the others are shown without their limits."""
 
 
-def write_report(analysis: Analysis, directory: Path, drawings: Sequence[Drawing] | None = None) -> Path:
+def write_report(
+    analysis: Analysis,
+    directory: Path,
+    drawings: Sequence[Drawing] | None = None,
+    diagnosed: Sequence[Path] | None = None,
+) -> Path:
     """Write ``report.html``, ``summary.md``, ``figures/`` and ``tables/``.
 
     Args:
         analysis: the analysed comparison.
         directory: created when missing.
         drawings: result of :func:`draw`; None to draw now.
+        diagnosed: directories of comparisons whose diagnoses the page sums up; None for ``directory`` alone.
 
     Returns:
         The path of the page.
@@ -49,7 +56,8 @@ def write_report(analysis: Analysis, directory: Path, drawings: Sequence[Drawing
     drawings = draw(analysis) if drawings is None else drawings
     write_drawings(drawings, directory / "figures")
     write_text(directory / "summary.md", summary(analysis))
-    write_text(directory / "report.html", page(analysis, drawings))
+    why = explain(analysis, [directory] if diagnosed is None else diagnosed, directory)
+    write_text(directory / "report.html", page(analysis, drawings, why))
     return directory / "report.html"
 
 
@@ -71,8 +79,14 @@ def draw(analysis: Analysis) -> list[Drawing]:
     ]
 
 
-def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
-    """Return the report as HTML."""
+def page(analysis: Analysis, drawings: Sequence[Drawing], why: Sequence[Why] = ()) -> str:
+    """Return the report as HTML.
+
+    Args:
+        analysis: the analysed comparison.
+        drawings: its figures.
+        why: what diagnoses say of each case.
+    """
     environment = template_environment(Path(__file__).parent / "templates")
     environment.filters |= {"steps": short_number, "rate": rate, "seeds": prose.seeds}
     across = analysis.tables["across"]
@@ -89,6 +103,8 @@ def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
         cases=[_case(analysis, case, drawings) for case in analysis.cases],
         across=[each for each in drawings if each.figure == "profiles"],
         across_tables=[_grid(analysis, columns.ACROSS, across, "across")] if len(across) else [],
+        why=[each for each in why if each.lines],
+        undiagnosed=[each.case for each in why if not each.lines],
         baselines=_grid(analysis, columns.BASELINES, analysis.tables["baselines"], "baselines"),
         held=as_texts(flatten(analysis.plan["held_equal"])),
         provenance=as_texts(flatten(analysis.facts["provenance"])),

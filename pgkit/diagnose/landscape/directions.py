@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pgkit.config.schema import TrainConfig
-from pgkit.diagnose.copies import burn_in, copies_of, observed_update
+from pgkit.diagnose.copies import copies_of, observed_update, start_acting
 from pgkit.diagnose.curvature import episode_samples, return_hessian, step_weights
 from pgkit.diagnose.episodes import play_batches
 from pgkit.diagnose.lanczos import lanczos
@@ -166,7 +166,7 @@ def stack(directions: Directions) -> Tensor:
 def _updates(point: Point, seed: int, copies: int, config: TrainConfig | None) -> UpdateDirections:
     with copies_of(point, copies, seed, config) as population:
         before = float(population.env_steps.sum())
-        burn_in(population)
+        start_acting(population, point)
         update = observed_update(population)
         env_steps = float(population.env_steps.sum()) - before
     changes = _policy_vectors(update.changes, point.params)

@@ -20,6 +20,7 @@ from pgkit.diagnose.report.figures_gradient import (
     draw_curvature,
     draw_estimators,
     draw_noise,
+    draw_pairwise_cosines,
     draw_probes,
 )
 from pgkit.diagnose.report.figures_networks import draw_critic, draw_health
@@ -45,11 +46,14 @@ CAPTIONS: Mapping[str, str] = {
     "ratio has no upper end.",
     "cosines": "Solid: the mean cosine of a batch's gradient and the expected gradient. Dotted: of two batches' "
     "gradients. Crosses: what isotropic noise of the measured size would give for two batches.",
+    "pairwise-cosines": "Cosines of the gradients of all pairs of batches, at the points that were looked at closely. "
+    "Dotted: where isotropic noise of the measured size would put them, if the gradient is resolved. Humps at -1 and 1 "
+    "mean that most of the noise lies along one direction.",
     "estimators": "Variance and squared bias of each estimator's gradient on the same batches. The dashed line: a "
     "bias as large as the true gradient. An open triangle at the left edge: not above zero.",
-    "critic": "Top, where it was measured: values against Monte-Carlo returns of whole episodes, dark where there "
-    "are many steps (log); on the dashed diagonal the critic is right. Below: explained variance; 0 is no better "
-    "than a constant.",
+    "critic": "Top, at the points that were looked at closely: values against Monte-Carlo returns of whole episodes, "
+    "nothing counted behind the time limit, dark where there are many steps (log); on the dashed diagonal the critic "
+    "is right. Below: explained variance; 0 is no better than a constant.",
     "post-update": "Each half violin shows the returns of copies of the policy that trained on with fresh random "
     "numbers: one update to the left, K to the right; a dot marks their mean, a black stroke the return before. "
     "Below: the share that fell below half of it, with Wilson's interval.",
@@ -121,6 +125,7 @@ def _draw_member(diagnosis: Diagnosis, label: str) -> Iterator[tuple[str, Figure
         "timeline": lambda: draw_timeline(points, verdicts, diagnosis.settings.get("reference_return")),
         "nsr": lambda: draw_noise(points),
         "cosines": lambda: draw_cosines(points),
+        "pairwise-cosines": lambda: draw_pairwise_cosines(points, rows("cosines")),
         "estimators": lambda: draw_estimators(points),
         "critic": lambda: draw_critic(points, rows("critic_histogram")),
         "post-update": lambda: draw_post_update(points, rows("updates")),

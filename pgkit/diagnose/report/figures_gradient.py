@@ -27,11 +27,14 @@ from pgkit.diagnose.report.axes import (
     symlog,
 )
 from pgkit.diagnose.results import PointResult, Quantity, Row, is_measured
-from pgkit.plots.style import FAINT, INK, SOLID, ArmStyle, new_figure, settings, short_number
+from pgkit.plots.style import FAINT, INK, SOLID, ArmStyle, new_figure, percent, settings, short_number
 
 VARIANCE, BIAS = "#0072b2", "#d55e00"
 DIRECTIONS = {"top": "most positive", "bottom": "most negative", "gradient": "gradient", "mean_update": "mean update"}
 PRODUCTS, DIFFERENCES = "#0072b2", "#c77700"
+PANELS = 5
+"""Points in a row of small multiples, where none was looked at closely."""
+
 FLOOR_DECADES = 4
 """Decades of a log axis of bars; smaller values, and negative ones, end at its left edge."""
 
@@ -85,6 +88,47 @@ def draw_cosines(points: Sequence[PointResult]) -> Figure | None:
     axes.set_title("Do batches agree?")
     figure.legend(loc="outside upper left", ncols=2, handlelength=2.4)
     return figure
+
+
+@settings()
+def draw_pairwise_cosines(points: Sequence[PointResult], cosines: Sequence[Row]) -> Figure | None:
+    """Draw the histogram of all pairs' cosines: a row for each network, a column for each point looked at closely.
+
+    Args:
+        points: of one member; if none was looked at closely, the last ones are shown.
+        cosines: rows of the table ``cosines`` of that member, see :func:`pgkit.diagnose.cosines.cosine_histogram`.
+    """
+    having = [point for point in points if any(row["env_steps"] == point.env_steps for row in cosines)]
+    shown = [point for point in having if point.critical] or having[-PANELS:]
+    if not shown:
+        return None
+    networks = [network for network in NETWORKS if any(row["network"] == network for row in cosines)]
+    figure = new_figure(0.7 + 1.3 * len(networks))
+    panels = figure.subplots(len(networks), len(shown), sharex=True, squeeze=False)
+    for network, row in zip(networks, panels, strict=True):
+        for axes, point in zip(row, shown, strict=True):
+            bins = [each for each in cosines if (each["network"], each["env_steps"]) == (network, point.env_steps)]
+            _draw_bins(axes, bins, point.quantities.get(f"noise/{network}/nsr"), network_styles()[network].color)
+        row[0].set_ylabel(network)
+    for axes, point in zip(panels[0], shown, strict=True):
+        axes.set_title(f"at {short_number(point.env_steps)}")
+    figure.supxlabel("cosine of two batches' gradients", fontsize=8.5)
+    figure.supylabel("share of pairs", fontsize=8.5)
+    return figure
+
+
+def _draw_bins(axes: Axes, bins: Sequence[Row], ratio: Quantity | None, color: str) -> None:
+    """Draw one histogram, and where isotropic noise would put its mean."""
+    total = sum(row["count"] for row in bins)
+    for row in bins:
+        width = row["high"] - row["low"]
+        axes.bar(row["low"], row["count"] / total, width, align="edge", color=color, alpha=0.85, linewidth=0)
+    if ratio is not None and is_measured(ratio):
+        axes.axvline(1 / (1 + ratio.value), color=INK, linewidth=1.2, linestyle=(0, (1.2, 1.2)))
+    axes.set_xlim(-1.05, 1.05)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(percent)
+    axes.axvline(0, color=INK, linewidth=0.8)
 
 
 @settings()

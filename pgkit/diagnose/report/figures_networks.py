@@ -44,7 +44,7 @@ def draw_critic(points: Sequence[PointResult], histogram: Sequence[Row] = ()) ->
     Args:
         points: of one member.
         histogram: rows of the table ``critic_histogram`` of that member: ``value`` and ``target``, middles of a cell,
-            and ``count``, its number of steps; see :func:`histogram_rows`.
+            ``width``, the length of its sides, and ``count``, its number of steps.
     """
     known = [name for name, *_ in EXPLAINED if measured(points, f"critic/{name}")]
     steps = sorted({row["env_steps"] for row in histogram} & {point.env_steps for point in points})
@@ -53,7 +53,7 @@ def draw_critic(points: Sequence[PointResult], histogram: Sequence[Row] = ()) ->
     figure = new_figure(2.4 + (2.1 if steps else 0))
     if steps:
         above, below = np.ravel(figure.subfigures(2, 1, squeeze=False, height_ratios=(2.1, 2.4)))
-        panels = above.subplots(1, len(steps), sharey=True, sharex=True, squeeze=False)[0]
+        panels = above.subplots(1, len(steps), squeeze=False)[0]
         for axes, step in zip(panels, steps, strict=True):
             _draw_histogram(axes, [row for row in histogram if row["env_steps"] == step])
             axes.set_title(f"at {short_number(step)}")
@@ -77,42 +77,21 @@ def draw_critic(points: Sequence[PointResult], histogram: Sequence[Row] = ()) ->
 
 
 def _draw_histogram(axes: Axes, rows: Sequence[Row]) -> None:
-    """Draw the cells of one point, and the diagonal on which values are right."""
-    values, targets = (np.unique([row[name] for row in rows]) for name in ("value", "target"))
-    counts = np.zeros((len(targets), len(values)))
+    """Draw the cells of one point, all squares of one size, and the diagonal on which values are right."""
+    width = rows[0]["width"]
+    middles = [row[name] for row in rows for name in ("value", "target")]
+    low, high = min(middles), max(middles)
+    count = 1 + round((high - low) / width)
+    cells = np.zeros((count, count))
     for row in rows:
-        place = np.searchsorted(targets, row["target"]), np.searchsorted(values, row["value"])
-        counts[place] += row["count"]
-    if counts.max() > 0:
-        norm = LogNorm(1, max(2.0, counts.max()))
-        axes.pcolormesh(
-            values, targets, np.ma.masked_less(counts, 1), cmap="Blues", norm=norm, shading="nearest", rasterized=True
-        )
-    low, high = min(values.min(), targets.min()), max(values.max(), targets.max())
-    axes.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle=(0, (4, 2)))
-
-
-def histogram_rows(values: Sequence[float], targets: Sequence[float], bins: int = 30) -> list[Row]:
-    """Count steps by value and Monte-Carlo return: the rows of the table ``critic_histogram``.
-
-    Empty cells are left out.
-
-    >>> histogram_rows([1.0, 1.0, 3.0], [2.0, 2.0, 4.0], bins=2)
-    [{'value': 1.5, 'target': 2.5, 'count': 2}, {'value': 2.5, 'target': 3.5, 'count': 1}]
-
-    Args:
-        values: ``(n,)``, V of n steps.
-        targets: ``(n,)``, their returns G; steps where one of both is not finite are left out.
-        bins: cells along each axis.
-    """
-    pairs = np.stack([np.asarray(values, dtype=np.float64), np.asarray(targets, dtype=np.float64)])
-    pairs = pairs[:, np.isfinite(pairs).all(0)]
-    if not pairs.shape[1]:
-        return []
-    counts, *edges = np.histogram2d(pairs[0], pairs[1], bins=bins)
-    x, y = ((ends[1:] + ends[:-1]) / 2 for ends in edges)
-    cells = zip(*np.nonzero(counts), strict=True)
-    return [{"value": float(x[i]), "target": float(y[j]), "count": int(counts[i, j])} for i, j in cells]
+        cells[round((row["target"] - low) / width), round((row["value"] - low) / width)] += row["count"]
+    edges = low - width / 2 + width * np.arange(count + 1)
+    norm = LogNorm(1, max(2.0, cells.max()))
+    shown = np.ma.masked_less(cells, 1)
+    axes.pcolormesh(edges, edges, shown, cmap="Blues", norm=norm, rasterized=True)
+    axes.plot(edges[[0, -1]], edges[[0, -1]], color=INK, linewidth=0.8, linestyle=(0, (4, 2)))
+    axes.set_aspect("equal")
+    axes.locator_params(nbins=5)
 
 
 @settings()

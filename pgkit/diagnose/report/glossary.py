@@ -27,7 +27,7 @@ TOPICS: tuple[Topic, ...] = (
         "signal. A noisy gradient is no fault by itself, since the ratio grows without bound at every optimum, and a "
         "resolved gradient is not yet a right one: see B.",
         ("noise",),
-        ("nsr", "cosines"),
+        ("nsr", "cosines", "pairwise-cosines"),
     ),
     Topic(
         "B. Estimators and critic",
@@ -73,7 +73,8 @@ GLOSSARY: Mapping[str, str] = {
     "critical point": "a point that was looked at closely: before the largest fall of the return, where most copies "
     "fall, and at the end",
     "J": "the expected undiscounted return of whole episodes with sampled actions",
-    "copy": "the same point under fresh random numbers; its updates are those that the run could have made",
+    "copy": "the same point under fresh random numbers; its updates are those that the run could have made. It "
+    "acts until its environments are out of phase first, or begins in those of the checkpoint (--from-saved)",
     "K updates": "as many updates as fill 2 % of the training, between 8 and 64",
     "P(half)": "the share of copies that lose more than half of the return, counted from random actions",
     "signal, noise": "the squared norm of the expected gradient, and the total variance of one batch's gradient",

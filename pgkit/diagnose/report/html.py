@@ -93,6 +93,7 @@ def diagnosis_page(diagnosis: Diagnosis, drawings: Sequence[Drawing]) -> str:
         shown=[_member(diagnosis, label, drawings) for label in shown],
         others=[_member(diagnosis, label, ()) for label in labels if label not in shown],
         counts=_counts(diagnosis),
+        from_saved=diagnosis.settings.get("from_saved", False),
         overview=_overview(diagnosis),
         together=[each for each in drawings if each.where == ALL],
         sections=[_section(diagnosis, topic, drawings) for topic in TOPICS],
