@@ -15,8 +15,9 @@ a schedule. Out: updates to be added, and the next state. ``update`` overwrites 
 Where to start: ``optimizers`` has the named optimizers, each a chain beside its formula; ``base`` says what an
 optimizer and a transform are. Then ``transforms`` and ``scaling`` (the pieces), ``chain`` (joins them), ``partition``
 (by member, by parameter name), ``update`` (adds updates), ``schedules``, ``registry`` (by name) and ``from_config`` (by
-config table). ``natural_gradient`` and ``torch_adapter`` are optimizers that are no chains. ``fused``, ``reductions``
-and ``codegen`` run chains as compiled loops: nobody who adds an optimizer needs to touch them.
+config table). ``natural_gradient`` and ``torch_adapter`` are optimizers that are no chains. ``torch_optimizer`` and
+``torch_layout`` are for loops and modules of PyTorch. ``fused``, ``reductions`` and ``codegen`` run chains as compiled
+loops: nobody who adds an optimizer needs to touch them.
 
 To add an optimizer: a function in ``optimizers`` (or your own code, with ``register``) whose docstring is its formula
 and source. ``README.md`` shows how, with tables of all optimizers, what "lr" means in each, and how they compare.
@@ -32,6 +33,8 @@ from pgkit.optim.natural_gradient import fisher_vector_product
 from pgkit.optim.partition import by_member, by_name, matches
 from pgkit.optim.registry import OptimizerSpec, list_optimizers, make, register, spec
 from pgkit.optim.torch_adapter import from_torch
+from pgkit.optim.torch_layout import module_state, stack_modules
+from pgkit.optim.torch_optimizer import as_torch
 from pgkit.optim.update import add_updates, apply_updates
 from pgkit.tree import put_tree, take_tree
 
@@ -43,6 +46,7 @@ __all__ = [
     "Transform",
     "add_updates",
     "apply_updates",
+    "as_torch",
     "by_member",
     "by_name",
     "chain",
@@ -55,9 +59,11 @@ __all__ = [
     "make",
     "matches",
     "measure",
+    "module_state",
     "put_tree",
     "register",
     "spec",
+    "stack_modules",
     "take_tree",
 ]
 

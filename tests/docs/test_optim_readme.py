@@ -69,7 +69,7 @@ def test_the_code_on_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         optim_registry, "_REGISTRY", dict(optim_registry._REGISTRY)
     )  # what the page registers is forgotten
     codes = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(codes) == 3
+    assert len(codes) == 5
     for code in codes:
         exec(compile(code, str(PAGE), "exec"), {"__name__": "page"})
     assert "careful" in list_optimizers()
