@@ -128,7 +128,7 @@ def value_histogram(returns: Returns, cells: int = CELLS) -> list[Row]:
     if not pairs.size:
         return []
     edges = np.histogram_bin_edges(pairs, cells)
-    counts, *_ = np.histogram2d(*pairs, bins=[edges, edges])
+    counts, *_ = np.histogram2d(pairs[0], pairs[1], bins=(edges, edges))
     middles = ((edges[1:] + edges[:-1]) / 2).tolist()
     width = float(edges[-1] - edges[0]) / cells
     return [

@@ -1,7 +1,9 @@
 """The causal part: the next K updates once more, each time with one thing changed."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from pgkit.config.schema import TrainConfig
@@ -57,8 +59,9 @@ def intervene(point: Point, player: Player, settings: Settings, scanned: Measure
     before = play_before(point, player, settings)
     for name in interventions_for(point.config):
         count = updates * INTERVENTIONS[name].updates
+        copies = math.ceil(settings.copies * INTERVENTIONS[name].copies)
         try:
-            with _changed_copies(point, settings, name) as population:
+            with _changed_copies(point, replace(settings, copies=copies), name) as population:
                 started = float(population.env_steps.sum())
                 start_acting(population, point)
                 first = observed_update(population)

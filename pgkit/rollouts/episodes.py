@@ -13,6 +13,7 @@ from torch import Tensor
 from pgkit.envs.base import CompiledEnvs
 from pgkit.errors import PgkitError
 from pgkit.kernels.packing import pack
+from pgkit.nn.policy import Policy
 from pgkit.rollouts.collector import ActingStrategy, Collector, CompiledSteps, StepByStep
 from pgkit.rollouts.compiled import ActingState, compiled_envs, compiled_rollout
 from pgkit.rollouts.memory import as_sequences
@@ -99,7 +100,7 @@ class WholeEpisodes:
                     "from whole episodes: set a time limit, such as env.max_episode_steps=1000"
                 )
         collector.finish(collector.state.obs, counts, collector.state.memory, waiting=True)
-        return [_pack_samples(collector, rollout) for rollout in rollouts]
+        return [member._replace(rollout=pack_samples(collector.policy, member.rollout)) for member in rollouts]
 
     def _act(self, collector: Collector, params: Params, active: _Active, steps: range) -> tuple[Rollout, _Active]:
         """At most these steps of the active members, and where they stand after them."""
@@ -138,8 +139,8 @@ class EpisodesToHorizon:
         start = start._replace(obs=obs, running=torch.ones(obs.shape[:2], dtype=torch.bool))
         rollout = compiled_rollout(collector.policy, params, self.envs, start, self.horizon, keep_outputs=False)
         collector.finish(obs, start.counts, collector.state.memory, waiting=True)
-        scaled = collector.scale(None, rollout)
-        return [_pack_samples(collector, MemberRollout(None, scaled, rollout, steps_before), allow_host_read=False)]
+        scaled = pack_samples(collector.policy, collector.scale(None, rollout), allow_host_read=False)
+        return [MemberRollout(None, scaled, rollout, steps_before)]
 
 
 def fastest_strategy(collector: Collector, params: Params, steps: int | None) -> ActingStrategy:
@@ -206,12 +207,9 @@ def _step(collector: Collector, action: Tensor, active: _Active) -> tuple[Rollou
     return rollout, next_obs.view_as(obs)
 
 
-def _pack_samples(collector: Collector, member: MemberRollout, allow_host_read: bool = True) -> MemberRollout:
+def pack_samples(policy: Policy, rollout: Rollout, allow_host_read: bool = True) -> Rollout:
     """Pack the samples of whole episodes, if the policy's networks take them so, to leave out the padding."""
-    rollout = member.rollout
-    policy = collector.policy
     has_masks = policy.has_masks(rollout.obs)
     if has_masks or not policy.supports_packing or not use_compiled(rollout.obs.dtype, rollout.obs.device):
-        return member
-    packing = pack(rollout.obs, rollout.valid, allow_host_read)
-    return member._replace(rollout=replace(rollout, packing=packing))
+        return rollout
+    return replace(rollout, packing=pack(rollout.obs, rollout.valid, allow_host_read))
