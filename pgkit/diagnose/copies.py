@@ -17,7 +17,7 @@ from pgkit.rollouts.collector import CollectorState
 from pgkit.rollouts.compiled import compiled_envs
 from pgkit.rollouts.episodes import WholeEpisodes, pack_samples
 from pgkit.rollouts.trajectory import MemberRollout, pad
-from pgkit.seeding import stream_keys, stream_seed, uniform
+from pgkit.seeding import stream_keys, stream_seeds, uniform
 from pgkit.training.captured import CapturedUpdates
 from pgkit.training.extra_args import kl_of_update
 from pgkit.training.initial_state import InitialState
@@ -54,7 +54,7 @@ def copies_of(
         PgkitError: the optimizer's state does not fit to other settings.
     """
     chosen = config or point.config
-    seeds = [stream_seed(seed, "diagnosis_copy", index) for index in range(count)]
+    seeds = stream_seeds([seed] * count, "diagnosis_copy", range(count))
     configs = [chosen.model_copy(update={"seed": copy_seed, "seeds": None, "init": None}) for copy_seed in seeds]
     rows = torch.zeros(count, dtype=torch.int64)
     params, obs_stats, return_stats, kl = take_tree((point.params, point.obs_stats, point.return_stats, point.kl), rows)

@@ -42,7 +42,7 @@ BATCHES = 48
 """Batches of each estimator, and as many for the reference."""
 
 CURVATURE_STEPS = 33_000
-"""Curvature is searched and measured on as many of these batches as have so many steps, on 8 at least."""
+"""Curvature is searched and measured on as many of these batches as have so many steps, on 4 at least."""
 
 
 LANCZOS_STEPS = 16
@@ -148,7 +148,7 @@ def _fewer(batches: Episodes) -> Rollout:
     """The first of the batches; J is not discounted."""
     rollout = batches.rollout
     steps = rollout.valid.sum((0, 2)).cumsum(0)
-    count = max(8, min(BATCHES, 1 + int((steps < CURVATURE_STEPS).sum())))
+    count = max(4, min(BATCHES, 1 + int((steps < CURVATURE_STEPS).sum())))
     return _part(rollout, slice(count))
 
 

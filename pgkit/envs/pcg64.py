@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from pgkit.seeding import seed_sequence_words
+
 MULTIPLIER_HIGH = 0x2360ED051FC65DA4
 MULTIPLIER_LOW = 0x4385DF649FCCF645
 
@@ -56,12 +58,11 @@ def seeded(seeds: Sequence[int]) -> PCG64:
     Args:
         seeds: K non-negative integers.
     """
-    words = np.empty((4, len(seeds)), dtype=np.uint64)
-    for column, seed in enumerate(seeds):
-        numbers = np.random.PCG64(np.random.SeedSequence(seed)).state["state"]
-        halves = [divmod(numbers[name], 2**64) for name in ("state", "inc")]
-        words[:, column] = [*halves[0], *halves[1]]
-    return PCG64(*torch.from_numpy(words.view(np.int64)).unbind(0))
+    words = torch.from_numpy(seed_sequence_words(seeds, None, 4).view(np.int64))
+    high, low, stream_high, stream_low = words.unbind(0)
+    increment_high, increment_low = stream_high << 1 | _shift_right(stream_low, 63), stream_low << 1 | 1
+    state_high, state_low = _sum((increment_high, increment_low), (high, low))
+    return next_uint64(PCG64(state_high, state_low, increment_high, increment_low))[0]
 
 
 def next_uint64(generator: PCG64) -> tuple[PCG64, Any]:
@@ -69,12 +70,17 @@ def next_uint64(generator: PCG64) -> tuple[PCG64, Any]:
     high, low, increment_high, increment_low = generator
     product_low = low * MULTIPLIER_LOW
     product_high = high * MULTIPLIER_LOW + low * MULTIPLIER_HIGH + _product_high(low, MULTIPLIER_LOW)
-    low = product_low + increment_low
+    high, low = _sum((product_high, product_low), (increment_high, increment_low))
+    return generator._replace(state_high=high, state_low=low), _rotate_right(high ^ low, _shift_right(high, 58))
+
+
+def _sum(first: tuple[Any, Any], second: tuple[Any, Any]) -> tuple[Any, Any]:
+    """The higher and the lower half of a sum of two numbers of 128 bits, which are given likewise."""
+    low = first[1] + second[1]
     # A sum of unsigned numbers that is below one of them has wrapped around. Flipping the highest bits makes signed
     # comparisons unsigned ones.
-    carry = ((low ^ _LOWEST) < (increment_low ^ _LOWEST)).to(torch.int64)
-    high = product_high + increment_high + carry
-    return generator._replace(state_high=high, state_low=low), _rotate_right(high ^ low, _shift_right(high, 58))
+    carry = ((low ^ _LOWEST) < (second[1] ^ _LOWEST)).to(torch.int64)
+    return first[0] + second[0] + carry, low
 
 
 def next_double(generator: PCG64) -> tuple[PCG64, Any]:

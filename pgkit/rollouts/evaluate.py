@@ -11,7 +11,7 @@ from pgkit.envs.base import CompiledEnvs, EnvInfo, Environments
 from pgkit.nn.policy import Policy
 from pgkit.rollouts.compiled import ActingState, compiled_envs, compiled_rollout
 from pgkit.rollouts.statistics import init_env_stats, per_env_statistics
-from pgkit.seeding import stream_keys, stream_seed, uniform
+from pgkit.seeding import stream_keys, stream_seeds, uniform
 from pgkit.tree import take_tree
 from pgkit.types import Params
 
@@ -150,9 +150,8 @@ def _evaluate_group(
 ) -> Episodes:
     """C of the E episodes (``chunk``) of each of a few evaluations; environment ``row * C + c`` runs one of them."""
     device = envs.info.device
-    env_seeds = [
-        stream_seed(key.seed, f"{stream}_env", key.evaluation * episodes + e) for key in eval_keys for e in chunk
-    ]
+    numbers = [key.evaluation * episodes + e for key in eval_keys for e in chunk]
+    env_seeds = stream_seeds([key.seed for key in eval_keys for _ in chunk], f"{stream}_env", numbers)
     obs = envs.reset(env_seeds, torch.arange(len(env_seeds), device=device)).view(len(eval_keys), len(chunk), -1)
     noise_keys = stream_keys([key.seed for key in eval_keys], f"{stream}_action").to(device)
     counters = torch.tensor([key.evaluation * _EVALUATION_STRIDE for key in eval_keys], device=device)

@@ -24,7 +24,7 @@ from pgkit.rollouts.collector import ActingStrategy, Collector
 from pgkit.rollouts.episodes import fastest_strategy
 from pgkit.rollouts.normalization import Normalization
 from pgkit.rollouts.trajectory import MemberRollout
-from pgkit.seeding import stream_keys, stream_seed
+from pgkit.seeding import stream_keys, stream_seeds
 from pgkit.system.cpu import configure_cpu
 from pgkit.system.process_state import restored_settings
 from pgkit.training.build_policy import build_policy
@@ -242,7 +242,7 @@ def build(
         configure_cpu()
     envs = _build_training_envs(first, len(seeds), device)
     streams = range(restart_count * count, (restart_count + 1) * count)
-    env_seeds = [stream_seed(seed, "env", n) for seed in seeds for n in streams]
+    env_seeds = stream_seeds([seed for seed in seeds for _ in streams], "env", [*streams] * len(seeds))
     policy = build_policy(first, envs.info)
     obs = envs.reset(env_seeds).view(len(seeds), count, -1)
     agent_config = agent_config.model_copy(update={n: v.to(device) for n, v in tensors_of(agent_config).items()})

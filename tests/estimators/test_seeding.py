@@ -1,10 +1,12 @@
 """Random streams: disjoint, reproducible, uniform, and SplitMix64 as it was published."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from pgkit.seeding import STREAMS, stream_keys, stream_seed, uniform
+from pgkit.envs.pcg64 import seeded
+from pgkit.seeding import STREAMS, stream_keys, stream_seed, stream_seeds, uniform
 
 COUNT = 1 << 16
 
@@ -26,6 +28,22 @@ def draw(seed: int, stream: str = "action", count: int = COUNT) -> Tensor:
 def test_a_stream_seed_is_a_function_of_its_arguments() -> None:
     assert stream_seed(3, "env", 2) == stream_seed(3, "env", 2)
     assert 0 <= stream_seed(3, "env", 2) < 2**64
+
+
+SEEDS = [0, 1, 7, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**63 - 1, 2**64 - 1]
+
+
+def test_many_stream_seeds_are_those_of_numpy() -> None:
+    indices = [0, 1, 2**32 - 1, 5, 0, 3, 2**31, 17, 2]
+    expected = [stream_seed(seed, "env", index) for seed, index in zip(SEEDS, indices, strict=True)]
+    assert stream_seeds(SEEDS, "env", indices) == expected
+
+
+def test_generators_are_those_of_numpy() -> None:
+    columns = zip(*(half.tolist() for half in seeded(SEEDS)), strict=True)
+    for seed, numbers in zip(SEEDS, columns, strict=True):
+        state = np.random.default_rng(seed).bit_generator.state["state"]
+        assert [number % 2**64 for number in numbers] == [*divmod(state["state"], 2**64), *divmod(state["inc"], 2**64)]
 
 
 @pytest.mark.parametrize("other", [(4, "env", 2), (3, "action", 2), (3, "env", 3), (3, "evaluation_env", 2)])
