@@ -30,6 +30,9 @@ from pgkit.system.cpu import configure_cpu
 from pgkit.system.process_state import isolated_process
 from pgkit.system.progress import track
 
+PARTS = ("look", "interventions", "directions", "scan")
+"""What is measured, the longest first."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -51,6 +54,12 @@ class Task:
     def name(self) -> str:
         """The name of its file."""
         return f"{self.point.label}-{self.point.env_steps:.0f}-{self.part}"
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Smaller for what takes longer, so that no process has a long measurement left when others have none."""
+        length = 0.0 if self.scanned is None else _value(self.scanned, "return/mean")
+        return PARTS.index(self.part), -length
 
 
 def measure(task: Task) -> Measured:
@@ -184,7 +193,7 @@ def measure_run(
 def _measure_all(tasks: Sequence[Task], parts: Parts, workers: int, progress: bool) -> list[Measured]:
     """The results of all tasks; those on disk are taken from there, others are kept there."""
     results = [parts.load(task.name) for task in tasks]
-    missing = [k for k, result in enumerate(results) if result is None]
+    missing = sorted((k for k, result in enumerate(results) if result is None), key=lambda k: tasks[k].rank)
     running = results_of(measure, [tasks[k] for k in missing], workers)
     for number, measured in track(running, len(missing), "points", progress):
         results[missing[number]] = measured

@@ -15,7 +15,7 @@ from pgkit.diagnose.vectors import flatten_params, networks_in
 from pgkit.optim.base import Optimizer
 from pgkit.rollouts.collector import CollectorState
 from pgkit.rollouts.compiled import compiled_envs
-from pgkit.rollouts.episodes import WholeEpisodes, pack_samples
+from pgkit.rollouts.episodes import WholeEpisodes
 from pgkit.rollouts.trajectory import MemberRollout, pad
 from pgkit.seeding import stream_keys, stream_seeds, uniform
 from pgkit.training.captured import CapturedUpdates
@@ -284,4 +284,4 @@ def whole_episodes(population: Population) -> Rollout:
     joined = concat_members(tensors, [part.rows for part in parts])
     steps = int(joined[-1].any(2).any(0).sum())
     obs, *others = (tensor.transpose(0, 1) for tensor in joined)
-    return pack_samples(population.policy, Rollout(obs[: steps + 1], *(tensor[:steps] for tensor in others)))
+    return Rollout(obs[: steps + 1], *(tensor[:steps] for tensor in others))

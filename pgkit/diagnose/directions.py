@@ -1,7 +1,6 @@
 """Directions of other optimizers at the same policy, as long as the run's step: which of both is to blame?"""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -49,7 +48,7 @@ def compare_directions(point: Point, player: Player, settings: Settings, scanned
     Half of the copies step in each direction, because there are twelve of them.
     """
     measured = Measured()
-    settings = replace(settings, copies=(settings.copies + 1) // 2)
+    settings = settings.with_half_of_the_copies()
     reference = _steps(point, settings, None)
     generator = torch.Generator().manual_seed(settings.seed)
     noise = torch.randn(reference.directions.shape, generator=generator, dtype=torch.float64)

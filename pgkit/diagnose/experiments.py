@@ -1,9 +1,7 @@
 """The causal part: the next K updates once more, each time with one thing changed."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from pgkit.config.schema import TrainConfig
@@ -45,7 +43,7 @@ def interventions_for(config: TrainConfig) -> list[str]:
 
 
 def intervene(point: Point, player: Player, settings: Settings, scanned: Measured) -> Measured:
-    """Section C3 of the README: what cures a fragile policy.
+    """Section C3 of the README: what cures a fragile policy; half of the copies try each change.
 
     Args:
         point: the point.
@@ -57,11 +55,11 @@ def intervene(point: Point, player: Player, settings: Settings, scanned: Measure
     as_it_is = scanned.quantities["post_update/K/half_share"]
     updates = int(scanned.quantities["post_update/updates"].value)
     before = play_before(point, player, settings)
+    settings = settings.with_half_of_the_copies()
     for name in interventions_for(point.config):
         count = updates * INTERVENTIONS[name].updates
-        copies = math.ceil(settings.copies * INTERVENTIONS[name].copies)
         try:
-            with _changed_copies(point, replace(settings, copies=copies), name) as population:
+            with _changed_copies(point, settings, name) as population:
                 started = float(population.env_steps.sum())
                 start_acting(population, point)
                 first = observed_update(population)

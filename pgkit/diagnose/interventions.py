@@ -36,7 +36,6 @@ class Intervention:
         change: what is changed, as the subject of a sentence.
         updates: how many updates are made for each of the K as they are.
         batches: how much data they take altogether, in that of the K updates.
-        copies: the share of the copies that make them: half where they are long.
         cause: what was wrong if the change helps; None if that says nothing by itself.
         caution: what to keep in mind with its result.
     """
@@ -44,31 +43,28 @@ class Intervention:
     change: str
     updates: int
     batches: int
-    copies: float
     cause: str | None
     caution: str = ""
 
 
 INTERVENTIONS: Mapping[str, Intervention] = {
-    "batch_x8": Intervention("a batch 8 times as large", 1, 8, 0.5, "the step is too large for the gradient noise"),
+    "batch_x8": Intervention("a batch 8 times as large", 1, 8, "the step is too large for the gradient noise"),
     "rate_div_10": Intervention(
         "a tenth of the learning rate, with 10 times as many updates",
         10,
         10,
-        0.5,
         "the step is too large for the landscape, not for the noise",
         "at as many updates a small rate always looks safe, so the distance that it may travel is the same",
     ),
-    "critic_fitted": Intervention("a critic that was fitted first", 1, 2, 1.0, "the critic is wrong"),
+    "critic_fitted": Intervention("a critic that was fitted first", 1, 2, "the critic is wrong"),
     "optimizer_reset": Intervention(
         "a fresh state of the optimizer",
         1,
         1,
-        1.0,
         "the optimizer's state is stale",
         "the first steps of a fresh optimizer have another length, too: read it beside other optimizers' directions",
     ),
-    "lambda_1": Intervention("advantages that do not bootstrap (lambda 1)", 1, 1, 1.0, None),
+    "lambda_1": Intervention("advantages that do not bootstrap (lambda 1)", 1, 1, None),
 }
 """By the names of ``results.QUANTITIES``; ``cause`` is what section "verdicts" of the README says."""
 

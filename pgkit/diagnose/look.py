@@ -34,12 +34,16 @@ from pgkit.diagnose.settings import Settings
 from pgkit.diagnose.sharpness import sharpness
 from pgkit.diagnose.vectors import moved
 from pgkit.nn.policy import Policy
+from pgkit.rollouts.episodes import pack_samples
 from pgkit.stats.intervals import wilson
 from pgkit.stats.samples import FloatArray
 from pgkit.types import Params, Rollout
 
 BATCHES = 48
 """Batches of each estimator, and as many for the reference."""
+
+ESTIMATOR_STEPS = 200_000
+"""Estimators are computed on as many of these batches as have so many steps, on half of them at least."""
 
 CURVATURE_STEPS = 33_000
 """Curvature is searched and measured on as many of these batches as have so many steps, on 4 at least."""
@@ -92,12 +96,15 @@ def _compare(point: Point, first: Episodes, second: Episodes, settings: Settings
 
 
 def _gradients(batches: Episodes, config: TrainConfig, names: Sequence[str] | None) -> dict[str, FloatArray]:
-    """The gradient of each batch ``(48, D)`` by estimator: of these names, or of all."""
-    value, next_value, _ = batches.policy.values(batches.params, batches.rollout)
+    """The gradient of each batch ``(B, D)`` by estimator: of these names, or of all."""
+    members = slice(_enough(batches, ESTIMATOR_STEPS, BATCHES // 2))
+    params = {name: leaf[members] for name, leaf in batches.params.items()}
+    rollout = pack_samples(batches.policy, _part(batches.rollout, members))
+    value, next_value, _ = batches.policy.values(params, rollout)
     lams = sorted({*LAMS, config.agent.get("lam", 1.0)})
-    by_name = advantages(batches.rollout, value, next_value, config.agent["gamma"], lams)
+    by_name = advantages(rollout, value, next_value, config.agent["gamma"], lams)
     chosen = by_name if names is None else {name: by_name[name] for name in names}
-    grads = policy_gradients(batches.policy, batches.params, batches.rollout, chosen)
+    grads = policy_gradients(batches.policy, params, rollout, chosen)
     return {name: grad.double().numpy() for name, grad in grads.items()}
 
 
@@ -145,11 +152,14 @@ def _curvature(
 
 
 def _fewer(batches: Episodes) -> Rollout:
-    """The first of the batches; J is not discounted."""
-    rollout = batches.rollout
-    steps = rollout.valid.sum((0, 2)).cumsum(0)
-    count = max(4, min(BATCHES, 1 + int((steps < CURVATURE_STEPS).sum())))
-    return _part(rollout, slice(count))
+    """The batches that curvature is measured on; J is not discounted."""
+    return _part(batches.rollout, slice(_enough(batches, CURVATURE_STEPS, 4)))
+
+
+def _enough(batches: Episodes, wanted: int, least: int) -> int:
+    """How many batches have so many steps."""
+    steps = batches.rollout.valid.sum((0, 2)).cumsum(0)
+    return max(least, min(BATCHES, 1 + int((steps < wanted).sum())))
 
 
 def _part(rollout: Rollout, members: slice) -> Rollout:

@@ -1,6 +1,6 @@
 """How much is measured, and where."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pgkit.diagnose.points import SHARES, Point
 from pgkit.errors import PgkitError
@@ -39,6 +39,10 @@ class Settings:
     interventions: bool = True
     directions: bool = True
     from_saved: bool = False
+
+    def with_half_of_the_copies(self) -> "Settings":
+        """For what is tried in many ways, one after the other."""
+        return replace(self, copies=(self.copies + 1) // 2)
 
     def updates(self, point: Point, steps_per_update: float) -> int:
         """K: updates that use the share of the budget."""
