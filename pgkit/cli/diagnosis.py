@@ -8,6 +8,7 @@ import typer
 
 from pgkit.cli.errors import one_line_errors
 from pgkit.cli.tables import print_lines, print_table
+from pgkit.system.processes import start_fork_server
 
 if TYPE_CHECKING:
     from pgkit.diagnose.results import Diagnosis
@@ -51,6 +52,8 @@ def diagnose(
     For example: pgkit diagnose runs/cartpole-actor-critic --member 3
     """
     with one_line_errors(only_prints=dry_run):
+        if workers != 1:
+            start_fork_server("pgkit.diagnose.tasks")
         from pgkit.diagnose import api
         from pgkit.diagnose.points import SHARES
         from pgkit.diagnose.settings import Settings, parse_shares

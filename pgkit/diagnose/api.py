@@ -1,27 +1,22 @@
 """Diagnose a run: scan its points, look closely at the critical ones, and say what they show."""
 
 import hashlib
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from pgkit.config.schema import TrainConfig
-from pgkit.diagnose.directions import compare_directions
-from pgkit.diagnose.experiments import intervene
 from pgkit.diagnose.forecast import Forecast, fit_budget, forecast, run_trial
-from pgkit.diagnose.look import look
 from pgkit.diagnose.parts import Parts
-from pgkit.diagnose.play import Player, open_player
 from pgkit.diagnose.points import Point, RunPoints, estimator_of, open_run
 from pgkit.diagnose.pool import results_of
 from pgkit.diagnose.report.write import write_report
 from pgkit.diagnose.results import Diagnosis, Measured, PointResult, Row
-from pgkit.diagnose.scan import scan
 from pgkit.diagnose.settings import Settings
+from pgkit.diagnose.tasks import Task, close_looks, measure
 from pgkit.diagnose.verdicts import summary, verdicts
 from pgkit.runs import provenance
 from pgkit.runs.directory import as_directory
@@ -29,65 +24,6 @@ from pgkit.runs.reader import find_member
 from pgkit.system.cpu import configure_cpu
 from pgkit.system.process_state import isolated_process
 from pgkit.system.progress import track
-
-PARTS = ("look", "interventions", "directions", "scan")
-"""What is measured, the longest first."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One measurement: the scan of a point or, after it, a close look.
-
-    Attributes:
-        point: the point.
-        settings: sizes.
-        part: what is measured: "scan", "look", "interventions" or "directions".
-        scanned: what the scan has measured; None to scan.
-    """
-
-    point: Point
-    settings: Settings
-    part: str = "scan"
-    scanned: Measured | None = None
-
-    @property
-    def name(self) -> str:
-        """The name of its file."""
-        return f"{self.point.label}-{self.point.env_steps:.0f}-{self.part}"
-
-    @property
-    def rank(self) -> tuple[int, float]:
-        """Smaller for what takes longer, so that no process has a long measurement left when others have none."""
-        length = 0.0 if self.scanned is None else _value(self.scanned, "return/mean")
-        return PARTS.index(self.part), -length
-
-
-def measure(task: Task) -> Measured:
-    """Make one measurement."""
-    started = time.perf_counter()
-    with open_player(task.point.config, task.settings.seed) as player:
-        measured = _measure_part(task, player)
-    measured.seconds = time.perf_counter() - started
-    return measured
-
-
-def _measure_part(task: Task, player: Player) -> Measured:
-    point, settings = task.point, task.settings
-    if task.scanned is None:
-        return scan(point, player, settings)
-    if task.part == "look":
-        return look(point, player, settings)
-    if task.part == "interventions":
-        return intervene(point, player, settings, task.scanned)
-    return compare_directions(point, player, settings, task.scanned)
-
-
-def _close_looks(point: Point, scanned: Measured, settings: Settings) -> list[Task]:
-    """What is measured at a critical point; where no update could be made, nothing is changed or compared."""
-    parts = ["look"]
-    if "post_update/K/half_share" in scanned.quantities:
-        parts += ["interventions"] * settings.interventions + ["directions"] * settings.directions
-    return [Task(point, settings, part, scanned) for part in parts]
 
 
 def diagnose(
@@ -135,7 +71,7 @@ def diagnose(
         parts = Parts(place / "parts", None if again else identity(run, settings))
         diagnosis = measure_run(run, members, settings, parts, workers, progress)
         diagnosis = replace(diagnosis, not_done=[*left_out, *diagnosis.not_done])
-    write_report(diagnosis, place)
+    write_report(diagnosis, place, workers=workers)
     parts.remove()
     return diagnosis
 
@@ -165,7 +101,7 @@ def measure_run(
     points = [points_then[k] for points_then in run.at(settings.shares) for k in members]
     scans = _measure_all([Task(point, settings) for point in points], parts, workers, progress)
     critical = _critical(points, scans, settings)
-    tasks = [(k, task) for k in critical for task in _close_looks(points[k], scans[k], settings)]
+    tasks = [(k, task) for k in critical for task in close_looks(points[k], scans[k], settings)]
     looks = _measure_all([task for _, task in tasks], parts, workers, progress)
     for (k, _), measured in zip(tasks, looks, strict=True):
         scans[k].merge(measured)
@@ -220,7 +156,7 @@ def _critical(points: Sequence[Point], scans: Sequence[Measured], settings: Sett
     by_member: dict[str, list[int]] = {}
     for k, point in enumerate(points):
         by_member.setdefault(point.label, []).append(k)
-    ends = sorted(by_member.values(), key=lambda of_member: _value(scans[of_member[-1]], "return/mean"))
+    ends = sorted(by_member.values(), key=lambda of_member: scans[of_member[-1]].value("return/mean"))
     looked_at = {0, len(ends) // 2, len(ends) - 1}
     return sorted(
         k for rank in looked_at for k in critical_points([scans[k] for k in ends[rank]], ends[rank], settings)
@@ -229,18 +165,13 @@ def _critical(points: Sequence[Point], scans: Sequence[Measured], settings: Sett
 
 def critical_points(scans: Sequence[Measured], positions: Sequence[int], settings: Settings) -> list[int]:
     """The points of a member before the largest drop of J, at the largest P_K(half), and at the end."""
-    returns = np.array([_value(scan, "return/mean") for scan in scans])
-    fragile = np.nan_to_num([_value(scan, "post_update/K/half_share") for scan in scans], nan=-1.0)
+    returns = np.array([scan.value("return/mean") for scan in scans])
+    fragile = np.nan_to_num([scan.value("post_update/K/half_share") for scan in scans], nan=-1.0)
     order = [len(scans) - 1]
     if len(scans) > 1:
         order.append(int(np.argmax(returns[:-1] - returns[1:])))
     order += np.argsort(-fragile, kind="stable").tolist()
     return [positions[k] for k in list(dict.fromkeys(order))[: settings.critical]]
-
-
-def _value(measured: Measured, name: str) -> float:
-    quantity = measured.quantities.get(name)
-    return math.nan if quantity is None else quantity.value
 
 
 def _tables(points: Sequence[Point], scans: Sequence[Measured]) -> dict[str, list[Row]]:

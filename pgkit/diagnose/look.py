@@ -24,7 +24,7 @@ from pgkit.diagnose.fisher import fisher_max, fisher_product, fisher_trace, rand
 from pgkit.diagnose.lanczos import RitzPairs, lanczos, largest_magnitudes, subspace_share
 from pgkit.diagnose.landscape.directions import UpdateDirections
 from pgkit.diagnose.landscape.measure import measure as measure_landscape
-from pgkit.diagnose.landscape.present import quantities_of
+from pgkit.diagnose.landscape.measure import quantities_of
 from pgkit.diagnose.landscape.request import Request, Subject
 from pgkit.diagnose.play import Player
 from pgkit.diagnose.points import Point, uses_critic

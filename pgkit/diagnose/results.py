@@ -78,6 +78,11 @@ class Measured:
         """Add quantities under a section's name."""
         self.quantities |= {f"{section}/{name}": quantity for name, quantity in quantities.items()}
 
+    def value(self, name: str) -> float:
+        """A number, NaN if it was not measured."""
+        quantity = self.quantities.get(name)
+        return math.nan if quantity is None else quantity.value
+
     def merge(self, other: "Measured") -> None:
         """Add what has been measured later at the same point."""
         self.quantities |= other.quantities

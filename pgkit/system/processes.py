@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import NoReturn, TypeVar
@@ -31,6 +31,19 @@ class CopyFailed(Exception):
     """A copy of this process gave no result; the message says why."""
 
 
+def start_fork_server(preload: str) -> None:
+    """Start the process that workers are copied from, which imports a module meanwhile; one that runs is left alone.
+
+    Whoever knows early that there will be workers calls this first, and imports what it needs itself at the same time.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload([preload])
+    # By default the fork server looks for modules in the working directory first: in a clone of pgkit it would import
+    # the sources that lie there, and not the installed package that this process runs.
+    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    with _environment(OMP_NUM_THREADS="1", PYTHONPATH=path, PYTHONSAFEPATH="1"), _signals_blocked():
+        forkserver.ensure_running()
+
+
 def start_process(work: Callable[..., None], *arguments: object, preload: str) -> tuple[BaseProcess, Connection]:
     """Start a process that calls ``work(connection, *arguments)``; returns it and the parent's end of the connection.
 
@@ -39,15 +52,12 @@ def start_process(work: Callable[..., None], *arguments: object, preload: str) -
         arguments: pickled and sent along.
         preload: name of a module that the fork server imports once, so that each process starts with it.
     """
+    start_fork_server(preload)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([preload])
     parent_end, child_end = context.Pipe()
-    # By default the fork server looks for modules in the working directory first: in a clone of pgkit it would import
-    # the sources that lie there, and not the installed package that this process runs.
-    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
     process = context.Process(target=_enter, args=(before, work, child_end, *arguments), daemon=True)
-    with _environment(OMP_NUM_THREADS="1", PYTHONPATH=path, PYTHONSAFEPATH="1"), _signals_blocked():
+    with _signals_blocked():
         process.start()
     child_end.close()
     return process, parent_end

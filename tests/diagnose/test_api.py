@@ -10,6 +10,7 @@ from pgkit.cli import app
 from pgkit.diagnose import Diagnosis, Settings, diagnose
 from pgkit.diagnose import api as diagnose_api
 from pgkit.diagnose.report.json_file import read_diagnosis
+from pgkit.diagnose.tasks import Task
 from pgkit.errors import PgkitError
 from pgkit.logging.tensorboard import PATTERN
 
@@ -61,7 +62,7 @@ def test_a_stopped_diagnosis_goes_on_where_it_was(run: Path, tmp_path: Path, mon
     measured: list[str] = []
     original = diagnose_api.measure
 
-    def stop_at_second(task: diagnose_api.Task) -> object:
+    def stop_at_second(task: Task) -> object:
         if measured:
             raise KeyboardInterrupt
         measured.append(task.name)
@@ -72,7 +73,7 @@ def test_a_stopped_diagnosis_goes_on_where_it_was(run: Path, tmp_path: Path, mon
         diagnose(run, settings, member=0, out=tmp_path / "out")
     assert [path.stem for path in (tmp_path / "out" / "parts").iterdir()] == measured
 
-    def remember(task: diagnose_api.Task) -> object:
+    def remember(task: Task) -> object:
         measured.append(task.name)
         return original(task)
 

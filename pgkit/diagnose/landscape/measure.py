@@ -222,3 +222,16 @@ def _trajectory(subject: Subject, request: Request, unit: float, play: Play) -> 
     ]
     surface, shadows, *checkpoint_returns = play(cuts).returns
     return PlayedPlane(plane, x, y, surface, scale, way, np.concatenate(checkpoint_returns), shadows)
+
+
+def quantities_of(measured: Measurements) -> dict[str, Quantity]:
+    """The numbers with names, as far as they were measured."""
+    quantities = {"return/mean": mean_quantity(measured.center), "return/random": mean_quantity(measured.random)}
+    if measured.updates is not None:
+        quantities["update/length"] = Quantity(measured.updates.unit)
+    if measured.lines is not None:
+        cliff = measured.lines.cliff
+        quantities |= {"cliff/alpha": Quantity(cliff.alpha), "cliff/random_share": cliff.random}
+    if measured.path is not None:
+        quantities["path/barrier"] = measured.path[1].depth
+    return quantities

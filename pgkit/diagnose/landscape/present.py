@@ -29,7 +29,7 @@ from pgkit.diagnose.points import Point
 from pgkit.diagnose.report.html import Section, render_page
 from pgkit.diagnose.report.json_file import plain, quantity_json
 from pgkit.diagnose.report.tables import arrow_table
-from pgkit.diagnose.results import Quantity, Row
+from pgkit.diagnose.results import Row
 from pgkit.diagnose.words import first_sentence
 from pgkit.logging.parquet import write_table
 from pgkit.plots.page import Drawing, drawing, write_drawings
@@ -56,19 +56,6 @@ AXIS_NAMES = {
     "curvature": ("curves up most", "curves down most"),
     "random": ("random direction 1", "random direction 2"),
 }
-
-
-def quantities_of(measured: Measurements) -> dict[str, Quantity]:
-    """The numbers with names, as far as they were measured."""
-    quantities = {"return/mean": mean_quantity(measured.center), "return/random": mean_quantity(measured.random)}
-    if measured.updates is not None:
-        quantities["update/length"] = Quantity(measured.updates.unit)
-    if measured.lines is not None:
-        cliff = measured.lines.cliff
-        quantities |= {"cliff/alpha": Quantity(cliff.alpha), "cliff/random_share": cliff.random}
-    if measured.path is not None:
-        quantities["path/barrier"] = measured.path[1].depth
-    return quantities
 
 
 def tables_of(subject: Subject, measured: Measurements, plane_name: str) -> dict[str, list[Row]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pgkit.diagnose.landscape.directions import COPIES
 from pgkit.diagnose.landscape.lines import EPISODES
-from pgkit.diagnose.landscape.measure import Measurements, measure
-from pgkit.diagnose.landscape.present import figures_of, quantities_of, tables_of, words_of, write_landscape
+from pgkit.diagnose.landscape.measure import Measurements, measure, quantities_of
+from pgkit.diagnose.landscape.present import figures_of, tables_of, words_of, write_landscape
 from pgkit.diagnose.landscape.request import Request, Subject, find_subject
 from pgkit.diagnose.landscape.results import Landscape
 from pgkit.runs import provenance

@@ -9,12 +9,13 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pgkit.diagnose.pool import results_of
 from pgkit.diagnose.report.figures_gradient import (
     draw_cosines,
     draw_curvature,
@@ -78,15 +79,36 @@ ALL = "all members"
 """What figures of several members are about."""
 
 
-def draw_all(diagnosis: Diagnosis) -> list[Drawing]:
-    """Draw all figures of the members that :func:`members_shown` names; those without data are left out."""
+class _Task(NamedTuple):
+    """One figure."""
+
+    diagnosis: Diagnosis
+    label: str
+    name: str
+    caption: str
+
+
+def draw_all(diagnosis: Diagnosis, workers: int = 1) -> list[Drawing]:
+    """Draw all figures of the members that :func:`members_shown` names; those without data are left out.
+
+    Args:
+        diagnosis: what was measured.
+        workers: how many processes draw.
+    """
     shown = members_shown(diagnosis)
     together = [drawing(freeze_layout(figure), name, ALL, CAPTIONS[name]) for name, figure in _draw_together(diagnosis)]
-    return together + [
-        drawing(freeze_layout(figure), name, label, CAPTIONS[name] if len(shown) == 1 else f"{label}. {CAPTIONS[name]}")
+    tasks = [
+        _Task(diagnosis, label, name, CAPTIONS[name] if len(shown) == 1 else f"{label}. {CAPTIONS[name]}")
         for label in shown
-        for name, figure in _draw_member(diagnosis, label)
+        for name in _member_figures(diagnosis, label)
     ]
+    drawn = dict(results_of(_draw, tasks, workers))
+    return together + [each for each in (drawn[number] for number in range(len(tasks))) if each is not None]
+
+
+def _draw(task: _Task) -> Drawing | None:
+    figure = _member_figures(task.diagnosis, task.label)[task.name]()
+    return None if figure is None else drawing(freeze_layout(figure), task.name, task.label, task.caption)
 
 
 def _draw_together(diagnosis: Diagnosis) -> Iterator[tuple[str, Figure]]:
@@ -113,15 +135,15 @@ def members(diagnosis: Diagnosis) -> list[str]:
     return list(dict.fromkeys(point.member for point in diagnosis.points))
 
 
-def _draw_member(diagnosis: Diagnosis, label: str) -> Iterator[tuple[str, Figure]]:
-    """Yield (name, figure) of one member."""
+def _member_figures(diagnosis: Diagnosis, label: str) -> dict[str, Callable[[], Figure | None]]:
+    """Return what draws the figures of one member, by name."""
     points = [point for point in diagnosis.points if point.member == label]
     verdicts = [verdict for verdict in diagnosis.verdicts if verdict.member == label]
 
     def rows(table: str) -> list[Row]:
         return [row for row in diagnosis.tables.get(table, ()) if row.get("label") == label]
 
-    figures: dict[str, Callable[[], Figure | None]] = {
+    return {
         "timeline": lambda: draw_timeline(points, verdicts, diagnosis.settings.get("reference_return")),
         "nsr": lambda: draw_noise(points),
         "cosines": lambda: draw_cosines(points),
@@ -136,10 +158,6 @@ def _draw_member(diagnosis: Diagnosis, label: str) -> Iterator[tuple[str, Figure
         "probes": lambda: draw_probes(points, rows("curvature")),
         "health": lambda: draw_health(points),
     }
-    for name, draw in figures.items():
-        figure = draw()
-        if figure is not None:
-            yield name, figure
 
 
 SIDE_BY_SIDE: Mapping[str, str] = {

@@ -12,7 +12,7 @@ from pgkit.plots.page import write_drawings
 from pgkit.system.files import replace_entries, write_text
 
 
-def write_report(diagnosis: Diagnosis, directory: Path, run_logs: Path | None = None) -> Path:
+def write_report(diagnosis: Diagnosis, directory: Path, run_logs: Path | None = None, workers: int = 1) -> Path:
     """Write ``report.html``, ``diagnosis.json``, ``tables/``, ``figures/`` and ``tensorboard/``.
 
     All is written into a hidden directory first, so that a killed process leaves the report before whole. What else is
@@ -23,6 +23,7 @@ def write_report(diagnosis: Diagnosis, directory: Path, run_logs: Path | None = 
         directory: created when missing.
         run_logs: directory of a TensorBoard run for each member, replaced; None for ``tensorboard/`` in ``directory``,
             which ``tensorboard --logdir`` finds below the run.
+        workers: how many processes draw figures.
 
     Returns:
         The path of the page.
@@ -30,7 +31,7 @@ def write_report(diagnosis: Diagnosis, directory: Path, run_logs: Path | None = 
     Raises:
         WriteError: the system refuses to write.
     """
-    drawings = draw_all(diagnosis)
+    drawings = draw_all(diagnosis, workers)
     with replace_entries(directory) as new:
         write_tables(diagnosis, new / "tables")
         write_drawings(drawings, new / "figures")
