@@ -1,6 +1,5 @@
 """``pgkit diagnose`` and ``pgkit landscape``."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,17 +51,17 @@ def diagnose(
     For example: pgkit diagnose runs/cartpole-actor-critic --member 3
     """
     with one_line_errors(only_prints=dry_run):
-        if workers != 1:
-            start_fork_server("pgkit.diagnose.tasks")
+        start_fork_server("pgkit.diagnose.tasks")
         from pgkit.diagnose import api
-        from pgkit.diagnose.points import SHARES
         from pgkit.diagnose.settings import Settings, parse_shares
         from pgkit.runs.directory import as_directory, find_run
         from pgkit.system.cpu import available_cpus
 
         chosen = SHARES if at is None else parse_shares(at)
-        settings = Settings(chosen, critical, copies, updates / 100, episodes, seed=seed, from_saved=from_saved)
-        settings = replace(settings, curvature=curvature, interventions=interventions, directions=interventions)
+        parts = {"curvature": curvature, "interventions": interventions, "directions": interventions}
+        settings = Settings(
+            chosen, critical, copies, updates / 100, episodes, 100, seed, **parts, from_saved=from_saved
+        )
         processes = workers or available_cpus()
         if (as_directory(run) / "plan.json").is_file():
             _check_comparison({"--member": member, "--budget": budget, "--dry-run": dry_run or None})

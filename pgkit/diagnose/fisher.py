@@ -20,8 +20,8 @@ from pgkit.types import Batch, Params
 STATES = 2048
 """How many states F is averaged over."""
 
-LANCZOS_STEPS = 16
-"""Enough for the largest eigenvalue of a matrix without negative ones, to a few digits."""
+LANCZOS_STEPS = 10
+"""Enough for the largest eigenvalue of a matrix without negative ones, to about 2 %."""
 
 
 def fisher_product(policy: Policy, params: Params, samples: EpisodeSamples, states: int = STATES) -> Product:

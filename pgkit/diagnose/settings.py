@@ -50,12 +50,14 @@ class Settings:
         return round(min(max(wanted, MIN_UPDATES), MAX_UPDATES))
 
 
-def parse_shares(text: str) -> tuple[float, ...]:
-    """Shares of the budget from a list of percentages such as ``"0,5,50,100"``.
+def parse_shares(text: str | None) -> tuple[float, ...]:
+    """Shares of the budget from a list of percentages such as ``"0,5,50,100"``; the usual ones of None.
 
     Raises:
         PgkitError: it is something else.
     """
+    if text is None:
+        return SHARES
     try:
         shares = tuple(float(number) / 100 for number in text.split(","))
     except ValueError:
