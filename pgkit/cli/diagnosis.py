@@ -57,11 +57,10 @@ def diagnose(
         from pgkit.runs.directory import as_directory, find_run
         from pgkit.system.cpu import available_cpus
 
-        chosen = SHARES if at is None else parse_shares(at)
-        parts = {"curvature": curvature, "interventions": interventions, "directions": interventions}
         settings = Settings(
-            chosen, critical, copies, updates / 100, episodes, 100, seed, **parts, from_saved=from_saved
+            parse_shares(at), critical, copies, updates / 100, episodes, seed=seed, from_saved=from_saved
         )
+        settings = replace(settings, curvature=curvature, interventions=interventions, directions=interventions)
         processes = workers or available_cpus()
         if (as_directory(run) / "plan.json").is_file():
             _check_comparison({"--member": member, "--budget": budget, "--dry-run": dry_run or None})
