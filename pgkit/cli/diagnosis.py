@@ -1,5 +1,6 @@
 """``pgkit diagnose`` and ``pgkit landscape``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
