@@ -19,7 +19,7 @@ from pgkit.config.listing import field_type
 from pgkit.config.registry import AGENTS, agent
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import format_value
-from pgkit.optim.registry import AROUND, around
+from pgkit.optim.around import AROUND, around
 
 PAGE = Path(__file__).resolve().parents[1] / "pgkit" / "config" / "README.md"
 

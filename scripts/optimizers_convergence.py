@@ -108,8 +108,9 @@ class LinearTrial(NamedTuple):
 
 
 def of_policy(params: dict[str, Tensor], grads: dict[str, Tensor]) -> dict[str, Any]:
-    """The extra arguments of optimizers for policies."""
-    return {"fisher_vector_product": Identity(), "trial": LinearTrial(params, grads)}
+    """The extra arguments of optimizers for policies; every step is the first from its rollout."""
+    start = torch.ones(len(next(iter(params.values()))), dtype=torch.bool)
+    return {"fisher_vector_product": Identity(), "trial": LinearTrial(params, grads), "rollout_start": start}
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from pgkit.config.registry import AGENTS, agent, is_comparison, shipped_configs
 from pgkit.envs import Environments
 from pgkit.envs.speed import BATCH, AvailableEnv, list_available_envs, steps_per_second
 from pgkit.errors import PgkitError, format_value, unknown_name
-from pgkit.optim.registry import AROUND
+from pgkit.optim.around import AROUND, PARTS
+from pgkit.optim.registry import OptimizerSpec, part_spec
 
 Row = dict[str, str]
 
@@ -144,18 +145,24 @@ def _config_text(name: str) -> str:
 
 
 def _optimizer_rows() -> list[Row]:
-    rows = []
-    for spec in map(optim.spec, optim.list_optimizers()):
-        formula = " ".join(spec.formula.partition("\n\n")[0].split())
-        defaults = _assignments(spec.defaults)
-        rows.append({"name": spec.name, "formula": formula, "defaults": defaults, "source": spec.source})
-    return rows
+    """Optimizers, and then what may be around any of them, marked with a plus."""
+    rows = [_optimizer_row(optim.spec(name)) for name in optim.list_optimizers()]
+    return rows + [_optimizer_row(part_spec(key)) | {"name": f"+ {key}"} for key in PARTS]
+
+
+def _optimizer_row(spec: OptimizerSpec) -> Row:
+    formula = " ".join(spec.formula.partition("\n\n")[0].split())
+    return {"name": spec.name, "formula": formula, "defaults": _assignments(spec.defaults), "source": spec.source}
 
 
 def _optimizer_text(name: str) -> str:
+    if name in PARTS:
+        part = part_spec(name)
+        keys = f"Around any optimizer (optimizer.*), with defaults:\n  {_assignments(part.defaults)}"
+        return "\n\n".join([part.formula.partition("\n\n>>>")[0], f"Source: {part.source}", keys])
     names = optim.list_optimizers()
     if name not in names and ":" not in name:
-        raise PgkitError(unknown_name("optimizer", name, names))
+        raise PgkitError(unknown_name("optimizer", name, [*names, *PARTS]))
     spec = optim.spec(name)
     about = [spec.formula, f"Source: {spec.source}" if spec.source else ""]  # classes of others may state neither
     settings = (

@@ -9,6 +9,7 @@ from typing import Any
 from pgkit.config import registry
 from pgkit.config.aliases import KeyPath, canonical, from_options
 from pgkit.errors import PgkitError, format_value
+from pgkit.optim.around import AROUND
 from pgkit.optim.registry import RESERVED, spec
 
 Table = dict[str, Any]
@@ -176,7 +177,7 @@ def _drop_hyperparameters(
             notes += _drop(settings, path, key, f"it was chosen for {old}, not for {new}", overrides, _has(new, key))
         schedule = settings.get("schedule")
         schedule = schedule if isinstance(schedule, dict) else {}
-        for key in [key for key in schedule if key != "lr"]:
+        for key in [key for key in schedule if key not in ("lr", *AROUND)]:
             where = (*path, "schedule")
             notes += _drop(schedule, where, key, f"it was chosen for {old}", overrides, _has(new, key))
     groups = settings.get("groups")

@@ -89,7 +89,13 @@ METRICS: tuple[Metric, ...] = (
         "share of the optimizer's step that was made, 0 for none; with kl_limit and trpo only",
         "-",
     ),
-    Metric("optimizer/step_kl", "mean KL(old || new) that was measured for it; with kl_limit and trpo only", "nat"),
+    Metric(
+        "optimizer/step_kl",
+        "mean KL(old || new) of it, measured, or by the Fisher matrix with kl_backtracking = false; with kl_limit and "
+        "trpo only",
+        "nat",
+    ),
+    Metric("optimizer/trac_scale", "S, by which TRAC multiplies the sum of all updates; with trac only", "-"),
     Metric("optimizer/lr", "learning rate of this update, schedule applied", "-"),
     Metric(
         "optimizer/<state>_norm",

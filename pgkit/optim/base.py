@@ -163,7 +163,8 @@ class Optimizer:
         dump: ``dump(state)``: plain data and tensors for a checkpoint.
         load: ``load(data, params) -> state``, its inverse.
         transforms: the transforms that :func:`~pgkit.optim.chain.chain` joined; empty for other optimizers.
-        parts: the optimizers that :func:`~pgkit.optim.partition.by_member` or ``by_name`` combined.
+        parts: the optimizers that this one combines (:func:`~pgkit.optim.partition.by_member`, ``by_name``), or is
+            around.
         requires: names of the extra arguments without which ``update`` fails, such as ``"progress"``.
     """
 

@@ -132,6 +132,7 @@ def _sequence(parts: Sequence[Optimizer]) -> Optimizer:
         ],
         dump=lambda state: [part.dump(each) for part, each in zip(parts, state, strict=True)],
         load=lambda data, params: [part.load(each, params) for part, each in zip(parts, data, strict=True)],
+        parts=tuple(parts),
         requires=frozenset().union(*(part.requires for part in parts)),
     )
 

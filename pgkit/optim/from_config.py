@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pgkit.errors import PgkitError
+from pgkit.optim.around import AROUND, AROUND_ALL, DETAILS, SCHEDULED, around_all
 from pgkit.optim.base import Optimizer
 from pgkit.optim.partition import by_member, by_name, matches
-from pgkit.optim.registry import AROUND, make, spec
-from pgkit.optim.schedules import full_settings
-from pgkit.optim.trust_region import limit_kl
-from pgkit.optim.validation import PerMember, check_keys
+from pgkit.optim.registry import make, spec
+from pgkit.optim.schedules import full_settings, schedule_of
+from pgkit.optim.validation import PerMember, check_keys, is_none
 
 Settings = Mapping[str, Any]
 """A table as in a config: ``name``, hyperparameters, ``schedule``, ``max_grad_norm``, ``critic``, ``groups``."""
@@ -59,31 +59,41 @@ def describe(settings: Settings) -> dict[str, dict[str, Any]]:
     critic = table.pop("critic", None)
     groups = _groups("main", table)
     if critic is None:
-        return _with_one_limit(groups)
+        return _with_one_around_all(groups)
     inherited = {key: value for key, value in table.items() if key in ("groups", "schedule", *AROUND)}
     if critic.get("name", table.get("name")) == table.get("name"):
         inherited = table
     elif "schedule" in inherited:
-        defaults = spec(critic["name"]).defaults
-        inherited["schedule"] = {key: value for key, value in inherited["schedule"].items() if key in defaults}
-    return _with_one_limit(_groups("critic", {**inherited, **critic}) | groups)
+        scheduled = (*spec(critic["name"]).defaults, *SCHEDULED)
+        inherited["schedule"] = {key: value for key, value in inherited["schedule"].items() if key in scheduled}
+    return _with_one_around_all(_groups("critic", _inherited(inherited, critic)) | groups)
 
 
-def _with_one_limit(groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Leave ``kl_limit`` to the group ``main``; it limits the step of the policy, whatever groups that has.
+def _with_one_around_all(groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Leave what is around all groups (``kl_limit`` and so on) to the group ``main``.
 
     Raises:
-        PgkitError: a group has another one.
+        PgkitError: a group has another value of it.
     """
-    limit = groups["main"]["kl_limit"]
     for label, settings in groups.items():
-        if settings["kl_limit"] not in (None, limit):
-            raise PgkitError(f"optimizer ({label}): kl_limit is of the whole policy: set optimizer.kl_limit")
-    return {label: settings if label == "main" else _without_limit(settings) for label, settings in groups.items()}
+        for key, default in AROUND_ALL.items():
+            same = settings["schedule"].get(key) in (None, groups["main"]["schedule"].get(key))
+            if not same or settings[key] not in (default, groups["main"][key]):
+                raise PgkitError(f"optimizer ({label}): {key} is of the whole policy: set optimizer.{key}")
+    return {label: settings if label == "main" else _without_around_all(settings) for label, settings in groups.items()}
 
 
-def _without_limit(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key != "kl_limit"}
+def _without_around_all(settings: Mapping[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in settings.items() if key not in AROUND_ALL}
+    schedule = {key: value for key, value in rest["schedule"].items() if key not in AROUND_ALL}
+    return rest | {"schedule": schedule}
+
+
+def _inherited(table: Settings, changes: Settings) -> dict[str, Any]:
+    """A table with changes; where they turn a part off, its details are not inherited."""
+    off = {key for key, value in changes.items() if value is False or is_none(value, None)}
+    rest = {key: value for key, value in table.items() if DETAILS.get(key) not in off}
+    return {**rest, **changes}
 
 
 def _groups(label: str, settings: Settings) -> dict[str, dict[str, Any]]:
@@ -91,7 +101,7 @@ def _groups(label: str, settings: Settings) -> dict[str, dict[str, Any]]:
     table = dict(settings)
     patterns = table.pop("groups", None) or {}
     described = {
-        f"{label} {pattern}": _effective(f"group {pattern!r}", {**table, **changes})
+        f"{label} {pattern}": _effective(f"group {pattern!r}", _inherited(table, changes))
         for pattern, changes in patterns.items()
     }
     return described | {label: _effective(label, table)}
@@ -105,7 +115,7 @@ def _effective(label: str, table: Settings) -> dict[str, Any]:
     check_keys(f"optimizer {entry.name!r} ({label})", table, ["name", "schedule", *entry.defaults, *AROUND])
     effective = {"name": entry.name, **entry.with_defaults(table)}
     schedule = table.get("schedule") or {}
-    check_keys(f"schedule of optimizer {entry.name!r} ({label})", schedule, entry.defaults)
+    check_keys(f"schedule of optimizer {entry.name!r} ({label})", schedule, [*entry.defaults, *SCHEDULED])
     return effective | {"schedule": {key: full_settings(key, value) for key, value in schedule.items()}}
 
 
@@ -172,14 +182,17 @@ def _stack(trees: Sequence[Any]) -> Any:
 def _stacked(tables: Sequence[Mapping[str, Mapping[str, Any]]]) -> Optimizer:
     """Make one optimizer for members whose tables differ in numbers only.
 
-    ``kl_limit`` is of the policy, whatever groups its parameters are in, so it is around all of them.
+    What is around all parameters, such as ``kl_limit``, is around all groups of them.
     """
     stacked = _stack(tables)
-    limit = stacked["main"]["kl_limit"]
-    groups = {label: make(**{**group, "kl_limit": None}) for label, group in stacked.items()}
+    main = stacked["main"]
+    whole = {key: main[key] for key in AROUND_ALL}
+    for key, settings in main["schedule"].items():
+        if key in AROUND_ALL:
+            whole[key] = schedule_of(key, main[key], settings)
+    groups = {label: make(**_without_around_all(group)) for label, group in stacked.items()}
     names = {label: (_accepts(label), optimizer) for label, optimizer in groups.items()}
-    optimizer = groups["main"] if list(groups) == ["main"] else by_name(names)
-    return optimizer if limit is None else limit_kl(optimizer, limit)
+    return around_all(groups["main"] if list(groups) == ["main"] else by_name(names), **whole)
 
 
 def _accepts(label: str) -> Callable[[str], bool]:

@@ -58,9 +58,14 @@ def run_stage(
     blocks: list[tuple[Params, Tensor]] = []
     for dtype in dict.fromkeys(leaf.dtype for leaf in grads.values()):
         leaves = {name: leaf for name, leaf in grads.items() if leaf.dtype == dtype}
-        compiled = all(part.elementwise for part in stage) and use_compiled(dtype, like.device)
-        run = _in_one_loop if compiled else _on_tensors
-        largest = run(stage, leaves, params, leaf_state, scalars, table.to(dtype), add)
+        compiled = use_compiled(dtype, like.device)
+        rows = table.to(dtype)
+        if compiled and all(part.elementwise for part in stage):
+            largest = _in_one_loop(stage, leaves, params, leaf_state, scalars, rows, add)
+        else:
+            largest = _on_tensors(stage, leaves, params, leaf_state, scalars, rows, add and not compiled)
+            if compiled and add:  # a loop of its own, which graphs can capture
+                largest = _in_one_loop([], leaves, params, {}, [], rows[:0], add)
         if largest is not None:
             blocks.append((leaves, largest))
     return _in_order(blocks, grads) if add else None

@@ -12,7 +12,7 @@ weight_decay p unless the formula says otherwise. In user code these are made by
 from pgkit.optim import scaling, transforms
 from pgkit.optim.base import Hyperparameter, Optimizer, Transform
 from pgkit.optim.chain import chain
-from pgkit.optim.validation import flag, is_zero
+from pgkit.optim.validation import check, flag, is_zero
 
 
 def sgd(lr: Hyperparameter = 1e-3, weight_decay: Hyperparameter = 0.0) -> Optimizer:
@@ -123,6 +123,38 @@ def adam(
     Source: Kingma and Ba 2015 (arXiv 1412.6980); torch.optim.Adam.
     """
     return chain(*l2(weight_decay), scaling.adam_step(lr, beta1, beta2, eps))
+
+
+def adam_rel(
+    lr: Hyperparameter = 1e-3,
+    beta1: Hyperparameter = 0.9,
+    beta2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    weight_decay: Hyperparameter = 0.0,
+) -> Optimizer:
+    """As adam, but t begins anew at the first step from each rollout, which is a new objective; m and v stay.
+
+    It is adam with reset_step = "rollout". Where each rollout gives one step, t stays 1, and steps are shorter:
+    0.316 lr under a constant gradient.
+
+    Source: Ellis et al. 2024 (arXiv 2412.17113).
+    """
+    return transforms.restart(adam(lr, beta1, beta2, eps, weight_decay), "step", "rollout")
+
+
+def adam_equal(
+    lr: Hyperparameter = 1e-3,
+    beta: Hyperparameter = 0.99,
+    eps: Hyperparameter = 1e-8,
+    weight_decay: Hyperparameter = 0.0,
+) -> Optimizer:
+    """As adam, with beta1 = beta2 = beta: then |m| <= sqrt(v), and no step is longer than lr.
+
+    Source: Dohare, Lan and Mahmood 2023 (Overcoming policy collapse in deep reinforcement learning, EWRL 16); beta of
+    Dohare et al. 2024 (Nature 632).
+    """
+    rate = check("beta", beta, least=0.0, below=1.0)
+    return adam(lr, rate, rate, eps, weight_decay)
 
 
 def amsgrad(

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pgkit.errors import PgkitError, describe_exception, suggest
-from pgkit.optim import natural_gradient, optimizers, transforms, trust_region
+from pgkit.optim import natural_gradient, optimizers, trust_region
+from pgkit.optim.around import AROUND, DETAILS, PARTS, SCHEDULED, around
 from pgkit.optim.base import Optimizer, Schedule
-from pgkit.optim.chain import chain
 from pgkit.optim.schedules import schedule_of
 from pgkit.optim.torch_adapter import torch_spec
-from pgkit.optim.validation import check_keys, flag, is_none, numbers_of
+from pgkit.optim.validation import check_keys, is_none
 from pgkit.system.imports import import_module
 
 
@@ -99,9 +99,14 @@ def _spec_of(name: str, build: Callable[..., Optimizer]) -> OptimizerSpec:
     without_default = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
     if without_default:
         raise PgkitError(f"optimizer {name!r}: every argument needs a default, {without_default[0]!r} has none")
-    formula, _, source = inspect.cleandoc(build.__doc__ or "").partition("Source:")
     defaults = {parameter.name: parameter.default for parameter in parameters}
-    return _make_spec(name, build, formula.strip(), " ".join(source.split()), defaults)
+    return _make_spec(name, build, *_formula_and_source(build), defaults)
+
+
+def _formula_and_source(build: Callable[..., Any]) -> tuple[str, str]:
+    """The docstring of a function up to its source, and the source."""
+    formula, _, rest = inspect.cleandoc(build.__doc__ or "").partition("Source:")
+    return formula.strip(), " ".join(rest.partition("\n\n")[0].split())
 
 
 def list_optimizers() -> list[str]:
@@ -210,72 +215,25 @@ def make(name: str, *, schedule: Mapping[str, Any] | None = None, **hyperparamet
     return around(entry.build(**inside), **outside)
 
 
-def around(
-    optimizer: Optimizer,
-    max_grad_norm: Any = None,
-    max_layer_norm: Any = None,
-    max_grad_value: Any = None,
-    centralize: bool = False,
-    reset_moments: Any = None,
-    reset_step: Any = None,
-    lookahead_steps: Any = None,
-    lookahead_alpha: Any = 0.5,
-    kl_limit: Any = None,
-) -> Optimizer:
-    """Put around ``optimizer`` what every optimizer can have before and behind it; None leaves a part out.
+def part_spec(key: str) -> OptimizerSpec:
+    """Describe a part of :func:`around`: formula and source as in its docstring, and its keys with their defaults.
 
-    Args:
-        optimizer: any; resets are for chains only.
-        max_grad_norm: clip the joint norm of a member's gradients.
-        max_layer_norm: clip the norm of each leaf of a member by itself.
-        max_grad_value: clip every element.
-        centralize: subtract from the gradients of weights their mean over inputs.
-        reset_moments: forget all state after so many updates, or ``"rollout"``: at the first update of each rollout.
-        reset_step: forget the number of steps in bias corrections, likewise.
-        lookahead_steps: pull the parameters to slow weights after so many updates.
-        lookahead_alpha: how far the slow weights move then, from 0 to 1.
-        kl_limit: shorten the step until the KL divergence of the policy over it is at most this, in nats.
-
-    Raises:
-        PgkitError: a value out of range, or ``lookahead_alpha`` without ``lookahead_steps``.
+    >>> from pgkit.optim.registry import part_spec
+    >>> dict(part_spec("trac").defaults)
+    {'trac': False, 'trac_s_prev': 1e-08}
     """
-    if reset_moments is not None:
-        optimizer = transforms.restart(optimizer, "moments", reset_moments)
-    if reset_step is not None:
-        optimizer = transforms.restart(optimizer, "step", reset_step)
-    front = [
-        make_transform(value)
-        for make_transform, value in (
-            (transforms.clip_by_value, max_grad_value),
-            (transforms.clip_by_layer_norm, max_layer_norm),
-            (transforms.clip_by_global_norm, max_grad_norm),
-        )
-        if value is not None
-    ]
-    front += [transforms.centralize()] if flag("centralize", centralize) else []
-    if lookahead_steps is None and not _is_default("lookahead_alpha", lookahead_alpha):
-        raise PgkitError("lookahead_alpha is for lookahead, which lookahead_steps turns on")
-    behind = [] if lookahead_steps is None else [transforms.lookahead(lookahead_steps, lookahead_alpha)]
-    whole = chain(*front, optimizer, *behind) if front or behind else optimizer
-    return whole if kl_limit is None else trust_region.limit_kl(whole, kl_limit)
+    formula, source = _formula_and_source(PARTS[key])
+    details = [name for name, switch in DETAILS.items() if switch == key]
+    return OptimizerSpec(key, PARTS[key], formula, source, {name: AROUND[name] for name in (key, *details)})
 
-
-AROUND: Mapping[str, Any] = {
-    key: parameter.default for key, parameter in inspect.signature(around).parameters.items() if key != "optimizer"
-}
-"""The keyword arguments of :func:`around` with their defaults."""
 
 RESERVED = ("name", "schedule", "critic", "groups", *AROUND)
 """Keys of a table that mean the same for every optimizer."""
 
 
-def _is_default(key: str, value: Any) -> bool:
-    return not isinstance(value, Schedule) and set(numbers_of(key, value)) == {AROUND[key]}
-
-
 def _schedule_start(name: str, key: str, values: Mapping[str, Any]) -> Any:
     """Return the value at which the schedule of ``key`` begins."""
-    check_keys(f"schedule of optimizer {name!r}", [key], values)
+    check_keys(f"schedule of optimizer {name!r}", [key], [*spec(name).defaults, *SCHEDULED])
     if isinstance(values[key], Schedule):
         raise PgkitError(f"optimizer {name!r}: {key} has two schedules")
     if values[key] is None or isinstance(values[key], bool | str):
@@ -292,6 +250,8 @@ for _build in (
     optimizers.adagrad,
     optimizers.adadelta,
     optimizers.adam,
+    optimizers.adam_rel,
+    optimizers.adam_equal,
     optimizers.amsgrad,
     optimizers.adamw,
     optimizers.nadam,

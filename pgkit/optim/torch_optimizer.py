@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from pgkit.errors import PgkitError
+from pgkit.optim.around import AROUND
 from pgkit.optim.base import Optimizer, Schedule, State
 from pgkit.optim.hyperparameters import per_member
-from pgkit.optim.registry import AROUND, make, spec
+from pgkit.optim.registry import make, spec
 from pgkit.optim.torch_layout import from_leaf, to_leaf
 from pgkit.optim.validation import check_keys
 from pgkit.tree import map_tree

@@ -48,10 +48,19 @@ def add_decoupled_weight_decay(weight_decay: Hyperparameter) -> Transform:
     Source: Loshchilov and Hutter 2019 (arXiv 1711.05101).
     """
     return Transform(
-        step=lambda grad, leaf, scalars: torch.addcmul(grad, scalars["shrink"], leaf.param),
+        step=_shrink,
         precompute=lambda hyper, member, extra_args: {"shrink": -hyper["lr"] * hyper["weight_decay"]},
         hyperparameters={"weight_decay": check("weight_decay", weight_decay, least=0.0)},
     )
+
+
+def _shrink(grad: Tensor, leaf: Leaf, scalars: Scalars) -> Tensor:
+    return torch.addcmul(grad, scalars["shrink"], leaf.param)
+
+
+def is_decoupled_decay(transform: Transform) -> bool:
+    """Whether a transform is :func:`add_decoupled_weight_decay`."""
+    return transform.step is _shrink
 
 
 def clip_by_global_norm(max_grad_norm: Hyperparameter) -> Transform:
@@ -83,7 +92,10 @@ def clip_by_global_norm(max_grad_norm: Hyperparameter) -> Transform:
 
 
 def clip_by_layer_norm(max_layer_norm: Hyperparameter) -> Transform:
-    """u = g min(1, max_layer_norm / (|g| + 1e-6)) with the norm of each leaf of a member by itself."""
+    """u = g min(1, max_layer_norm / (|g| + 1e-6)) with the norm of each leaf of a member by itself.
+
+    Source: torch.nn.utils.clip_grad_norm_, called for each parameter.
+    """
 
     def step(grad: Tensor, leaf: Leaf, scalars: Scalars) -> Tensor:
         norm = per_leaf(row_sum(grad.square()).sqrt(), grad)
@@ -98,7 +110,10 @@ def clip_by_layer_norm(max_layer_norm: Hyperparameter) -> Transform:
 
 
 def clip_by_value(max_grad_value: Hyperparameter) -> Transform:
-    """u = g clipped to [-max_grad_value, max_grad_value], element by element."""
+    """u = g clipped to [-max_grad_value, max_grad_value], element by element.
+
+    Source: torch.nn.utils.clip_grad_value_.
+    """
     return Transform(
         step=lambda grad, leaf, scalars: torch.clamp(grad, -scalars["max_grad_value"], scalars["max_grad_value"]),
         precompute=lambda hyper, member, extra_args: {"max_grad_value": hyper["max_grad_value"]},
@@ -119,7 +134,9 @@ def centralize() -> Transform:
 
 
 def lookahead(steps: Hyperparameter, alpha: Hyperparameter = 0.5) -> Transform:
-    """Every ``steps`` updates slow = slow + alpha (p + g - slow) and u = slow - p; else u = g. Last in a chain.
+    """Every lookahead_steps updates slow = slow + lookahead_alpha (p + g - slow) and u = slow - p; else u = g.
+
+    Last in a chain.
 
     Source: Zhang et al. 2019 (arXiv 1907.08610).
     """
@@ -150,12 +167,14 @@ def lookahead(steps: Hyperparameter, alpha: Hyperparameter = 0.5) -> Transform:
 
 
 def restart(optimizer: Optimizer, what: str, every: Hyperparameter | str) -> Optimizer:
-    """Make a chain forget its state at chosen times, before an update, as if that were the first.
+    """Make a chain forget its state at chosen times, before an update, as if that were the first; or only the number of
+    steps, so that bias corrections begin anew.
+
+    Source: moments: Asadi et al. 2023 (arXiv 2306.17833); steps: Ellis et al. 2024 (arXiv 2412.17113).
 
     Args:
         optimizer: a chain.
-        what: ``"moments"`` forgets all state (Asadi et al. 2023, arXiv 2306.17833); ``"step"`` forgets only the number
-            of steps, so that bias corrections begin anew (Adam-Rel, Ellis et al. 2024, arXiv 2412.17113).
+        what: ``"moments"`` forgets all state; ``"step"`` only the number of steps, as Adam-Rel does.
         every: forget after that many updates, 0 for never; or ``"rollout"``: wherever the extra argument
             ``rollout_start`` is true, which is the first update of each rollout.
 

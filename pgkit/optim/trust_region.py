@@ -9,28 +9,31 @@ The surrogate is the mean of pi_new(a | s) / pi_old(a | s) times the advantage o
 entropy bonus and value loss; pi_old is the policy before the step.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pgkit.errors import PgkitError
 from pgkit.optim.base import ExtraArgs, Hyperparameter, Optimizer, Schedule, State, StepResult
-from pgkit.optim.hyperparameters import (
-    init_hyperparameters,
-    members_and_device,
-    next_hyperparameters,
-    required_by,
-)
+from pgkit.optim.hyperparameters import next_hyperparameters, required_by
 from pgkit.optim.natural_gradient import add_scaled, conjugate_gradients, scale_tree
 from pgkit.optim.reductions import inner
 from pgkit.optim.update import finish
-from pgkit.optim.validation import check, numbers_of
+from pgkit.optim.validation import check, flag, numbers_of
+from pgkit.optim.wrapper import init_state, wrap
 from pgkit.types import Params
 
 Trial = Callable[[Params], tuple[Tensor, Tensor]]
 """See above; it holds the parameters that it is not called with where they were."""
+
+FISHER = "fisher_vector_product"
+TRIAL = "trial"
+"""Names of extra arguments."""
+
+METRICS = ("step_scale", "step_kl")
+"""How much of a step was made, and its divergence."""
 
 ROUNDING = 1e-6
 """The share by which a measured divergence may exceed its limit: so much of it is rounding."""
@@ -79,7 +82,7 @@ def trpo(
             raise PgkitError(
                 f"trpo is for the policy, not for {critics[0]!r}: set optimizer.critic.name, such as 'adam'"
             )
-        return _init_state(hyperparameters, params)
+        return init_state(hyperparameters, params, metrics=METRICS)
 
     def step(grads: Params, state: State, params: Params, extra_args: ExtraArgs, add: bool) -> StepResult:
         fisher, trial = _required("trpo", extra_args)
@@ -96,17 +99,19 @@ def trpo(
         ended = search.run(trial, params, scale_tree(x, -length), hyper["target_kl"], must_rise=True)
         return finish(ended.updates, state | {"hyperparameters": hyper, "metrics": ended.metrics}, params, add)
 
-    requires = required_by(hyperparameters) | {"fisher_vector_product", "trial"}
+    requires = required_by(hyperparameters) | {FISHER, TRIAL}
     return Optimizer(init, step, requires=requires)
 
 
-def limit_kl(optimizer: Optimizer, kl_limit: Hyperparameter) -> Optimizer:
-    """Shorten the steps of any optimizer to a KL divergence of the policy.
+def limit_kl(optimizer: Optimizer, kl_limit: Hyperparameter, kl_backtracking: bool = True) -> Optimizer:
+    """u = s u for the policy's parameters, s = min(1, sqrt(2 kl_limit / u F u)); with kl_backtracking then 0.8 s again
+    and again, up to ten trials, until KL(old, new) <= kl_limit; else 0.
 
-    Its update u becomes s u on the policy's parameters, those of the actor and of a shared trunk:
-    s = min(1, sqrt(2 kl_limit / u F u)), and 0.8 times that again and again, up to ten trials, until
-    KL(old || new) <= kl_limit; else 0. The critic's parameters make the whole step. The optimizer does not learn of s:
-    its moments are those of its own steps. ``update`` requires ``fisher_vector_product`` and ``trial``.
+    u is the update of any optimizer, F the Fisher matrix of the policy, whose parameters are those of the actor and of
+    a shared trunk; those of the critic make the whole step. The optimizer does not learn of s: its moments are those of
+    its own steps. Trials measure the divergence only: that the surrogate rises, too, is asked of the steps of ``trpo``,
+    not of those with momentum. Without trials F alone decides, which is of second order: long steps go farther.
+    ``update`` requires ``fisher_vector_product``, and for backtracking ``trial``.
 
     >>> import torch
     >>> from pgkit.optim import make
@@ -118,38 +123,40 @@ def limit_kl(optimizer: Optimizer, kl_limit: Hyperparameter) -> Optimizer:
     >>> optimizer.update({"actor.0.weight": torch.tensor([[3.0, 4.0]])}, optimizer.init(params), params, **extra)[0]
     {'actor.0.weight': tensor([[-0.0600, -0.0800]])}
 
+    Source: Schulman et al. 2015 (arXiv 1502.05477), Wu et al. 2017 (arXiv 1708.05144); the search of OpenAI's Spinning
+    Up.
+
     Raises:
         PgkitError: the limit is not above 0.
     """
     hyperparameters = {"kl_limit": check("kl_limit", kl_limit, above=0.0)}
+    required = (FISHER, TRIAL) if flag("kl_backtracking", kl_backtracking) else (FISHER,)
 
     def step(grads: Params, state: State, params: Params, extra_args: ExtraArgs, add: bool) -> StepResult:
         inner_state, limit_state = state
         updates, _, inner_state = optimizer.step(grads, inner_state, params, extra_args, False)
-        fisher, trial = _required("kl_limit", extra_args)
+        fisher, *trial = _required("kl_limit", extra_args, required)
         hyper = next_hyperparameters(hyperparameters, limit_state, extra_args)
         of_policy = {name: updates[name] for name in params if not name.startswith("critic.")}
         curvature = inner(of_policy, fisher(of_policy)).double()
         ratio = 2 * hyper["kl_limit"] / curvature
         first = torch.where(curvature > 0, ratio.sqrt().clamp(max=1.0), 1.0)
-        search = LineSearch(torch.full_like(first, SHRINKING_FACTOR), torch.full_like(first, MAX_TRIALS), MAX_TRIALS)
-        ended = search.run(trial, params, of_policy, hyper["kl_limit"], first)
+        if kl_backtracking:
+            factor, trials = (torch.full_like(first, number) for number in (SHRINKING_FACTOR, MAX_TRIALS))
+            search = LineSearch(factor, trials, MAX_TRIALS)
+            ended = search.run(trial[0], params, of_policy, hyper["kl_limit"], first)
+        else:
+            predicted = first * first * curvature / 2
+            ended = Ended(scale_tree(of_policy, first), {"step_scale": first, "step_kl": predicted})
         limit_state = limit_state | {"hyperparameters": hyper, "metrics": ended.metrics}
         updates = {name: ended.updates.get(name, updates[name]) for name in params}
         return finish(updates, [inner_state, limit_state], params, add)
 
-    return Optimizer(
-        init=lambda params: [optimizer.init(params), _init_state(hyperparameters, params)],
-        step=step,
-        take=lambda state, members: [optimizer.take(state[0], members), _PLAIN.take(state[1], members)],
-        copy=lambda state: [optimizer.copy(state[0]), _PLAIN.copy(state[1])],
-        where=lambda condition, state, other: [
-            optimizer.where(condition, state[0], other[0]),
-            _PLAIN.where(condition, state[1], other[1]),
-        ],
-        dump=lambda state: [optimizer.dump(state[0]), state[1]],
-        load=lambda data, params: [optimizer.load(data[0], params), data[1]],
-        requires=optimizer.requires | required_by(hyperparameters) | {"fisher_vector_product", "trial"},
+    return wrap(
+        optimizer,
+        lambda params: init_state(hyperparameters, params, metrics=METRICS),
+        step,
+        required_by(hyperparameters) | frozenset(required),
     )
 
 
@@ -217,29 +224,14 @@ class LineSearch(NamedTuple):
         return Ended(scale_tree(updates, taken), {"step_scale": taken, "step_kl": divergence})
 
 
-_PLAIN = Optimizer(lambda params: {}, lambda *_: StepResult({}, None, {}))
-"""For what it does with states that are plain trees."""
-
-
-def _init_state(hyperparameters: dict[str, Hyperparameter], params: Params) -> State:
-    members, device = members_and_device(params)
-    zeros = torch.zeros(members, dtype=torch.float64, device=device)
-    return {
-        **init_hyperparameters(hyperparameters, members, device),
-        "member_state": {},
-        "metrics": {"step_scale": zeros, "step_kl": zeros.clone()},
-        "leaf_state": {},
-    }
-
-
-def _required(name: str, extra_args: ExtraArgs) -> tuple[Callable[[Params], Params], Trial]:
-    """The two functions that a search needs."""
-    for argument in ("fisher_vector_product", "trial"):
+def _required(name: str, extra_args: ExtraArgs, arguments: Sequence[str] = (FISHER, TRIAL)) -> list[Any]:
+    """The functions that a step needs, from its extra arguments."""
+    for argument in arguments:
         if argument not in extra_args:
             raise PgkitError(
                 f"{name} requires {argument!r}, a function of Params: call update(grads, state, params, {argument}=...)"
             )
-    return extra_args["fisher_vector_product"], extra_args["trial"]
+    return [extra_args[argument] for argument in arguments]
 
 
 def _most(name: str, value: Hyperparameter) -> int:

@@ -58,7 +58,7 @@ def test_help_does_not_load_torch() -> None:
     ("topic", "fragments"),
     [
         ("agents", ["reinforce", "episodes", "actor-critic", "steps"]),
-        ("optimizers", ["sgd", "p = p - lr g", "adam", "beta2=0.999", "arXiv 1412.6980"]),
+        ("optimizers", ["sgd", "p = p - lr g", "adam", "beta2=0.999", "arXiv 1412.6980", "+ cautious", "2405.16642"]),
         ("configs", ["cartpole-reinforce", "lunarlander-actor-critic", "LunarLander-v3"]),
         ("envs", ["CartPole-v1", "LunarLander-v3", "Acrobot-v1"]),
     ],
@@ -78,6 +78,7 @@ def test_list(topic: str, fragments: list[str]) -> None:
             ["Collects episodes", 'baseline = "value"', '"leave_one_out"', "gamma = 0.99", "number >= 0 <= 1"],
         ),
         ("optimizers adam", ["Source: Kingma and Ba 2015", "eps=1e-08", "max_grad_norm=None"]),
+        ("optimizers kl_limit", ["u F u", "Source: Schulman et al. 2015", "kl_limit=None, kl_backtracking=True"]),
         ("configs cartpole-reinforce", ['id = "CartPole-v1"']),
         ("envs CartPole-v1", ["4 numbers", "Discrete(2)", "time limit: 500"]),
     ],

@@ -28,7 +28,7 @@ from pgkit.types import Params
 
 Table = Mapping[str, Any]
 MEMBERS = 3
-SHAPES = {"actor.0.weight": (3, 5), "actor.0.bias": (1, 5), "critic.0.weight": (3, 1)}
+SHAPES = {"actor.0.weight": (3, 5), "actor.0.norm.weight": (1, 5), "actor.0.bias": (1, 5), "critic.0.weight": (3, 1)}
 NPG: Table = {"name": "npg", "critic": {"name": "adam"}}
 TRPO: Table = {"name": "trpo", "critic": {"name": "adam"}}
 
@@ -49,6 +49,9 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "clipped, reset, lookahead": population(
         {"name": "adam", "max_grad_norm": 0.5, "reset_moments": 2, "lookahead_steps": 2, "schedule": {"lr": "linear"}}
     ),
+    "cautious": population({"name": "adamw", "cautious": True}),
+    "cautious and no chain": chain(clip_by_layer_norm(0.5), make("torch.optim:SGD", lr=0.1, cautious=True)),
+    "scaled and projected": population({"name": "adam", "trac": True, "trac_s_prev": 0.1, "normalize_and_project": 2}),
     "by member": population({"name": "sgd"}, {"name": "nadam"}, NPG),
     "by name": by_name({"bias": (matches("*.bias"), make("lion")), "rest": (matches("*"), make("adamw"))}),
     "from torch": from_torch("torch.optim:Adam", lr=torch.tensor([0.1, 0.2, 0.3])),
@@ -78,6 +81,7 @@ def extra_args(optimizer: Optimizer, step: int) -> ExtraArgs:
         "progress": torch.full((MEMBERS,), step / 10, dtype=torch.float64),
         "fisher_vector_product": Diagonal(),
         "trial": AnyTrial(),
+        "rollout_start": torch.tensor([step % 2 == 0, step % 3 == 0, True]),
     }
     return {name: values[name] for name in optimizer.requires}
 

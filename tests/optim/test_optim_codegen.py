@@ -112,6 +112,7 @@ OPTIONS: list[Mapping[str, Any]] = [
     {"max_layer_norm": 0.7, "centralize": True},
     {"lookahead_steps": 3, "reset_moments": "rollout"},
     {"reset_step": 2},
+    {"cautious": True, "trac": True, "trac_s_prev": 0.1},
 ]
 
 

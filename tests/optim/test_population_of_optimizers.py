@@ -27,6 +27,7 @@ SHAPES = {
     "critic.0.weight": (37, 1),
     "critic.0.bias": (1, 1),
     "actor.log_std": (5,),
+    "actor.0.norm.weight": (1, 37),
 }
 STEPS = 12
 OF_POLICIES = ("npg", "trpo")
@@ -39,8 +40,12 @@ APPLIED: list[Table] = [
     {"name": "adam", "max_grad_norm": 1.0, "critic": {"lr": 0.1}},
     {"name": "adam", "kl_limit": 0.01, "max_grad_norm": 1.0, "lookahead_steps": 2},
     {"name": "rmsprop", "max_layer_norm": 1.0},
+    {"name": "adamw", "cautious": True},
+    {"name": "lion", "cautious": True, "trac": True, "trac_s_prev": 0.1, "max_grad_norm": 1.0, "lookahead_steps": 2},
+    {"name": "adam", "trac": True, "critic": {"name": "sgd", "trac": False}, "normalize_and_project": 2},
+    {"name": "adam", "kl_limit": 0.01, "kl_backtracking": False},
 ]
-"""Chains of one loop and of several stages, a last stage on tensors, groups of parameters."""
+"""Chains of one loop and of several stages, a last stage on tensors, groups of parameters, optimizers around others."""
 
 
 def tensors_of(tree: Any) -> list[Tensor]:
@@ -165,6 +170,10 @@ def test_alone_is_together(optimizer_name: str) -> None:
         {"schedule": {"lr": {"kind": "kl", "target": 0.01}}, "max_grad_norm": 1.0},
         {"groups": {"*.bias": {"lr": 0.5}}, "critic": {"name": "rmsprop", "lr": 0.01}},
         {"critic": {"lr": 0.3, "schedule": {"lr": "linear"}}, "max_grad_norm": 2.0},
+        {"cautious": True, "reset_moments": 5},
+        {"cautious": True, "critic": {"cautious": False, "lr": 0.3}, "groups": {"*.bias": {"lr": 0.5}}},
+        {"normalize_and_project": 3, "critic": {"name": "rmsprop", "lr": 0.01}},
+        {"kl_limit": 0.01, "kl_backtracking": False, "schedule": {"kl_limit": "linear"}, "normalize_and_project": 1},
     ],
     ids=str,
 )
@@ -228,10 +237,12 @@ MIXED: list[Table] = [
     {"name": "torch.optim:RMSprop", "lr": 0.01},
     {"name": "momentum", "lookahead_steps": 2},
     {"name": "rmsprop", "groups": {"*.bias": {"lr": 1e-3}}},
+    {"name": "adamw", "cautious": True, "trac": True, "trac_s_prev": 0.1, "normalize_and_project": 2},
+    {"name": "torch.optim:Adam", "cautious": True, "trac": True, "trac_s_prev": 0.1, "max_grad_norm": 1.0},
 ]
 
 
-@pytest.mark.parametrize("members", [[4, 0, 3], [5, 2, 1, 0], [3], [1, 1, 2]])
+@pytest.mark.parametrize("members", [[4, 0, 3], [5, 2, 1, 0], [7, 3, 6], [1, 1, 6, 2]])
 def test_members_taken_in_the_middle_go_on_unchanged(members: list[int]) -> None:
     """Also through a checkpoint in between."""
     size, half, rows = len(MIXED), STEPS // 2, torch.tensor(members)

@@ -64,6 +64,10 @@ CASES: Mapping[str, Mapping[str, Any]] = {
         "optimizer": {"name": "nadam", "schedule": {"lr": {"kind": "cosine", "warmup": 0.05}}, "max_grad_norm": 0.5}
     },
     "steps": {"optimizer": {"name": "amsgrad", "schedule": {"lr": {"kind": "step", "every": 0.1}}}},
+    "caution, and TRAC": {
+        "optimizer": {"name": "adamw", "cautious": True, "critic": {"name": "sgd", "lr": 0.1, "trac": True}}
+    },
+    "clipped, then TRAC": {"optimizer": {"name": "adam_rel", "trac": True, "trac_s_prev": 0.1, "max_grad_norm": 0.5}},
     "an exponential": {"optimizer": {"name": "adamw", "schedule": {"lr": {"kind": "exponential", "end": 1e-4}}}},
     "normalised advantages": {"agent": {"name": "actor-critic", "normalize_advantage": True}},
     "settings that differ": {"agent": {"name": "actor-critic", "gamma": 0.95, "value_coef": 0.7}},
@@ -109,6 +113,7 @@ DIAGNOSED = {
     "no hidden layer",
     "an optimizer of the critic's own",
     "everything around",
+    "clipped, then TRAC",
     "normalised advantages",
     "mixed optimizers",
 }
@@ -293,6 +298,11 @@ NOT_CAPTURED: Mapping[str, Mapping[str, Any]] = {
     "natural gradients": {"optimizer": {"name": "npg", "critic": {"name": "adam"}}},
     "a line search": {"optimizer": {"name": "trpo", "critic": {"name": "adam"}}},
     "limited steps": {"optimizer": {"name": "adam", "kl_limit": 0.01}},
+    "steps limited by the Fisher matrix": {"optimizer": {"name": "adam", "kl_limit": 0.01, "kl_backtracking": False}},
+    "projected weights": {
+        "optimizer": {"name": "adam", "normalize_and_project": 1},
+        "policy": {"hidden": [8], "layer_norm": True},
+    },
     "an optimizer of PyTorch's": {"optimizer": {"name": "torch.optim:SGD", "lr": 0.01}},
     "environments of others": {"env": {"id": "Acrobot-v1", "backend": "gymnasium"}},
 }

@@ -71,6 +71,8 @@ def test_every_recipe_stays_on_its_device(recipe: str, monkeypatch: pytest.Monke
         ("optimizer.schedule.lr=cosine", "optimizer.weight_decay=1e-4"),
         ("optimizer.schedule.lr.kind=kl",),
         ("optimizer.reset_moments=rollout",),
+        ("optimizer.cautious=true", "optimizer.trac=true"),
+        ("optimizer.normalize_and_project=1", "policy.layer_norm=true"),
     ],
     ids=" ".join,
 )

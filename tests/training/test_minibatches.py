@@ -232,3 +232,21 @@ def test_one_epoch_of_one_minibatch_is_what_it_was() -> None:
     assert "update/optimizer_steps" not in metrics
     plain = build(expand_seeds(config(epochs=1, minibatches=1, agent={"name": "actor-critic", "lam": 0.95})))
     assert "update/approx_kl" not in update(plain, range(4))
+
+
+@pytest.mark.parametrize("mode", ["graphs", "kernels"])
+def test_the_clock_of_adam_rel_begins_anew_with_each_rollout_and_not_with_each_epoch(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After every update it has counted the steps of all epochs: 3 times 4."""
+    set_compile_mode(monkeypatch, mode)
+    table = {"name": "adam_rel", "beta1": 0.9, "beta2": 0.99}
+    population = build(expand_seeds(config(optimizer=table, seeds=2)))
+    captured = CapturedUpdates(compute_update)
+    for _ in range(3):
+        if captured.run(population, 1, no_snapshots(population)) is None:
+            assert mode == "kernels"
+            update(population)
+        powers = population.opt_state["member_state"]
+        for name, beta in (("beta1_power", 0.9), ("beta2_power", 0.99)):
+            torch.testing.assert_close(powers[name], torch.full((2,), beta**12, dtype=torch.float64))

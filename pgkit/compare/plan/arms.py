@@ -10,7 +10,7 @@ from pgkit.compare.plan.schema import ComparisonConfig
 from pgkit.compare.plan.search_space import Range, space_of
 from pgkit.config.schema import check_optimizer, check_optimizer_tables
 from pgkit.errors import PgkitError, format_value, unknown_name
-from pgkit.optim.registry import AROUND
+from pgkit.optim.around import AROUND
 
 Check = tuple[str, Callable[[], object]]
 """What is checked, and a function that raises a ``PgkitError`` if it is wrong, which may begin with that name."""

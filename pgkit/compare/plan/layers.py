@@ -10,7 +10,7 @@ from pgkit.config.effects import default_of, without_effect
 from pgkit.config.overrides import ParsedOverrides, lookup
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError, format_value, unknown_name
-from pgkit.optim.registry import AROUND
+from pgkit.optim.around import AROUND
 
 EVALUATION = {"points": 50, "episodes": 20, "final_episodes": 100}
 """51 evaluations (0, 2, ..., 100 % of the budget), 20 episodes each, and 100 of the final policy."""

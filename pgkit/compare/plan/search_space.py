@@ -5,7 +5,7 @@ declared, are part of the plan's hash, and stand in the report. The default rang
 
 - decay rates of averages of gradients (momentum, beta1): 1 - x log-uniform, from no average to one over a thousand
   updates;
-- decay rates of averages of squares (alpha, rho, beta2): 1 - x log-uniform, averages over 10 to 10,000 updates;
+- decay rates of averages of squares (alpha, rho, beta2, beta): 1 - x log-uniform, averages over 10 to 10,000 updates;
 - eps: log-uniform, from negligible to so large that an adaptive method becomes a non-adaptive one;
 - a decoupled weight decay: log-uniform around AdamW's 1e-2.
 
@@ -92,6 +92,7 @@ RANGES: Mapping[str, Range] = {
     "alpha": _SQUARES,
     "rho": _SQUARES,
     "beta2": _SQUARES,
+    "beta": _SQUARES,
     "eps": Range(low=1e-10, high=1.0),
     "weight_decay": Range(low=1e-4, high=1e-1),
 }
