@@ -139,7 +139,8 @@ def walk(name: str, optimizer: str) -> Walk:
 
 
 def walk_all(landscape: Landscape, name: str, rates: Tensor) -> Tensor:
-    """Return the paths ``(steps + 1, P, 2)`` of P walkers, one rate each, all with the same noise."""
+    """Return the paths ``(steps + 1, P, 2)`` of P walkers, one rate each, all with the same noise: those of evaluation
+    parameters, where an optimizer has such."""
     optimizer = make(name, lr=rates)
     params = {"point": torch.tensor(landscape.start, dtype=torch.float64).repeat(len(rates), 1)}
     state = optimizer.init(params)
@@ -150,7 +151,8 @@ def walk_all(landscape: Landscape, name: str, rates: Tensor) -> Tensor:
         grads = {"point": slope(landscape.height, params["point"]) + noise}
         updates, state = optimizer.update(grads, state, params, **of_policy(params, grads))
         params = apply_updates(params, updates)
-        path.append(params["point"].clone())
+        shown = params if optimizer.eval_params is None else optimizer.eval_params(params, state)
+        path.append(shown["point"].clone())
     return torch.stack(path)
 
 

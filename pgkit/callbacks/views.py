@@ -68,7 +68,7 @@ class UpdateView:
         seeds: ``(M,)``, their seeds.
         env_steps: ``(M,)``, environment steps of each of them so far.
         update: the number of the update, from 1.
-        params: the parameters after it, leaves ``(M, ...)``.
+        params: the parameters after it, at which members act, leaves ``(M, ...)``.
         metrics: by tag, ``(M,)`` each, see ``pgkit/logging/README.md``; NaN where a member has no such number.
     """
 
@@ -140,7 +140,7 @@ class RunEnd:
         table: as ``TrainResult.table``, one row for each member; empty for interrupted and failed runs, as all below.
         summary: as ``TrainResult.summary``, the spread of the final mean returns.
         stopped: for each member that a callback has stopped, the reason.
-        params: the final parameters, leaves ``(P, ...)``.
+        params: the final parameters, at which policies are evaluated, leaves ``(P, ...)``.
         obs_stats: statistics of the observation normalizer, leaves ``(P, ...)``.
     """
 

@@ -55,6 +55,9 @@ class SavedEnvs:
 class Point:
     """One member at one checkpoint; leaves have P = 1.
 
+    With an optimizer that is judged at another point (``Optimizer.eval_params``) this is the point at which the member
+    acts, where gradients are taken and updates begin; the returns in the run's log are those of the other.
+
     Attributes:
         config: of the member.
         label: its name in the run, such as ``"seed-3"``.

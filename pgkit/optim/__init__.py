@@ -14,10 +14,10 @@ a schedule. Out: updates to be added, and the next state. ``update`` overwrites 
 
 Where to start: ``optimizers`` has the named optimizers, each a chain beside its formula; ``base`` says what an
 optimizer and a transform are. Then ``transforms`` and ``scaling`` (the pieces), ``chain`` (joins them), ``partition``
-(by member, by parameter name), ``update`` (adds updates), ``schedules``, ``registry`` (by name) and ``from_config`` (by
-config table). ``natural_gradient`` and ``torch_adapter`` are optimizers that are no chains. ``torch_optimizer`` and
-``torch_layout`` are for loops and modules of PyTorch. ``fused``, ``reductions`` and ``codegen`` run chains as compiled
-loops: nobody who adds an optimizer needs to touch them.
+(by member, by parameter name), ``update`` (adds updates), ``schedule_free``, ``schedules``, ``registry`` (by name) and
+``from_config`` (by config table). ``natural_gradient`` and ``torch_adapter`` are optimizers that are no chains.
+``torch_optimizer`` and ``torch_layout`` are for loops and modules of PyTorch. ``fused``, ``reductions`` and ``codegen``
+run chains as compiled loops: nobody who adds an optimizer needs to touch them.
 
 To add an optimizer: a function in ``optimizers`` (or your own code, with ``register``) whose docstring is its formula
 and source. ``README.md`` shows how, with tables of all optimizers, what "lr" means in each, and how they compare.

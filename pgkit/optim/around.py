@@ -63,6 +63,7 @@ def around(
     elif not _is_default("lookahead_alpha", lookahead_alpha):
         raise PgkitError("lookahead_alpha is for lookahead, which lookahead_steps turns on")
     if flag("trac", trac):
+        _check_not_averaged("trac", optimizer)
         optimizer = trac_steps.trac(optimizer, trac_s_prev)
     elif not _is_default("trac_s_prev", trac_s_prev):
         raise PgkitError("trac_s_prev is for TRAC, which trac = true turns on")
@@ -91,12 +92,20 @@ def around_all(
         PgkitError: see there.
     """
     if kl_limit is not None:
+        _check_not_averaged("kl_limit", optimizer)
         optimizer = trust_region.limit_kl(optimizer, kl_limit, kl_backtracking)
     elif not flag("kl_backtracking", kl_backtracking):
         raise PgkitError("kl_backtracking is for steps that kl_limit limits")
     if normalize_and_project is not None:
+        _check_not_averaged("normalize_and_project", optimizer)
         optimizer = projection.normalize_and_project(optimizer, normalize_and_project)
     return optimizer
+
+
+def _check_not_averaged(key: str, optimizer: Optimizer) -> None:
+    """Refuse what moves parameters behind the back of an optimizer that averages them."""
+    if optimizer.eval_params is not None:
+        raise PgkitError(f"{key} cannot be around an optimizer that averages its parameters, such as schedule_free_sgd")
 
 
 def _defaults(function: Callable[..., Optimizer]) -> dict[str, Any]:

@@ -108,6 +108,10 @@ class Transform:
         requires: names of the extra arguments that ``precompute`` reads.
         elementwise: whether ``step`` is written for one element. If not, it gets tensors everywhere, and may use all of
             torch that gives a member the same bits whatever its neighbours: correctly rounded operations, ``row_sum``.
+        eval_param: ``eval_param(leaf, scalars) -> tensor`` for optimizers that are judged at another point than the one
+            at which they act and take gradients: what to evaluate in place of ``leaf.param``, written for one element
+            as ``step`` is. ``leaf`` has the transform's own state, ``scalars`` its hyperparameters. Such a transform is
+            the last of its chain, because it keeps account of what the parameters become.
     """
 
     step: Step
@@ -120,6 +124,7 @@ class Transform:
     step_counters: frozenset[str] = frozenset()
     requires: frozenset[str] = frozenset()
     elementwise: bool = True
+    eval_param: Callable[[Leaf, Scalars], Tensor] | None = None
 
 
 class StepResult(NamedTuple):
@@ -166,6 +171,9 @@ class Optimizer:
         parts: the optimizers that this one combines (:func:`~pgkit.optim.partition.by_member`, ``by_name``), or is
             around.
         requires: names of the extra arguments without which ``update`` fails, such as ``"progress"``.
+        eval_params: ``eval_params(params, state) -> params``, for optimizers that are judged at another point than the
+            one at which they act: what to evaluate, save as the policy and report, leaves ``(P, ...)``; rollouts and
+            gradients stay at ``params``. It changes neither argument. None: the point is ``params`` itself.
     """
 
     init: Callable[[Params], State]
@@ -178,6 +186,7 @@ class Optimizer:
     transforms: tuple[Transform, ...] = ()
     parts: tuple["Optimizer", ...] = ()
     requires: frozenset[str] = frozenset()
+    eval_params: Callable[[Params, State], Params] | None = None
 
     @torch.no_grad()
     def update(

@@ -1,6 +1,6 @@
 """Join transforms into an optimizer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,10 @@ from pgkit.errors import PgkitError
 from pgkit.optim.base import (
     ExtraArgs,
     Hyperparameter,
+    Leaf,
     MemberValues,
     Optimizer,
+    Scalars,
     State,
     StepResult,
     Transform,
@@ -41,11 +43,21 @@ def chain(*parts: Transform | Optimizer) -> Optimizer:
     Transforms, and chains of them, become one optimizer, which runs as few loops over memory as possible.
 
     Raises:
-        PgkitError: two transforms bring a hyperparameter or a state of the same name.
+        PgkitError: two transforms bring a hyperparameter or a state of the same name, or one stands behind a part with
+            evaluation parameters.
     """
+    if any(_has_eval_params(part) for part in parts[:-1]):
+        raise PgkitError(
+            "an optimizer with evaluation parameters, such as schedule_free_sgd, keeps account of its own steps: "
+            "nothing behind it, such as lookahead, may change them"
+        )
     if all(isinstance(part, Transform) or part.transforms for part in parts):
         return _joined(tuple(t for part in parts for t in ([part] if isinstance(part, Transform) else part.transforms)))
     return _sequence([part if isinstance(part, Optimizer) else chain(part) for part in parts])
+
+
+def _has_eval_params(part: Transform | Optimizer) -> bool:
+    return (part.eval_param if isinstance(part, Transform) else part.eval_params) is not None
 
 
 def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
@@ -91,7 +103,28 @@ def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
         return StepResult(updates, largest, {**state, "hyperparameters": hyper, **_split(member, metrics)})
 
     requires = required_by(hyperparameters).union(*(part.requires for part in transforms))
-    return Optimizer(init, step, transforms=transforms, requires=requires)
+    eval_params = _eval_params(transforms[-1]) if transforms else None
+    return Optimizer(init, step, transforms=transforms, requires=requires, eval_params=eval_params)
+
+
+def _eval_params(transform: Transform) -> Callable[[Params, State], Params] | None:
+    """Make :attr:`Optimizer.eval_params` of the last transform of a chain: a loop of its own over all leaves."""
+    eval_param = transform.eval_param
+    if eval_param is None:
+        return None
+
+    def step(grad: Tensor, leaf: Leaf, scalars: Scalars) -> Tensor:
+        return eval_param(leaf, scalars)
+
+    @torch.no_grad()
+    def eval_params(params: Params, state: State) -> Params:
+        results = {name: torch.empty_like(leaf, memory_format=torch.contiguous_format) for name, leaf in params.items()}
+        hyper = {name: state["hyperparameters"][name] for name in transform.hyperparameters}
+        leaf_state = {key: dict(state["leaf_state"][key]) for key in transform.leaf_state}
+        run_stage([Transform(step)], results, params, leaf_state, [hyper])
+        return results
+
+    return eval_params
 
 
 def _split(values: MemberValues, metrics: set[str]) -> dict[str, MemberValues]:
@@ -112,6 +145,7 @@ def _init_leaf(value: float | str, param: Tensor, hyper: MemberValues) -> Tensor
 
 def _sequence(parts: Sequence[Optimizer]) -> Optimizer:
     """Make an optimizer of optimizers that are applied one after the other; its state is a list of their states."""
+    eval_params = parts[-1].eval_params
 
     def step(grads: Params, state: State, params: Params, extra_args: ExtraArgs, add: bool) -> StepResult:
         states = []
@@ -134,6 +168,7 @@ def _sequence(parts: Sequence[Optimizer]) -> Optimizer:
         load=lambda data, params: [part.load(each, params) for part, each in zip(parts, data, strict=True)],
         parts=tuple(parts),
         requires=frozenset().union(*(part.requires for part in parts)),
+        eval_params=eval_params and (lambda params, state: eval_params(params, state[-1])),
     )
 
 

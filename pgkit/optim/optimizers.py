@@ -12,6 +12,7 @@ weight_decay p unless the formula says otherwise. In user code these are made by
 from pgkit.optim import scaling, transforms
 from pgkit.optim.base import Hyperparameter, Optimizer, Transform
 from pgkit.optim.chain import chain
+from pgkit.optim.schedule_free import scale_by_second_moment, schedule_free
 from pgkit.optim.validation import check, flag, is_zero
 
 
@@ -245,6 +246,47 @@ def lion(
     Source: Chen et al. 2023 (arXiv 2302.06675); optax.lion.
     """
     return chain(scaling.scale_by_lion(beta1, beta2), transforms.scale_by_rate(lr), *decoupled(weight_decay))
+
+
+def schedule_free_sgd(
+    lr: Hyperparameter = 1.0,
+    momentum: Hyperparameter = 0.9,
+    weight_decay: Hyperparameter = 0.0,
+    warmup_steps: Hyperparameter = 0,
+    r: Hyperparameter = 0,
+    weight_lr_power: Hyperparameter = 2,
+) -> Optimizer:
+    """c = w_t / (w_1 + ... + w_t); p = p + c (z - p) + lr_t (momentum (1 - c) - 1) g; then z = z - lr_t g, z = p at
+    first; with lr_t = lr min(1, t / warmup_steps), w_t = t^r max(lr_1, ..., lr_t)^weight_lr_power.
+
+    Evaluated, and saved as the policy, is the average x = (p - (1 - momentum) z) / momentum of all z; rollouts act, and
+    gradients are taken, at p.
+
+    Source: Defazio et al. 2024 (arXiv 2405.15682); schedulefree.SGDScheduleFree 1.4.1.
+    """
+    return chain(*l2(weight_decay), schedule_free(lr, momentum, warmup_steps, r, weight_lr_power, "momentum"))
+
+
+def schedule_free_adamw(
+    lr: Hyperparameter = 2.5e-3,
+    beta1: Hyperparameter = 0.9,
+    beta2: Hyperparameter = 0.999,
+    eps: Hyperparameter = 1e-8,
+    weight_decay: Hyperparameter = 0.0,
+    warmup_steps: Hyperparameter = 0,
+    r: Hyperparameter = 0,
+    weight_lr_power: Hyperparameter = 2,
+) -> Optimizer:
+    """v = beta2 v + (1 - beta2) g^2; then as schedule_free_sgd, with beta1 for momentum and
+    g / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay p for g.
+
+    Source: Defazio et al. 2024 (arXiv 2405.15682); schedulefree.AdamWScheduleFree 1.4.1.
+    """
+    return chain(
+        scale_by_second_moment(beta2, eps),
+        *l2(weight_decay),
+        schedule_free(lr, beta1, warmup_steps, r, weight_lr_power),
+    )
 
 
 def l2(weight_decay: Hyperparameter) -> list[Transform]:

@@ -1,6 +1,6 @@
 """Different optimizers for different members, and for different parameters."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgkit.errors import PgkitError
 from pgkit.optim.base import ExtraArgs, Optimizer, State, StepResult, check_grads, checked_grads
-from pgkit.tree import take_tree
+from pgkit.tree import put_tree, take_tree
 from pgkit.types import Params
 
 
@@ -56,7 +56,12 @@ def by_member(optimizers: Sequence[Optimizer], groups: Sequence[int]) -> Optimiz
         load=partial(_load_groups, optimizers),
         parts=tuple(optimizers),
         requires=frozenset().union(*(part.requires for part in optimizers)),
+        eval_params=partial(_eval_groups, optimizers) if _any_eval_params(optimizers) else None,
     )
+
+
+def _any_eval_params(optimizers: Iterable[Optimizer]) -> bool:
+    return any(part.eval_params is not None for part in optimizers)
 
 
 def _step_groups(
@@ -80,6 +85,15 @@ def _step_groups(
             maxima.append((rows, result.largest))
     largest = _join_largest(maxima, len(leaves), len(state["group"])) if add else None
     return StepResult(leaves, largest, {"group": state["group"], "states": states})
+
+
+def _eval_groups(optimizers: Sequence[Optimizer], params: Params, state: State) -> Params:
+    """The evaluation parameters of each group's members, put together."""
+    rows_by_group = _rows_by_group(state["group"], len(optimizers))
+    for part, part_state, rows in zip(optimizers, state["states"], rows_by_group, strict=True):
+        if part.eval_params is not None and len(rows):
+            params = put_tree(params, rows, part.eval_params(take_tree(params, rows), part_state))
+    return params
 
 
 def _take_groups(optimizers: Sequence[Optimizer], state: State, members: Tensor) -> State:
@@ -162,6 +176,7 @@ def by_name(groups: Groups) -> Optimizer:
     Raises:
         PgkitError: no group accepts a parameter (when it is first used).
     """
+    optimizers = tuple(optimizer for _, optimizer in groups.values())
 
     def each_state(function: Callable[[str, Any], Any], states: Mapping[str, Any]) -> State:
         return {"inner_states": {label: function(label, each) for label, each in states.items()}}
@@ -183,8 +198,9 @@ def by_name(groups: Groups) -> Optimizer:
         ),
         dump=lambda state: each_state(lambda label, each: groups[label][1].dump(each), state["inner_states"]),
         load=load,
-        parts=tuple(optimizer for _, optimizer in groups.values()),
-        requires=frozenset().union(*(optimizer.requires for _, optimizer in groups.values())),
+        parts=optimizers,
+        requires=frozenset().union(*(optimizer.requires for optimizer in optimizers)),
+        eval_params=partial(_eval_names, groups) if _any_eval_params(optimizers) else None,
     )
 
 
@@ -216,6 +232,16 @@ def _step_names(
             maxima.append(result.largest)
     largest = _reorder(torch.cat(maxima), list(leaves), list(params)) if add else None
     return StepResult({name: leaves[name] for name in params}, largest, {"inner_states": states})
+
+
+def _eval_names(groups: Groups, params: Params, state: State) -> Params:
+    """The evaluation parameters of each group's parameters, in the order of ``params``."""
+    results = dict(params)
+    for label, part in _split(groups, params).items():
+        eval_params = groups[label][1].eval_params
+        if eval_params is not None:
+            results |= eval_params(part, state["inner_states"][label])
+    return results
 
 
 def _reorder(rows: Tensor, names: Sequence[str], order: Sequence[str]) -> Tensor:

@@ -258,6 +258,8 @@ for _build in (
     optimizers.radam,
     optimizers.adamax,
     optimizers.lion,
+    optimizers.schedule_free_sgd,
+    optimizers.schedule_free_adamw,
     natural_gradient.npg,
     trust_region.trpo,
 ):

@@ -8,7 +8,6 @@ parameters themselves are never written into.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, NamedTuple
 
 import torch
@@ -24,13 +23,12 @@ from pgkit.optim.hyperparameters import (
 )
 from pgkit.optim.instance_state import dump_instance, load_instance
 from pgkit.optim.random_numbers import digest, seeded_generators
+from pgkit.optim.torch_options import OptimizerClass, default_options, is_hyperparameter, is_plain, option_of
 from pgkit.optim.update import finish
-from pgkit.optim.validation import PerMember, check_keys, numbers_of
+from pgkit.optim.validation import check_keys
 from pgkit.system.imports import import_object
 from pgkit.tree import take_tree, where_tree
 from pgkit.types import Params
-
-OptimizerClass = Callable[..., torch.optim.Optimizer]
 
 
 def from_torch(name: str | type[torch.optim.Optimizer], /, **options: Any) -> Optimizer:
@@ -51,7 +49,7 @@ def from_torch(name: str | type[torch.optim.Optimizer], /, **options: Any) -> Op
         PgkitError: no such class, an unknown or missing option, or an optimizer that needs a closure.
     """
     optimizer_class = find_class(name) if isinstance(name, str) else _checked(name.__name__, name)
-    defaults = _defaults(optimizer_class)
+    defaults = default_options(optimizer_class)
     label = name if isinstance(name, str) else name.__name__
     check_keys(f"optimizer {label!r}", options, defaults)
     return _adapted(label, optimizer_class, {**defaults, **options})
@@ -61,9 +59,9 @@ def torch_spec(name: str) -> tuple[Callable[..., Optimizer], str, str, dict[str,
     """Describe ``"package.module:Class"`` for the registry: build, formula, source and defaults."""
     optimizer_class = find_class(name)
     summary = (inspect.getdoc(optimizer_class) or "").strip().partition("\n\n")[0]
-    defaults = _defaults(optimizer_class)
+    defaults = default_options(optimizer_class)
     mandatory = {key for key, value in defaults.items() if value is inspect.Parameter.empty}
-    plain = {key: None if key in mandatory else value for key, value in defaults.items() if _is_plain(value)}
+    plain = {key: None if key in mandatory else value for key, value in defaults.items() if is_plain(value)}
 
     def build(**options: Any) -> Optimizer:
         stated = {key: value for key, value in options.items() if key not in mandatory or value is not None}
@@ -96,7 +94,7 @@ def _adapted(name: str, optimizer_class: OptimizerClass, options: Mapping[str, A
     if missing:
         raise PgkitError(f"optimizer {name!r} needs the key {missing[0]!r}")
     hyperparameters: dict[str, Hyperparameter] = {
-        key: value for key, value in options.items() if _is_hyperparameter(value)
+        key: value for key, value in options.items() if is_hyperparameter(value)
     }
     scheduled = [key for key, value in hyperparameters.items() if isinstance(value, Schedule)]
     adapter = _Adapter(name, optimizer_class, options, hyperparameters, scheduled)
@@ -110,7 +108,13 @@ def _adapted(name: str, optimizer_class: OptimizerClass, options: Mapping[str, A
         dump=_dump,
         load=adapter.load,
         requires=requires,
+        eval_params=adapter.eval_params if _has_modes(optimizer_class) else None,
     )
+
+
+def _has_modes(optimizer_class: OptimizerClass) -> bool:
+    """Whether instances put other parameters in place for evaluation, as schedule-free optimizers do."""
+    return all(callable(getattr(optimizer_class, mode, None)) for mode in ("train", "eval"))
 
 
 class _Instance(NamedTuple):
@@ -142,7 +146,7 @@ class _Adapter:
     def init(self, params: Params) -> State:
         members, device = members_and_device(params)
         options_by_member = [
-            {key: _option_of(key, value, k, members) for key, value in self.hyperparameters.items()}
+            {key: option_of(key, value, k, members) for key, value in self.hyperparameters.items()}
             for k in range(members)
         ]
         self._try(options_by_member[0], take_tree(params, torch.zeros(1, dtype=torch.int64)))
@@ -175,6 +179,22 @@ class _Adapter:
         history = {"random_key": keys, "steps": state["steps"] + 1, "errors": errors}
         return finish(updates, {**state, **history, "hyperparameters": hyper}, params, add)
 
+    @torch.no_grad()
+    def eval_params(self, params: Params, state: State) -> Params:
+        """Ask a copy of each instance for evaluation parameters, so that nothing disturbs its training.
+
+        Members whose instance has raised keep their parameters.
+        """
+        copied = self.take(state, torch.arange(len(state["errors"])))
+        work = copied["work"]
+        for leaf, start in zip(work.values(), _as_torch(params).values(), strict=True):
+            leaf.copy_(start)
+        for k, instance in enumerate(copied["instances"]):
+            if state["errors"][k] is None:
+                instance.optimizer.eval()
+                _write_back(instance, work, k)
+        return {name: leaf.contiguous() for name, leaf in _from_torch(work, params).items()}
+
     def take(self, state: State, members: Tensor) -> State:
         rows = members.tolist()
         taken = take_tree(_stacked(state), members) | {key: [state[key][k] for k in rows] for key in _BY_MEMBER}
@@ -191,7 +211,8 @@ class _Adapter:
         return _load_instances(self._with_instances({**stacked, **by_member}, work), saved)
 
     def load(self, data: Any, params: Params) -> State:
-        state = self._with_instances({**_initial_history(params), **data}, _as_torch(params))
+        history = _initial_history(params)  # which earlier checkpoints lack
+        state = self._with_instances({**data, **history, **data}, _as_torch(params))
         return _load_instances(state, data["instances"])
 
     def _with_instances(self, state: State, work: Params) -> State:
@@ -209,7 +230,10 @@ class _Adapter:
         leaves: list[Tensor] = [torch.nn.Parameter(leaf[k]) for leaf in work.values()]
         shared = {key: tuple(value) if isinstance(value, list) else value for key, value in self.options.items()}
         try:
-            return _Instance(self.optimizer_class(list(leaves), **{**shared, **options}), leaves)
+            optimizer = self.optimizer_class(list(leaves), **{**shared, **options})
+            if _has_modes(self.optimizer_class):
+                optimizer.train()  # type: ignore[attr-defined] # schedule-free optimizers begin in neither mode
+            return _Instance(optimizer, leaves)
         except Exception as error:
             first = next(iter(inspect.signature(self.optimizer_class).parameters))
             hint = "" if "param" in first else f"; its first argument is {first!r}, but pgkit has a list of parameters"
@@ -245,6 +269,15 @@ class _Adapter:
                     f"optimizer {self.name!r} cannot be resumed: its steps depend on more than "
                     "its options, its state and its attributes"
                 )
+            if _has_modes(self.optimizer_class):
+                self._try_eval(restored)
+
+    def _try_eval(self, instance: _Instance) -> None:
+        """Put a throw-away instance into the mode for evaluation."""
+        try:
+            instance.optimizer.eval()
+        except Exception as error:
+            raise PgkitError(f"optimizer {self.name!r} cannot be evaluated: {_one_line(error)}") from error
 
     def _trial_step(self, instance: _Instance, work: Params, number: int, seed: Callable[[int], None]) -> None:
         seed(number)
@@ -261,14 +294,19 @@ def _step_member(instance: _Instance, work: Params, grads: Params, k: int) -> Ex
     try:
         with torch.enable_grad():
             instance.optimizer.step()
-        for leaf, stacked in zip(instance.leaves, work.values(), strict=True):
-            view = stacked[k]
-            if leaf.data_ptr() != view.data_ptr():  # it has assigned to leaf.data
-                view.copy_(leaf.detach())
-                leaf.data = view
+        _write_back(instance, work, k)
     except Exception as error:  # an optimizer may raise anything; it is the failure of its member alone
         return error
     return None
+
+
+def _write_back(instance: _Instance, work: Params, k: int) -> None:
+    """Bring the parameters of member k's instance back into the working copies if it has assigned to ``leaf.data``."""
+    for leaf, stacked in zip(instance.leaves, work.values(), strict=True):
+        view = stacked[k]
+        if leaf.data_ptr() != view.data_ptr():
+            view.copy_(leaf.detach())
+            leaf.data = view
 
 
 def _nearly_equal(first: Tensor, second: Tensor, start: Tensor) -> bool:
@@ -339,35 +377,3 @@ def _from_torch(work: Params, params: Params) -> Params:
         name: leaf if params[name].dim() != 3 else leaf.unsqueeze(1) if leaf.dim() == 2 else leaf.mT
         for name, leaf in work.items()
     }
-
-
-def _defaults(optimizer_class: OptimizerClass) -> dict[str, Any]:
-    """List the keyword arguments of a class with their defaults."""
-    parameters = list(inspect.signature(optimizer_class).parameters.values())[1:]
-    return {p.name: p.default for p in parameters if not str(p).startswith("*")}  # neither *args nor **kwargs
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a default can be written into a config."""
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    exact = (str, bool, int, float)  # an enum may be an int, too
-    return value is None or value is inspect.Parameter.empty or type(value) in exact
-
-
-def _is_hyperparameter(value: Any) -> bool:
-    """Whether this is one number, or one per member, as against a flag or a list such as betas."""
-    numbers = value if isinstance(value, PerMember) else [value]
-    return all(isinstance(n, Schedule | Tensor | int | float) and not isinstance(n, bool | Enum) for n in numbers)
-
-
-def _option_of(key: str, value: Any, k: int, members: int) -> Any:
-    """Return the option of member k; a plain list is one value, such as betas."""
-    if isinstance(value, Schedule):
-        value = value.start
-    if not isinstance(value, PerMember | Tensor):
-        return tuple(value) if isinstance(value, list) else value
-    values = value if isinstance(value, PerMember) else numbers_of(key, value)
-    if len(values) not in (1, members):
-        raise PgkitError(f"{key} has {len(values)} values for {members} members; give one, or one per member")
-    return values[k % len(values)]

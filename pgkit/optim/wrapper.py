@@ -19,12 +19,15 @@ def wrap(
 ) -> Optimizer:
     """Make an optimizer around another one; its state is ``[state of the other one, init(params)]``.
 
+    It is judged where the other one is.
+
     Args:
         optimizer: any; ``step`` calls its step.
         init: makes the second state, a tree of tensors such as :func:`init_state` returns.
         step: as :attr:`~pgkit.optim.base.Optimizer.step`; its state is the pair.
         requires: extra arguments that ``step`` needs beside those of ``optimizer``.
     """
+    eval_params = optimizer.eval_params
     return Optimizer(
         init=lambda params: [optimizer.init(params), init(params)],
         step=step,
@@ -38,6 +41,7 @@ def wrap(
         load=lambda data, params: [optimizer.load(data[0], params), data[1]],
         parts=(optimizer,),
         requires=optimizer.requires | requires,
+        eval_params=eval_params and (lambda params, state: eval_params(params, state[0])),
     )
 
 

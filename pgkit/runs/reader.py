@@ -147,9 +147,19 @@ def read_best(directory: Path) -> tuple[Path, dict[str, Any]]:
     return path, checkpoint.load(path)
 
 
-def members_in(directory: Path, saved: Mapping[str, Any]) -> tuple[list[TrainConfig], Params, dict[str, Tensor]]:
-    """What :func:`saved_members` returns, from the content of a checkpoint."""
+def members_in(
+    directory: Path, saved: Mapping[str, Any], acting: bool = False
+) -> tuple[list[TrainConfig], Params, dict[str, Tensor]]:
+    """What :func:`saved_members` returns, from the content of a checkpoint.
+
+    Args:
+        directory: of the run.
+        saved: the content.
+        acting: the parameters at which members act and train on, in place of those that are evaluated; they differ for
+            optimizers with evaluation parameters.
+    """
     configs = read_settings(directory, saved["labels"])
-    trees = [(part["params"], part["obs_stats"]) for part in parts_of(saved)]
+    key = "params" if acting else "eval_params"
+    trees = [(part.get(key, part["params"]), part["obs_stats"]) for part in parts_of(saved)]
     params, obs_stats = concat_members(trees, [part["members"] for part in parts_of(saved)])
     return configs, params, obs_stats

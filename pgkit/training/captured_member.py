@@ -83,7 +83,7 @@ class CapturedUpdate(NamedTuple):
         member: the member in whose memory they happen; held, so that the memory stays.
         graph: computes one update of it.
         tensors: what the graph reads and writes there, in the order of :meth:`Outputs.transfers`, but for the metrics.
-        snapshot: of these, environment steps and parameters.
+        snapshot: environment steps, and the parameters that are evaluated.
         metrics: float64 ``(1,)`` by tag, which the graph writes, too.
     """
 
@@ -118,6 +118,7 @@ def capture_update(outputs: Outputs, group: OptimizerGroup, compute_update: Comp
     snapshot_due = torch.zeros(1, dtype=torch.bool)
     keep_going = torch.ones(1, dtype=torch.bool)
     env_steps = torch.zeros(1, dtype=torch.float64)
+    shown = params
     try:
         with Capture() as capture:
             result = member.update(compute_update, outputs.diagnose)
@@ -134,6 +135,8 @@ def capture_update(outputs: Outputs, group: OptimizerGroup, compute_update: Comp
                 snapshot_due.copy_(env_steps >= snapshot_at)
                 snapshot_at.copy_(torch.where(snapshot_due, torch.inf, snapshot_at))  # once
                 keep_going.copy_(env_steps < stop_at)
+                if population.optimizer.eval_params is not None:
+                    shown = population.optimizer.eval_params(params, population.opt_state)
     except NotCaptured:
         return None
     graph = Graph(capture.instructions, result.finite, snapshot_due, keep_going)
@@ -143,7 +146,7 @@ def capture_update(outputs: Outputs, group: OptimizerGroup, compute_update: Comp
     changing = before[: len(before) - len(env_state)]
     env_constants = [] if envs is None else list(envs.constants)
     tensors = [*changing, *inputs, *constants(population, envs is not None), *env_state, *env_constants]
-    return CapturedUpdate(member, graph, tensors, [env_steps, *params.values()], metrics)
+    return CapturedUpdate(member, graph, tensors, [env_steps, *shown.values()], metrics)
 
 
 def _repeats(

@@ -15,7 +15,7 @@ from pgkit.types import Params
 
 
 class Snapshots(NamedTuple):
-    """Parameters that members had after the update in which they reached the step that was asked for.
+    """Evaluation parameters that members had after the update in which they reached the step that was asked for.
 
     Attributes:
         env_steps: float64 ``(P,)``, environment steps of a member by then; NaN if it has not reached its step.
@@ -24,6 +24,11 @@ class Snapshots(NamedTuple):
 
     env_steps: Tensor
     params: Params
+
+    @classmethod
+    def of(cls, population: Population) -> "Snapshots":
+        """All members as they are now."""
+        return cls(population.env_steps, population.eval_params)
 
 
 class Transfer(NamedTuple):

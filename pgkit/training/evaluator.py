@@ -91,17 +91,16 @@ class Evaluator:
         """The snapshots that wait, and the best one of each member, as plain data and tensors."""
         return {"waiting": _stack(self.waiting), "best": _stack([self.best[k] for k in sorted(self.best)])}
 
-    def snapshot(self, population: Population, row: int, point: int, snapshots: Snapshots | None = None) -> None:
+    def snapshot(self, population: Population, row: int, point: int, source: Snapshots) -> None:
         """Keep what the evaluation of a member needs.
 
         Args:
             population: the members in training.
             row: of the member.
             point: which of the member's evaluations.
-            snapshots: parameters of the member when its evaluation was due; None takes the current ones.
+            source: evaluation parameters of all members when the evaluation was due.
         """
         rows = torch.tensor([row], device=self.device)
-        source = snapshots or Snapshots(population.env_steps, population.params)
         tree = (source.params, population.collector.state.obs_stats, source.env_steps)
         params, obs_stats, steps = select_members(tree, rows)
         member = int(population.members[row])

@@ -205,7 +205,7 @@ class Monitor:
             self._evaluate_waiting()
             self._send_state()  # one of these evaluations may be a member's best
         parts = [part for part in self.parts if part.size]
-        trees = [(part.params, part.collector.state.obs_stats, part.alive, part.env_steps) for part in parts]
+        trees = [(part.eval_params, part.collector.state.obs_stats, part.alive, part.env_steps) for part in parts]
         params, obs_stats, alive, env_steps = concat_members(trees, [part.members for part in parts])
         keys = [EvalKey(config.seed, 0) for config in self.configs]
         final = self._evaluator.evaluate(params, obs_stats, keys, self.configs[0].evaluation.final_episodes, "report")
@@ -276,9 +276,11 @@ class Monitor:
         """Snapshot the members whose evaluation is due, and evaluate once enough of them wait."""
         if not self._schedules.evaluates:
             return
-        for row in self._schedules.evaluation.due(members, env_steps):
-            point = self._schedules.evaluation.passed[members[row]] - 1
-            self._evaluator.snapshot(population, row, point, snapshots)
+        if due := self._schedules.evaluation.due(members, env_steps):
+            source = snapshots or Snapshots.of(population)
+            for row in due:
+                point = self._schedules.evaluation.passed[members[row]] - 1
+                self._evaluator.snapshot(population, row, point, source)
         if "on_evaluation" in self._watch.moments or self._evaluator.enough_waiting(len(members)):
             self._evaluate_waiting()
 

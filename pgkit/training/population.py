@@ -20,6 +20,7 @@ from pgkit.errors import PgkitError
 from pgkit.nn.policy import Policy
 from pgkit.optim.base import Optimizer
 from pgkit.optim.from_config import check_groups
+from pgkit.optim.update import freeze
 from pgkit.rollouts.collector import ActingStrategy, Collector
 from pgkit.rollouts.episodes import fastest_strategy
 from pgkit.rollouts.normalization import Normalization
@@ -152,6 +153,16 @@ class Population:
         """Bool ``(P,)``: the members that have neither used their budget nor failed."""
         return _unfinished(self.env_steps, self.alive, self.budget)
 
+    @property
+    def eval_params(self) -> Params:
+        """What is evaluated, saved as the policy and reported: ``params``, unless the optimizer has another point.
+
+        A member that has failed keeps ``params``, since its optimizer's state may not be finite.
+        """
+        if self.optimizer.eval_params is None:
+            return self.params
+        return freeze(self.optimizer.eval_params(self.params, self.opt_state), self.params, self.alive)
+
     @torch.no_grad()
     def collect(self, strategy: ActingStrategy | None = None) -> list[MemberRollout]:
         """Let all members act for one update, by default in the fastest way that gives these rollouts."""
@@ -176,10 +187,13 @@ class Population:
     def state(self, envs: bool = True) -> dict[str, Any]:
         """Everything between two updates, as plain data and tensors.
 
+        ``"eval_params"`` are for readers, and only there if the optimizer has such: resuming computes them again.
+
         Args:
             envs: include the state of the environments; it is None if they cannot be saved.
         """
-        return {
+        shown = {} if self.optimizer.eval_params is None else {"eval_params": self.eval_params}
+        return shown | {
             "members": self.members,
             "params": self.params,
             "alive": self.alive,

@@ -42,7 +42,7 @@ def read_initial(configs: Sequence[TrainConfig]) -> tuple[InitialState | None, d
         return None, None
     directory = as_directory(_find(init.run))
     path, saved = _read(directory, init)
-    sources, params, obs_stats = members_in(directory, saved)
+    sources, params, obs_stats = members_in(directory, saved, acting=init.optimizer_state)
     names = labels(sources)
     rows = _source_rows(init, names, [source.seed for source in sources], len(configs))
     check_settings(sources[rows[0]], first, init.run)

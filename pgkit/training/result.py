@@ -27,7 +27,7 @@ class TrainResult:
             final evaluation, ``return_mean``, ``return_std`` and ``length_mean``.
         evaluations: the evaluations during training, member by member, in the order of their steps.
         final: the episodes of the final evaluation: returns and lengths, ``(P, E)`` each.
-        params: the final parameters, leaves ``(P, ...)``, members in the same order.
+        params: the final parameters, at which policies are evaluated, leaves ``(P, ...)``, members in the same order.
         obs_stats: statistics of the observation normalizer, leaves ``(P, ...)``.
         parts: the members that left training together, with optimizer states: what
             :meth:`pgkit.training.population.Population.state` returns, as in checkpoints. ``"members"`` are positions

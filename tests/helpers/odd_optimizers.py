@@ -197,3 +197,38 @@ class Noisy(Descent):
         assert p.grad is not None
         noise = torch.randn_like(p) + np.random.standard_normal() + random.gauss(0, 1)  # noqa: NPY002 - as others do
         return p.grad + 0.1 * noise + self.offset
+
+
+class TwoPoints(Descent):
+    """Steps in the mode of training only, as schedulefree's; in the other it moves to the mean of its last two points.
+
+    Nobody puts the parameters back.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 0.1) -> None:
+        super().__init__(params, lr, training=False)
+
+    def train(self) -> None:
+        for group in self.param_groups:
+            group["training"] = True
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        for group in self.param_groups:
+            group["training"] = False
+            for p in group["params"]:
+                if "last" in self.state[p]:
+                    p.data = (p + self.state[p]["last"]) / 2
+
+    def direction(self, p: Tensor, group: dict[str, Any]) -> Tensor:
+        assert p.grad is not None
+        assert group["training"], "not in train mode"
+        self.state[p]["last"] = p.clone()
+        return p.grad
+
+
+class NeverJudged(TwoPoints):
+    """It cannot be evaluated."""
+
+    def eval(self) -> None:
+        raise RuntimeError("no point\nto speak of")

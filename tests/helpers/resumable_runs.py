@@ -26,6 +26,14 @@ TABLES = [
 ]
 
 
+SCHEDULE_FREE = [
+    {"name": "schedule_free_adamw", "lr": 0.02, "warmup_steps": 10, "max_grad_norm": 0.5},
+    {"name": "schedule_free_sgd", "lr": 0.5, "weight_decay": 1e-4, "critic": {"name": "adam"}},
+    {"name": "helpers.odd_optimizers:TwoPoints", "lr": 0.1},
+]
+"""What is evaluated differs from where members act."""
+
+
 DIVERGES = {"name": "sgd", "lr": 1e30, "max_grad_norm": 1e30}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.odd_optimizers import NeverJudged, TwoPoints
 from torch import Tensor, nn
 
 from pgkit.errors import PgkitError
@@ -180,6 +181,76 @@ def test_adapter_follows_a_schedule() -> None:
         updates, state = optimizer.update({"w": torch.ones(1, 3)}, state, params, progress=signal)
         torch.testing.assert_close(updates["w"], torch.full((1, 3), -rate))
         torch.testing.assert_close(diagnostics(state)["lr"], torch.tensor([rate], dtype=torch.float64))
+
+
+def test_a_class_with_modes_is_trained_in_one_and_judged_in_the_other() -> None:
+    optimizer = from_torch(TwoPoints, lr=torch.tensor([0.5, 0.25]))
+    assert optimizer.eval_params is not None
+    params, grads = {"w": torch.ones(2, 3, 2)}, {"w": torch.ones(2, 3, 2)}
+    state = optimizer.init(params)
+    assert torch.equal(optimizer.eval_params(params, state)["w"], params["w"])
+    for step in range(3):
+        updates, state = optimizer.update(grads, state, params)
+        params = apply_updates(params, updates)
+        if step == 1:
+            state = optimizer.load(optimizer.dump(state), params)
+        shown = optimizer.eval_params(params, state)
+        assert (shown["w"] - params["w"])[:, 0, 0].tolist() == [0.25, 0.125]
+        assert shown["w"].is_contiguous()
+    assert params["w"][:, 0, 0].tolist() == [-0.5, 0.25]  # as if nobody had looked
+    rows = torch.tensor([1, 0])
+    swapped = optimizer.eval_params(take_tree(params, rows), optimizer.take(state, rows))
+    assert torch.equal(swapped["w"], take_tree(shown, rows)["w"])
+
+
+def test_a_class_without_modes_is_judged_where_it_acts() -> None:
+    assert from_torch(Whitened).eval_params is None
+    mixed = from_config([{"name": "torch.optim:SGD"}, {"name": "adam"}])
+    assert mixed.eval_params is None
+
+
+def test_a_class_that_cannot_be_judged_is_refused_in_one_line() -> None:
+    with pytest.raises(PgkitError, match=r"cannot be evaluated: no point to speak of$"):
+        from_torch(NeverJudged).init({"w": torch.ones(2, 3)})
+
+
+@pytest.mark.parametrize("name", ["AdamWScheduleFree", "SGDScheduleFree", "RAdamScheduleFree"])
+def test_classes_of_schedulefree_are_those_of_separate_instances(name: str) -> None:
+    """y after each step, and x before the first and after the last one; x is looked at in between, too."""
+    cls = getattr(pytest.importorskip("schedulefree"), name)
+    models = modules(3)
+    rates = (0.01, 0.02, 0.03)
+    references = [cls(model.parameters(), lr=rate) for model, rate in zip(models, rates, strict=True)]
+    for reference in references:
+        reference.train()
+    optimizer = make(f"schedulefree:{name}", lr=torch.tensor(rates, dtype=torch.float64))
+    assert optimizer.eval_params is not None
+    params = stacked(models, copy_of)
+    state = optimizer.init(params)
+    for step in range(8):  # RAdam does not move in the first five
+        for model in models:
+            backward(model, step)
+        updates, state = optimizer.update(stacked(models, gradient_of), state, params)
+        for reference in references:
+            reference.step()
+        assert_near(apply_updates(params, updates), stacked(models, copy_of))
+        params = stacked(models, copy_of)  # p + (new - p) is new but for the last bit: compare steps
+        shown = optimizer.eval_params(params, state)
+    for reference in references:
+        reference.eval()
+    assert_near(shown, stacked(models, copy_of))
+    assert (shown["actor.0.weight"] != params["actor.0.weight"]).any()
+
+
+def assert_near(params: Params, others: Params) -> None:
+    for name, expected in others.items():
+        torch.testing.assert_close(params[name], expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_closure_of_schedulefree_is_refused() -> None:
+    pytest.importorskip("schedulefree")
+    with pytest.raises(PgkitError, match="AdamWScheduleFreeClosure' needs a closure that evaluates the loss again"):
+        from_config([{"name": "schedulefree:AdamWScheduleFreeClosure"}])
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,12 @@ CASES: Mapping[str, Mapping[str, Any]] = {
         "optimizer": {"name": "adamw", "cautious": True, "critic": {"name": "sgd", "lr": 0.1, "trac": True}}
     },
     "clipped, then TRAC": {"optimizer": {"name": "adam_rel", "trac": True, "trac_s_prev": 0.1, "max_grad_norm": 0.5}},
+    "schedule-free": {
+        "optimizer": {"name": "schedule_free_adamw", "lr": 0.01, "warmup_steps": 5, "r": 0.5, "max_grad_norm": 0.5}
+    },
+    "schedule-free, but for the critic": {
+        "optimizer": {"name": "schedule_free_sgd", "weight_decay": 1e-3, "critic": {"name": "adam"}}
+    },
     "an exponential": {"optimizer": {"name": "adamw", "schedule": {"lr": {"kind": "exponential", "end": 1e-4}}}},
     "normalised advantages": {"agent": {"name": "actor-critic", "normalize_advantage": True}},
     "settings that differ": {"agent": {"name": "actor-critic", "gamma": 0.95, "value_coef": 0.7}},
@@ -76,7 +82,7 @@ OPTIMIZERS = [
     {"name": "sgd", "lr": 0.1},
     {"name": "adam", "lr": 0.01},
     {"name": "sgd", "lr": 0.01},
-    {"name": "rmsprop_tf", "max_grad_norm": 1.0},
+    {"name": "schedule_free_sgd", "lr": 0.1, "max_grad_norm": 1.0},
     {"name": "adam", "lr": 0.001},
 ]
 
@@ -136,8 +142,9 @@ def test_members_are_captured_as_alone() -> None:
             assert torch.equal(leaf[0], together.params[name][k])
 
 
-def test_parameters_are_snapshot_where_members_reach_their_step() -> None:
-    single, whole = (population_of("adam, clipped, with a schedule") for _ in range(2))
+@pytest.mark.parametrize("case", ["adam, clipped, with a schedule", "schedule-free", "mixed optimizers"])
+def test_evaluation_parameters_are_snapshot_where_members_reach_their_step(case: str) -> None:
+    single, whole = (population_of(case) for _ in range(2))
     snapshot_at = torch.tensor([100.0, torch.inf, 330.0, 32.0, 5000.0], dtype=torch.float64)
     output = CapturedUpdates(compute_update).run(whole, 12, snapshot_at)
     assert output is not None
@@ -149,7 +156,7 @@ def test_parameters_are_snapshot_where_members_reach_their_step() -> None:
         for row in ((single.env_steps >= snapshot_at) & ~passed).nonzero().squeeze(1).tolist():
             passed[row] = True
             assert snapshots.env_steps[row] == single.env_steps[row]
-            for name, leaf in single.params.items():
+            for name, leaf in single.eval_params.items():
                 assert torch.equal(snapshots.params[name][row], leaf[row])
     assert passed.tolist() == [True, False, True, True, False]
     assert snapshots.env_steps.isnan().tolist() == (~passed).tolist()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from helpers.command_line import pgkit as command_line
 from helpers.masked_envs import MASKED
 from helpers.resumable_runs import (
     CARTPOLE,
+    SCHEDULE_FREE,
     TABLES,
     by_tag,
     config,
@@ -109,9 +111,12 @@ def test_a_resumed_run_has_the_same_bits(tmp_path: Path, stop_after: Any, agent:
     assert [entry["differences"] for entry in entries] == [[], [], []]
 
 
-def test_a_run_may_be_stopped_after_every_update(tmp_path: Path, stop_after: Any) -> None:
+@pytest.mark.parametrize("tables", [TABLES, pytest.param(SCHEDULE_FREE, marks=pytest.mark.slow, id="schedule-free")])
+def test_a_run_may_be_stopped_after_every_update(
+    tmp_path: Path, stop_after: Any, tables: Sequence[Mapping[str, Any]]
+) -> None:
     """Snapshots wait for their evaluation while members leave; evaluations keep their order."""
-    configs = [config("reinforce", seed=k, steps=700, optimizer=TABLES[k % 3]) for k in range(5)]
+    configs = [config("reinforce", seed=k, steps=700, optimizer=tables[k % 3]) for k in range(5)]
     whole = train(configs, tmp_path / "whole")
     updates = max(part["updates"] for part in whole.parts)
     for count in range(updates):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pgkit.config.schema import TrainConfig
 from pgkit.training.captured import CapturedUpdates
+from pgkit.training.captured_outputs import Snapshots
 from pgkit.training.evaluator import Evaluator, Snapshot
 from pgkit.training.loop import compute_update, update
 from pgkit.training.population import Population, build
@@ -117,9 +118,10 @@ def _snapshots(evaluator: Evaluator, population: Population) -> list[Snapshot]:
     Environments that are not pgkit's own evaluate one member after the other, and slowly: there one is enough.
     """
     row = 0
+    source = Snapshots.of(population)
     one = population.collector.envs.info.backend != "pgkit"
     while not (row if one else evaluator.enough_waiting(population.size)):
-        evaluator.snapshot(population, row % population.size, point=row // population.size)
+        evaluator.snapshot(population, row % population.size, row // population.size, source)
         row += 1
     return evaluator.waiting
 
