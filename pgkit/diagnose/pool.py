@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pgkit.errors import PgkitError
 from pgkit.system.cpu import configure_cpu
 from pgkit.system.process_state import isolated_process
-from pgkit.system.processes import start_process
+from pgkit.system.processes import end_with_parent, start_process
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -68,7 +68,8 @@ def _receive(connection: Connection) -> Any:
 
 
 def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
-    """Body of a worker process; it ends with its parent, whose pipe breaks."""
+    """Body of a worker process; it ends with its parent."""
+    end_with_parent()
     configure_cpu()
     with contextlib.suppress(EOFError, ConnectionError):
         while True:

@@ -6,10 +6,11 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import NoReturn, TypeVar
 
@@ -61,6 +62,18 @@ def start_process(work: Callable[..., None], *arguments: object, preload: str) -
         process.start()
     child_end.close()
     return process, parent_end
+
+
+def end_with_parent() -> None:
+    """Let this process end as soon as its parent has ended, also in the middle of a computation."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 def call_in_copy(function: Callable[[], Result], seconds: float) -> Result:
