@@ -69,12 +69,14 @@ _OF_PAIR = (
 )
 
 
-def schemas(all_tuned: bool = False, greedy: bool = False) -> Mapping[str, Schema]:
+def schemas(all_tuned: bool = False, greedy: bool = False, screened: bool = False) -> Mapping[str, Schema]:
     """Return the schema of every table by name, as README.md describes them.
 
     Args:
         all_tuned: whether for track "all tuned", where numbers identify settings, not learning rates.
         greedy: whether to add the columns of greedy evaluations.
+        screened: whether to add the table of learning rates that were dropped; ``rates`` and ``expected_best``, which
+            need the whole grid, have no rows then.
     """
     setting, number = (NUMBERED, ("setting",)) if all_tuned else (SETTING, ())
     run = ("stage", *setting, "seed")
@@ -98,6 +100,8 @@ def schemas(all_tuned: bool = False, greedy: bool = False) -> Mapping[str, Schem
         del tables["rates"]
         tables["selection"] = Schema(ARM, ("setting", "second_setting", *_SELECTED, "edge", "runs", "env_steps"))
         tables["settings"] = Schema(("optimizer", "setting", "hyperparameter"), ("value",))
+    if screened:
+        tables["screening"] = Schema(SETTING, ("rung", "seeds", "share", "score", "env_steps"))
     return tables
 
 
@@ -117,7 +121,8 @@ class Analysis:
             cases [{environment, agent, config (resolved TOML)}], held_equal {name: value}, hash.
         tables: the tables by name, as in :func:`schemas`.
         facts: planned, finished, not_learnt, failed, missing (numbers of runs), deviations [str],
-            formulas {label: text}, provenance (plain data as in ``provenance.json``), not_varied [str], wall_seconds.
+            formulas {label: text}, provenance (plain data as in ``provenance.json``), not_varied [str], wall_seconds;
+            with screening also screening {tried, dropped (settings), env_steps, grid_env_steps (of tuning)}.
     """
 
     plan: Mapping[str, Any]
@@ -142,7 +147,12 @@ class Analysis:
     @property
     def schemas(self) -> Mapping[str, Schema]:
         """Schemas of the tables."""
-        return schemas(self.all_tuned, self.plan["evaluation"].get("greedy", False))
+        return schemas(self.all_tuned, self.plan["evaluation"].get("greedy", False), self.screened)
+
+    @property
+    def screened(self) -> bool:
+        """Whether learning rates were dropped before all their tuning runs were trained."""
+        return "screening" in self.plan
 
     @property
     def cases(self) -> list[tuple[str, str]]:

@@ -28,7 +28,7 @@ from typing import Any
 from pgkit.optim.base import Optimizer, Schedule, StepResult, Transform
 from pgkit.optim.chain import chain
 from pgkit.optim.diagnostics import diagnostics, measure
-from pgkit.optim.from_config import describe, from_config
+from pgkit.optim.from_config import describe, from_config, groups_of
 from pgkit.optim.natural_gradient import fisher_vector_product
 from pgkit.optim.partition import by_member, by_name, matches
 from pgkit.optim.registry import OptimizerSpec, list_optimizers, make, register, spec
@@ -55,6 +55,7 @@ __all__ = [
     "fisher_vector_product",
     "from_config",
     "from_torch",
+    "groups_of",
     "list_optimizers",
     "make",
     "matches",

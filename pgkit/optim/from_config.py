@@ -32,14 +32,28 @@ def from_config(tables: Sequence[Settings]) -> Optimizer:
     described = [describe(table) for table in tables]
     if not described:
         raise PgkitError("from_config: no members")
-    structures = [_structure(groups) for groups in described]
-    distinct = list(dict.fromkeys(structures))
-    groups = [distinct.index(structure) for structure in structures]
+    groups = _number_groups(described)
     optimizers = [
         _stacked([table for table, group in zip(described, groups, strict=True) if group == index])
-        for index in range(len(distinct))
+        for index in range(max(groups) + 1)
     ]
     return optimizers[0] if len(optimizers) == 1 else by_member(optimizers, groups)
+
+
+def groups_of(tables: Sequence[Settings]) -> list[int]:
+    """Return the group of each member in the optimizer that :func:`from_config` makes of these tables.
+
+    >>> from pgkit.optim import groups_of
+    >>> groups_of([{"name": "adam", "lr": 1e-3}, {"name": "sgd", "lr": 1e-2}, {"name": "adam", "lr": 1e-2}])
+    [0, 1, 0]
+    """
+    return _number_groups([describe(table) for table in tables])
+
+
+def _number_groups(described: Sequence[dict[str, dict[str, Any]]]) -> list[int]:
+    structures = [_structure(groups) for groups in described]
+    distinct = list(dict.fromkeys(structures))
+    return [distinct.index(structure) for structure in structures]
 
 
 def describe(settings: Settings) -> dict[str, dict[str, Any]]:

@@ -128,9 +128,20 @@ def _load_groups(optimizers: Sequence[Optimizer], data: Any, params: Params) -> 
     return data | {"states": [part.load(each, take_tree(params, rows)) for part, each, rows in triples]}
 
 
-def single_member_state(data: Any) -> Any:
-    """Reduce the dumped state of a population of one to what an optimizer made for that member alone loads."""
-    return data["states"][int(data["group"])] if isinstance(data, dict) and "group" in data else data
+def take_groups(data: Any, groups: Sequence[int]) -> Any:
+    """Reduce the dumped state of some members to what an optimizer made for these members alone loads.
+
+    Args:
+        data: dumped by an optimizer of more members, after ``take``.
+        groups: there, of each of these members; the optimizer numbers them anew, as they come.
+    """
+    if not (isinstance(data, dict) and "group" in data):
+        return data
+    kept = list(dict.fromkeys(groups))
+    if len(kept) == 1:
+        return data["states"][kept[0]]
+    new = torch.tensor([kept.index(group) for group in data["group"].tolist()], dtype=torch.int64)
+    return {"group": new, "states": [data["states"][group] for group in kept]}
 
 
 def _rows_by_group(group: Tensor, count: int) -> list[Tensor]:

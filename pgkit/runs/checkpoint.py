@@ -40,11 +40,16 @@ def save(path: Path, tree: Any) -> None:
         TypeError: the tree holds something else, which ``weights_only=True`` would refuse to load.
         WriteError: the system refuses to write; the older file stays.
     """
+    content = to_bytes(tree)
+    replace_file(path, lambda file: file.write(content))
+
+
+def to_bytes(tree: Any) -> bytes:
+    """The content of a checkpoint file; errors as of :func:`save`."""
     buffer = io.BytesIO()
     torch.save(to_plain(tree, "tree"), buffer)
     payload = buffer.getvalue()
-    trailer = f"\npgkit-checkpoint {FORMAT:04d} {hashlib.sha256(payload).hexdigest()}\n"
-    replace_file(path, lambda file: (file.write(payload), file.write(trailer.encode())))
+    return payload + f"\npgkit-checkpoint {FORMAT:04d} {hashlib.sha256(payload).hexdigest()}\n".encode()
 
 
 def load(path: Path, device: torch.device | str | None = "cpu") -> Any:
@@ -63,6 +68,11 @@ def load(path: Path, device: torch.device | str | None = "cpu") -> Any:
         content = Path(path).read_bytes()
     except OSError as error:
         raise PgkitError(f"cannot read checkpoint {path}: {error.strerror}") from None
+    return from_bytes(content, str(path), device)
+
+
+def from_bytes(content: bytes, path: str, device: torch.device | str | None = "cpu") -> Any:
+    """Read the content of a checkpoint file; ``path`` is what messages call it, errors are those of :func:`load`."""
     trailer = _TRAILER.fullmatch(content[-_TRAILER_SIZE:])
     if trailer is None:
         raise CorruptCheckpoint(f"{path} is not a complete pgkit checkpoint: its last line is missing")

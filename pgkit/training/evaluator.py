@@ -223,11 +223,17 @@ def evaluations_from_state(saved: Mapping[str, Any]) -> list[Evaluation]:
     return [e._replace(greedy=episodes) for e, episodes in zip(evaluations, greedy, strict=True)]
 
 
-def take_member(saved: Mapping[str, Any], member: int) -> dict[str, Any]:
-    """The rows of one member in the state of evaluations or snapshots, as those of a run with this member only."""
-    rows = (saved["members"] == member).nonzero().squeeze(1)
+def take_members(saved: Mapping[str, Any], members: Sequence[int]) -> dict[str, Any]:
+    """The rows of these members in the state of evaluations or snapshots, as those of a run with them only.
+
+    Args:
+        saved: rows with ``"members"``.
+        members: positions, ascending; they are counted anew.
+    """
+    wanted = torch.tensor(members)
+    rows = torch.isin(saved["members"], wanted).nonzero().squeeze(1)
     taken: dict[str, Any] = take_tree(dict(saved), rows)
-    return taken | {"members": torch.zeros_like(taken["members"])}
+    return taken | {"members": torch.searchsorted(wanted, taken["members"])}
 
 
 def _stack_episodes(episodes: Sequence[Episodes]) -> list[Tensor]:

@@ -16,6 +16,7 @@ from pgkit.rollouts.trajectory import MemberRollout
 from pgkit.training import diagnostics, extra_args, failures
 from pgkit.training.captured import CapturedUpdates, UpdateOutput
 from pgkit.training.extra_args import Batches
+from pgkit.training.messages import StateSaved
 from pgkit.training.minibatches import for_each_minibatch
 from pgkit.training.monitor import Monitor
 from pgkit.training.population import Population, UpdateResult, UpdateTrace, take_config
@@ -34,6 +35,20 @@ def run(population: Population, monitor: Monitor, debug_numerics: bool = False) 
         population = retire(population, monitor)
         monitor.maybe_checkpoint()
     return monitor.finish()
+
+
+def run_until(population: Population, monitor: Monitor, env_steps: float) -> StateSaved:
+    """Train until every member has used so many environment steps, or has left; returns from where they train on.
+
+    Members stop between two updates, so some have trained a little longer.
+    """
+    captured = CapturedUpdates(compute_update)
+    monitor.begin()
+    population = retire(population, monitor)
+    while population.size and population.env_steps.min() < env_steps:
+        advance(population, monitor, captured)
+        population = retire(population, monitor)
+    return monitor.pause()
 
 
 def advance(population: Population, monitor: Monitor, captured: CapturedUpdates, debug_numerics: bool = False) -> None:

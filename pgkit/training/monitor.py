@@ -228,6 +228,11 @@ class Monitor:
             stopped=self._stopped.reasons,
         )
 
+    def pause(self) -> StateSaved:
+        """Evaluate what waits, and return from where the members train on."""
+        self._evaluate_waiting()
+        return self._whole_state()
+
     def state(self) -> dict[str, Any]:
         """What has been seen so far and what is due next, as plain data and tensors."""
         return {
@@ -244,8 +249,11 @@ class Monitor:
     def _send_state(self) -> None:
         if not self._channel.wants_states:
             return
-        self._channel.send(StateSaved([part.state(envs=self._exact) for part in self.parts], self.state()))
+        self._channel.send(self._whole_state())
         self._state_sent = time.perf_counter()
+
+    def _whole_state(self) -> StateSaved:
+        return StateSaved([part.state(envs=self._exact) for part in self.parts], self.state())
 
     def _log(self, population: Population, rows: Sequence[int], metrics: Mapping[str, Tensor]) -> None:
         """Log a row for each of these members: metrics of the update, and the episodes since its last row."""

@@ -17,8 +17,8 @@ from pgkit.runs.directory import as_directory, find_run
 from pgkit.runs.reader import find_member, members_in, read_best
 from pgkit.runs.writer import labels
 from pgkit.training.available import action_space
-from pgkit.training.extract_member import member_opt_state
 from pgkit.training.initial_state import InitialState, concat_opt_states
+from pgkit.training.worker_state import take_opt_state
 from pgkit.training.workers import worker_tasks
 from pgkit.tree import take_tree
 from pgkit.types import Params
@@ -122,6 +122,6 @@ def _opt_state(sources: Sequence[TrainConfig], saved: Mapping[str, Any], member:
         if member < offset + size:
             assert task.saved is not None
             parts = [part for part in task.saved["parts"] if (part["members"] == member - offset).any()]
-            return member_opt_state(task.configs, parts[0], member - offset)
+            return take_opt_state(task.configs, parts[0], [member - offset])
         offset += size
     raise PgkitError(f"init.optimizer_state: the checkpoint of {run} has no member {member}")

@@ -15,9 +15,9 @@ from pgkit.training.arguments import check_arguments, member_configs, why_inexac
 from pgkit.training.coordinator import Coordinator
 from pgkit.training.evaluator import open_evaluation_envs
 from pgkit.training.initial_state import split_initial
-from pgkit.training.loop import retire, run
+from pgkit.training.loop import retire, run, run_until
 from pgkit.training.make_callbacks import make_callbacks
-from pgkit.training.messages import Channel
+from pgkit.training.messages import Channel, StateSaved
 from pgkit.training.monitor import Monitor
 from pgkit.training.population import Population, build, rebuild
 from pgkit.training.read_initial import read_initial
@@ -113,12 +113,20 @@ class PopulationWorker:
 
     def train(self, channel: Channel) -> TrainResult:
         """Train until every member has left."""
+        with self._monitor(channel) as monitor:
+            return run(retire(self._parts[-1], monitor), monitor, self._task.debug_numerics)
+
+    def train_until(self, channel: Channel, env_steps: float) -> StateSaved:
+        """Train until every member has used so many environment steps, or has left."""
+        with self._monitor(channel) as monitor:
+            return run_until(retire(self._parts[-1], monitor), monitor, env_steps)
+
+    def _monitor(self, channel: Channel) -> Monitor:
         task = self._task
         saved = None if task.saved is None else task.saved["monitor"]
         evaluation_envs = self._evaluation_envs
         self._evaluation_envs = None
-        with Monitor(self._parts, task.configs, channel, task.inexact is None, saved, evaluation_envs) as monitor:
-            return run(retire(self._parts[-1], monitor), monitor, task.debug_numerics)
+        return Monitor(self._parts, task.configs, channel, task.inexact is None, saved, evaluation_envs)
 
     def close(self) -> None:
         """Free the environments."""

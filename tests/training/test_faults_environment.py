@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from pgkit.cli import app
 from pgkit.compare.execution.executors import LocalExecutor
-from pgkit.compare.execution.worker import run_batch
+from pgkit.compare.execution.worker import Part, run_batch
 from pgkit.config.load import to_toml
 from pgkit.config.members import expand_seeds
 from pgkit.config.schema import TrainConfig
@@ -212,13 +212,13 @@ def test_a_comparison_gets_the_message() -> None:
         run_batch(configs)
     executor = LocalExecutor(1)
     try:
-        executor.start(0, configs)
+        executor.start(0, Part(configs))
         deadline = time.monotonic() + 60
         events = []
         while not [event for event in events if event.name == "failed"] and time.monotonic() < deadline:
             events += executor.events(0.5)
         assert events[-1].content == ANYWHERE["step raises"]
-        executor.start(1, expand_seeds(config("", "async")))
+        executor.start(1, Part(expand_seeds(config("", "async"))))
         events = []
         while not events and time.monotonic() < deadline:
             events += executor.events(0.5)

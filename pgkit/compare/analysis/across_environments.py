@@ -44,9 +44,14 @@ def add(
 
 
 def _measures(scores: Array, tuning: Array, number: int) -> Row:
-    """Return every measure with its interval, from ``scores (n, E)`` and ``tuning (E, L, S)``."""
+    """Return every measure with its interval, from ``scores (n, E)`` and ``tuning (E, L, S)``.
+
+    What one rate for all environments costs is not known where screening has dropped some: NaN.
+    """
     aggregates = stats.aggregates(scores, np.random.default_rng([SEED, 0, number]))
-    phi = stats.phi(tuning, np.random.default_rng([SEED, 1, number]))
+    unknown = stats.Estimate(np.nan, np.nan, np.nan)
+    dropped = np.isnan(tuning).any()
+    phi = unknown if dropped else stats.phi(tuning, np.random.default_rng([SEED, 1, number]))
     return spread(
         {"iqm": aggregates.iqm, "mean": aggregates.mean, "optimality_gap": aggregates.optimality_gap, "phi": phi}
     )

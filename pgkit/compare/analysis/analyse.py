@@ -1,20 +1,20 @@
 """Turn stored runs into tables of statistics, with the functions of :mod:`pgkit.stats`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pgkit import optim, stats
-from pgkit.compare.analysis import across_environments
+from pgkit import stats
+from pgkit.compare.analysis import across_environments, screened
+from pgkit.compare.analysis.facts import facts, in_full
 from pgkit.compare.plan.baselines import ScoreScale
 from pgkit.compare.plan.plan import Plan, SearchPoint
-from pgkit.compare.plan.schema import TIERS
-from pgkit.compare.selection.scores import curves_of, score_curves, score_runs
-from pgkit.compare.selection.stages import TuningResult, stages, tuned
-from pgkit.compare.tables import FAILED, LEARNT, NOT_LEARNT, Analysis, make_table, schemas
+from pgkit.compare.selection.scores import complete, curves_of, score_curves, score_runs
+from pgkit.compare.selection.stages import TuningResult, tuned
+from pgkit.compare.tables import FAILED, LEARNT, Analysis, make_table, schemas
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Row = dict[str, Any]
@@ -40,16 +40,17 @@ def analyse(
         stored: raw results of runs, complete or not; stages that have not begun leave their tables empty.
         provenance: plain data as in ``provenance.json``.
     """
-    runs = score_runs(plan, scale, stored)
+    whole = complete(stored)
+    runs = score_runs(plan, scale, whole)
     results = tuned(plan, scale, stored)
     evaluated = runs[runs["stage"] == "evaluation"]
-    wanted = schemas(plan.all_tuned, plan.greedy)
+    wanted = schemas(plan.all_tuned, plan.greedy, screened=bool(plan.rungs))
     rows: dict[str, list[Row]] = {name: [] for name in wanted}
     for index, (case, of_case) in enumerate(results.items()):
-        _add_tuning(plan, rows, case, of_case, runs, index)
+        _add_tuning(plan, rows, case, of_case, runs, stored, index)
         scores = _scores(plan, evaluated, case)
         if all(len(of_arm) for of_arm in scores.values()):
-            _add_evaluation(plan, scale[case[0]], rows, case, of_case, runs, stored, index)
+            _add_evaluation(plan, scale[case[0]], rows, case, of_case, runs, whole, index)
             rows["pairs"] += _pairs(plan, case, of_case, runs, index)
     for agent in plan.config.agents:
         across_environments.add(plan, rows, agent, evaluated, results)
@@ -59,12 +60,15 @@ def analyse(
     ]
     if plan.all_tuned:
         rows["settings"] = _settings(plan)
-    long = {"runs": runs, "curves": score_curves(plan, scale, stored)}
+    long = {"runs": runs, "curves": score_curves(plan, scale, whole)}
     tables = {
         name: long[name][list(schema.all)] if name in long else make_table(name, rows[name], schema)
         for name, schema in wanted.items()
     }
-    return Analysis(plan.as_data(), tables, _facts(plan, scale, stored, runs, provenance))
+    known = facts(plan, scale, stored, runs, provenance)
+    if plan.rungs:
+        known["screening"] = screened.saved(plan, results, stored)
+    return Analysis(plan.as_data(), tables, known)
 
 
 def seed(*key: int) -> np.random.Generator:
@@ -83,36 +87,60 @@ def _scores(plan: Plan, runs: pd.DataFrame, case: Case) -> dict[str, Array]:
 
 
 def _add_tuning(
-    plan: Plan, rows: dict[str, list[Row]], case: Case, result: TuningResult, runs: pd.DataFrame, index: int
+    plan: Plan,
+    rows: dict[str, list[Row]],
+    case: Case,
+    result: TuningResult,
+    runs: pd.DataFrame,
+    stored: pd.DataFrame,
+    index: int,
 ) -> None:
-    """Add the rows of the tuning stage."""
-    tuning = _of_case(runs[runs["stage"] == "tuning"], case)
+    """Add the rows of the tuning stage; measures of the whole grid are left out where screening has dropped rates."""
+    tuning, cost = (_of_case(frame[frame["stage"] == "tuning"], case) for frame in (runs, stored))
     for number, (arm, scores) in enumerate(result.scores.items()):
-        of_arm, selection = tuning[tuning["optimizer"] == arm], result.selections[arm]
         keys = {"environment": case[0], "agent": case[1], "optimizer": arm}
-        points = result.points[arm]
-        table = of_arm.pivot(index=["lr", "setting"], columns="seed", values="outcome")
-        learnt = table.reindex(pd.MultiIndex.from_tuples(points)).to_numpy() == LEARNT
-        cost = {"runs": len(of_arm), "env_steps": int(of_arm["env_steps"].sum())}
-        rows["selection"].append({**keys, **_selected(plan, result, arm), "edge": result.edges[arm], **cost})
-        rows["sensitivity"] += [
-            {
-                **keys,
-                **_numbered(plan, point),
-                "n": len(plan.tuning_seeds),
-                "mean": float(scores[r].mean()),
-                "learnt_rate": float(learnt[r].mean()),
-                "chosen_share": float(selection.chosen_share[r]),
-                "in_set": bool(selection.in_set[r]),
-                "selected": r == selection.best,
-            }
-            for r, point in enumerate(points)
-        ]
+        of_arm = cost[cost["optimizer"] == arm]
+        spent = {"runs": len(of_arm), "env_steps": int(of_arm["env_steps"].sum())}
+        rows["selection"].append({**keys, **_selected(plan, result, arm), "edge": result.edges[arm], **spent})
+        learnt = _learnt(tuning[tuning["optimizer"] == arm], result.points[arm])
+        rows["sensitivity"] += _sensitivity(plan, keys, result, arm, learnt)
+        if plan.rungs:
+            continue
         if not plan.all_tuned:
             measures = stats.rate_sensitivity(scores, ~learnt, result.rates, seed(0, index, number))
             rows["rates"].append({**keys, **across_environments.spread(measures._asdict())})
         best = stats.expected_best_intervals(scores, seed(1, index, number))
         rows["expected_best"] += [{**keys, "k": k, **value._asdict()} for k, value in enumerate(best, start=1)]
+    if plan.rungs:
+        rows["screening"] += screened.dropped_rows(case, result, stored)
+
+
+def _learnt(runs: pd.DataFrame, points: Sequence[SearchPoint]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Whether each run ``(L, S)`` of an arm learnt, by setting and seed."""
+    table = runs.pivot(index=["lr", "setting"], columns="seed", values="outcome")
+    learnt: np.ndarray[Any, np.dtype[np.bool_]] = table.reindex(pd.MultiIndex.from_tuples(points)).to_numpy() == LEARNT
+    return learnt
+
+
+def _sensitivity(
+    plan: Plan, keys: Row, result: TuningResult, arm: str, learnt: np.ndarray[Any, np.dtype[np.bool_]]
+) -> list[Row]:
+    """Return a row for each setting of an arm that was trained on all tuning seeds."""
+    selection = result.selections[arm]
+    return [
+        {
+            **keys,
+            **_numbered(plan, point),
+            "n": len(plan.tuning_seeds),
+            "mean": float(result.scores[arm][r].mean()),
+            "learnt_rate": float(learnt[r].mean()),
+            "chosen_share": float(selection.chosen_share[r]),
+            "in_set": bool(selection.in_set[r]),
+            "selected": r == selection.best,
+        }
+        for r, point in enumerate(result.points[arm])
+        if point not in result.drops[arm]
+    ]
 
 
 def _numbered(plan: Plan, point: SearchPoint) -> Row:
@@ -129,15 +157,6 @@ def _selected(plan: Plan, result: TuningResult, arm: str) -> Row:
     row |= {"setting": best.setting, "second_setting": np.nan if second is None else second.setting}
     row |= {"hyperparameters": in_full(plan.settings[arm][best.setting])}
     return row | {"second_hyperparameters": "" if second is None else in_full(plan.settings[arm][second.setting])}
-
-
-def in_full(setting: Mapping[str, Any]) -> str:
-    """Return the tuned hyperparameters of a setting as text: ``lr = 0.003, beta1 = 0.95``."""
-    return ", ".join(f"{name} = {_short(value)}" for name, value in setting.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if type(value) in (int, float) else str(value)
 
 
 def _settings(plan: Plan) -> list[Row]:
@@ -294,82 +313,3 @@ def _flips(verdict: str, alternative: tuple[Array, Array], rope: float) -> bool:
     difference = float(alternative[0].mean() - alternative[1].mean())
     contradicted = {"better": difference <= rope, "worse": difference >= -rope, "equivalent": abs(difference) > rope}
     return contradicted.get(verdict, False)
-
-
-NOT_VARIED = (
-    "network architecture and initialisation",
-    "batch: environments and steps per update",
-    "discount and advantage estimation",
-    "gradient clipping and the learning rate's schedule",
-    "the critic's optimizer",
-)
-
-
-def _facts(
-    plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFrame, runs: pd.DataFrame, provenance: Mapping[str, Any]
-) -> Row:
-    known = stages(plan, scale, stored)
-    missing = sum(len(stage.todo) for stage in known)
-    only = [f"the environment (only {plan.cases[0].environment})"] if len(plan.config.environments) == 1 else []
-    return {
-        "planned": sum(len(stage.runs) for stage in known),
-        "finished": len(runs),
-        "not_learnt": int((runs["outcome"] == NOT_LEARNT).sum()),
-        "failed": int((runs["outcome"] == FAILED).sum()),
-        "missing": missing,
-        "deviations": [*_pooled(provenance), *_deviations(plan, missing, known[-1].name)],
-        "formulas": {label: _formula(str(settings["name"])) for label, settings in plan.arms.items()},
-        "provenance": dict(provenance),
-        "not_varied": [*only, *NOT_VARIED, _not_tuned(plan)],
-        "wall_seconds": sum(session["wall_seconds"] for session in provenance.get("sessions", [])),
-    }
-
-
-def _not_tuned(plan: Plan) -> str:
-    """Say which hyperparameters were not tuned."""
-    if not plan.all_tuned:
-        declared = [
-            f"{entry.get('label', entry['name'])} has {in_full(settings)}"
-            for entry in plan.config.optimizers
-            if isinstance(entry, dict)
-            if (settings := {key: value for key, value in entry.items() if key not in ("name", "label")})
-        ]
-        values = f"documented defaults, but {', '.join(declared)}" if declared else "documented defaults"
-        return f"hyperparameters of the optimizers other than the learning rate (at their {values})"
-    return (
-        "what lies outside the declared ranges of the tuned hyperparameters, and hyperparameters without a range "
-        "(listed with each optimizer)"
-    )
-
-
-def _pooled(provenance: Mapping[str, Any]) -> list[str]:
-    """Say that the comparison was pooled from several plans, if it was."""
-    plans = [f"{name} ({plan[:12]})" for name, plan in provenance.get("pooled", {}).items()]
-    return [f"pooled after the fact from plans that were declared one by one: {', '.join(plans)}"] if plans else []
-
-
-def _deviations(plan: Plan, missing: int, stage: str) -> list[str]:
-    """List where the comparison deviates from its tier."""
-    tier, name = TIERS[plan.config.tier], plan.config.tier
-    count = len(next(iter(plan.settings.values()), ()))
-    pairs_of = (
-        ("settings", count == tier.settings, count, tier.settings)
-        if plan.all_tuned
-        else ("learning rates", list(plan.rates) == list(tier.rates), len(plan.rates), len(tier.rates)),
-        ("tuning seeds", len(plan.tuning_seeds) == tier.tuning, len(plan.tuning_seeds), tier.tuning),
-        (
-            "evaluation seeds",
-            len(plan.evaluation_seeds) == tier.evaluation,
-            len(plan.evaluation_seeds),
-            tier.evaluation,
-        ),
-    )
-    deviations = [
-        f"{what}: {planned}, not {usual} as in the {name} tier" for what, same, planned, usual in pairs_of if not same
-    ]
-    return deviations + ([f"incomplete: {missing} runs of the {stage} stage are missing"] if missing else [])
-
-
-def _formula(name: str) -> str:
-    spec = optim.spec(name)
-    return f"{spec.formula}\n\nSource: {spec.source}"

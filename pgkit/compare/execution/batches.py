@@ -6,11 +6,14 @@ A batch is large enough to make a step cheap, and small enough to fit into memor
 import os
 from collections.abc import Sequence
 from itertools import groupby, pairwise
+from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
 import torch
 
 from pgkit.compare.execution.trial import training_speed
-from pgkit.compare.plan.plan import Plan, Run
+from pgkit.compare.plan.plan import KEYS, Plan, Run
 from pgkit.config.schema import TrainConfig
 from pgkit.envs.base import EnvInfo
 from pgkit.errors import PgkitError
@@ -27,6 +30,33 @@ MEMORY_SHARE = 0.5
 
 BYTES_PER_UNIT = 16
 """Memory per hidden unit and sample: a float32 activation, its gradient, and temporaries of the same size."""
+
+
+class Batch(NamedTuple):
+    """Runs that train as one population.
+
+    Attributes:
+        runs: of one case.
+        paused: name of the batch in which they have paused together; empty if they have not begun.
+        env_steps: that they have trained before.
+    """
+
+    runs: list[Run]
+    paused: str = ""
+    env_steps: float = 0.0
+
+
+def make_batches(plan: Plan, todo: Sequence[Run], stored: pd.DataFrame, workers: int) -> list[Batch]:
+    """Split the runs of a stage into batches; those that have paused together train on together."""
+    wanted = {tuple(run): run for run in todo}
+    keys = stored[list(KEYS)].itertuples(index=False, name=None)
+    paused = stored.loc[np.array([key in wanted for key in keys], dtype=bool)]
+    batches = []
+    for name, rows in paused.groupby("batch", sort=True):
+        runs = [wanted.pop(key) for key in rows[list(KEYS)].itertuples(index=False, name=None)]
+        batches.append(Batch(runs, str(name), float(rows["env_steps"].sum())))
+    new = list(wanted.values())
+    return batches + [Batch(runs) for runs in split_runs(new, choose_sizes(plan, new, workers))]
 
 
 def check_arms(plan: Plan) -> None:

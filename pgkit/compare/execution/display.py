@@ -8,7 +8,7 @@ import pandas as pd
 
 from pgkit.compare.plan.baselines import ScoreScale
 from pgkit.compare.plan.plan import Plan
-from pgkit.compare.selection.scores import score_runs
+from pgkit.compare.selection.scores import complete, score_runs
 from pgkit.compare.selection.stages import Stage
 from pgkit.system.output import TolerantStream
 
@@ -47,7 +47,7 @@ class Display:
         if self._is_live:
             self._live.stop()
 
-    def begin(self, stage: Stage, env_steps: int) -> None:
+    def begin(self, stage: Stage, env_steps: float) -> None:
         """Begin a stage of ``env_steps`` environment steps."""
         self._running = {}
         self._finished = 0.0
@@ -56,7 +56,8 @@ class Display:
             self._progress.remove_task(self._task)
         self._task = self._progress.add_task(stage.name, total=env_steps, runs="", speed="")
         if not self._is_live and self._shown:
-            self.say(f"{stage.name}: {len(stage.todo)} runs")
+            until = "" if stage.share == 1 else f", to {stage.share:.0%} of their steps"
+            self.say(f"{stage.name}: {len(stage.todo)} runs{until}")
         self.refresh()
 
     def steps(self, batch: int, steps: float) -> None:
@@ -96,7 +97,7 @@ def _leader_board(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFr
     from rich.table import Table
 
     table = Table("environment", "agent", *plan.arms, box=SIMPLE_HEAD, title="best mean score so far (lr)")
-    means = score_runs(plan, scale, stored).groupby(["environment", "agent", "optimizer", "lr"])["auc"].mean()
+    means = score_runs(plan, scale, complete(stored)).groupby(["environment", "agent", "optimizer", "lr"])["auc"].mean()
     for case in plan.cases:
         cells = []
         for arm in plan.arms:

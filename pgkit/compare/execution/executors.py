@@ -3,18 +3,17 @@
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, Protocol
 
-from pgkit.compare.execution.worker import Row, run_batch
-from pgkit.config.schema import TrainConfig
+from pgkit.compare.execution.worker import Part, Trained, run_part
 from pgkit.errors import PgkitError, format_error
 from pgkit.system import processes
 
-Task = Callable[[Sequence[TrainConfig], Callable[[float], None]], Any]
-"""Called with a batch, and with what is to be called with the environment steps so far; such as ``run_batch``."""
+Task = Callable[[Any, Callable[[float], None]], Any]
+"""Called with some work, and with what is to be called with the environment steps so far; such as ``run_part``."""
 
 
 class Event(NamedTuple):
@@ -23,7 +22,7 @@ class Event(NamedTuple):
     Attributes:
         batch: number of the batch.
         name: "steps", "done" or "failed".
-        content: environment steps so far, the rows of the batch, or the reason of its failure.
+        content: environment steps so far, the result of the batch, or the reason of its failure.
     """
 
     batch: int
@@ -40,8 +39,8 @@ class Executor(Protocol):
 
     workers: int
 
-    def start(self, batch: int, configs: Sequence[TrainConfig]) -> None:
-        """Start to train a batch; at most ``workers`` may be running."""
+    def start(self, batch: int, work: Any) -> None:
+        """Start the work of a batch; at most ``workers`` may be running."""
 
     def events(self, timeout: float) -> list[Event]:
         """Wait at most ``timeout`` seconds and return what has happened."""
@@ -70,17 +69,17 @@ class LocalExecutor:
 
     Args:
         workers: how many at a time.
-        task: what to do with a batch, a function at the top level of a module.
+        task: does the work of a batch, a function at the top level of a module.
     """
 
-    def __init__(self, workers: int, task: Task = run_batch) -> None:
+    def __init__(self, workers: int, task: Task = run_part) -> None:
         self.workers = workers
         self._task = task
         self._running: dict[int, _Worker] = {}
         self._idle: list[_Worker] = []
 
-    def start(self, batch: int, configs: Sequence[TrainConfig]) -> None:
-        self._running[batch] = self._send(list(configs))
+    def start(self, batch: int, work: Any) -> None:
+        self._running[batch] = self._send(work)
 
     def events(self, timeout: float) -> list[Event]:
         ready = wait([worker.connection for worker in self._running.values()], timeout)
@@ -107,19 +106,19 @@ class LocalExecutor:
         """Return the ids of the processes that train."""
         return [worker.process.pid for worker in self._running.values() if worker.process.pid]
 
-    def _send(self, configs: list[TrainConfig]) -> _Worker:
-        """Hand a batch to an idle process, or to a new one."""
+    def _send(self, work: Any) -> _Worker:
+        """Hand work to an idle process, or to a new one."""
         while self._idle:
             worker = self._idle.pop()
             try:
-                worker.connection.send(configs)
+                worker.connection.send(work)
             except OSError:  # somebody has killed it
                 worker.end()
             else:
                 return worker
         worker = _Worker(*processes.start_process(_work, self._task, preload="pgkit.compare.execution.worker"))
         with contextlib.suppress(OSError):  # if it has ended already, events() says so
-            worker.connection.send(configs)
+            worker.connection.send(work)
         return worker
 
     def _receive(self, batch: int, worker: _Worker) -> Event:
@@ -142,10 +141,10 @@ def _work(connection: Connection, task: Task) -> None:
 
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            configs = connection.recv()
+            work = connection.recv()
             outcome: tuple[str, Any]
             try:
-                outcome = ("done", task(configs, on_steps))
+                outcome = ("done", task(work, on_steps))
             except BrokenPipeError:  # of a report of steps
                 raise
             except Exception as error:
@@ -187,8 +186,8 @@ class RayExecutor:
         ).remote
         self._running: dict[Any, int] = {}
 
-    def start(self, batch: int, configs: Sequence[TrainConfig]) -> None:
-        self._running[self._remote(list(configs))] = batch
+    def start(self, batch: int, work: Any) -> None:
+        self._running[self._remote(work)] = batch
 
     def events(self, timeout: float) -> list[Event]:
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
@@ -218,5 +217,5 @@ def _check_reachable(address: str, timeout: float = 5.0) -> None:
         raise PgkitError(f"cannot reach a Ray cluster at {address}: {error}") from None
 
 
-def _ray_work(configs: Sequence[TrainConfig]) -> list[Row]:
-    return run_batch(configs)
+def _ray_work(part: Part) -> Trained:
+    return run_part(part)

@@ -13,6 +13,7 @@ from pgkit.compare.execution.executors import LocalExecutor
 from pgkit.compare.execution.trial import Trial, try_batch
 from pgkit.compare.plan.baselines import EPISODES
 from pgkit.compare.plan.plan import EXTENSIONS, Case, Plan, Run, SearchPoint
+from pgkit.compare.plan.screening import least_share
 from pgkit.compare.selection.stages import extended
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError
@@ -41,6 +42,7 @@ class Forecast(NamedTuple):
             and grids extended as far as they may be.
         workers: processes.
         trial_seconds: how long measuring took.
+        screened: whether rates are dropped on the way: how many, only the runs will say.
         endless: environments without a time limit, and the steps of the longest episode of their trial, which stand
             for those that an episode may have.
     """
@@ -49,6 +51,7 @@ class Forecast(NamedTuple):
     workers: int
     trial_seconds: float
     endless: Mapping[str, int] = {}
+    screened: bool = False
 
     @property
     def sentence(self) -> str:
@@ -60,6 +63,8 @@ class Forecast(NamedTuple):
             f"{low}: episodes as short as those of untrained policies, no grid extended",
             f"{high}: episodes up to their time limit, every grid extended as far as it may be",
         ]
+        if self.screened:
+            lines.append(f"screening drops rates on the way: {low} is for as many as it can drop, {high} for none")
         lines += [
             f"{environment} has no time limit: {high} is for episodes of up to {steps:,} steps, the longest of the "
             "trial; it takes longer if training makes them longer (env.max_episode_steps sets a limit)"
@@ -85,12 +90,18 @@ def forecast(plan: Plan, workers: int) -> Forecast:
         for case in plan.cases:
             of_case = [run for run in of_stage if (run.environment, run.agent) == case[:2]]
             if of_case:
-                rows.append(_stage_row(stage, case, split_runs(of_case, sizes), trials, workers))
+                share = screening_share(plan) if stage == "tuning" else 1.0
+                rows.append(_stage_row(stage, case, split_runs(of_case, sizes), trials, workers, share))
     least, most = (cost * len(plan.cases) for cost in REPORT_SECONDS)
     rows.append(_row("start, report", "", "", seconds=(seconds + least, STAGES * seconds + most)))
     total = {key: sum(row[key] for row in rows) for key in NUMBERS}
     rows.append({"stage": "all", "environment": "", "agent": "", **total})
-    return Forecast(rows, workers, seconds, _endless(trials))
+    return Forecast(rows, workers, seconds, _endless(trials), bool(plan.rungs))
+
+
+def screening_share(plan: Plan) -> float:
+    """Return the smallest share of the steps of the whole grid that tuning may take."""
+    return least_share(plan.rungs, len(plan.rates), len(plan.tuning_seeds)) if plan.rungs else 1.0
 
 
 def expected_runs(plan: Plan) -> dict[str, list[Run]]:
@@ -179,8 +190,10 @@ def run_seconds(config: TrainConfig, trial: Trial, steps: float) -> float:
     return config.steps / trial.training_speed + _episodes(config) * episode_seconds(trial, steps)
 
 
-def _stage_row(stage: str, case: Case, batches: Sequence[Sequence[Run]], trials: Trials, workers: int) -> Row:
-    """Return the row of a stage in a case."""
+def _stage_row(
+    stage: str, case: Case, batches: Sequence[Sequence[Run]], trials: Trials, workers: int, share: float
+) -> Row:
+    """Return the row of a stage in a case, of which at least a share will be trained."""
     config = case.config
     by_arm = {run.optimizer: trials[run.environment, run.agent, run.optimizer] for batch in batches for run in batch}
     least = {arm: mean(run_seconds(config, trial, trial.episode_steps) for trial in by_arm[arm]) for arm in by_arm}
@@ -189,6 +202,7 @@ def _stage_row(stage: str, case: Case, batches: Sequence[Sequence[Run]], trials:
     setup = max(trial.setup_seconds for trial in every)
     runs = sum(map(len, batches))
     low = 0.0 if stage == "extension" else sum(least[run.optimizer] for batch in batches for run in batch) / workers
+    low *= share
     high = makespan((setup + sum(most[run.optimizer] for run in batch) for batch in batches), workers)
     played = runs * _episodes(config) * max(trial.longest_episode for trial in every)
     return _row(stage, case.environment, case.agent, (low, high), runs, runs * config.steps, played)

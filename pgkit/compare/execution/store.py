@@ -8,15 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-from pgkit.compare.execution.worker import Row
+from pgkit.compare.execution.worker import Trained
 from pgkit.compare.plan.plan import FORMAT, GRID, KEYS, Plan, Run, stored_plan
 from pgkit.errors import PgkitError
 from pgkit.logging.parquet import write_frame
 from pgkit.runs import provenance
-from pgkit.system.files import read_json, write_text
+from pgkit.system.files import read_json, replace_file, write_text
 
-RAW = (*KEYS, "diverged", "env_steps", "at", "returns", "final", "greedy")
-"""Columns of stored results, see :func:`pgkit.compare.execution.worker.run_batch`, which may add ``greedy_returns``."""
+RAW = (*KEYS, "diverged", "env_steps", "at", "returns", "final", "greedy", "share", "batch")
+"""Columns of stored results, see :func:`pgkit.compare.execution.worker.run_batch`, which may add ``greedy_returns``.
+
+``share`` is that of its steps which a run was trained for, ``batch`` the name of the file that it is in.
+"""
 
 
 LOCK = ".lock"
@@ -91,15 +94,37 @@ class Store:
         record = read_json(path)
         write_text(path, _json({**record, "sessions": [*record["sessions"], dict(session)]}))
 
-    def add(self, runs: Sequence[Run], rows: Sequence[Row]) -> None:
-        """Store the results of runs.
+    @property
+    def paused(self) -> Path:
+        """Directory of what runs need that train on later, named as the files of their results."""
+        return self.directory / "paused"
+
+    def add(self, runs: Sequence[Run], trained: Trained) -> None:
+        """Store the results of runs, and where they have paused if they have.
 
         Raises:
-            PgkitError: the directory cannot be written; then nothing is stored.
+            PgkitError: the directory cannot be written; then no results are stored.
         """
-        frame = pd.DataFrame([{**run._asdict(), **row} for run, row in zip(runs, rows, strict=True)])
-        name = hashlib.sha256(repr([tuple(run) for run in runs]).encode()).hexdigest()[:16]
+        frame = pd.DataFrame([{**run._asdict(), **row} for run, row in zip(runs, trained.rows, strict=True)])
+        shares = sorted(set(frame.get("share", ())))
+        name = hashlib.sha256(repr([tuple(run) for run in runs] + shares).encode()).hexdigest()[:16]
+        if trained.saved is not None:
+            content = trained.saved
+            replace_file(self.paused / f"{name}.pt", lambda file: file.write(content))
         write_frame(self.batches / f"{name}.parquet", frame)
+
+    def paused_batch(self, name: str) -> tuple[list[Run], bytes] | None:
+        """Return the runs that have paused together, and where; None if that is not stored."""
+        path = self.paused / f"{name}.pt"
+        if not path.is_file():
+            return None
+        runs = read_batch(self.batches / f"{name}.parquet")[list(KEYS)]
+        return [Run(*row) for row in runs.itertuples(index=False, name=None)], path.read_bytes()
+
+    def forget_paused(self, name: str = "*") -> None:
+        """Delete where runs have paused: those of one batch, or all."""
+        for path in self.paused.glob(f"{name}.pt"):
+            path.unlink(missing_ok=True)
 
     def baselines(self) -> pd.DataFrame | None:
         """Return the returns of the baseline policies, or None if they were not measured yet."""
@@ -111,19 +136,18 @@ class Store:
         write_frame(self.directory / "baselines.parquet", baselines)
 
     def load(self) -> pd.DataFrame:
-        """Return all stored runs, one row each, sorted by ``KEYS``.
+        """Return all stored runs, one row each, as far as they were trained, sorted by ``KEYS``.
 
         Raises:
             PgkitError: a file cannot be read.
         """
-        frames = [read_batch(path) for path in sorted(self.batches.glob("*.parquet"))]
+        frames = [read_batch(path).assign(batch=path.stem) for path in sorted(self.batches.glob("*.parquet"))]
         if not frames:
             return pd.DataFrame(columns=list(RAW))
-        frames = [
-            of if "setting" in of else of.assign(setting=GRID) for of in frames
-        ]  # the first versions stored no such column
-        frame = pd.concat(frames, ignore_index=True)
-        return frame.drop_duplicates(list(KEYS)).sort_values(list(KEYS), ignore_index=True)
+        defaults = {"setting": GRID, "share": 1.0}  # the first versions stored no setting
+        frames = [of.assign(**{name: value for name, value in defaults.items() if name not in of}) for of in frames]
+        frame = pd.concat(frames, ignore_index=True).sort_values([*KEYS, "share"], ignore_index=True)
+        return frame.drop_duplicates(list(KEYS), keep="last", ignore_index=True)
 
 
 def read_batch(path: Path) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from pgkit.compare.plan.arms import (
 )
 from pgkit.compare.plan.layers import TRAINING_KEYS, case_table, check_effects, check_switched_off
 from pgkit.compare.plan.schema import TIERS, ComparisonConfig
+from pgkit.compare.plan.screening import LEAST_POINTS, Rung, describe, make_rungs
 from pgkit.compare.plan.search_space import Setting, Space, corners, quasi_random
 from pgkit.config import registry
 from pgkit.config.load import parse_config, read_table, to_table
@@ -122,6 +123,11 @@ class Plan:
         """Whether every evaluation is repeated with the most likely actions."""
         return self.cases[0].config.evaluation.greedy
 
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """When rates are dropped; empty if the full grid is trained."""
+        return make_rungs(len(self.tuning_seeds)) if self.config.screen == "early" else ()
+
     def points(self, arm: str) -> tuple[SearchPoint, ...]:
         """Return the settings to try of an arm; on the grid, before it is extended."""
         if self.all_tuned:
@@ -166,6 +172,7 @@ class Plan:
             **self._track(),
             "metric": "normalised area under the learning curve, actions sampled",
             "selection": "mean of the metric over tuning seeds",
+            **({"screening": describe(self.rungs)} if self.rungs else {}),
             "agents": list(config.agents),
             "arms": {label: dict(settings) for label, settings in self.arms.items()},
             "environments": environments,
@@ -281,6 +288,8 @@ def make_plan(
     )
     if overrides is not None:
         check_switched_off(config, base, last or {}, overrides, cases)
+    if config.screen == "early":
+        _check_screening(cases)
     declared = {"table": dict(table), "last": dict(last or {})}
     corner_checks = [
         (name := f"spaces, {label!r}", partial(check_arm, name, {**around, **arms[label], **corner}))
@@ -351,6 +360,22 @@ def _case_checks(config: ComparisonConfig, base: Mapping[str, Any], last: Mappin
         for agent in config.agents:
             check = partial(_case_config, config, environment, agent, base, last, optimizer)
             yield f"{environment}, {agent}", check
+
+
+def _check_screening(cases: Sequence[Case]) -> None:
+    """Check that rates can be dropped in these cases.
+
+    Raises:
+        PgkitError: they cannot.
+    """
+    for environment, agent, config in cases:
+        if config.evaluation.points < LEAST_POINTS:
+            raise PgkitError(
+                f'{environment}, {agent}: screen = "early" needs evaluation.points of at least {LEAST_POINTS}, '
+                f"got {config.evaluation.points}"
+            )
+        if config.callbacks:
+            raise PgkitError(f'{environment}, {agent}: screen = "early" pauses runs, so no callbacks can watch them')
 
 
 def _seed_list(declared: int | tuple[int, ...] | None, count: int, start: int) -> tuple[int, ...]:

@@ -83,6 +83,8 @@ class ComparisonConfig(Model):
     """Settings around every optimizer: clipping, schedules, the optimizer of the critic."""
     learning_rates: tuple[float, ...] | None = Field(default=None, strict=False)
     """Learning rates of the common grid, ascending; default: that of the tier."""
+    screen: Literal["off", "early"] = "off"
+    """``early`` drops learning rates by successive halving; ``off`` trains the full grid. Only with track "lr only"."""
     tuning_seeds: int | tuple[int, ...] | None = None
     """Seeds that select settings, a count or a list; default: that of the tier."""
     evaluation_seeds: int | tuple[int, ...] | None = None
@@ -104,6 +106,13 @@ class ComparisonConfig(Model):
     def _of_all_tuned(cls, value: Any, info: ValidationInfo) -> Any:
         if value and info.data.get("track") == "lr only":
             raise PgkitError(f'{info.field_name} has no effect: it needs track = "all tuned"')
+        return value
+
+    @field_validator("screen")
+    @classmethod
+    def _on_a_grid(cls, value: str, info: ValidationInfo) -> str:
+        if value == "early" and info.data.get("track") == "all tuned":
+            raise PgkitError('screen = "early" needs a grid of learning rates: track = "lr only"')
         return value
 
     @field_validator("learning_rates")

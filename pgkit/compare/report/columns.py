@@ -143,6 +143,20 @@ RATES = View(
     open=True,
 )
 
+SCREENING = View(
+    "screening",
+    "Learning rates that screening has dropped",
+    (
+        ARM,
+        LR,
+        Column("rung", "rung", whole, "which of the comparisons in the plan dropped it"),
+        Column("seeds", "seeds", whole, "tuning seeds that it was trained on"),
+        Column("share", "share of steps", percent, "that each of these runs was trained for"),
+        Column("score", "score so far", number, "mean score until then: not comparable with scores of whole runs"),
+        Column("env_steps", "env steps", short_number),
+    ),
+)
+
 SELECTED = View(
     "selection",
     "The selected settings, in full",

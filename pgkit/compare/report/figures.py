@@ -78,6 +78,13 @@ RULE = "A pair is resolved if the whole interval lies outside the band, and equi
 """Added to the caption of pairs if there are verdicts."""
 
 
+SCREENED = (
+    "Crosses: rates that screening has dropped, at their mean score until then, of fewer seeds and perhaps fewer "
+    "steps. They are no points of the line, and how wide the range of good rates is cannot be seen."
+)
+"""Added to the caption of sensitivity if rates were dropped."""
+
+
 GREEDY = "Dotted: the median of the deterministic policy, which is not compared."
 """Added to the caption of learning curves if the deterministic policy was evaluated, too."""
 
@@ -131,7 +138,8 @@ def _sensitivity(analysis: Analysis, case: tuple[str, str]) -> Figure:
     figure = new_figure(4.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     sensitivity = analysis.of("sensitivity", case)
-    draw_sensitivity(analysis.of("runs", case), sensitivity, analysis.labels, above).set_xlabel("")
+    screening = analysis.of("screening", case) if analysis.screened else None
+    draw_sensitivity(analysis.of("runs", case), sensitivity, analysis.labels, above, screening).set_xlabel("")
     draw_learnt(sensitivity, analysis.labels, below)
     arm_legend(figure, arm_styles(analysis.labels))
     return figure

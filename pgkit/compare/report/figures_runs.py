@@ -31,27 +31,36 @@ Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 @settings()
 def draw_sensitivity(
-    runs: pd.DataFrame, sensitivity: pd.DataFrame, labels: Sequence[str] | None = None, axes: Axes | None = None
+    runs: pd.DataFrame,
+    sensitivity: pd.DataFrame,
+    labels: Sequence[str] | None = None,
+    axes: Axes | None = None,
+    screening: pd.DataFrame | None = None,
 ) -> Axes:
     """Draw score against learning rate: a dot for every tuning run, a line through each arm's means.
 
-    A ring marks the selected rate, dotted lines mark the ends of the grid.
+    A ring marks the selected rate, dotted lines mark the ends of the grid, crosses rates that screening has dropped.
 
     Args:
         runs: table ``runs`` of one case; its tuning runs are drawn.
         sensitivity: table ``sensitivity`` of the same case.
         labels: all arms, in the order that decides their styles; default: those of the table.
         axes: where to draw; None for a new figure.
+        screening: table ``screening`` of the same case, if there is one.
     """
     axes = panel(axes)
-    tuning = runs[runs["stage"] == "tuning"]
+    dropped = sensitivity[:0] if screening is None else screening
+    tuning = runs[(runs["stage"] == "tuning") & ~_is_in(runs, dropped)]
     for arm, look in arm_styles(arms_in(labels, sensitivity["optimizer"])).items():
         dots, line = tuning[tuning["optimizer"] == arm], sensitivity[sensitivity["optimizer"] == arm].sort_values("lr")
         axes.scatter(dots["lr"], dots["auc"], s=9, color=look.color, marker=look.marker, alpha=0.45, linewidths=0)
         axes.plot(line["lr"], line["mean"], color=look.color, linestyle=look.dashes, linewidth=1.7, label=arm)
         best = line[line["selected"].astype(bool)]
         axes.scatter(best["lr"], best["mean"], s=52, color=look.color, marker=look.marker, edgecolors=INK, zorder=4)
-    _mark_grid_ends(axes, sensitivity["lr"])
+        crosses = dropped[dropped["optimizer"] == arm]
+        if len(crosses):
+            axes.scatter(crosses["lr"], crosses["score"], s=26, color=look.color, marker="x", linewidths=1.1)
+    _mark_grid_ends(axes, pd.concat([sensitivity["lr"], dropped["lr"]]))
     rate_axis(axes)
     axes.set_ylabel("score")
     axes.set_title(f"Score at each learning rate ({_seeds(tuning)} tuning seeds)")
@@ -288,6 +297,12 @@ def _mark_grid_ends(axes: Axes, rates: pd.Series) -> None:
     """Draw dotted lines at the smallest and the largest rate tried."""
     for end in (rates.min(), rates.max()):
         axes.axvline(end, color=FAINT, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+
+
+def _is_in(runs: pd.DataFrame, settings: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether each run is one of these settings."""
+    keys = set(zip(settings["optimizer"], settings["lr"], strict=True))
+    return pd.Series([key in keys for key in zip(runs["optimizer"], runs["lr"], strict=True)], runs.index, dtype=bool)
 
 
 def _seeds(rows: pd.DataFrame) -> int:

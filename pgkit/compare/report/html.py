@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pgkit.compare.report import columns, prose
-from pgkit.compare.report.figures import CAPTIONS, GREEDY, RULE, draw_across, draw_all
+from pgkit.compare.report.figures import CAPTIONS, GREEDY, RULE, SCREENED, draw_across, draw_all
 from pgkit.compare.report.glossary import glossary
 from pgkit.compare.report.why import Why, explain
 from pgkit.compare.tables import Analysis, check_tables
@@ -72,6 +72,8 @@ def draw(analysis: Analysis) -> list[Drawing]:
     captions = {**CAPTIONS, "pairs": f"{CAPTIONS['pairs']} {RULE}"} if analysis.claims else CAPTIONS
     if analysis.plan["evaluation"].get("greedy"):
         captions = {**captions, "learning": f"{captions['learning']} {GREEDY}"}
+    if analysis.screened:
+        captions = {**captions, "sensitivity": f"{captions['sensitivity']} {SCREENED}"}
     drawn = [(prose.case_name(case), draw_all(analysis, case)) for case in analysis.cases]
     drawn += [(agent, draw_across(analysis, agent)) for agent in analysis.plan["agents"]]
     return [
@@ -99,6 +101,7 @@ def page(analysis: Analysis, drawings: Sequence[Drawing], why: Sequence[Why] = (
         glossary=glossary(analysis.plan).items(),
         metric=prose.metric(analysis),
         introduction=prose.introduction(analysis),
+        screening=prose.screening(analysis) if analysis.screened else "",
         state_of_runs=prose.state_of_runs(analysis),
         cases=[_case(analysis, case, drawings) for case in analysis.cases],
         across=[each for each in drawings if each.figure == "profiles"],
@@ -138,6 +141,7 @@ def summary(analysis: Analysis) -> str:
         lines += [f"- Runs: {prose.runs_of_case(analysis, case) or 'none yet'}.", ""]
     plan, facts = analysis.plan, analysis.facts
     lines += ["## How", "", f"- Tier: {plan['tier']}; track: {plan['track']}; metric: {prose.metric(analysis)}"]
+    lines += [f"- Screening: {prose.screening(analysis)}"] if analysis.screened else []
     lines += [f"- Tuned: {label}: {ranges}" for label, ranges in prose.spaces(analysis).items()]
     lines += [f"- Runs: {prose.state_of_runs(analysis)}; wall time {duration(facts['wall_seconds'])}"]
     lines += [f"- Tuning seeds: {prose.seeds(plan['tuning_seeds'])}"]
@@ -159,7 +163,8 @@ def _case(analysis: Analysis, case: tuple[str, str], drawings: Sequence[Drawing]
     name = prose.case_name(case)
     config = next(entry for entry in analysis.plan["cases"] if (entry["environment"], entry["agent"]) == case)["config"]
     rates = [] if analysis.all_tuned else [columns.RATES]
-    chosen = (*_main_views(analysis), *rates, *columns.DETAILS)
+    dropped = [columns.SCREENING] if analysis.screened else []
+    chosen = (*_main_views(analysis), *rates, *dropped, *columns.DETAILS)
     grids = [_grid(analysis, view, analysis.of(view.table, case), slug(name)) for view in chosen]
     return {
         "name": name,

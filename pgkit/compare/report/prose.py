@@ -31,12 +31,12 @@ def case_name(case: tuple[str, str]) -> str:
 
 def introduction(analysis: Analysis) -> str:
     """Return a paragraph that says what was done, and what was not."""
-    plan, facts = analysis.plan, analysis.facts
+    facts = analysis.facts
     tier = "" if analysis.claims else "This comparison is exploratory: no ranking claims. "
     best = "setting" if analysis.all_tuned else "learning rate"
     text = (
         f"{tier}{joined(analysis.labels)} were trained with {_per_case(analysis, _tried)}, each with "
-        f"{len(plan['tuning_seeds'])} tuning seeds; the best {best} of each was then trained again with "
+        f"{_tuning_seeds(analysis)}; the best {best} of each was then trained again with "
         f"{_per_case(analysis, _evaluated)}, and only those runs are reported. A score of 0 is the random policy, 1 "
         "the reference return, averaged over the whole training; a run that failed or did not learn has 0 from then on."
     )
@@ -46,6 +46,26 @@ def introduction(analysis: Analysis) -> str:
         else ""
     )
     return text + fixed
+
+
+def _tuning_seeds(analysis: Analysis) -> str:
+    """Say on how many seeds rates were tried, and that screening dropped some before."""
+    count = len(analysis.plan["tuning_seeds"])
+    if not analysis.screened:
+        return f"{count} tuning seeds"
+    facts = analysis.facts["screening"]
+    return f"up to {count} tuning seeds, as screening dropped {facts['dropped']} of {facts['tried']} on the way"
+
+
+def screening(analysis: Analysis) -> str:
+    """Say by which rules rates were dropped, what that saved, and what is therefore not known."""
+    facts = analysis.facts["screening"]
+    share = facts["env_steps"] / facts["grid_env_steps"] if facts["grid_env_steps"] else 0.0
+    return (
+        f"{analysis.plan['screening']['rule']}. {facts['dropped']} of {facts['tried']} rates were dropped, so tuning "
+        f"took {percent(share)} of the steps of the full grid. Widths and areas of good rates, the expected best of k "
+        "rates and the cost of one rate for all environments need the full grid, and are left out."
+    )
 
 
 def metric(analysis: Analysis) -> str:
@@ -69,7 +89,7 @@ def _tried(analysis: Analysis, case: tuple[str, str]) -> str:
         count = int(sensitivity["setting"].nunique())
         text = f"{count} settings each, quasi-random points of the space of all tuned hyperparameters"
         return text if count else "no setting yet"
-    tried = sorted(sensitivity["lr"].unique())
+    tried = sorted({*sensitivity["lr"], *(analysis.of("screening", case)["lr"] if analysis.screened else ())})
     return (
         f"{len(tried)} learning rates from {rate(tried[0])} to {rate(tried[-1])}" if tried else "no learning rate yet"
     )
@@ -149,7 +169,7 @@ def _exploration(analysis: Analysis, case: tuple[str, str]) -> tuple[str, str]:
     """Say what can be said without claims: how many runs learnt and collapsed, the worst of them, and the means."""
     arms, sensitivity = analysis.of("arms", case), analysis.of("sensitivity", case)
     text = stability.in_short(arms)
-    if len(sensitivity) and not analysis.all_tuned:
+    if len(sensitivity) and not analysis.all_tuned and not analysis.screened:
         text += f" {stability.learning_rates(sensitivity)}"
     means = f"Mean scores, in the order of the plan: {_means(arms.set_index('optimizer'))}."
     return text, f"{stability.uncertainty(arms)} {means} This shows where to look next; it ranks nothing."
@@ -253,7 +273,9 @@ def state_of_runs(analysis: Analysis) -> str:
     facts = analysis.facts
     missing = f"; {facts['missing']} missing" if facts["missing"] else ""
     outcomes = f"{facts['not_learnt']} did not learn, {facts['failed']} failed"
-    return f"{facts['planned']} planned, {facts['finished']} finished: {outcomes}{missing}"
+    stopped = facts["planned"] - facts["finished"] - facts["missing"] if analysis.screened else 0
+    screened = f"; {stopped} stopped early by screening" if stopped else ""
+    return f"{facts['planned']} planned, {facts['finished']} finished: {outcomes}{screened}{missing}"
 
 
 def runs_of_case(analysis: Analysis, case: tuple[str, str]) -> str:

@@ -25,6 +25,22 @@ class _Curves(NamedTuple):
     learnt: np.ndarray[Any, np.dtype[np.bool_]]
 
 
+def complete(stored: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs that were trained to the end, without those that paused at a share of their steps."""
+    return stored[stored["share"] == 1] if "share" in stored else stored
+
+
+def curves_so_far(scale: Mapping[str, ScoreScale], stored: pd.DataFrame) -> list[Array]:
+    """Return the scores ``(K,)`` of each run at its evaluations: 0 from where it failed, NaN from where it paused."""
+    if not len(stored):
+        return []
+    ended = stored["diverged"].astype(bool) | stored.index.isin(complete(stored).index)
+    return [
+        np.where(np.isnan(returns) & has_ended, 0.0, scale[str(environment)].score(np.asarray(returns, dtype=float)))
+        for environment, returns, has_ended in zip(stored["environment"], stored["returns"], ended, strict=True)
+    ]
+
+
 def score_runs(plan: Plan, scale: Mapping[str, ScoreScale], stored: pd.DataFrame) -> pd.DataFrame:
     """Return the columns of the table ``runs`` and all :data:`KEYS`, in the order of ``stored``."""
     parts = [
