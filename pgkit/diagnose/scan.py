@@ -11,7 +11,7 @@ from pgkit.diagnose.copies import Update, copies_of, learn, observed_update, sta
 from pgkit.diagnose.cosines import cosine_histogram
 from pgkit.diagnose.episodes import measure_critic, play_batches
 from pgkit.diagnose.evidence import mean_quantity
-from pgkit.diagnose.health import health
+from pgkit.diagnose.health import health, policy_health
 from pgkit.diagnose.noise import noise_scale, update_snr
 from pgkit.diagnose.play import Player, without_skill
 from pgkit.diagnose.points import Point, uses_critic
@@ -60,8 +60,16 @@ def measure_gradient(point: Point, population: Population, settings: Settings, m
     for name, grads in first.grads.items():
         measured.add(f"noise/{name}", noise_of(grads, first, name, settings))
         measured.add_rows("cosines", [{"network": name, **row} for row in cosine_histogram(grads.numpy())])
-    measured.add("health", health(population.policy, point.params, probe_states(first.obs)))
+    measured.add("health", _health(point, population, probe_states(first.obs), settings))
     return first
+
+
+def _health(point: Point, population: Population, obs: Tensor, settings: Settings) -> dict[str, Quantity]:
+    """Section E of the README: of networks, too, or only of what the policy has left to choose."""
+    if settings.networks:
+        return health(population.policy, point.params, obs)
+    choices = policy_health(population.policy, point.params, obs)
+    return {f"policy/{name}": quantity for name, quantity in choices.items()}
 
 
 def play_blocks(
@@ -126,6 +134,8 @@ def next_updates(
     measured.add("post_update/1", post_update_returns(*blocks, before, random, kl=first.kl, norm=first.norm))
     measured.add_rows("updates", update_rows("none", 1, *blocks, first.kl, first.norm))
     updates = settings.updates(point, float(first.steps.mean()))
+    if updates == 0:
+        return
     # Members that have used their budget stop, but copies go on for K updates: only a schedule reads the budget.
     learn(population, updates - 1)
     obs_stats = copies_obs_stats(point, population)

@@ -17,7 +17,7 @@ class Settings:
         shares: of the budget, where points are looked at.
         critical: how many points of a member get the expensive measurements.
         copies: M, copies of a point.
-        budget_share: K updates are as many as use this share of the budget, between 8 and 64.
+        budget_share: K updates are as many as use this share of the budget, between 8 and 64; with 0 they are left out.
         episodes: E of each comparison of returns, half of them in block A, half in block B.
         return_episodes: of the return J of a point.
         seed: of all random numbers.
@@ -26,6 +26,7 @@ class Settings:
         directions: try other optimizers' directions there.
         from_saved: copies begin in the checkpoints' environments instead of burning in: what is measured is the run's
             actual next update, given the states of its N environments.
+        networks: look at units and weights at every point; what the policy has left to choose is looked at anyway.
     """
 
     shares: tuple[float, ...] = SHARES
@@ -39,13 +40,16 @@ class Settings:
     interventions: bool = True
     directions: bool = True
     from_saved: bool = False
+    networks: bool = True
 
     def with_half_of_the_copies(self) -> "Settings":
         """For what is tried in many ways, one after the other."""
         return replace(self, copies=(self.copies + 1) // 2)
 
     def updates(self, point: Point, steps_per_update: float) -> int:
-        """K: updates that use the share of the budget."""
+        """K: updates that use the share of the budget; 0 if only single updates are wanted."""
+        if self.budget_share == 0:
+            return 0
         wanted = self.budget_share * point.config.steps / max(1.0, steps_per_update)
         return round(min(max(wanted, MIN_UPDATES), MAX_UPDATES))
 

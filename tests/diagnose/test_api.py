@@ -1,5 +1,6 @@
 """A diagnosis from end to end: what is measured, that it goes on where it was stopped, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,21 @@ def test_every_section_is_measured(diagnosis: Diagnosis, run: Path) -> None:
     stored = read_diagnosis(run / "diagnosis" / "diagnosis.json")
     assert stored.points[1].quantities["return/mean"] == middle["return/mean"]
     assert not (run / "diagnosis" / "parts").exists()
+
+
+def test_parts_of_the_scan_are_left_out_and_change_nothing_else(
+    diagnosis: Diagnosis, run: Path, tmp_path: Path
+) -> None:
+    settings = replace(SMALL, shares=(0.5,), critical=0, networks=False, budget_share=0.0)
+    (short,) = diagnose(run, settings, member=0, out=tmp_path / "short").points
+    whole = diagnosis.points[1].quantities
+    left_out = {
+        name for name in whole.keys() - short.quantities.keys() if name.split("/")[0] in ("health", "post_update")
+    }
+    assert {"post_update/K/half_share", "post_update/updates", "health/actor/constant"} <= left_out
+    assert {"post_update/1/kl", "parts/odd", "health/policy/certain"} <= short.quantities.keys()
+    for name in ("post_update/1/kl", "parts/odd", "health/policy/certain", "noise/actor/grad_norm", "return/mean"):
+        assert repr(short.quantities[name]) == repr(whole[name]), name
 
 
 def test_a_member_has_the_same_numbers_alone(diagnosis: Diagnosis, run: Path, tmp_path: Path) -> None:
