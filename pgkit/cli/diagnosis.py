@@ -23,8 +23,13 @@ def diagnose(
     at: Annotated[
         str | None, typer.Option(metavar="SHARES", help="Where to look, in % of training, such as 0,5,50,100.")
     ] = None,
-    critical: Annotated[int, typer.Option(min=0, help="How many points of a member are looked at closely.")] = 3,
-    copies: Annotated[int, typer.Option(min=8, help="Copies of each point that train on.")] = 64,
+    critical: Annotated[
+        int | None, typer.Option(min=0, help="How many points of a member are looked at closely; default: 3, or 2.")
+    ] = None,
+    copies: Annotated[
+        int | None,
+        typer.Option(min=8, help="Copies of each point that train on; default: 64, or 32 if steps are not cheap."),
+    ] = None,
     updates: Annotated[float, typer.Option(min=0, help="How far they train on, in % of training.")] = 2.0,
     episodes: Annotated[int, typer.Option(min=4, help="Episodes of each comparison of returns.")] = 20,
     curvature: Annotated[bool, typer.Option("--curvature/--no-curvature", help="Measure curvature.")] = True,
@@ -54,20 +59,21 @@ def diagnose(
     with one_line_errors(only_prints=dry_run):
         start_fork_server("pgkit.diagnose.tasks")
         from pgkit.diagnose import api
-        from pgkit.diagnose.settings import Settings, parse_shares
         from pgkit.runs.directory import as_directory, find_run
         from pgkit.system.cpu import available_cpus
 
-        settings = Settings(
-            parse_shares(at), critical, copies, updates / 100, episodes, seed=seed, from_saved=from_saved
+        is_comparison = (as_directory(run) / "plan.json").is_file()
+        directory = as_directory(run) if is_comparison else find_run(run)
+        sizes = {"critical": critical, "copies": copies, "budget_share": updates / 100, "episodes": episodes}
+        parts = {"curvature": curvature, "interventions": interventions, "directions": interventions}
+        settings = _settings(
+            None if is_comparison else directory, at, seed=seed, from_saved=from_saved, **sizes, **parts
         )
-        settings = replace(settings, curvature=curvature, interventions=interventions, directions=interventions)
         processes = workers or available_cpus()
-        if (as_directory(run) / "plan.json").is_file():
+        if is_comparison:
             _check_comparison({"--member": member, "--budget": budget, "--dry-run": dry_run or None})
-            _diagnose_comparison(as_directory(run), settings, processes, out, again, quiet)
+            _diagnose_comparison(directory, settings, processes, out, again, quiet)
             return
-        directory = find_run(run)
         if dry_run:
             typer.echo(api.forecast_run(directory, settings, member, processes).in_words())
             return
@@ -75,6 +81,16 @@ def diagnose(
         _print_diagnosis(
             api.diagnose(directory, settings, member=member, out=out, **options), out or directory / "diagnosis"
         )
+
+
+def _settings(run: Path | None, at: str | None, **sizes: Any) -> "Settings":
+    """The usual sizes of a run, or of a comparison, and those that are stated."""
+    from pgkit.diagnose.api import usual_settings_of
+    from pgkit.diagnose.settings import Settings, parse_shares
+
+    usual = Settings(critical=1) if run is None else usual_settings_of(run)
+    shares = usual.shares if at is None else parse_shares(at)
+    return replace(usual, shares=shares, **{name: value for name, value in sizes.items() if value is not None})
 
 
 def _check_comparison(options: dict[str, Any]) -> None:

@@ -15,12 +15,12 @@ from pgkit.diagnose.points import Point, RunPoints, estimator_of, open_run
 from pgkit.diagnose.pool import results_of
 from pgkit.diagnose.report.write import write_report
 from pgkit.diagnose.results import Diagnosis, Measured, PointResult, Row
-from pgkit.diagnose.settings import Settings
+from pgkit.diagnose.settings import Settings, usual_settings
 from pgkit.diagnose.tasks import Task, close_looks, measure
 from pgkit.diagnose.verdicts import summary, verdicts
 from pgkit.runs import provenance
 from pgkit.runs.directory import as_directory
-from pgkit.runs.reader import find_member
+from pgkit.runs.reader import find_member, stored_config
 from pgkit.system.cpu import configure_cpu
 from pgkit.system.process_state import isolated_process
 from pgkit.system.progress import track
@@ -60,8 +60,8 @@ def diagnose(
         PgkitError: there is no such run or member, it is not finished, it cannot be read, or copies are to begin in
             environments that cannot be saved exactly.
     """
-    settings = settings or Settings()
     run_place = as_directory(directory)
+    settings = settings or usual_settings_of(run_place)
     place = run_place / "diagnosis" if out is None else as_directory(out)
     with open_run(run_place, settings.shares, settings.from_saved) as run:
         members = _members(run, run_place, member)
@@ -74,6 +74,12 @@ def diagnose(
     write_report(diagnosis, place, workers=workers)
     parts.remove()
     return diagnosis
+
+
+def usual_settings_of(directory: Path) -> Settings:
+    """:func:`~pgkit.diagnose.settings.usual_settings` of a run's environment."""
+    path = directory / "config.toml"
+    return usual_settings(stored_config(path).env) if path.is_file() else Settings()
 
 
 def forecast_run(

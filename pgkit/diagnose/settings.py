@@ -1,9 +1,16 @@
 """How much is measured, and where."""
 
+import inspect
 from dataclasses import dataclass, replace
 
+from pgkit.config.schema import EnvConfig
 from pgkit.diagnose.points import SHARES, Point
+from pgkit.envs.make import resolve_backend
+from pgkit.envs.registry import find_pgkit_env
 from pgkit.errors import PgkitError
+
+FEWER_SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Of the budget, where environments are not cheap."""
 
 MIN_UPDATES = 8
 MAX_UPDATES = 64
@@ -54,14 +61,25 @@ class Settings:
         return round(min(max(wanted, MIN_UPDATES), MAX_UPDATES))
 
 
-def parse_shares(text: str | None) -> tuple[float, ...]:
-    """Shares of the budget from a list of percentages such as ``"0,5,50,100"``; the usual ones of None.
+def usual_settings(env: EnvConfig) -> Settings:
+    """The usual sizes; smaller ones where a step of the environment costs more than one of the policy.
+
+    Cheap are pgkit's environments whose step is written for one element, such as CartPole's; not LunarLander or those
+    of other packages.
+    """
+    compiled = find_pgkit_env(env.id)
+    backend = resolve_backend(env.id, env.kwargs, env.backend, env.vectorization, env.wrappers)
+    if backend == "pgkit" and compiled is not None and not inspect.isclass(compiled.build):
+        return Settings()
+    return Settings(shares=FEWER_SHARES, critical=2, copies=32)
+
+
+def parse_shares(text: str) -> tuple[float, ...]:
+    """Shares of the budget from a list of percentages such as ``"0,5,50,100"``.
 
     Raises:
         PgkitError: it is something else.
     """
-    if text is None:
-        return SHARES
     try:
         shares = tuple(float(number) / 100 for number in text.split(","))
     except ValueError:

@@ -37,14 +37,15 @@ def read_settings(directory: Path, names: Sequence[str]) -> list[TrainConfig]:
     """
     paths = [directory / name / "config.toml" for name in names]
     if len(paths) > 1 and paths[0].exists():
-        return [_stored_config(path) for path in paths]
-    configs = expand_seeds(_stored_config(directory / "config.toml"))
+        return [stored_config(path) for path in paths]
+    configs = expand_seeds(stored_config(directory / "config.toml"))
     if len(configs) != len(names):
         raise PgkitError(f"{directory / 'config.toml'} has {len(configs)} seeds, the checkpoint {len(names)} members")
     return configs
 
 
-def _stored_config(path: Path) -> TrainConfig:
+def stored_config(path: Path) -> TrainConfig:
+    """The configuration in a run's ``config.toml``, whose seeds may be many."""
     return parse_config(read_table(path), str(path))
 
 
