@@ -1,5 +1,6 @@
 """``pgkit diagnose`` and ``pgkit landscape``."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,21 +16,24 @@ if TYPE_CHECKING:
     from pgkit.diagnose.settings import Settings
 
 
+At = Annotated[str | None, typer.Option(metavar="SHARES", help="Where to look, in % of training, such as 0,5,50,100.")]
+Critical = Annotated[
+    int | None, typer.Option(min=0, help="How many points of a member are looked at closely; default: 3, or 2.")
+]
+Copies = Annotated[
+    int | None,
+    typer.Option(min=8, help="Copies of each point that train on; default: 64, or 32 where steps are not cheap."),
+]
+
+
 def diagnose(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="Directory of a finished run or comparison, or a name below runs/.")
     ],
     member: Annotated[str | None, typer.Option(help="Only this member, such as 3 or seed-3.")] = None,
-    at: Annotated[
-        str | None, typer.Option(metavar="SHARES", help="Where to look, in % of training, such as 0,5,50,100.")
-    ] = None,
-    critical: Annotated[
-        int | None, typer.Option(min=0, help="How many points of a member are looked at closely; default: 3, or 2.")
-    ] = None,
-    copies: Annotated[
-        int | None,
-        typer.Option(min=8, help="Copies of each point that train on; default: 64, or 32 if steps are not cheap."),
-    ] = None,
+    at: At = None,
+    critical: Critical = None,
+    copies: Copies = None,
     updates: Annotated[float, typer.Option(min=0, help="How far they train on, in % of training.")] = 2.0,
     episodes: Annotated[int, typer.Option(min=4, help="Episodes of each comparison of returns.")] = 20,
     curvature: Annotated[bool, typer.Option("--curvature/--no-curvature", help="Measure curvature.")] = True,
@@ -65,10 +69,9 @@ def diagnose(
         is_comparison = (as_directory(run) / "plan.json").is_file()
         directory = as_directory(run) if is_comparison else find_run(run)
         sizes = {"critical": critical, "copies": copies, "budget_share": updates / 100, "episodes": episodes}
+        sizes |= {"seed": seed, "from_saved": from_saved}
         parts = {"curvature": curvature, "interventions": interventions, "directions": interventions}
-        settings = _settings(
-            None if is_comparison else directory, at, seed=seed, from_saved=from_saved, **sizes, **parts
-        )
+        settings = _settings(None if is_comparison else directory, at, {**sizes, **parts})
         processes = workers or available_cpus()
         if is_comparison:
             _check_comparison({"--member": member, "--budget": budget, "--dry-run": dry_run or None})
@@ -83,7 +86,7 @@ def diagnose(
         )
 
 
-def _settings(run: Path | None, at: str | None, **sizes: Any) -> "Settings":
+def _settings(run: Path | None, at: str | None, sizes: Mapping[str, Any]) -> "Settings":
     """The usual sizes of a run, or of a comparison, and those that are stated."""
     from pgkit.diagnose.api import usual_settings_of
     from pgkit.diagnose.settings import Settings, parse_shares

@@ -3,7 +3,7 @@
 import inspect
 from dataclasses import dataclass, replace
 
-from pgkit.config.schema import EnvConfig
+from pgkit.config.tables import EnvConfig
 from pgkit.diagnose.points import SHARES, Point
 from pgkit.envs.make import resolve_backend
 from pgkit.envs.registry import find_pgkit_env
