@@ -29,7 +29,7 @@ def main() -> None:
 def tables() -> dict[str, str]:
     """Every table of the page, by the name in its markers."""
     paths = {
-        landscape: {name: convergence.walk(landscape, name) for name in list_optimizers()}
+        landscape: {name: convergence.walk(landscape, name) for name in convergence.walkers()}
         for landscape in convergence.LANDSCAPES
     }
     return {"optimizers": optimizer_table(), "steps": step_table(), "convergence": convergence.table(paths)}
@@ -61,7 +61,7 @@ def step_table() -> str:
     heads = [f"step {step:,}" for step in SHOWN_STEPS]
     small_head = f"step 1 if g = {SMALL_GRADIENT}"
     lines = [f"| optimizer | {' | '.join(heads)} | {small_head} |", "|---|" + "---|" * (len(SHOWN_STEPS) + 1)]
-    for name in list_optimizers():
+    for name in convergence.walkers():
         lengths = step_lengths(name, 1.0, max(SHOWN_STEPS))
         small = step_lengths(name, SMALL_GRADIENT, 1)
         numbers = [f"{lengths[step - 1]:.4g}" for step in SHOWN_STEPS] + [f"{small[0]:.4g}"]

@@ -58,7 +58,8 @@ class Leaf(NamedTuple):
 
     Attributes:
         param: the parameters ``(P, ...)``, read-only.
-        state: state tensors by name, shaped like ``param``; a step replaces entries, it never writes into tensors.
+        state: state tensors by name, shaped like ``param`` or as :attr:`Transform.leaf_state` says; a step replaces
+            entries, it never writes into tensors.
     """
 
     param: Tensor
@@ -67,6 +68,9 @@ class Leaf(NamedTuple):
 
 Step = Callable[[Tensor, Leaf, Scalars], Tensor]
 """``step(grad, leaf, scalars) -> grad``."""
+
+LeafInit = float | str | Callable[[Tensor], Tensor | None]
+"""The initial value of a leaf state, see :attr:`Transform.leaf_state`."""
 
 
 def _no_scalars(hyper: MemberValues, member: MemberValues, extra_args: ExtraArgs) -> MemberValues:
@@ -101,30 +105,40 @@ class Transform:
             ``precompute`` gets the result among ``extra_args``.
         hyperparameters: by name.
         leaf_state: state tensors shaped like the parameters, with their initial value: a number, the name of a
-            hyperparameter, or ``"param"`` for the parameters themselves.
+            hyperparameter, or ``"param"`` for the parameters themselves. Steps that are not element-wise may have
+            states of any shape ``(P, ...)``: the initial value is a function of the parameter, which gives None where
+            the leaf has no such state.
         member_state: state of one number per member, with its initial value.
         metrics: like ``member_state``, and shown by :func:`~pgkit.optim.diagnostics.diagnostics`.
         step_counters: the entries of ``member_state`` that count steps; ``reset_step`` resets these.
         requires: names of the extra arguments that ``precompute`` reads.
         elementwise: whether ``step`` is written for one element. If not, it gets tensors everywhere, and may use all of
             torch that gives a member the same bits whatever its neighbours: correctly rounded operations, ``row_sum``.
+        roles: the roles of the leaves that ``step`` and ``leaf_state`` are for, see :mod:`pgkit.optim.roles`; by
+            default all. Other leaves pass unchanged.
         eval_param: ``eval_param(leaf, scalars) -> tensor`` for optimizers that are judged at another point than the one
             at which they act and take gradients: what to evaluate in place of ``leaf.param``, written for one element
-            as ``step`` is. ``leaf`` has the transform's own state, ``scalars`` its hyperparameters. Such a transform is
-            the last of its chain, because it keeps account of what the parameters become.
+            as ``step`` is. ``leaf`` has the transform's own state that is shaped like the leaf, ``scalars`` its
+            hyperparameters. Such a transform is the last of its chain, because it keeps account of what the parameters
+            become.
     """
 
     step: Step
     precompute: Callable[[MemberValues, MemberValues, ExtraArgs], MemberValues] = _no_scalars
     reduce: Callable[[Params], MemberValues] | None = None
     hyperparameters: Mapping[str, Hyperparameter] = field(default_factory=dict)
-    leaf_state: Mapping[str, float | str] = field(default_factory=dict)
+    leaf_state: Mapping[str, LeafInit] = field(default_factory=dict)
     member_state: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     step_counters: frozenset[str] = frozenset()
     requires: frozenset[str] = frozenset()
     elementwise: bool = True
+    roles: frozenset[str] | None = None
     eval_param: Callable[[Leaf, Scalars], Tensor] | None = None
+
+    def applies_to(self, role: str) -> bool:
+        """Whether the transform is for leaves of this role."""
+        return self.roles is None or role in self.roles
 
 
 class StepResult(NamedTuple):

@@ -11,6 +11,7 @@ from pgkit.optim.base import (
     ExtraArgs,
     Hyperparameter,
     Leaf,
+    LeafInit,
     MemberValues,
     Optimizer,
     Scalars,
@@ -28,6 +29,7 @@ from pgkit.optim.hyperparameters import (
     per_member,
     required_by,
 )
+from pgkit.optim.roles import check_hidden, roles_of
 from pgkit.types import Params
 
 
@@ -68,7 +70,8 @@ def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
     hyperparameters: dict[str, Hyperparameter] = _merged(
         "hyperparameter", [part.hyperparameters for part in transforms]
     )
-    leaf_state: dict[str, float | str] = _merged("leaf state", [part.leaf_state for part in transforms])
+    leaf_state: dict[str, LeafInit] = _merged("leaf state", [part.leaf_state for part in transforms])
+    any_shape = {key for key, value in leaf_state.items() if callable(value)}
     member_values: dict[str, float] = _merged(
         "member state", [{**part.member_state, **part.metrics} for part in transforms]
     )
@@ -77,6 +80,7 @@ def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
 
     @torch.no_grad()
     def init(params: Params) -> State:
+        check_hidden(transforms, params)
         members, device = members_and_device(params)
         state = init_hyperparameters(hyperparameters, members, device)
         values = {name: per_member(name, value, members, device) for name, value in member_values.items()}
@@ -84,8 +88,9 @@ def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
             **state,
             **_split(values, metrics),
             "leaf_state": {
-                key: {name: _init_leaf(value, param, state["hyperparameters"]) for name, param in params.items()}
-                for key, value in leaf_state.items()
+                key: _init_leaves(value, part, params, state["hyperparameters"])
+                for part in transforms
+                for key, value in part.leaf_state.items()
             },
         }
 
@@ -99,7 +104,9 @@ def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
             stage_args: ExtraArgs = {**extra_args, **reduce(updates)} if reduce else extra_args
             scalars = [part.precompute(hyper, member, stage_args) for part in stage]
             is_last = stage is stages[-1]
-            largest = run_stage(stage, updates, params, state["leaf_state"], scalars, add=add and is_last)
+            in_one_loop = all(part.elementwise for part in stage)
+            visible = {k: v for k, v in state["leaf_state"].items() if not (in_one_loop and k in any_shape)}
+            largest = run_stage(stage, updates, params, visible, scalars, add=add and is_last)
         return StepResult(updates, largest, {**state, "hyperparameters": hyper, **_split(member, metrics)})
 
     requires = required_by(hyperparameters).union(*(part.requires for part in transforms))
@@ -108,7 +115,7 @@ def _joined(transforms: tuple[Transform, ...]) -> Optimizer:
 
 
 def _eval_params(transform: Transform) -> Callable[[Params, State], Params] | None:
-    """Make :attr:`Optimizer.eval_params` of the last transform of a chain: a loop of its own over all leaves."""
+    """Make :attr:`Optimizer.eval_params` of the last transform of a chain: a loop of its own over its leaves."""
     eval_param = transform.eval_param
     if eval_param is None:
         return None
@@ -118,10 +125,11 @@ def _eval_params(transform: Transform) -> Callable[[Params, State], Params] | No
 
     @torch.no_grad()
     def eval_params(params: Params, state: State) -> Params:
-        results = {name: torch.empty_like(leaf, memory_format=torch.contiguous_format) for name, leaf in params.items()}
+        results = {name: leaf.detach().clone(memory_format=torch.contiguous_format) for name, leaf in params.items()}
         hyper = {name: state["hyperparameters"][name] for name in transform.hyperparameters}
-        leaf_state = {key: dict(state["leaf_state"][key]) for key in transform.leaf_state}
-        run_stage([Transform(step)], results, params, leaf_state, [hyper])
+        visible = [key for key, value in transform.leaf_state.items() if not callable(value)]
+        leaf_state = {key: dict(state["leaf_state"][key]) for key in visible}
+        run_stage([Transform(step, roles=transform.roles)], results, params, leaf_state, [hyper])
         return results
 
     return eval_params
@@ -135,8 +143,17 @@ def _split(values: MemberValues, metrics: set[str]) -> dict[str, MemberValues]:
     }
 
 
-def _init_leaf(value: float | str, param: Tensor, hyper: MemberValues) -> Tensor:
+def _init_leaves(value: LeafInit, part: Transform, params: Params, hyper: MemberValues) -> Params:
+    """Make a leaf state of a transform, for the leaves that have it."""
+    roles = roles_of(params)
+    leaves = {name: _init_leaf(value, param, hyper) for name, param in params.items() if part.applies_to(roles[name])}
+    return {name: leaf for name, leaf in leaves.items() if leaf is not None}
+
+
+def _init_leaf(value: LeafInit, param: Tensor, hyper: MemberValues) -> Tensor | None:
     """Make the initial value of a leaf state, see :class:`~pgkit.optim.base.Transform`."""
+    if callable(value):
+        return value(param)
     leaf = torch.empty_like(param, memory_format=torch.contiguous_format)
     if value == "param":
         return leaf.copy_(param)

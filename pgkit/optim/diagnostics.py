@@ -31,7 +31,7 @@ def diagnostics(state: State) -> dict[str, Tensor]:
         return {f"{label}/{key}": value for label, part in parts.items() for key, value in part.items()}
     if "group" in state:
         return _join_groups(state["group"], [diagnostics(each) for each in state["states"]])
-    norms = {f"{key}_norm": _norm(leaves) for key, leaves in state["leaf_state"].items()}
+    norms = {f"{key}_norm": _norm(leaves) for key, leaves in state["leaf_state"].items() if leaves}
     return {**state["hyperparameters"], **state["metrics"], **norms}
 
 

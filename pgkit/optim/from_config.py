@@ -1,6 +1,6 @@
 """Make one optimizer of a population from the ``[optimizer]`` tables of its members' configs."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pgkit.errors import PgkitError
@@ -51,7 +51,10 @@ def groups_of(tables: Sequence[Settings]) -> list[int]:
 
 
 def _number_groups(described: Sequence[dict[str, dict[str, Any]]]) -> list[int]:
-    structures = [_structure(groups) for groups in described]
+    structures = [
+        tuple((label, _structure(group, spec(group["name"]).common)) for label, group in groups.items())
+        for groups in described
+    ]
     distinct = list(dict.fromkeys(structures))
     return [distinct.index(structure) for structure in structures]
 
@@ -178,10 +181,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _structure(tree: Any) -> Any:
-    """Return the tree without its numbers, hashable: equal for tables that can be stacked."""
+def _structure(tree: Any, common: Collection[str] = ()) -> Any:
+    """Return the tree without its numbers, except ``common`` ones, hashable: equal for tables that can be stacked."""
     if isinstance(tree, Mapping):
-        return tuple((key, _structure(value)) for key, value in tree.items())
+        return tuple((key, repr(value) if key in common else _structure(value)) for key, value in tree.items())
     return "number" if _is_number(tree) else repr(tree)
 
 

@@ -1,6 +1,7 @@
 """Run the steps of a chain on every leaf: as one compiled loop on CPU, as tensor operations elsewhere."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,10 +10,15 @@ from pgkit.compiler.lazy import lazy_kernel
 from pgkit.errors import PgkitError
 from pgkit.optim.base import Leaf, MemberValues, Transform, per_leaf
 from pgkit.optim.reductions import launch
+from pgkit.optim.roles import roles_of
 from pgkit.system.cpu import use_compiled
 from pgkit.types import Params
 
 _compile_steps = lazy_kernel("pgkit.optim.codegen:compile_steps")
+
+
+CACHED_NUMBERS = 2**16
+"""Numbers of a leaf that a step on tensors takes at once."""
 
 
 def split_stages(transforms: Sequence[Transform]) -> list[list[Transform]]:
@@ -52,30 +58,80 @@ def run_stage(
     Returns:
         With ``add`` the largest magnitude in each leaf of the sums, ``(L, P)``, where NaN counts as largest.
     """
-    columns = [values for part in scalars for values in part.values()]
-    like = next(iter(grads.values()))
-    table = torch.stack(columns) if columns else torch.empty(0, len(like), device=like.device)
     blocks: list[tuple[Params, Tensor]] = []
-    for dtype in dict.fromkeys(leaf.dtype for leaf in grads.values()):
-        leaves = {name: leaf for name, leaf in grads.items() if leaf.dtype == dtype}
-        compiled = use_compiled(dtype, like.device)
-        rows = table.to(dtype)
-        if compiled and all(part.elementwise for part in stage):
-            largest = _in_one_loop(stage, leaves, params, leaf_state, scalars, rows, add)
-        else:
-            largest = _on_tensors(stage, leaves, params, leaf_state, scalars, rows, add and not compiled)
-            if compiled and add:  # a loop of its own, which graphs can capture
-                largest = _in_one_loop([], leaves, params, {}, [], rows[:0], add)
+    for alike, leaves in _groups(stage, grads, params, leaf_state).items():
+        parts = [stage[index] for index in alike.parts]
+        if not parts and not add:
+            continue
+        states = {key: leaf_state[key] for key in alike.states}
+        numbers = [scalars[index] for index in alike.parts]
+        largest = _run(parts, leaves, params, states, numbers, add)
         if largest is not None:
             blocks.append((leaves, largest))
     return _in_order(blocks, grads) if add else None
+
+
+def _run(
+    parts: Sequence[Transform],
+    leaves: Params,
+    params: Params,
+    states: Mapping[str, Params],
+    numbers: Sequence[MemberValues],
+    add: bool,
+) -> Tensor | None:
+    """Run a stage on leaves of one dtype, compiled where that can be."""
+    like = next(iter(leaves.values()))
+    table = _table(numbers, like)
+    compiled = use_compiled(like.dtype, like.device)
+    if compiled and all(part.elementwise for part in parts):
+        return _in_one_loop(parts, leaves, params, states, numbers, table, add)
+    largest = _on_tensors(parts, leaves, params, states, numbers, table, add and not compiled)
+    if compiled and add:  # a loop of its own, which graphs can capture
+        largest = _in_one_loop([], leaves, params, {}, [], table[:0], add)
+    return largest
+
+
+class _Alike(NamedTuple):
+    """What leaves have in common that run in one loop.
+
+    Attributes:
+        dtype: of their elements.
+        parts: which transforms of the stage are for them.
+        states: the names of their states.
+    """
+
+    dtype: torch.dtype
+    parts: tuple[int, ...]
+    states: tuple[str, ...]
+
+
+def _groups(
+    stage: Sequence[Transform], grads: Params, params: Params, leaf_state: Mapping[str, Params]
+) -> dict[_Alike, Params]:
+    """Group gradients that can run in one loop, in their order."""
+    roles = roles_of(params)
+    groups: dict[_Alike, Params] = {}
+    for name, grad in grads.items():
+        parts = tuple(index for index, part in enumerate(stage) if part.applies_to(roles[name]))
+        states = tuple(key for key, leaves in leaf_state.items() if name in leaves)
+        groups.setdefault(_Alike(grad.dtype, parts, states), {})[name] = grad
+    return groups
+
+
+def _table(scalars: Sequence[MemberValues], like: Tensor) -> Tensor:
+    """The numbers of each member ``(C, P)``, in the dtype of a leaf."""
+    columns = [values for part in scalars for values in part.values()]
+    table = torch.stack(columns) if columns else torch.empty(0, len(like), device=like.device)
+    return table.to(like.dtype)
 
 
 def _in_order(blocks: Sequence[tuple[Params, Tensor]], names: Iterable[str]) -> Tensor:
     """Join blocks ``(l, P)`` of some leaves each to ``(L, P)`` in the order of ``names``."""
     if len(blocks) == 1:
         return blocks[0][1]
-    rows = {name: row for leaves, block in blocks for name, row in zip(leaves, block.double(), strict=True)}
+    dtypes = {block.dtype for _, block in blocks}
+    dtype = dtypes.pop() if len(dtypes) == 1 else torch.float64
+    rows = {name: row for leaves, block in blocks for name, row in zip(leaves, block.to(dtype), strict=True)}
     return torch.stack([rows[name] for name in names])
 
 
@@ -114,23 +170,40 @@ def _on_tensors(
     add: bool,
 ) -> Tensor | None:
     """Run a stage as tensor operations, and copy changed tensors back into the memory of the old ones."""
+    names = [list(values) for values in scalars]
     for name, grad in grads.items():
-        rows = iter([per_leaf(row, grad) for row in table])
-        result = grad
-        leaf = Leaf(params[name], {key: tensors[name] for key, tensors in leaf_state.items()})
-        old = [grad, *leaf.state.values()]
-        for part, values in zip(stage, scalars, strict=True):
-            result = part.step(result, leaf, {key: next(rows) for key in values})
-        new = [result, *leaf.state.values()]
-        changed = [(before, after) for before, after in zip(old, new, strict=True) if after is not before]
-        # A step may exchange tensors: one that is overwritten below must be copied before another takes its values.
-        copies = [(before, after.clone() if any(after is x for x in old) else after) for before, after in changed]
-        for before, after in copies:
-            before.copy_(after)
+        for rows in _blocks(grad):
+            leaf = Leaf(params[name][rows], {key: tensors[name][rows] for key, tensors in leaf_state.items()})
+            _step_leaf(stage, grad[rows], leaf, names, table[:, rows])
     if not add:
         return None
     sums = [grad.add_(params[name]) for name, grad in grads.items()]
     return torch.stack([leaf.reshape(len(leaf), -1).abs().amax(1) for leaf in sums])
+
+
+def _blocks(leaf: Tensor) -> list[slice]:
+    """Split members so that on CPU what a step computes stays in the cache; members do not mix, so no bit changes."""
+    size = len(leaf)
+    if leaf.is_cpu and leaf.numel():
+        size = max(1, CACHED_NUMBERS * size // leaf.numel())
+    return [slice(first, first + size) for first in range(0, len(leaf), max(1, size))]
+
+
+def _step_leaf(
+    stage: Sequence[Transform], grad: Tensor, leaf: Leaf, names: Sequence[Sequence[str]], table: Tensor
+) -> None:
+    """Run the steps on some members of one leaf, whose scalars are called ``names``."""
+    rows = iter([per_leaf(row, grad) for row in table])
+    result = grad
+    old = [grad, *leaf.state.values()]
+    for part, names_of_part in zip(stage, names, strict=True):
+        result = part.step(result, leaf, {key: next(rows) for key in names_of_part})
+    new = [result, *leaf.state.values()]
+    changed = [(before, after) for before, after in zip(old, new, strict=True) if after is not before]
+    # A step may exchange tensors: one that is overwritten below must be copied before another takes its values.
+    copies = [(before, after.clone() if any(after is x for x in old) else after) for before, after in changed]
+    for before, after in copies:
+        before.copy_(after)
 
 
 def _fields(name: str, grad: Tensor, params: Params, leaf_state: Mapping[str, Params]) -> list[Tensor]:

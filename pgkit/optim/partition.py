@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pgkit.errors import PgkitError
 from pgkit.optim.base import ExtraArgs, Optimizer, State, StepResult, check_grads, checked_grads
+from pgkit.optim.roles import LeafSubset
 from pgkit.tree import put_tree, take_tree
 from pgkit.types import Params
 
@@ -215,9 +216,9 @@ def by_name(groups: Groups) -> Optimizer:
     )
 
 
-def _split(groups: Groups, params: Params) -> dict[str, Params]:
+def _split(groups: Groups, params: Params) -> dict[str, LeafSubset]:
     """Part parameters by the label of the first group that accepts them; groups without parameters are left out."""
-    parts: dict[str, Params] = {label: {} for label in groups}
+    parts = {label: LeafSubset({}, tuple(params)) for label in groups}
     for name, leaf in params.items():
         label = next((label for label, (accepts, _) in groups.items() if accepts(name)), None)
         if label is None:

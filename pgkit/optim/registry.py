@@ -26,6 +26,8 @@ class OptimizerSpec:
         source: where the formula comes from.
         defaults: every hyperparameter with its default. Those whose names mean something around every optimizer
             (:data:`AROUND`, ``schedule`` and so on) are in a table of their own, under :attr:`class_table`.
+        common: hyperparameters that all members of one optimizer share, those annotated as ``int``; members that differ
+            in them have optimizers of their own.
     """
 
     name: str
@@ -33,6 +35,7 @@ class OptimizerSpec:
     formula: str
     source: str
     defaults: Mapping[str, Any]
+    common: frozenset[str] = frozenset()
 
     @property
     def class_table(self) -> str:
@@ -95,12 +98,13 @@ def _spec_of(name: str, build: Callable[..., Optimizer]) -> OptimizerSpec:
     Raises:
         PgkitError: an argument has no default.
     """
-    parameters = inspect.signature(build).parameters.values()
+    parameters = list(inspect.signature(build).parameters.values())
     without_default = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
     if without_default:
         raise PgkitError(f"optimizer {name!r}: every argument needs a default, {without_default[0]!r} has none")
     defaults = {parameter.name: parameter.default for parameter in parameters}
-    return _make_spec(name, build, *_formula_and_source(build), defaults)
+    entry = _make_spec(name, build, *_formula_and_source(build), defaults)
+    return replace(entry, common=frozenset(parameter.name for parameter in parameters if parameter.annotation is int))
 
 
 def _formula_and_source(build: Callable[..., Any]) -> tuple[str, str]:
@@ -258,6 +262,8 @@ for _build in (
     optimizers.radam,
     optimizers.adamax,
     optimizers.lion,
+    optimizers.muon,
+    optimizers.soap,
     optimizers.schedule_free_sgd,
     optimizers.schedule_free_adamw,
     natural_gradient.npg,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pgkit.kernels.pointwise import deterministic_map
-from pgkit.optim.base import ExtraArgs, Hyperparameter, Leaf, MemberValues, Scalars, Transform
+from pgkit.optim.base import ExtraArgs, Hyperparameter, Leaf, LeafInit, MemberValues, Scalars, Transform
 from pgkit.optim.validation import check
 
 
@@ -56,7 +56,7 @@ def scale_by_rms(
             v = torch.clamp(torch.addcmul(v, -a, a), min=0.0)
         return grad / (torch.sqrt(v + scalars["eps"]) if tensorflow else torch.sqrt(v) + scalars["eps"])
 
-    leaf_state: dict[str, float | str] = {"v": 1.0 if tensorflow else 0.0}
+    leaf_state: dict[str, LeafInit] = {"v": 1.0 if tensorflow else 0.0}
     return Transform(
         step,
         lambda hyper, member, extra_args: {"alpha": hyper["alpha"], "gain": 1 - hyper["alpha"], "eps": hyper["eps"]},
@@ -137,7 +137,7 @@ def adam_step(
             v = leaf.state["v_max"] = torch.maximum(leaf.state["v_max"], v)
         return scalars["rate"] * m / (torch.sqrt(v) / scalars["root"] + scalars["eps"])
 
-    leaf_state: dict[str, float | str] = {"m": 0.0, "v": 0.0}
+    leaf_state: dict[str, LeafInit] = {"m": 0.0, "v": 0.0}
     return Transform(
         step,
         precompute,

@@ -205,6 +205,7 @@ def _make_part(name: str, settings: Mapping[str, Any], group: Mapping[str, Any])
     if optimizer.requires:
         needs = ", ".join(sorted(optimizer.requires))
         raise PgkitError(f"as_torch: {name!r} with these settings needs {needs}, which only optimizer.update takes")
+    _check_leaf_by_leaf(name, optimizer, settings)
     leaves = {key: _zeros_like_leaf(name, param) for key, param in zip(_names(group), group["params"], strict=True)}
     if len(leaves) < len(group["params"]):
         raise PgkitError("as_torch: two parameters of a group have the same name; names may be left out")
@@ -216,6 +217,31 @@ def _make_part(name: str, settings: Mapping[str, Any], group: Mapping[str, Any])
         numbers.setdefault(key, set()).add(value.item())
     changeable = frozenset(key for key, values in numbers.items() if values == _number(settings.get(key)))
     return _Part(name, optimizer, settings, changeable)
+
+
+def _check_leaf_by_leaf(name: str, optimizer: Optimizer, settings: Mapping[str, Any]) -> None:
+    """Refuse what needs more of a module than its parameters one by one.
+
+    Raises:
+        PgkitError: the optimizer is judged at other parameters, or asks for the place of a parameter in a policy.
+    """
+    if optimizer.eval_params is not None:
+        raise PgkitError(
+            f"as_torch: {name!r} is to be evaluated at an average of its parameters, and a module has one set only; "
+            "take a class with train() and eval(), such as schedulefree.AdamWScheduleFree"
+        )
+    if _asks_for_roles(optimizer):
+        raise PgkitError(
+            f"as_torch: {name!r} treats parameters by their place in a policy of pgkit, which a module does not tell; "
+            "take torch.optim.Muon for hidden matrices, and another optimizer for the rest"
+        )
+    if settings.get("normalize_and_project") is not None:
+        raise PgkitError("as_torch: normalize_and_project is for policies of pgkit, whose layer norms it knows by name")
+
+
+def _asks_for_roles(optimizer: Optimizer) -> bool:
+    parts = optimizer.parts
+    return any(part.roles is not None for part in optimizer.transforms) or any(map(_asks_for_roles, parts))
 
 
 def _has_schedule(name: str) -> PgkitError:

@@ -1,5 +1,6 @@
 """Transforms for any optimizer, each with its formula: g is the incoming gradient, u the result."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from pgkit.optim.base import (
     ExtraArgs,
     Hyperparameter,
     Leaf,
+    LeafInit,
     MemberValues,
     Optimizer,
     Scalars,
@@ -58,9 +60,14 @@ def _shrink(grad: Tensor, leaf: Leaf, scalars: Scalars) -> Tensor:
     return torch.addcmul(grad, scalars["shrink"], leaf.param)
 
 
+def shrink_moved(grad: Tensor, leaf: Leaf, scalars: Scalars) -> Tensor:
+    """The step of a decoupled decay of the new parameters: u = g + shrink (p + g)."""
+    return torch.addcmul(grad, scalars["shrink"], leaf.param + grad)
+
+
 def is_decoupled_decay(transform: Transform) -> bool:
-    """Whether a transform is :func:`add_decoupled_weight_decay`."""
-    return transform.step is _shrink
+    """Whether a transform is :func:`add_decoupled_weight_decay`, or its step is :func:`shrink_moved`."""
+    return transform.step in (_shrink, shrink_moved)
 
 
 def clip_by_global_norm(max_grad_norm: Hyperparameter) -> Transform:
@@ -197,29 +204,41 @@ def restart(optimizer: Optimizer, what: str, every: Hyperparameter | str) -> Opt
             member[counter] = torch.where(now, 0.0, member[counter]) + 1
         for name, value in member_state.items():
             member[name] = torch.where(now, value, member[name])
-        initial = {f"initial {name}": hyper[value] for name, value in leaf_state.items() if value in hyper}
+        names = {name: value for name, value in leaf_state.items() if isinstance(value, str)}
+        initial = {f"initial {name}": hyper[value] for name, value in names.items() if value in hyper}
         return {"now": now.double(), **initial}
 
     def step(grad: Tensor, leaf: Leaf, scalars: Scalars) -> Tensor:
         now = scalars["now"] != 0
         for name, value in leaf_state.items():
-            initial: Any = leaf.param if value == "param" else scalars.get(f"initial {name}", value)
-            leaf.state[name] = torch.where(now, initial, leaf.state[name])
+            if name in leaf.state:
+                initial = _initial(value, leaf, scalars.get(f"initial {name}"))
+                leaf.state[name] = torch.where(now, initial, leaf.state[name])
         return grad
 
+    front = Transform(step, precompute, elementwise=not any(map(callable, leaf_state.values())))
     if isinstance(every, str):
-        return chain(Transform(step, precompute, requires=frozenset({"rollout_start"})), optimizer)
+        return chain(replace(front, requires=frozenset({"rollout_start"})), optimizer)
     hyperparameters = {key: check(key, every, least=0.0)}
-    return chain(Transform(step, precompute, hyperparameters=hyperparameters, member_state={counter: 0.0}), optimizer)
+    return chain(replace(front, hyperparameters=hyperparameters, member_state={counter: 0.0}), optimizer)
 
 
-def _state_to_reset(optimizer: Optimizer, what: str) -> tuple[dict[str, float], dict[str, float | str]]:
+def _initial(value: LeafInit, leaf: Leaf, of_hyperparameter: Tensor | None) -> Any:
+    """The initial value of a leaf state: a tensor, or a number for all elements."""
+    if callable(value):
+        return value(leaf.param)
+    if value == "param":
+        return leaf.param
+    return value if of_hyperparameter is None else of_hyperparameter
+
+
+def _state_to_reset(optimizer: Optimizer, what: str) -> tuple[dict[str, float], dict[str, LeafInit]]:
     """Collect the initial values of the state that a restart puts back: per member, and shaped like leaves."""
     if what == "step":
         counters = {name: part.member_state[name] for part in optimizer.transforms for name in part.step_counters}
         return counters, {}
     member_state: dict[str, float] = {}
-    leaf_state: dict[str, float | str] = {}
+    leaf_state: dict[str, LeafInit] = {}
     for part in optimizer.transforms:
         member_state |= {**part.member_state, **part.metrics}
         leaf_state |= part.leaf_state

@@ -77,6 +77,18 @@ def numbers_of(name: str, value: Any) -> list[float]:
     return [float(number) for number in numbers]
 
 
+def count(name: str, value: Any) -> int:
+    """Return the whole number, at least 1, that all members have.
+
+    Raises:
+        PgkitError: it is no such number, or members have different ones.
+    """
+    numbers = set(numbers_of(name, check(name, value, least=1.0)))
+    if len(numbers) != 1 or not min(numbers).is_integer():
+        raise PgkitError(f"{name} is {value!r}; it must be one whole number for all members")
+    return int(numbers.pop())
+
+
 def is_zero(value: Hyperparameter) -> bool:
     """Whether a hyperparameter is 0 for all members, and has no schedule."""
     return not isinstance(value, Schedule) and not any(numbers_of("value", value))

@@ -28,7 +28,13 @@ from pgkit.types import Params
 
 Table = Mapping[str, Any]
 MEMBERS = 3
-SHAPES = {"actor.0.weight": (3, 5), "actor.0.norm.weight": (1, 5), "actor.0.bias": (1, 5), "critic.0.weight": (3, 1)}
+SHAPES = {
+    "trunk.0.weight": (3, 3),
+    "actor.0.weight": (3, 5),
+    "actor.0.norm.weight": (1, 5),
+    "actor.0.bias": (1, 5),
+    "critic.0.weight": (3, 1),
+}
 NPG: Table = {"name": "npg", "critic": {"name": "adam"}}
 TRPO: Table = {"name": "trpo", "critic": {"name": "adam"}}
 

@@ -16,7 +16,7 @@ from pgkit.optim.transforms import scale_by_rate
 from pgkit.types import Params
 
 DTYPES = (torch.float32, torch.float64)
-SHAPES = {"weight": (3, 37), "bias": (1, 37), "log_std": (5,)}
+SHAPES = {"trunk.1.weight": (3, 37), "trunk.1.bias": (1, 37), "log_std": (5,)}
 Function = Callable[[Tensor, Tensor, Tensor], Any]
 
 
@@ -112,23 +112,24 @@ OPTIONS: list[Mapping[str, Any]] = [
     {"max_layer_norm": 0.7, "centralize": True},
     {"reset_moments": "rollout"},
     {"reset_step": 2},
-    {"cautious": True, "trac": True, "trac_s_prev": 0.1},
 ]
-BEHIND: Mapping[str, Any] = {"lookahead_steps": 3}
+BEHIND: list[Mapping[str, Any]] = [{"lookahead_steps": 3}, {"cautious": True, "trac": True, "trac_s_prev": 0.1}]
 """Not behind optimizers that keep account of their own steps."""
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("optimizer_name", [name for name in list_optimizers() if name not in ("npg", "trpo")])
+@pytest.mark.parametrize("optimizer_name", [name for name in list_optimizers() if name not in ("npg", "trpo", "soap")])
 def test_compiled_optimizers_do_what_they_do_on_tensors(
     optimizer_name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cases = OPTIONS if make(optimizer_name).eval_params else [*OPTIONS, BEHIND]
+    cases = OPTIONS if make(optimizer_name).eval_params else [*OPTIONS, *BEHIND]
     compiled = [moved(optimizer_name, options, dtype) for options in cases]
     set_compile_mode(monkeypatch, "off")
+    rtol = 1e-5 if dtype is torch.float32 else 1e-13
+    atol = 1e-5 if optimizer_name == "muon" else 1e-6  # products of products, which torch.bmm rounds otherwise
     for expected, options in zip(compiled, cases, strict=True):
         for name, leaf in moved(optimizer_name, options, dtype).items():
-            torch.testing.assert_close(expected[name], leaf, rtol=1e-5 if dtype is torch.float32 else 1e-13, atol=1e-6)
+            torch.testing.assert_close(expected[name], leaf, rtol=rtol, atol=atol)
 
 
 def swap(grad: Tensor, leaf: Leaf, scalars: Scalars) -> Tensor:

@@ -20,6 +20,7 @@ from pgkit.types import Params
 
 Table = Mapping[str, Any]
 SHAPES = {
+    "trunk.0.weight": (4, 3),
     "actor.0.weight": (3, 37),
     "actor.0.bias": (1, 37),
     "actor.1.weight": (37, 2),
@@ -143,6 +144,7 @@ def varied(name: str, size: int) -> list[Table]:
         if isinstance(value, float) and not isinstance(value, bool)
     }
     low = {"momentum": 0.3, "weight_decay": 1e-3, "dampening": 0.1, "initial_accumulator_value": 0.1, "lr_decay": 0.1}
+    low["adam_weight_decay"] = 0.1
     return [
         {"name": name, **{key: (value or low[key]) * (1 - 0.03 * k) for key, value in numbers.items()}}
         for k in range(size)
@@ -237,12 +239,14 @@ MIXED: list[Table] = [
     {"name": "torch.optim:RMSprop", "lr": 0.01},
     {"name": "momentum", "lookahead_steps": 2},
     {"name": "rmsprop", "groups": {"*.bias": {"lr": 1e-3}}},
+    {"name": "muon", "lr": 0.02, "reset_moments": 4},
+    {"name": "soap", "precondition_frequency": 2, "critic": {"reset_moments": 5}},
     {"name": "adamw", "cautious": True, "trac": True, "trac_s_prev": 0.1, "normalize_and_project": 2},
     {"name": "torch.optim:Adam", "cautious": True, "trac": True, "trac_s_prev": 0.1, "max_grad_norm": 1.0},
 ]
 
 
-@pytest.mark.parametrize("members", [[4, 0, 3], [5, 2, 1, 0], [7, 3, 6], [1, 1, 6, 2]])
+@pytest.mark.parametrize("members", [[4, 0, 3], [7, 5, 2, 9, 6, 1, 0], [8, 3], [1, 1, 6, 2]])
 def test_members_taken_in_the_middle_go_on_unchanged(members: list[int]) -> None:
     """Also through a checkpoint in between."""
     size, half, rows = len(MIXED), STEPS // 2, torch.tensor(members)

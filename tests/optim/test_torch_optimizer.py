@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pgkit.errors import PgkitError
-from pgkit.optim import as_torch, by_name, chain, make, matches, register
+from pgkit.optim import apply_updates, as_torch, by_name, chain, make, matches, module_state, register, stack_modules
+from pgkit.optim.torch_layout import to_leaf
 from pgkit.optim.transforms import clip_by_value, scale_by_rate
 
 STEPS = 200
@@ -104,6 +105,37 @@ def test_schedulers_and_groups_act_as_in_torch() -> None:
     assert [group["lr"] for group in optimizer.param_groups] == [0.0, 0.0]
     assert optimizer.param_groups[0]["param_names"][0] == "0.weight"
     assert difference(module, reference_module) <= 1e-12
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "soap", "lr": 0.01, "precondition_frequency": 2},
+        {"name": "soap", "lr": 0.01, "cautious": True},
+        {"name": "adamw", "lr": 0.01, "weight_decay": 0.1, "cautious": True},
+        {"name": "adam", "trac": True, "trac_s_prev": 0.1, "max_grad_norm": 1.0},
+    ],
+    ids=str,
+)
+def test_what_sees_whole_matrices_or_all_parameters_equals_pgkits_update(settings: Mapping[str, Any]) -> None:
+    """To the last bit; also after the state went through a file."""
+    module = network(torch.float32)
+    optimizer = as_torch(module.parameters(), **settings)
+    native, params = make(**settings), stack_modules([network(torch.float32)])
+    state = native.init(params)
+    for step in range(8):
+        draw_grads(module, seed=step)
+        grads = {name: to_leaf(param.grad[None]) for name, param in module.named_parameters() if param.grad is not None}
+        optimizer.step()
+        updates, state = native.update(grads, state, params)
+        params = apply_updates(params, updates)
+        if step == 3:
+            other = as_torch(module.parameters(), **settings)
+            other.load_state_dict(through_bytes(optimizer.state_dict()))
+            optimizer = other
+    moved = module_state(params, module)
+    assert difference(module, network(torch.float32)) > 1e-3
+    assert all(torch.equal(param, moved[name][0]) for name, param in module.named_parameters())
 
 
 def through_bytes(state_dict: dict[str, Any]) -> Any:
@@ -252,6 +284,12 @@ def test_what_a_plain_loop_cannot_give_is_refused() -> None:
     assert "needs fisher_vector_product, trial" in refused("trpo")
     assert "needs fisher_vector_product, trial" in refused("adam", kl_limit=0.01)
     assert "needs rollout_start" in refused("adam", reset_step="rollout")
+    assert "needs rollout_start" in refused("adam_rel")
+    for name in ("schedule_free_sgd", "schedule_free_adamw"):
+        assert "such as schedulefree.AdamWScheduleFree" in refused(name)
+    assert "take torch.optim.Muon for hidden matrices" in refused("muon")
+    assert "take torch.optim.Muon for hidden matrices" in refused("muon", trac=True)
+    assert "normalize_and_project is for policies of pgkit" in refused("adam", normalize_and_project=1)
     assert "'adam' has a schedule" in refused("adam", schedule={"lr": "linear"})
     assert "use torch.optim.lr_scheduler" in refused("adam", schedule={"lr": "linear"})
     assert "if it is PyTorch's, use it as it is" in refused("torch.optim:Adam", lr=0.1)
