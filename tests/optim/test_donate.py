@@ -29,7 +29,7 @@ from pgkit.types import Params
 Table = Mapping[str, Any]
 MEMBERS = 3
 SHAPES = {
-    "trunk.0.weight": (3, 3),
+    "trunk.1.weight": (3, 3),
     "actor.0.weight": (3, 5),
     "actor.0.norm.weight": (1, 5),
     "actor.0.bias": (1, 5),
