@@ -140,11 +140,11 @@ def table_of(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", optim.list_optimizers())
 def test_moments_are_taken_and_settings_are_not(name: str, tmp_path: Path) -> None:
-    quick = {"points": 0, "final_episodes": 1}
-    before = config(steps=60, seeds=2, optimizer=table_of(name), evaluation=quick)
+    same: dict[str, Any] = {"policy": {"hidden": [8, 8]}, "evaluation": {"points": 0, "final_episodes": 1}, "seeds": 2}
+    before = config(steps=60, optimizer=table_of(name), **same)
     result = pgkit.train(before, tmp_path / "run")
     (part,) = result.parts
-    after = config(seeds=2, seed=3, optimizer=table_of(name) | {"lr": 0.25}, evaluation=quick)
+    after = config(seed=3, optimizer=table_of(name) | {"lr": 0.25}, **same)
     after = after.model_copy(update={"init": going_on(tmp_path / "run", init={"optimizer_state": True}).init})
     state = started(after).opt_state
     kept, settings = split_state(optim.from_config([after.optimizer] * 2).dump(state))
