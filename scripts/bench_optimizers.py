@@ -129,7 +129,7 @@ def muon_step(members: int, in_float32: bool = False) -> Callable[[], None]:
 
 
 class SingleSOAP:
-    """SOAP for the tensors of one network, as plainly as torch can say it: :func:`pgkit.optim.optimizers.soap`."""
+    """SOAP for the tensors of one network, as plainly as torch can say it: :func:`pgkit.optim.recent.soap`."""
 
     def __init__(self, params: list[Tensor], lr: float, beta: float = 0.95, eps: float = 1e-8, every: int = 10) -> None:
         self.params = params

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pgkit.errors import PgkitError, describe_exception, suggest
-from pgkit.optim import natural_gradient, optimizers, trust_region
+from pgkit.optim import adam_variants, natural_gradient, optimizers, recent, trust_region
 from pgkit.optim.around import AROUND, DETAILS, PARTS, SCHEDULED, around
 from pgkit.optim.base import Optimizer, Schedule
 from pgkit.optim.schedules import schedule_of
@@ -254,18 +254,18 @@ for _build in (
     optimizers.adagrad,
     optimizers.adadelta,
     optimizers.adam,
-    optimizers.adam_rel,
-    optimizers.adam_equal,
-    optimizers.amsgrad,
+    adam_variants.adam_rel,
+    adam_variants.adam_equal,
+    adam_variants.amsgrad,
     optimizers.adamw,
-    optimizers.nadam,
-    optimizers.radam,
-    optimizers.adamax,
+    adam_variants.nadam,
+    adam_variants.radam,
+    adam_variants.adamax,
     optimizers.lion,
-    optimizers.muon,
-    optimizers.soap,
-    optimizers.schedule_free_sgd,
-    optimizers.schedule_free_adamw,
+    recent.muon,
+    recent.soap,
+    recent.schedule_free_sgd,
+    recent.schedule_free_adamw,
     natural_gradient.npg,
     trust_region.trpo,
 ):

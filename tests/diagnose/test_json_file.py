@@ -147,7 +147,7 @@ def test_the_table_of_points_has_a_column_for_each_quantity_and_its_ends(tmp_pat
 def test_every_table_begins_with_the_keys(tmp_path: Path) -> None:
     write(full(), tmp_path)
     paths = list((tmp_path / "tables").glob("*.parquet"))
-    names = {"points", "verdicts", "updates", "curvature", "estimators", "critic_histogram", "same_states"}
+    names = {"points", "verdicts", "updates", "curvature", "estimators", "critic_histogram", "cosines", "same_states"}
     assert {path.stem for path in paths} == names
     for path in paths:
         assert pq.read_schema(path).names[:3] == ["member", "label", "env_steps"]

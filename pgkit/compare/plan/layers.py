@@ -36,6 +36,14 @@ DECIDED: Mapping[KeyPath, str] = {
 Table = dict[str, Any]
 
 
+LATER: Mapping[str, Mapping[str, Any]] = {
+    "evaluation": {"greedy": False, "envs": 32},
+    "env": {"rescale_actions": True},
+    "critic": {"cautious": False, "trac": False, "trac_s_prev": 1e-8, "kl_backtracking": True},
+}
+"""Settings added after the first plans; left out at these values, so that hashes of older plans stay the same."""
+
+
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> Table:
     """Return ``first`` updated by ``second``, tables merged recursively."""
     result = dict(first)
@@ -206,3 +214,13 @@ def arm_label(arm: str | Mapping[str, Any]) -> str:
     if isinstance(arm, str):
         return arm.rpartition(":")[2]
     return str(arm.get("label") or str(arm.get("name", "")).rpartition(":")[2])
+
+
+def without_later(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration, or what is around arms, without the :data:`LATER` settings that are at their defaults."""
+    return {
+        part: {key: value for key, value in inner.items() if LATER[part].get(key, ...) != value}
+        if part in LATER
+        else inner
+        for part, inner in table.items()
+    }

@@ -22,7 +22,7 @@ from pgkit.compare.plan.arms import (
     resolve_around,
     resolve_spaces,
 )
-from pgkit.compare.plan.layers import TRAINING_KEYS, case_table, check_effects, check_switched_off
+from pgkit.compare.plan.layers import TRAINING_KEYS, case_table, check_effects, check_switched_off, without_later
 from pgkit.compare.plan.schema import TIERS, ComparisonConfig
 from pgkit.compare.plan.screening import LEAST_POINTS, Rung, describe, make_rungs
 from pgkit.compare.plan.search_space import Setting, Space, corners, quasi_random
@@ -38,9 +38,6 @@ FORMAT = 1
 EXTENSIONS = 2
 """Times that the grid may be extended at each end, by two points each."""
 
-
-LATER: Mapping[str, Mapping[str, Any]] = {"evaluation": {"greedy": False, "envs": 32}, "env": {"rescale_actions": True}}
-"""Settings added after the first plans; left out at these values, so that hashes of older plans stay the same."""
 
 GRID = -1
 """Setting number of runs on the grid of learning rates, which are named by their rate."""
@@ -163,7 +160,7 @@ class Plan:
             for name, environment in config.environments.items()
         }
         first = to_table(self.cases[0].config)
-        held = {"network": first["policy"], "clipping, schedule, critic": self.around}
+        held = {"network": first["policy"], "clipping, schedule, critic": without_later(self.around)}
         held |= {key: first[key] for key in ("envs_per_member", "device")} | {"threads": 1, "dtype": "float32"}
         return {
             "name": config.name,
@@ -182,7 +179,7 @@ class Plan:
             "rope": config.rope,
             **({"paired": True} if config.paired else {}),
             "failure_below": config.failure_below,
-            "evaluation": _without_later(first)["evaluation"],
+            "evaluation": without_later(first)["evaluation"],
             "held_equal": held,
             "cases": [
                 {"environment": case.environment, "agent": case.agent, "config": _without_arm(case.config)}
@@ -206,18 +203,8 @@ class Plan:
 
 def _without_arm(config: TrainConfig) -> str:
     """Return a configuration as TOML, without what differs between runs."""
-    table = _without_later(to_table(config))
+    table = without_later(to_table(config))
     return tomli_w.dumps({key: value for key, value in table.items() if key not in ("name", "seed", "optimizer")})
-
-
-def _without_later(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a training configuration without the :data:`LATER` settings that are at their defaults."""
-    return {
-        part: {key: value for key, value in inner.items() if LATER[part].get(key, ...) != value}
-        if part in LATER
-        else inner
-        for part, inner in table.items()
-    }
 
 
 def read_plan(name_or_path: str | Path, overrides: Overrides = ()) -> Plan:
