@@ -71,7 +71,7 @@ def results(plan: Plan, curve: Curve) -> pd.DataFrame:
             returns = curve(run, list(plan.arms).index(run.optimizer))
             diverged = bool(np.isnan(returns).any())
             steps = at[int(np.isnan(returns).argmax())] if diverged else STEPS
-            rows.append((*run, diverged, steps, at, returns, returns[-1:], returns[-1:]))
+            rows.append((*run, diverged, steps, at, returns, returns[-1:], returns[-1:], 1.0, "batch"))
         stored = pd.DataFrame(rows, columns=list(RAW))
     return stored
 
