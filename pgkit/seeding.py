@@ -77,11 +77,14 @@ def seed_sequence_words(
 
     Args:
         seeds: K integers from 0 to 2^64 - 1.
-        spawn_key: a number, and K numbers from 0 to 2^64 - 1; None for an empty key.
+        spawn_key: a number, and K numbers, all from 0 to 2^32 - 1; None for an empty key.
         words: of each seed.
 
     Returns:
         ``(words, K)``.
+
+    Raises:
+        ValueError: a number of the spawn key is too large.
     """
     columns = [*_halves(seeds), 0, 0]
     if spawn_key is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pgkit.config.schema import TrainConfig
+from pgkit.diagnose.episodes import critic_rows
 from pgkit.diagnose.forecast import Forecast, fit_budget, forecast, run_trial
 from pgkit.diagnose.parts import Parts
 from pgkit.diagnose.points import Point, RunPoints, estimator_of, open_run
@@ -185,8 +186,9 @@ def _tables(points: Sequence[Point], scans: Sequence[Measured]) -> dict[str, lis
     tables: dict[str, list[Row]] = {}
     for point, measured in zip(points, scans, strict=True):
         place = {"member": point.config.seed, "label": point.label, "env_steps": point.env_steps}
-        for name, rows in measured.tables.items():
-            tables.setdefault(name, []).extend({**place, **row} for row in rows)
+        for name, rows in {**measured.tables, "critic": critic_rows(measured)}.items():
+            if rows:
+                tables.setdefault(name, []).extend({**place, **row} for row in rows)
     return tables
 
 

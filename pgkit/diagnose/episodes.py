@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pgkit.diagnose.copies import copies_of, whole_episodes
 from pgkit.diagnose.critic import critic_quality, monte_carlo, value_histogram
 from pgkit.diagnose.points import Point
-from pgkit.diagnose.results import Measured, Quantity, Row
+from pgkit.diagnose.results import Measured, Row
 from pgkit.diagnose.settings import Settings
 from pgkit.nn.policy import Policy
 from pgkit.types import Params, Rollout
@@ -38,21 +38,22 @@ def play_batches(point: Point, batches: int, seed: int) -> Episodes:
         return Episodes(population.policy, population.params, replace(rollout, reward=rollout.reward * scale))
 
 
-def measure_critic(batches: Episodes, gamma: float, settings: Settings, measured: Measured) -> None:
-    """How much of the returns of these episodes the critic knows."""
+def measure_critic(
+    batches: Episodes, gamma: float, settings: Settings, measured: Measured, histogram: bool = False
+) -> None:
+    """How much of the returns of these episodes the critic knows; with ``histogram`` also their steps by value and
+    return, the table ``critic_histogram``."""
     value, next_value, _ = batches.policy.values(batches.params, batches.rollout)
-    quality = critic_quality(batches.rollout, value, next_value, gamma, settings.seed)
-    measured.add("critic", quality)
-    measured.tables["critic"] = [_critic_row(quality)]
+    measured.add("critic", critic_quality(batches.rollout, value, next_value, gamma, settings.seed))
+    if histogram:
+        returns = monte_carlo(batches.rollout, value, next_value, gamma)
+        measured.add_rows("critic_histogram", value_histogram(returns))
 
 
-def count_values(batches: Episodes, gamma: float) -> list[Row]:
-    """The steps of these episodes by value and return: the rows of the table ``critic_histogram``."""
-    value, next_value, _ = batches.policy.values(batches.params, batches.rollout)
-    return value_histogram(monte_carlo(batches.rollout, value, next_value, gamma))
-
-
-def _critic_row(errors: dict[str, Quantity]) -> Row:
+def critic_rows(measured: Measured) -> list[Row]:
+    """The row of the table ``critic`` of a point, from what was measured last; none without a critic."""
     names = {"ev_mc": "explained_variance", "ev_bootstrapped": "explained_variance_bootstrapped"}
     names |= {"bias": "bias", "var_target": "target_variance"}
-    return {column: errors[name].value for column, name in names.items()}
+    if "critic/bias" not in measured.quantities:
+        return []
+    return [{column: measured.quantities[f"critic/{name}"].value for column, name in names.items()}]

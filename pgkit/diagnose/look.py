@@ -17,7 +17,7 @@ from pgkit.diagnose.curvature import (
     return_hessian,
     step_weights,
 )
-from pgkit.diagnose.episodes import Episodes, count_values, measure_critic, play_batches
+from pgkit.diagnose.episodes import Episodes, measure_critic, play_batches
 from pgkit.diagnose.estimator_comparison import LAMS, advantages, compare_estimators, policy_gradients
 from pgkit.diagnose.evidence import choose_step, curvature_by_differences, mean_quantity
 from pgkit.diagnose.fisher import fisher_max, fisher_product, fisher_trace, random_signs
@@ -91,8 +91,7 @@ def _compare(point: Point, first: Episodes, second: Episodes, settings: Settings
     measured.add("estimators", comparison.quantities)
     measured.add_rows("estimators", list(comparison.rows))
     if learned:
-        measure_critic(first, gamma, settings, measured)
-        measured.add_rows("critic_histogram", count_values(first, gamma))
+        measure_critic(first, gamma, settings, measured, histogram=True)
 
 
 def _gradients(batches: Episodes, config: TrainConfig, names: Sequence[str] | None) -> dict[str, FloatArray]:

@@ -4,10 +4,15 @@ import os
 from functools import cache
 
 import torch
-from threadpoolctl import threadpool_limits
 
 from pgkit.errors import PgkitError
-from pgkit.system.process_state import MALLOC_MMAP_THRESHOLD, MALLOC_TOP_PAD, MALLOC_TRIM_THRESHOLD, set_malloc
+from pgkit.system.process_state import (
+    MALLOC_MMAP_THRESHOLD,
+    MALLOC_TOP_PAD,
+    MALLOC_TRIM_THRESHOLD,
+    blas_threads,
+    set_malloc,
+)
 
 COMPILE_MODES = ("off", "kernels", "graphs")
 """How much of the computation on CPU is compiled.
@@ -73,7 +78,7 @@ def configure_cpu() -> None:
     """
     compile_mode()
     torch.set_num_threads(1)
-    threadpool_limits(1, user_api="blas")
+    blas_threads().limit(limits=1)
     set_malloc(MALLOC_MMAP_THRESHOLD, 32 << 20)  # the largest value that glibc accepts
     set_malloc(MALLOC_TRIM_THRESHOLD, (1 << 31) - 1)
     set_malloc(MALLOC_TOP_PAD, 64 << 20)

@@ -5,9 +5,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
 _blocks = 0  # blocks of isolated_process() that are open, in all threads
@@ -53,6 +54,12 @@ def restored_settings() -> Iterator[None]:
         yield
 
 
+@cache
+def blas_threads() -> ThreadpoolController:
+    """The threads of the libraries behind NumPy's matrix products, which are looked for once: that takes 10 ms."""
+    return ThreadpoolController().select(user_api="blas")
+
+
 def set_malloc(option: int, value: int) -> None:
     """Set an option of glibc's ``malloc``; other C libraries have none."""
     libc = ctypes.CDLL(None)
@@ -67,7 +74,7 @@ def _shared_by_threads() -> Iterator[None]:
     with _lock:
         if _blocks == 0:
             _before.callback(_restore_malloc)
-            _before.enter_context(threadpool_limits(None))  # limits nothing, and restores what was
+            _before.enter_context(blas_threads().limit(limits=None))  # limits nothing, and restores what was
             _before.callback(torch.set_default_dtype, torch.get_default_dtype())
             torch.set_default_dtype(torch.float32)
         _blocks += 1

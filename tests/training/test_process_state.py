@@ -5,7 +5,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,9 @@ import pytest
 import torch
 from helpers.resumable_runs import CARTPOLE, config
 from helpers.trees import assert_equal
-from threadpoolctl import threadpool_info, threadpool_limits
 
 import pgkit
-from pgkit.system.process_state import isolated_process
+from pgkit.system.process_state import blas_threads, isolated_process
 from pgkit.training.result import TrainResult
 
 
@@ -38,9 +36,9 @@ def flushes() -> bool:
     return bool(torch.tensor(2.3e-308, dtype=torch.float64, device="cpu") / 2 == 0)
 
 
-def blas_threads() -> int:
-    """The threads of NumPy's matrix products."""
-    return max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+def numpy_threads() -> list[int]:
+    """The threads of matrix products in NumPy and SciPy."""
+    return [library["num_threads"] for library in blas_threads().info()]
 
 
 def state() -> dict[str, Any]:
@@ -53,7 +51,7 @@ def state() -> dict[str, Any]:
         "autocast": torch.is_autocast_enabled("cpu"),
         "flush": flushes(),
         "threads": torch.get_num_threads(),
-        "blas": blas_threads(),
+        "blas": numpy_threads(),
         "random": torch.get_rng_state().tolist()[:100],
     }
 
@@ -67,7 +65,7 @@ SETTINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
     "flush subnormals": lambda: changed(flushes, torch.set_flush_denormal, True),
     "two threads": lambda: changed(torch.get_num_threads, torch.set_num_threads, 2),
-    "two threads of NumPy": lambda: changed(blas_threads, partial(threadpool_limits, user_api="blas"), 2),
+    "two threads of NumPy": lambda: blas_threads().limit(limits=3),
 }
 
 
