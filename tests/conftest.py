@@ -1,6 +1,7 @@
 """Settings of all tests."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -12,6 +13,8 @@ from pgkit.optim import registry
 from pgkit.system.garbage import collect_rarely
 
 os.environ["MPLBACKEND"] = "Agg"  # no window, on any machine
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell starts what is in its background so
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # children inherit that, and tests press Ctrl-C in them
 
 torch.set_num_threads(1)  # as training does; more would also fight over the cores
 threadpool_limits(1, user_api="blas")  # those of NumPy likewise
