@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers.compile_mode import set_compile_mode
 from helpers.masked_envs import MASKED
+from helpers.parameters import few_by_default
 from typer.testing import CliRunner
 
 from pgkit.cli import app
@@ -47,7 +48,7 @@ def config(agent: str = "ppo", env: dict[str, Any] | None = None, **changes: Any
 
 
 @pytest.mark.parametrize("actions", BEST)
-@pytest.mark.parametrize("agent", OF_AGENT)
+@pytest.mark.parametrize("agent", few_by_default(OF_AGENT, "ppo"))
 def test_the_best_allowed_action_is_learnt(agent: str, actions: str) -> None:
     result = train(config(agent, {"kwargs": {"actions": actions}}, seeds=2, steps=4_000))
     assert all(row["return_mean"] > 0.9 * BEST[actions] for row in result.table)
@@ -69,7 +70,7 @@ def params_of(result: TrainResult, member: int) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("vectorization", ["sync", pytest.param("async", marks=pytest.mark.process)])
-@pytest.mark.parametrize("agent", OF_AGENT)
+@pytest.mark.parametrize("agent", few_by_default(OF_AGENT, "ppo"))
 def test_a_member_alone_has_the_same_bits(agent: str, vectorization: str) -> None:
     env = {"normalize_observations": agent != "ppo", "vectorization": vectorization}
     short: dict[str, Any] = {"steps": 500, "evaluation": {"points": 1, "episodes": 2, "final_episodes": 3}}

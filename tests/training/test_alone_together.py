@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.parameters import few_by_default
 from torch import Tensor
 
 from pgkit import optim
@@ -87,9 +88,7 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("lunar")) for name in SIZES]
-)
+@pytest.mark.parametrize("name", few_by_default(SIZES, "cartpole-actor-critic", "cartpole-reinforce"))
 def test_members_are_bit_identical_alone_in_pieces_and_in_another_order(name: str) -> None:
     configs = members_of(name)
     together = outcome(configs)

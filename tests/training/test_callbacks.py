@@ -52,9 +52,9 @@ class Only:
 @pytest.mark.parametrize(
     ("agent", "env", "workers"),
     [
-        ("actor-critic", CARTPOLE, 1),
+        pytest.param("actor-critic", CARTPOLE, 1, marks=pytest.mark.slow),
         pytest.param("actor-critic", CARTPOLE, 2, marks=pytest.mark.process),
-        ("ppo", CARTPOLE, 1),
+        pytest.param("ppo", CARTPOLE, 1, marks=pytest.mark.slow),
         ("reinforce", LANDER, 1),
     ],
 )

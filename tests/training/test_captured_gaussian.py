@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.captured_updates import assert_same, no_snapshots
 from helpers.compile_mode import set_compile_mode
+from helpers.parameters import few_by_default
 from helpers.point_mass import use_point_mass
 
 from pgkit.compiler.graph import Capture
@@ -88,7 +89,7 @@ def population_of(settings: TrainConfig, waits: bool) -> Population:
     return population
 
 
-@pytest.mark.parametrize("components", [1, 2])
+@pytest.mark.parametrize("components", few_by_default([1, 2], 2))
 @pytest.mark.parametrize("case", STEPS)
 def test_captured_updates_are_the_same_updates(case: str, components: int, monkeypatch: pytest.MonkeyPatch) -> None:
     use_point_mass(monkeypatch, components)
@@ -108,7 +109,7 @@ def test_captured_updates_with_deviations_of_the_state(squash: bool, monkeypatch
     alternate(single, whole)
 
 
-@pytest.mark.parametrize("components", [1, 2])
+@pytest.mark.parametrize("components", few_by_default([1, 2], 1))
 @pytest.mark.parametrize("case", WHOLE)
 def test_captured_whole_episodes_are_the_same_updates(
     case: str, components: int, monkeypatch: pytest.MonkeyPatch

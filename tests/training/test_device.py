@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.parameters import few_by_default
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -38,7 +39,7 @@ def build(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> population.Popula
     monkeypatch.setattr(population, "resolve_device", lambda name: META)
     return population.build(
         expand_seeds(
-            load_config("cartpole-actor-critic", ["seeds=3", "envs_per_member=2", "rollout_steps=6", *overrides])
+            load_config("cartpole-actor-critic", ["seeds=3", "envs_per_member=2", "rollout_steps=3", *overrides])
         )
     )
 
@@ -49,13 +50,13 @@ def check(trained: population.Population) -> None:
             metrics = loop.update(trained, diagnose)
             assert metrics or not diagnose
             assert {metric.device for metric in metrics.values()} <= {META}
-    assert mode.seen > 1000
+    assert mode.seen > 500
     devices: set[torch.device] = set()
     map_tree(lambda leaf: devices.add(leaf.device), [trained.params, trained.opt_state, trained.alive, trained.kl])
     assert devices == {META}
 
 
-@pytest.mark.parametrize("recipe", optim.list_optimizers())
+@pytest.mark.parametrize("recipe", few_by_default(optim.list_optimizers(), "adam", "rmsprop_tf", "soap", "trpo"))
 def test_every_recipe_stays_on_its_device(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     others = [] if recipe not in ("npg", "trpo") else ["optimizer.critic.name=adam"]
     check(build(monkeypatch, f"optimizer.name={recipe}", "optimizer.lr=1e-3", "optimizer.critic=keep", *others))

@@ -16,6 +16,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from helpers.faulty_runs import SEED, alive, config
+from helpers.parameters import few_by_default
 from typer.testing import CliRunner
 
 from pgkit.cli import app
@@ -97,7 +98,7 @@ def check(fault: str, vectorization: str, expected: str, place: Path) -> None:
     assert provenance["wall_seconds"] > 0
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", few_by_default(["sync", "async"], "sync"))
 @pytest.mark.parametrize("fault", ANYWHERE)
 def test_a_fault_anywhere(fault: str, vectorization: str, tmp_path: Path, two_workers: None) -> None:
     check(fault, vectorization, ANYWHERE[fault], tmp_path)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.captured_updates import no_snapshots
 from helpers.compile_mode import set_compile_mode
+from helpers.parameters import few_by_default
 from helpers.trees import assert_equal
 from torch import Tensor
 
@@ -72,9 +73,10 @@ def outcome(configs: list[TrainConfig]) -> tuple[Any, Any]:
 
 
 FEW = ("shuffled", "stopped by the divergence", "actor-critic", "environments in Python")
+CAPTURED = [case for case in CASES if case not in ("environments in Python", "normalised observations")]
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case not in FEW)) for case in CASES])
+@pytest.mark.parametrize("case", few_by_default(CASES, *FEW))
 def test_captured_updates_are_pythons(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the last bit, over a whole training with log rows and evaluations."""
     configs = expand_seeds(config(**CASES[case]))
@@ -85,9 +87,7 @@ def test_captured_updates_are_pythons(case: str, monkeypatch: pytest.MonkeyPatch
     assert captured[1] == table
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in CASES if case not in ("environments in Python", "normalised observations")]
-)
+@pytest.mark.parametrize("case", few_by_default(CAPTURED, *(case for case in FEW if case in CAPTURED)))
 def test_updates_are_captured(case: str) -> None:
     """Whole, with their rollouts; the metrics of a log row are those of Python."""
     single, whole = (build(expand_seeds(config(**CASES[case]))) for _ in range(2))

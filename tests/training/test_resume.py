@@ -17,6 +17,7 @@ import pytest
 import torch
 from helpers.command_line import pgkit as command_line
 from helpers.masked_envs import MASKED
+from helpers.parameters import few_by_default
 from helpers.resumable_runs import (
     CARTPOLE,
     SCHEDULE_FREE,
@@ -85,10 +86,13 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize(
     ("agent", "env"),
-    [
-        *product(["actor-critic", "reinforce"], ENVS),
-        *product(["ppo"], ["cartpole", "lander", *OTHER_ACTIONS]),
-    ],
+    few_by_default(
+        [*product(["actor-critic", "reinforce"], ENVS), *product(["ppo"], ["cartpole", "lander", *OTHER_ACTIONS])],
+        ("actor-critic", "cartpole"),
+        ("reinforce", "lander"),
+        ("reinforce", "lander-gymnasium"),
+        ("ppo", "pendulum-squashed"),
+    ),
 )
 def test_a_resumed_run_has_the_same_bits(tmp_path: Path, stop_after: Any, agent: str, env: str) -> None:
     """Stopped three times: after the first update, in mid-episode, and after members have left."""

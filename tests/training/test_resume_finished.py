@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from helpers.command_line import pgkit as command_line
+from helpers.parameters import few_by_default
 from helpers.resumable_runs import ADAM, CARTPOLE, DIVERGES, by_tag, config, same_result, without_clock
 from helpers.trees import assert_equal
 
@@ -44,10 +45,10 @@ def rows_of(place: Path) -> list[Any]:
     ("agent", "env", "workers"),
     [
         ("actor-critic", CARTPOLE, 1),
-        ("actor-critic", LANDER, 1),
-        ("reinforce", CARTPOLE, 1),
+        pytest.param("actor-critic", LANDER, 1, marks=pytest.mark.slow),
+        pytest.param("reinforce", CARTPOLE, 1, marks=pytest.mark.slow),
         ("reinforce", CARTPOLE, 2),
-        ("reinforce", LANDER, 1),
+        pytest.param("reinforce", LANDER, 1, marks=pytest.mark.slow),
     ],
 )
 def test_more_steps_have_the_bits_of_a_run_that_was_given_them(
@@ -66,7 +67,7 @@ def test_more_steps_have_the_bits_of_a_run_that_was_given_them(
     assert pgkit.resume(tmp_path / "twice") is None
 
 
-@pytest.mark.parametrize("agent", ["actor-critic", "reinforce"])
+@pytest.mark.parametrize("agent", few_by_default(["actor-critic", "reinforce"], "reinforce"))
 def test_training_on_can_be_stopped_and_resumed(agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where members train on one after the other, because they had left training one after the other."""
     whole = pgkit.train(members(agent, CARTPOLE, 2), tmp_path / "whole")

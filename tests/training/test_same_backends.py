@@ -3,6 +3,7 @@
 import pytest
 import torch
 from helpers.compile_mode import set_compile_mode
+from helpers.parameters import few_by_default
 
 import pgkit
 from pgkit.training.result import TrainResult
@@ -34,7 +35,7 @@ def test_every_bit(env_id: str, agent: str) -> None:
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
-@pytest.mark.parametrize("agent", ["actor-critic", "reinforce"])
+@pytest.mark.parametrize("agent", few_by_default(["actor-critic", "reinforce"], "reinforce"))
 def test_up_to_rounding(env_id: str, agent: str) -> None:
     """Until the last bit of a sine decides an action, which these steps are too few for."""
     mine, true = (trained(env_id, agent, backend) for backend in ("pgkit", "gymnasium"))

@@ -1,9 +1,11 @@
 """Squashed Gaussians, and deviations that depend on the state, learn with every agent."""
 
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
+from helpers.parameters import few_by_default
 
 from pgkit.config.load import load_config, parse_config, to_table
 from pgkit.training.population import build_envs, build_policy
@@ -22,8 +24,10 @@ OF_AGENT: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("state_dependent_std", [False, True])
-@pytest.mark.parametrize("agent", OF_AGENT)
+@pytest.mark.parametrize(
+    ("agent", "state_dependent_std"),
+    few_by_default(product(OF_AGENT, (False, True)), ("ppo", True), ("reinforce", False)),
+)
 def test_the_best_action_within_the_bounds_is_found(agent: str, state_dependent_std: bool) -> None:
     table = {
         "name": "target",

@@ -19,6 +19,7 @@ import pytest
 from helpers.command_line import pgkit as command_line
 from helpers.faulty_runs import alive
 from helpers.faulty_runs import config as faulty
+from helpers.parameters import few_by_default
 from helpers.resumable_runs import CARTPOLE, by_tag, config, population, wait_for, without_clock
 from helpers.tensorboard import events
 from helpers.trees import assert_equal
@@ -89,7 +90,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     return train(population("actor-critic", CARTPOLE, steps=6000), tmp_path_factory.mktemp("alone") / "run")
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", few_by_default([2, 3], 3))
 def test_the_same_bits_from_any_number_of_processes(alone: TrainResult, tmp_path: Path, workers: int) -> None:
     configs = population("actor-critic", CARTPOLE, steps=6000)
     done: list[float] = []
