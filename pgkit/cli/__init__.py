@@ -1,8 +1,8 @@
 """The command line: parse arguments, call the library, print tables.
 
-``training``, ``evaluation``, ``comparison``, ``reproduction`` and ``catalogue`` hold the commands; ``errors`` makes one line and an exit
-code of an error; ``tables`` prints. Heavy modules are imported inside the commands, so that ``pgkit --help`` is
-immediate.
+``training``, ``evaluation``, ``comparison``, ``reproduction`` and ``catalogue`` hold the commands; ``errors`` makes
+one line and an exit code of an error; ``tables`` prints. Heavy modules are imported inside the commands, so that
+``pgkit --help`` is immediate.
 """
 
 import os

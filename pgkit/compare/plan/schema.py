@@ -12,7 +12,6 @@ from pgkit.config.schema import check_seeds
 from pgkit.config.tables import Model, Name
 from pgkit.errors import PgkitError, format_value
 
-
 EXTENSIONS = 2
 """Times that the grid may be extended at each end, by two points each."""
 

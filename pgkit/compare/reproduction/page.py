@@ -1,12 +1,13 @@
 """The page of a reproduced study, its Markdown summary, and the files beside them."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pgkit.compare.report.html import markdown, write_table
+from pgkit.compare.report.html import write_table
 from pgkit.compare.report.prose import case_name
 from pgkit.compare.reproduction.figures import draw_grids, draw_momentum, draw_windows
 from pgkit.compare.reproduction.measures import Case
@@ -19,10 +20,10 @@ from pgkit.system.files import write_text
 GRIDS = {LINEAR: "the study's plan", LOG: "asked our way"}
 
 CAPTIONS = {
-    "grids": "Mean score of the tuning seeds at each learning rate. Coloured: the logarithmic grid. Black: the study's ten "
-    "linear rates, which lie in the shaded decade. Crosses: most runs did not learn.",
-    "windows": "Learning rates around the best, marked by a dot, with at least 0.9 of its score. Above: the logarithmic "
-    "grid. Below, black: the study's grid, whose decade is shaded. No bar: no rate of that grid learns.",
+    "grids": "Mean score of the tuning seeds at each learning rate. Coloured: the logarithmic grid. Black: the study's "
+    "ten linear rates, which lie in the shaded decade. Crosses: most runs did not learn.",
+    "windows": "Learning rates around the best, marked by a dot, with at least 0.9 of its score. Above: the "
+    "logarithmic grid. Below, black: the study's grid, whose decade is shaded. No bar: no rate of that grid learns.",
     "momentum": "What Nesterov momentum adds to the score, each optimizer at its selected rate, with 95 % intervals. "
     "Filled: asked our way, on fresh seeds. Hollow: the study's plan, on the seeds that chose the rate.",
 }
@@ -136,9 +137,6 @@ def summary(reproduction: Reproduction) -> str:
         shown = [f"**{each.verdict}**: {each.numbers}".replace("|", "\\|") for each in said]
         lines.append(f"| {claim.text} | {shown[0]} | {shown[1]} |")
     lines += ["", f"Why the grids differ: {why_grids_differ(reproduction)}", ""]
-    for grid in _grids(reproduction):
-        if grid.view.open:
-            lines += [f"## {grid.view.caption}", "", *markdown(grid), ""]
     lines += ["## What is not as in the study", "", *(f"- {each}" for each in study.differences)]
     lines += [f"- Changed by hand: {each}" for each in reproduction.overrides]
     for plan in (_plan(reproduction, grid) for grid in reproduction.analyses):
@@ -156,33 +154,42 @@ def answer(reproduction: Reproduction) -> str:
         verdict: [claim.text.rstrip(".") for claim in study.claims if _ours(reproduction, claim.name) == verdict]
         for verdict in ("confirmed", "not confirmed", "not decided")
     }
+    counts = joined(f"{len(claims)} {verdict}" for verdict, claims in said.items() if claims)
     parts = [f"{verdict.capitalize()}: {'; '.join(claims)}." for verdict, claims in said.items() if claims]
-    differ = [
-        c.name for c in study.claims if reproduction.outcome(c.name, LINEAR).verdict != _ours(reproduction, c.name)
-    ]
-    same = "On the study's grid every verdict is the same."
-    other = f"On the study's grid {len(differ)} of {len(study.claims)} verdicts are others ({joined(differ)})."
-    return " ".join([*parts, other if differ else same])
+    verdicts = {claim.name: reproduction.outcome(claim.name, LINEAR).verdict for claim in study.claims}
+    differ = [name for name, verdict in verdicts.items() if verdict != _ours(reproduction, name)]
+    other = (
+        f"{len(differ)} of them get another verdict there ({joined(differ)})" if differ else "each has the same verdict"
+    )
+    return (
+        f"Asked our way, {len(study.claims)} claims of the study come out as {counts}. {' '.join(parts)} "
+        f"On the study's own grid and seeds, {other}."
+    )
 
 
 def why_grids_differ(reproduction: Reproduction) -> str:
     """Return what the two grids cover, and what that does to the best rates and to the scores, in words."""
     low, high = _span(reproduction)
-    text = (
-        f"The study's rates, {rate(low)} to {rate(high)} in equal steps, span one decade: the first step doubles the rate, "
-        "the last adds a ninth. Good rates of different optimizers lie decades apart, so one decade decides beforehand "
-        "which of them can show a window, and where it ends. The logarithmic grid has two rates in each decade."
-    )
+    parts = [
+        f"The study's rates, {rate(low)} to {rate(high)} in equal steps, span one decade: the first step doubles the "
+        "rate, the last adds a ninth. Good rates of different optimizers may lie decades apart, and then one decade "
+        "decides beforehand which of them can show a window, and where it ends. The logarithmic grid has two rates in "
+        "each decade."
+    ]
     count, of = outside(reproduction)
     if of:
-        text += f" On it, {count} of the {of} cells (optimizer, environment and agent) that learn have their best rate outside the study's decade."
-    gain = optimism(reproduction.tables["optimism"])
-    if len(reproduction.tables["optimism"]) > 1:
-        text += (
-            f" In the study's plan the seeds that chose a rate score {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] "
-            "more than fresh seeds at that rate, on average."
+        parts.append(
+            f"On it, {count} of the {of} cells (optimizer, environment and agent) that learn have their best rate "
+            "outside the study's decade."
         )
-    return text
+    gain = optimism(reproduction.tables["optimism"])
+    if not math.isnan(gain.value):
+        interval = f"[{gain.low:+.3f}, {gain.high:+.3f}]"
+        parts.append(
+            f"In the study's plan the seeds that chose a rate score {gain.value:+.3f} {interval} more than fresh "
+            "seeds at that rate, on average."
+        )
+    return " ".join(parts)
 
 
 def _ours(reproduction: Reproduction, claim: str) -> str:

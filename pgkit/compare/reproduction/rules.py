@@ -48,7 +48,7 @@ class Outcome(NamedTuple):
 
 
 class MomentumEffect(NamedTuple):
-    """What momentum adds in one case: a difference of mean scores, its 95 % interval, variance and degrees of freedom."""
+    """What momentum adds in one case: a difference of mean scores with interval, variance and degrees of freedom."""
 
     case: Case
     value: float
@@ -103,7 +103,7 @@ def narrower_windows(side: Side, narrow: Sequence[str], wide: Sequence[str]) -> 
         for name, mean in means.items():
             widths[name].append(mean)
     if not parts:
-        return Outcome("not decided", NOTHING, f"In no case did both {_names(narrow)} and {_names(wide)} learn.")
+        return Outcome("not decided", NOTHING, _none_learns(narrow, wide))
     effect = _estimate(values, parts)
     numbers = (
         f"{np.mean(widths['narrow']):.2f} decades against {np.mean(widths['wide']):.2f}: "
@@ -116,7 +116,7 @@ def diverging_beyond(side: Side, arms: Sequence[str], others: Sequence[str]) -> 
     """Judge whether most runs of some arms do not learn at rates up to a decade above their windows."""
     effect, count = _lost_beyond(side, arms)
     if not count:
-        return Outcome("not decided", NOTHING, "No window ends below the highest rate of the grid.")
+        return Outcome("not decided", NOTHING, "No window of theirs ends below the highest rate of the grid.")
     beside, _ = _lost_beyond(side, others)
     numbers = f"{_share(effect)} of their runs above the window did not learn{_in_cases(count, side)}"
     if not np.isnan(beside.value):
@@ -142,7 +142,7 @@ def evener_rates(side: Side, arm: str, others: Sequence[str]) -> Outcome:
         values.append(means[0] - means[1])
         shares.append((means[0], means[1]))
     if not parts:
-        return Outcome("not decided", NOTHING, f"In no case did both {arm} and {_names(others)} learn.")
+        return Outcome("not decided", NOTHING, _none_learns([arm], others))
     effect = _estimate(values, parts)
     kept = np.mean(shares, axis=0)
     numbers = (
@@ -153,9 +153,11 @@ def evener_rates(side: Side, arm: str, others: Sequence[str]) -> Outcome:
 
 
 def momentum_effects(side: Side, momentum: str, plain: str, level: float = LEVEL) -> list[MomentumEffect]:
-    """Return what momentum adds to the score in each case, each arm at its selected rate."""
+    """Return what momentum adds to the score in each case where an arm learns, each arm at its selected rate."""
     effects = []
     for case, reported in side.reported.items():
+        if not _effective(side.curves[case], (momentum, plain)):
+            continue
         value, variance, df = _difference([reported[momentum].scores], [reported[plain].scores])
         effects.append(MomentumEffect(case, *_interval(value, variance, df, level), variance, df))
     return effects
@@ -169,13 +171,15 @@ def depends_on_environment(side: Side, momentum: str, plain: str) -> Outcome:
     effects = momentum_effects(side, momentum, plain)
     pairs = [(a, b) for a, b in combinations(effects, 2) if a.case[1] == b.case[1]]
     if not pairs:
-        return Outcome("not decided", NOTHING, "There is only one environment.")
+        return Outcome("not decided", NOTHING, "For no agent do two environments have a rate at which either learns.")
     level = 1 - (1 - LEVEL) / len(pairs)
     differences = [_between(a, b, level) for a, b in pairs]
     said = {stats.verdict(each.low, each.high, side.rope) for each in differences}
     largest = max(differences, key=lambda each: abs(each.value))
     first, second = pairs[differences.index(largest)]
-    each_case = joined(f"{e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}] ({', '.join(e.case)})" for e in effects)
+    each_case = joined(
+        f"{_signed(Estimate(each.value, each.low, each.high))} ({', '.join(each.case)})" for each in effects
+    )
     numbers = (
         f"{momentum} minus {plain}: {each_case}. The largest difference between environments, {first.case[0]} minus "
         f"{second.case[0]} with {first.case[1]}: {_signed(largest)}."
@@ -187,15 +191,16 @@ def depends_on_environment(side: Side, momentum: str, plain: str) -> Outcome:
 
 def better_optimum(side: Side, agent: str, arms: Sequence[str], other: str) -> Outcome:
     """Judge whether the best of some arms, tuned, ends with a higher score than another arm, with one agent."""
-    cases = [case for case in side.reported if case[1] == agent]
-    if not cases:
-        return Outcome("not decided", NOTHING, f"There is no case of {agent}.")
     pairs: list[tuple[Reported, Reported]] = []
     names = []
-    for case in cases:
+    for case in side.reported:
+        if case[1] != agent or not _effective(side.curves[case], (*arms, other)):
+            continue
         chosen = max((arm for arm in arms if arm in side.arms), key=lambda arm: side.curves[case][arm].means.max())
         pairs.append((side.reported[case][chosen], side.reported[case][other]))
         names.append(f"{chosen} {pairs[-1][0].finals.mean():.2f}, {other} {pairs[-1][1].finals.mean():.2f} ({case[0]})")
+    if not pairs:
+        return Outcome("not decided", NOTHING, f"With {agent}, none of them learns in any environment.")
     value, variance, df = _difference([a.finals for a, _ in pairs], [b.finals for _, b in pairs])
     effect = Estimate(*_interval(value, variance, df, LEVEL))
     numbers = f"Final scores: {joined(names)}; on average {_signed(effect)}."
@@ -258,7 +263,8 @@ def _between(first: MomentumEffect, second: MomentumEffect, level: float) -> Est
 
 
 def _signed(effect: Estimate, unit: str = "") -> str:
-    return f"{effect.value:+.2f}{unit} [{effect.low:+.2f}, {effect.high:+.2f}]"
+    value, low, high = (round(number, 2) + 0.0 for number in effect)  # never -0.00
+    return f"{value:+.2f}{unit} [{low:+.2f}, {high:+.2f}]"
 
 
 def _share(effect: Estimate) -> str:
@@ -268,6 +274,10 @@ def _share(effect: Estimate) -> str:
 
 def _in_cases(count: int, side: Side) -> str:
     return "." if count == len(side.cases) else f" (in {count} of {len(side.cases)} cases, those where they learnt)."
+
+
+def _none_learns(first: Sequence[str], second: Sequence[str]) -> str:
+    return f"In no case did one of {_names(first)} and one of {_names(second)} learn."
 
 
 def _names(arms: Sequence[str]) -> str:
