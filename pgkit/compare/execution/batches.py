@@ -26,7 +26,7 @@ NEARLY = 0.9
 """The smallest size that reaches this share of the best speed is chosen: less is lost if it is interrupted."""
 
 LONG_UPDATE = 0.5
-"""Seconds of an update from which no larger size is tried: it is nearly all arithmetic, which size does not speed up."""
+"""Seconds of an update from which no larger size is tried: it is arithmetic that size does not speed up."""
 
 MEMORY_SHARE = 0.5
 """Share of the free memory that all workers together may use."""
