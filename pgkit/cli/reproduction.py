@@ -34,6 +34,7 @@ def reproduce(
     from pgkit.system.output import warnings_as_lines
 
     with one_line_errors(only_prints=dry_run), warnings_as_lines(PgkitWarning):
+        from pgkit.compare.api import COMPARISONS
         from pgkit.compare.reproduction import api
         from pgkit.compare.reproduction.catalogue import find_study
         from pgkit.system.cpu import available_cpus
@@ -51,4 +52,5 @@ def reproduce(
         else:
             api.reproduce(study, overrides or (), directory, cores, environments, progress=not quiet, figures=figures)
         typer.echo((directory / "summary.md").read_text(encoding="utf-8"))
-        typer.echo(f"written to {directory} (open {directory / 'report.html'})")
+        shown = out or COMPARISONS / study
+        typer.echo(f"written to {shown} (open {shown / 'report.html'})")

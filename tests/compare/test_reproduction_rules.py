@@ -57,7 +57,7 @@ def test_a_window_is_contiguous_and_counts_decades_between_its_ends() -> None:
     scores = peak(at=5, reach=1)
     scores[9] = 0.99  # good again, but not beside the best
     curve = RateCurve(RATES, scores, scores, scores < 0.1, 0.1)
-    assert curve.window == (4, 6)
+    assert (curve.window, curve.cut_off) == ((4, 6), "")
     assert curve.decades == pytest.approx(1.0, abs=1e-3)
     assert [float(RATES[index]) for index in curve.beyond()] == [0.0316, 0.1]  # a decade above 0.01
 
@@ -80,7 +80,9 @@ def test_wider_windows_refute_narrower_ones_with_their_numbers() -> None:
     outcome = rules.narrower_windows(side({"adam": peak(reach=2), "sgd": peak()}), ["adam"], ["sgd"])
     assert outcome.verdict == "not confirmed"
     assert outcome.effect.value == pytest.approx(2.0, abs=1e-3)
-    assert outcome.numbers == "2.00 decades against 0.00: +2.00 decades [+2.00, +2.00]."
+    assert outcome.numbers == (
+        "2.00 decades against 0.00: +2.00 decades [+2.00, +2.00]. 0 of 2 windows reach an end of the grid."
+    )
 
 
 def test_arms_that_learn_nowhere_have_no_window() -> None:
@@ -110,6 +112,7 @@ def test_diverging_beyond(verdict: str) -> None:
 
 def test_a_window_up_to_the_end_of_the_grid_says_nothing_of_what_is_beyond() -> None:
     outcome = rules.diverging_beyond(side({"adam": peak(at=10), "sgd": peak()}), ["adam"], ["sgd"])
+    assert side({"adam": peak(at=10)}).curves[CARTPOLE]["adam"].cut_off == "high"
     assert outcome.verdict == "not decided"
     assert "ends below the highest rate" in outcome.numbers
 

@@ -65,6 +65,12 @@ class RateCurve:
         return low, high
 
     @property
+    def cut_off(self) -> str:
+        """The ends of the grid that the window reaches, and behind which it may go on: "low", "high", both, or ""."""
+        low, high = self.window
+        return " and ".join(["low"] * (low == 0) + ["high"] * (high == len(self.rates) - 1))
+
+    @property
     def decades(self) -> float:
         """Width of the window, 0 for a single rate."""
         return float(width(self.means, self.rates))

@@ -108,7 +108,6 @@ def _windows(study: Study, side: Side) -> Iterator[Row]:
         for arm, curve in curves.items():
             low, high = curve.window
             widths = stats.width(curve.drawn_means(drawn), curve.rates)
-            ends = [name for name, at_end in (("low", low == 0), ("high", high == len(curve.rates) - 1)) if at_end]
             yield {
                 "grid": side.name,
                 "environment": case[0],
@@ -125,7 +124,7 @@ def _windows(study: Study, side: Side) -> Iterator[Row]:
                 "decades": curve.decades,
                 "decades_low": np.quantile(widths, (1 - LEVEL) / 2),
                 "decades_high": np.quantile(widths, (1 + LEVEL) / 2),
-                "cut_off": " and ".join(ends),
+                "cut_off": curve.cut_off,
             }
 
 

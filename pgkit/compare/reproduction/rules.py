@@ -88,6 +88,7 @@ def narrower_windows(side: Side, narrow: Sequence[str], wide: Sequence[str]) -> 
     parts: list[Array] = []
     values: list[float] = []
     widths: dict[str, list[float]] = {"narrow": [], "wide": []}
+    cut_off: list[bool] = []
     for case, curves in side.curves.items():
         groups = {"narrow": _effective(curves, narrow), "wide": _effective(curves, wide)}
         if not all(groups.values()):
@@ -102,12 +103,14 @@ def narrower_windows(side: Side, narrow: Sequence[str], wide: Sequence[str]) -> 
         values.append(means["narrow"] - means["wide"])
         for name, mean in means.items():
             widths[name].append(mean)
+            cut_off += [curve.cut_off != "" for curve in groups[name]]
     if not parts:
         return Outcome("not decided", NOTHING, _none_learns(narrow, wide))
     effect = _estimate(values, parts)
     numbers = (
         f"{np.mean(widths['narrow']):.2f} decades against {np.mean(widths['wide']):.2f}: "
-        f"{_signed(effect, ' decades')}{_in_cases(len(parts), side)}"
+        f"{_signed(effect, ' decades')}{_in_cases(len(parts), side)} "
+        f"{sum(cut_off)} of {len(cut_off)} windows reach an end of the grid."
     )
     return Outcome(decide(effect, MARGIN_DECADES, "worse"), effect, numbers)
 
