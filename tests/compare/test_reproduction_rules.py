@@ -173,6 +173,15 @@ def test_nothing_is_decided_before_every_case_is_complete() -> None:
     assert outcome.numbers == "1 of 2 cases are missing: Pendulum-v1, actor-critic."
 
 
+def test_nothing_is_decided_with_two_seeds() -> None:
+    judge = rules.whole(lambda side: rules.narrower_windows(side, ["adam"], ["sgd"]))
+    arms = WINDOWS["confirmed"]
+    assert judge(side(arms)).verdict == "confirmed"
+    outcome = judge(side({arm: scores[:, :2] for arm, scores in arms.items()}))
+    assert outcome.verdict == "not decided"
+    assert outcome.numbers.endswith("Seeds: 2, too few to decide.")
+
+
 @pytest.mark.parametrize(
     ("limits", "verdict"),
     [((0.1, 0.2), "confirmed"), ((-0.2, -0.1), "not confirmed"), ((-0.01, 0.01), "not confirmed"), ((0.0, 0.2), "?")],

@@ -97,7 +97,7 @@ SOURCES = (
 DIFFERENCES = (
     "Environments: CartPole-v1 (discrete actions) and Pendulum-v1 (continuous), not MuJoCo's five; --environments "
     "mujoco runs those, at the versions that Gymnasium has.",
-    "60,000 steps for each run, not 2,000,000; on Pendulum-v1 gamma is 0.9, not 0.99.",
+    "50,000 steps for each run, not 2,000,000; on Pendulum-v1 gamma is 0.9, not 0.99.",
     "Rewards are scaled by a constant, and observations are not normalised.",
     "Scores are of evaluations on episodes of their own (21 while training), not of the episodes of training: their "
     "area under the learning curve, and their end, for the average and the last episodes of the study.",

@@ -30,6 +30,9 @@ MOST_FAIL = 0.5
 MARGIN_KEPT = 0.05
 """Differences of the share of the best score that do not matter."""
 
+LEAST_SEEDS = 3
+"""With fewer seeds for each learning rate nothing is decided: resampling them says nothing."""
+
 NOTHING = Estimate(float("nan"), float("nan"), float("nan"))
 
 
@@ -70,7 +73,7 @@ def decide(effect: Estimate, margin: float, claimed: Direction) -> Verdict:
 
 
 def whole(rule: Rule) -> Rule:
-    """Return a rule that decides nothing before every case of a plan is complete."""
+    """Return a rule that decides nothing before every case of a plan is complete, and nothing with too few seeds."""
 
     def judge(side: Side) -> Outcome:
         if side.missing:
@@ -78,7 +81,11 @@ def whole(rule: Rule) -> Rule:
             return Outcome(
                 "not decided", NOTHING, f"{len(side.missing)} of {len(side.cases)} cases are missing: {cases}."
             )
-        return rule(side)
+        outcome = rule(side)
+        seeds = min(curve.scores.shape[1] for curves in side.curves.values() for curve in curves.values())
+        if seeds >= LEAST_SEEDS:
+            return outcome
+        return Outcome("not decided", outcome.effect, f"{outcome.numbers} Seeds: {seeds}, too few to decide.")
 
     return judge
 
@@ -267,6 +274,8 @@ def _between(first: MomentumEffect, second: MomentumEffect, level: float) -> Est
 
 def _signed(effect: Estimate, unit: str = "") -> str:
     value, low, high = (round(number, 2) + 0.0 for number in effect)  # never -0.00
+    if np.isnan(low):
+        return f"{value:+.2f}{unit} (no interval)"
     return f"{value:+.2f}{unit} [{low:+.2f}, {high:+.2f}]"
 
 
