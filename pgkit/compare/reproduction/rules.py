@@ -1,4 +1,6 @@
-"""Rules that turn the scores of one plan into a verdict on a claim; fixed, with their thresholds, before the plans ran in full.
+"""Rules that turn the scores of one plan into a verdict on a claim.
+
+They were fixed, with their thresholds, before the plans ran in full.
 
 Each rule takes a :class:`~pgkit.compare.reproduction.measures.Side` and returns an :class:`Outcome`. An effect is
 "confirmed" if all of its 95 % interval lies beyond what matters, on the claimed side; "not confirmed" if all of it is
