@@ -5,6 +5,6 @@ study) and a page that judges each claim on both.
 
 ``henderson2018.py`` is a study: its claims, its sources, what differs from it; ``catalogue.py`` lists the studies.
 ``measures.py`` takes from an analysed comparison what rules need, ``rules.py`` turns that into verdicts,
-``results.py`` judges both plans, ``page.py`` and ``figures.py`` show them. Start in ``api.py``. A new study is a module such as ``henderson2018.py``, two files in
-``configs/`` and an entry in ``catalogue.py``.
+``results.py`` judges both plans, ``page.py`` and ``figures.py`` show them. Start in ``api.py``.
+A new study is a module such as ``henderson2018.py``, two files in ``configs/`` and an entry in ``catalogue.py``.
 """
