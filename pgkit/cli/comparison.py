@@ -49,7 +49,7 @@ def compare(
         cores = workers or available_cpus()
         if dry_run:
             plan, forecast = api.dry_run(comparison, overrides or (), cores)
-            _print_plan(plan, forecast)
+            print_plan(plan, forecast)
             return
         start = absolute(Path())
         analysis = api.compare(
@@ -85,7 +85,7 @@ def report(
             typer.echo(f"written to {directory} (open {directory / 'report.html'})")
 
 
-def _print_plan(plan: "Plan", forecast: "Forecast") -> None:
+def print_plan(plan: "Plan", forecast: "Forecast") -> None:
     """Print what a comparison would run, and about how long that takes."""
     arms, rates = ", ".join(plan.arms), ", ".join(f"{rate:g}" for rate in plan.rates)
     where = f"{len(next(iter(plan.settings.values())))} settings each" if plan.all_tuned else f"learning rates {rates}"

@@ -126,7 +126,8 @@ def _config_rows() -> list[Row]:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
         if is_comparison(table):
             command = "compare"
-            columns = (table["environments"], table["agents"], table["optimizers"])
+            arms = [arm if isinstance(arm, str) else arm.get("label", arm["name"]) for arm in table["optimizers"]]
+            columns = (table["environments"], table["agents"], arms)
         else:
             command = "train"
             columns = ([table["env"]["id"]], [table["agent"]["name"]], [table["optimizer"]["name"]])

@@ -199,7 +199,10 @@ def test_divergence_is_exit_code_1() -> None:
     assert list(Path("runs/one/checkpoints").iterdir()) != []
 
 
-@pytest.mark.parametrize("name", sorted(name for name in registry.shipped_configs() if not name.startswith("compare-")))
+TRAINED = sorted(name for name in registry.shipped_configs() if not name.startswith(("compare-", "reproduce-")))
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_shipped_config_runs(name: str) -> None:
     words = "steps=200 envs_per_member=2 evaluation.points=1 evaluation.episodes=1 evaluation.final_episodes=1"
     result = pgkit(f"train {name} {words} --quiet")

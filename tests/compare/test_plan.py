@@ -287,10 +287,26 @@ def test_where_there_is_one_size_nothing_is_measured(tmp_path: Path, monkeypatch
     runs = [Run("tuning", "CartPole-v1", "actor-critic", "sgd", 0.1, seed) for seed in range(40)]
     assert batches.choose_size(plan, runs[:12], workers=2) == 6
     assert batches.choose_size(plan, runs[:40], workers=4) == 10
-    speeds = {16: 50.0, 20: 100.0}
+    speeds = {16: 5e4, 20: 1e5}
     monkeypatch.setattr(batches, "_speed", lambda configs: speeds.pop(len(configs)))
     assert batches.choose_size(plan, runs, workers=2) == 20
     assert not speeds
+
+
+@pytest.mark.parametrize(("update_seconds", "tried"), [(1e-3, [16, 32, 64, 128]), (0.2, [16, 32, 64])])
+def test_larger_populations_are_not_tried_where_updates_are_long(
+    update_seconds: float, tried: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Updates of 16 members take so long, and those of more members in proportion."""
+    plan = read_plan(write_toml(tmp_path))
+    runs = [Run("tuning", "CartPole-v1", "actor-critic", "sgd", 0.1, seed) for seed in range(256)]
+    sizes: list[int] = []
+    steps_per_update = 16 * 2 * 8  # members, environments, rollout_steps
+    monkeypatch.setattr(
+        batches, "_speed", lambda configs: sizes.append(len(configs)) or steps_per_update / update_seconds
+    )
+    assert batches.choose_size(plan, runs, workers=2) == 16
+    assert sizes == tried
 
 
 def test_clipping_is_held_equal_for_an_arm_that_clips_by_itself(small: Path) -> None:

@@ -427,7 +427,7 @@ def test_agents_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 # --- shipped configurations ---
 
 FILES = sorted(path.stem for path in (Path(__file__).parents[2] / "configs").glob("*.toml"))
-SHIPPED = [name for name in FILES if not name.startswith("compare-")]
+SHIPPED = [name for name in FILES if not name.startswith(("compare-", "reproduce-"))]
 
 
 def test_every_config_of_the_repository_is_shipped() -> None:

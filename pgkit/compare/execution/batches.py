@@ -25,6 +25,9 @@ SIZES = (16, 32, 64, 128)
 NEARLY = 0.9
 """The smallest size that reaches this share of the best speed is chosen: less is lost if it is interrupted."""
 
+LONG_UPDATE = 0.5
+"""Seconds of an update from which no larger size is tried: it is arithmetic that size does not speed up."""
+
 MEMORY_SHARE = 0.5
 """Share of the free memory that all workers together may use."""
 
@@ -102,9 +105,14 @@ def choose_size(plan: Plan, runs: Sequence[Run], workers: int) -> int:
     if len(sizes) == 1:
         return sizes[0]
     configs = [plan.train_config(runs[index]) for index in range(sizes[-1])]
-    speeds = {size: _speed(configs[:size]) for size in sizes}
+    samples = configs[0].envs_per_member * (configs[0].rollout_steps or 0)
+    speeds: dict[int, float] = {}
+    for size in sizes:
+        speeds[size] = _speed(configs[:size])
+        if size * samples > LONG_UPDATE * speeds[size]:
+            break
     fastest = max(speeds.values())
-    return next(size for size in sizes if speeds[size] >= NEARLY * fastest)
+    return next(size for size in speeds if speeds[size] >= NEARLY * fastest)
 
 
 def _possible_sizes(plan: Plan, runs: Sequence[Run], workers: int) -> list[int]:

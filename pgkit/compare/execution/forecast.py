@@ -12,7 +12,7 @@ from pgkit.compare.execution.batches import check_arms, choose_sizes, name_batch
 from pgkit.compare.execution.executors import LocalExecutor
 from pgkit.compare.execution.trial import Trial, try_batch
 from pgkit.compare.plan.baselines import EPISODES
-from pgkit.compare.plan.plan import EXTENSIONS, Case, Plan, Run, SearchPoint
+from pgkit.compare.plan.plan import Case, Plan, Run, SearchPoint
 from pgkit.compare.plan.screening import least_share
 from pgkit.compare.selection.stages import extended
 from pgkit.config.schema import TrainConfig
@@ -109,7 +109,8 @@ def expected_runs(plan: Plan) -> dict[str, list[Run]]:
     everything = {arm: plan.points(arm) for arm in plan.arms}
     first = {arm: points[:1] for arm, points in everything.items()}
     grid = not plan.all_tuned and len(plan.rates) > 1
-    beyond = sorted({*extended(plan.rates, 2 * EXTENSIONS, 2 * EXTENSIONS)} - {*plan.rates}) if grid else ()
+    most = 2 * plan.config.extensions
+    beyond = sorted({*extended(plan.rates, most, most)} - {*plan.rates}) if grid else ()
     beside = 3 if grid else int(plan.all_tuned)  # the rates beside the selected one, and another second-best setting
     stages = {
         "tuning": (everything, plan.tuning_seeds),

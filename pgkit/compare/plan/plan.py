@@ -35,10 +35,6 @@ from pgkit.errors import PgkitError, PgkitWarning, explain_validation_error, for
 FORMAT = 1
 """Version of stored plans and results; it grows when an older pgkit could not read them."""
 
-EXTENSIONS = 2
-"""Times that the grid may be extended at each end, by two points each."""
-
-
 GRID = -1
 """Setting number of runs on the grid of learning rates, which are named by their rate."""
 
@@ -190,7 +186,7 @@ class Plan:
     def _track(self) -> dict[str, Any]:
         if not self.all_tuned:
             track = "lr only: everything else at documented defaults"
-            return {"track": track, "learning_rates": list(self.rates), "extensions": EXTENSIONS}
+            return {"track": track, "learning_rates": list(self.rates), "extensions": self.config.extensions}
         count = len(next(iter(self.settings.values())))
         return {
             "track": f"all tuned: {count} quasi-random settings for each arm, the same points of each arm's space",

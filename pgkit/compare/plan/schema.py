@@ -12,6 +12,9 @@ from pgkit.config.schema import check_seeds
 from pgkit.config.tables import Model, Name
 from pgkit.errors import PgkitError, format_value
 
+EXTENSIONS = 2
+"""Times that the grid may be extended at each end, by two points each."""
+
 
 class Tier(NamedTuple):
     """The size of a comparison.
@@ -83,6 +86,8 @@ class ComparisonConfig(Model):
     """Settings around every optimizer: clipping, schedules, the optimizer of the critic."""
     learning_rates: tuple[float, ...] | None = Field(default=None, strict=False)
     """Learning rates of the common grid, ascending; default: that of the tier."""
+    extensions: int = Field(default=EXTENSIONS, ge=0, le=EXTENSIONS)
+    """How often the grid may be extended by two points at an end where a best rate lies; only with track "lr only"."""
     screen: Literal["off", "early"] = "off"
     """``early`` drops learning rates by successive halving; ``off`` trains the full grid. Only with track "lr only"."""
     tuning_seeds: int | tuple[int, ...] | None = None
@@ -106,6 +111,13 @@ class ComparisonConfig(Model):
     def _of_all_tuned(cls, value: Any, info: ValidationInfo) -> Any:
         if value and info.data.get("track") == "lr only":
             raise PgkitError(f'{info.field_name} has no effect: it needs track = "all tuned"')
+        return value
+
+    @field_validator("extensions")
+    @classmethod
+    def _of_a_grid(cls, value: int, info: ValidationInfo) -> int:
+        if value != EXTENSIONS and info.data.get("track") == "all tuned":
+            raise PgkitError('extensions has no effect: it needs a grid of learning rates, track = "lr only"')
         return value
 
     @field_validator("screen")

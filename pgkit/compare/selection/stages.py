@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pgkit.compare.plan.baselines import ScoreScale
-from pgkit.compare.plan.plan import EXTENSIONS, KEYS, Plan, Run, SearchPoint
+from pgkit.compare.plan.plan import KEYS, Plan, Run, SearchPoint
 from pgkit.compare.selection.scores import complete, curves_so_far, score_runs
 from pgkit.compare.selection.screening import WHOLE, Drop, Screened, SeedScores, screen
 from pgkit.stats import Selection, select
@@ -167,8 +167,8 @@ def _tune_case(
             return points, screened
         tables = {arm: _table(plan, of_arm, grid, scores[*case, arm]) for arm, of_arm in screened.items()}
         edges = {_edge(plan, arm, grid, _select(table).best) for arm, table in tables.items()}
-        more_low = "low" in edges and low < EXTENSIONS
-        more_high = "high" in edges and high < EXTENSIONS
+        more_low = "low" in edges and low < plan.config.extensions
+        more_high = "high" in edges and high < plan.config.extensions
         if not (more_low or more_high):
             return points, screened
         low = low + more_low
