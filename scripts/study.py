@@ -9,7 +9,7 @@ A piece is a comparison of one case, an environment and an agent, so that each t
 
 The track "lr only" has every arm in every case, the track "all tuned" its six best arms on CartPole and LunarLander.
 *Best* was fixed before anything ran: the highest mean score of the evaluation seeds, averaged over all cases with equal
-weight, where the control is no arm.
+weight, of arms that are in all of them, where the control is none.
 """
 
 import argparse
@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import pandas as pd
 
 from pgkit.cli.errors import one_line_errors
 from pgkit.compare.api import load_analysis, make_executor
@@ -38,6 +40,9 @@ WORK = Path("comparisons") / "study-2026"
 
 CONTROL = "adam_control"
 """Adam a second time: it measures how often the study calls a difference what is none."""
+
+LEFT_OUT = {"ppo": ("npg", "trpo")}
+"""Arms that are not trained with an agent: conjugate gradients in every minibatch take too long."""
 
 BEST = 6
 """Arms of the track "all tuned"."""
@@ -111,8 +116,9 @@ def tuned_pieces() -> list[Piece]:
 
 def of_case(table: Mapping[str, Any], environment: str, agent: str, suffix: str = "") -> Piece:
     """Return the piece of an environment and an agent."""
-    name = f"{short(environment)}-{agent}{suffix}"
-    return Piece(name, {**table, "environments": {environment: table["environments"][environment]}, "agents": [agent]})
+    optimizers = [entry for entry in table["optimizers"] if arm_label(entry) not in LEFT_OUT.get(agent, ())]
+    case = {"environments": {environment: table["environments"][environment]}, "agents": [agent]}
+    return Piece(f"{short(environment)}-{agent}{suffix}", {**table, **case, "optimizers": optimizers})
 
 
 def short(environment: str) -> str:
@@ -123,7 +129,7 @@ def short(environment: str) -> str:
 def best_arms(pieces: Sequence[Piece]) -> list[str]:
     """Return the arms with the highest mean score over cases, each of which has the same weight."""
     arms = [load_analysis(PIECES / piece.name).tables["arms"].set_index("optimizer")["mean"] for piece in pieces]
-    mean = sum(arms) / len(arms)
+    mean = pd.concat(arms, axis=1).mean(axis=1, skipna=False)  # NaN: not in every case
     return list(mean.drop(CONTROL).nlargest(BEST).index)
 
 
