@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from helpers.command_line import pgkit
+from helpers.parameters import few_by_default
 
 from pgkit.config import listing, registry
+from pgkit.config.load import read_table
 
 TINY = "envs_per_member=2 steps=400 policy.hidden=[8] evaluation.points=1 evaluation.episodes=2"
 TINY += " evaluation.final_episodes=3"
@@ -199,10 +201,10 @@ def test_divergence_is_exit_code_1() -> None:
     assert list(Path("runs/one/checkpoints").iterdir()) != []
 
 
-TRAINED = sorted(name for name in registry.shipped_configs() if not name.startswith(("compare-", "reproduce-")))
+TRAINED = sorted(name for name in registry.shipped_configs() if not registry.is_comparison(read_table(name)))
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", few_by_default(TRAINED, "cartpole-reinforce", "lunarlander-ppo"))
 def test_every_shipped_config_runs(name: str) -> None:
     words = "steps=200 envs_per_member=2 evaluation.points=1 evaluation.episodes=1 evaluation.final_episodes=1"
     result = pgkit(f"train {name} {words} --quiet")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pgkit import optim
 from pgkit.config import registry
 from pgkit.config.device import resolve_device
-from pgkit.config.load import load_config, parse_config, read_config, to_table, to_toml
+from pgkit.config.load import load_config, parse_config, read_config, read_table, to_table, to_toml
 from pgkit.config.members import check_population, expand_seeds, stack_agent_config
 from pgkit.config.overrides import apply_overrides
 from pgkit.config.schema import TrainConfig
@@ -427,7 +427,7 @@ def test_agents_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 # --- shipped configurations ---
 
 FILES = sorted(path.stem for path in (Path(__file__).parents[2] / "configs").glob("*.toml"))
-SHIPPED = [name for name in FILES if not name.startswith(("compare-", "reproduce-"))]
+SHIPPED = [name for name in FILES if not registry.is_comparison(read_table(name))]
 
 
 def test_every_config_of_the_repository_is_shipped() -> None:

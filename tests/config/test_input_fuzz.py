@@ -165,7 +165,7 @@ def check(result: Result, directory: Path) -> None:
 
 
 FUZZ = settings(
-    max_examples=400,
+    max_examples=200,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate],  # shrinking takes minutes, and the text says what is wrong as it is
 )
@@ -200,7 +200,7 @@ TINY = {
 }
 
 
-@settings(FUZZ, max_examples=60)
+@settings(FUZZ, max_examples=30)
 @given(tables(TRAIN), st.sampled_from([None, 1, 5]))
 def test_a_run_is_whole_or_not_there(
     tmp_path_factory: pytest.TempPathFactory, table: dict[str, Any], rollout_steps: int | None

@@ -116,7 +116,7 @@ runpy.run_module("pgkit", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("words", ["list configs", "list agents", "train cartpole-reinforce steps=50 --out {}/run"])
+@pytest.mark.parametrize("words", ["list configs", "train cartpole-reinforce steps=50 --out {}/run"])
 def test_the_checkout_works_where_its_folder_hides_the_installed_package(words: str, tmp_path: Path) -> None:
     """As ``python -m pgkit`` does there after a plain install; scripts/ run it, too."""
     command = [sys.executable, "-c", WITHOUT_EDITABLE_INSTALL, *words.format(tmp_path).split()]

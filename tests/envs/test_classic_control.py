@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.compile_mode import set_compile_mode
+from helpers.parameters import few_by_default
 from torch import Tensor
 
 from pgkit.envs import make_envs
@@ -47,7 +48,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
 }
 
 
-@pytest.fixture(params=["compiled", "tensors"])
+@pytest.fixture(params=few_by_default(["compiled", "tensors"], "compiled"))
 def mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "tensors":
         set_compile_mode(monkeypatch, "off")

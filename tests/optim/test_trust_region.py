@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.callbacks import Notes
 from helpers.dense_fisher import HEADS, dense_fisher, flat, kl_from, numbers_like, observations, parameters, policy_of
+from helpers.parameters import few_by_default
 from helpers.trees import assert_equal
 from torch import Tensor
 
@@ -249,7 +250,7 @@ def probe(
     return parse_config(table | changes)
 
 
-@pytest.mark.parametrize("agent", ["actor-critic", "reinforce"])
+@pytest.mark.parametrize("agent", few_by_default(["actor-critic", "reinforce"], "reinforce"))
 @pytest.mark.parametrize(
     ("optimizer", "limit"), [(TRPO, 0.01), ({**LIMITED, "groups": {"*.bias": {"lr": 1.0}}}, 0.002)]
 )
