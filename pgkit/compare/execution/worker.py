@@ -104,7 +104,7 @@ def _run_until(
 
 
 def _steps_at(row: Row, share: float) -> int:
-    """Return the steps of a paused run at the last evaluation that counts: how far it went depends on who paused too."""
+    """Return the steps of a paused run at the last evaluation that counts; others decide when it pauses after that."""
     if row["diverged"]:
         return int(row["env_steps"])
     return int(row["at"][int(share * (len(row["at"]) - 1))])

@@ -149,6 +149,21 @@ class Plan:
         optimizer = {**self.around, **self.arms[run.optimizer], **tuned}
         return case.config.model_copy(update={"seed": run.seed, "optimizer": optimizer})
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what will run."""
+        import pandas as pd
+
+        tried = "settings" if self.all_tuned else "learning rates"
+        shown = {
+            "question": self.config.question,
+            "plan": self.hash[:12],
+            "optimizers": ", ".join(self.arms),
+            "cases": "; ".join(f"{case.environment}, {case.agent}" for case in self.cases),
+            tried: ", ".join(f"{point.lr:g}" for point in self.points(next(iter(self.arms)))),
+            "seeds": f"{len(self.tuning_seeds)} to tune, {len(self.evaluation_seeds)} fresh ones",
+        }
+        return pd.DataFrame(shown.items()).to_html(index=False, header=False)
+
     def _content(self) -> dict[str, Any]:
         config = self.config
         environments = {
