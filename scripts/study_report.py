@@ -271,14 +271,14 @@ def sentences(study: Study, ranking: pd.DataFrame) -> list[str]:
     best = ranking[~ranking["optimizer"].isin([CONTROL])].head(3)
     leading = joined(f"{row.optimizer} ({row.mean:.2f})" for row in best.itertuples())
     reference = ranking.set_index("optimizer").loc[REFERENCE]
-    found = [f"{cases}The highest mean scores over them have {leading}; {REFERENCE} has {reference['mean']:.2f}."]
+    answer = [f"{cases}The highest mean scores over them have {leading}; {REFERENCE} has {reference['mean']:.2f}."]
     ahead = ranking[(ranking["better"] > 0) & (ranking["optimizer"] != CONTROL)].sort_values("better", ascending=False)
     counted = joined(f"{row.optimizer} in {row.better} (worse in {row.worse})" for row in ahead.head(6).itertuples())
-    found.append(f"Better than {REFERENCE}, beyond the margin of 0.05: {counted or 'none, in no case'}.")
+    answer.append(f"Better than {REFERENCE}, beyond the margin of 0.05: {counted or 'none, in no case'}.")
     control = ranking.set_index("optimizer").loc[CONTROL]
     verdicts = joined(f"{verdict} in {control[verdict]}" for verdict in SYMBOLS if control[verdict])
-    found.append(f"The control, {REFERENCE} a second time under another name, ends {verdicts}.")
-    return found
+    answer.append(f"The control, {REFERENCE} a second time under another name, ends {verdicts}.")
+    return answer
 
 
 def piece_rows(study: Study) -> pd.DataFrame:
@@ -304,7 +304,7 @@ def write(study: Study, tuned: Study) -> None:
     """Write the page, the data card, figures and tables."""
     ranking, across = overview(study), pooled(study)
     order = list(ranking["optimizer"])
-    found = sentences(study, ranking)
+    answer = sentences(study, ranking)
     drawings = [
         drawing(axes.figure, name, "study", CAPTIONS[name])
         for name, axes in (
@@ -323,18 +323,18 @@ def write(study: Study, tuned: Study) -> None:
     grids = [Grid(view, "study", cells(view, rows)) for view, rows in views]
     environment = template_environment()
     page = environment.from_string(TEMPLATE).render(
-        question=study.analyses[0].plan["question"], sentences=found, drawings=drawings, grids=grids, limits=LIMITS
+        question=study.analyses[0].plan["question"], sentences=answer, drawings=drawings, grids=grids, limits=LIMITS
     )
     write_drawings(drawings, RESULTS / "figures")
     write_text(RESULTS / "index.html", page)
-    write_text(RESULTS / "README.md", card(study, found, ranking))
+    write_text(RESULTS / "README.md", card(study, answer, ranking))
     for name, rows in [(view.table, rows) for view, rows in views] + [(name, study.table(name)) for name in KEPT]:
         write_text(RESULTS / "tables" / f"{name}.csv", rows.to_csv(index=False, lineterminator="\n"))
     for name in ("runs", "curves"):
         write_frame(RESULTS / "tables" / f"{name}.parquet", study.table(name))
 
 
-def card(study: Study, found: Sequence[str], ranking: pd.DataFrame) -> str:
+def card(study: Study, answer: Sequence[str], ranking: pd.DataFrame) -> str:
     """Return the data card, with the answer in short."""
     table = [
         f"| {row.optimizer} | {row.mean:.3f} | {row.worst:.3f} | {row.better} | {row.worse} | {row.equivalent} | "
@@ -349,14 +349,14 @@ def card(study: Study, found: Sequence[str], ranking: pd.DataFrame) -> str:
     texts = {name: "\n".join(lines) for name, lines in (("table", table), ("pieces", pieces))}
     limits = "\n".join(f"- {sentence}" for sentence in LIMITS)
     return CARD.format(
-        found="\n\n".join(found), reference=REFERENCE, limits=limits, code=origin["code"], cpu=origin["cpu"], **texts
+        answer="\n\n".join(answer), reference=REFERENCE, limits=limits, code=origin["code"], cpu=origin["cpu"], **texts
     )
 
 
 CARD = """\
 # The study of 2026
 
-{found}
+{answer}
 
 ![Score of every arm in every case](figures/study-scores.png)
 
