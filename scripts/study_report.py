@@ -22,9 +22,9 @@ from pgkit.compare.api import load_analysis
 from pgkit.compare.tables import Analysis
 from pgkit.errors import PgkitError
 from pgkit.logging.parquet import write_frame
-from pgkit.plots.columns import Column, View, cells, estimate, number, percent, whole, word
+from pgkit.plots.columns import Column, View, cells, estimate, number, whole, word
 from pgkit.plots.page import Grid, drawing, duration, template_environment, write_drawings
-from pgkit.plots.style import joined, new_figure, settings, short_number
+from pgkit.plots.style import joined, new_figure, percent, settings, short_number
 from pgkit.stats import aggregates
 from pgkit.system.files import write_text
 
@@ -267,7 +267,7 @@ LIMITS = (
 
 def sentences(study: Study, ranking: pd.DataFrame) -> list[str]:
     """Return the answer in words."""
-    cases = f"{len(study.cases)} of {len(lr_pieces())} cases are finished. "
+    cases = f"Finished so far: {len(study.cases)} of {len(lr_pieces())} cases. "
     best = ranking[~ranking["optimizer"].isin([CONTROL])].head(3)
     leading = joined(f"{row.optimizer} ({row.mean:.2f})" for row in best.itertuples())
     reference = ranking.set_index("optimizer").loc[REFERENCE]
@@ -276,7 +276,7 @@ def sentences(study: Study, ranking: pd.DataFrame) -> list[str]:
     counted = joined(f"{row.optimizer} in {row.better} (worse in {row.worse})" for row in ahead.head(6).itertuples())
     answer.append(f"Better than {REFERENCE}, beyond the margin of 0.05: {counted or 'none, in no case'}.")
     control = ranking.set_index("optimizer").loc[CONTROL]
-    verdicts = joined(f"{verdict} in {control[verdict]}" for verdict in SYMBOLS if control[verdict])
+    verdicts = joined(f"{verdict} in {int(control[verdict])}" for verdict in SYMBOLS if control[verdict])
     answer.append(f"The control, {REFERENCE} a second time under another name, ends {verdicts}.")
     return answer
 
