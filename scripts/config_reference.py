@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 
 from pgkit.compare.plan.schema import ComparisonConfig, EnvironmentScore
 from pgkit.config.listing import field_type
-from pgkit.config.registry import AGENTS, agent
+from pgkit.config.names import AGENTS
+from pgkit.config.registry import agent
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import format_value
 from pgkit.optim.around import AROUND, around

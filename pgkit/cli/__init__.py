@@ -1,7 +1,8 @@
 """The command line: parse arguments, call the library, print tables.
 
-``training``, ``evaluation``, ``comparison``, ``reproduction`` and ``catalogue`` hold the commands; ``errors`` makes
-one line and an exit code of an error; ``tables`` prints. Heavy modules are imported inside the commands, so that
+``training``, ``evaluation``, ``comparison``, ``reproduction``, ``diagnosis`` and ``catalogue`` hold the commands;
+``errors`` and ``group`` make one line and an exit code of an error; ``completion`` is for the tab key; ``tables``
+prints. Heavy modules are imported inside the commands, so that
 ``pgkit --help`` is immediate.
 """
 
@@ -13,12 +14,13 @@ from typing import Annotated
 import typer
 
 from pgkit.cli import catalogue, comparison, diagnosis, evaluation, reproduction, training
+from pgkit.cli.group import Commands
 
 app = typer.Typer(
     help="Policy gradients with pluggable optimizers: train populations of agents, see what the optimizer changes.",
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
+    cls=Commands,
     pretty_exceptions_enable=False,
 )
 

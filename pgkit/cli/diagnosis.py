@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pgkit.cli.completion import run_names
 from pgkit.cli.errors import one_line_errors
 from pgkit.cli.tables import print_lines, print_table
 from pgkit.system.processes import start_fork_server
@@ -28,7 +29,12 @@ Copies = Annotated[
 
 def diagnose(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Directory of a finished run or comparison, or a name below runs/.")
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="Directory of a finished run or comparison, or a name below runs/.",
+            autocompletion=run_names,
+        ),
     ],
     member: Annotated[str | None, typer.Option(help="Only this member, such as 3 or seed-3.")] = None,
     at: At = None,
@@ -143,7 +149,12 @@ def _print_diagnosis(diagnosis: "Diagnosis", place: Path) -> None:
 
 
 def landscape(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run, or its name below runs/.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="Directory of a finished run, or its name below runs/.", autocompletion=run_names
+        ),
+    ],
     member: Annotated[
         str | None, typer.Option(help="Which member, such as 3 or seed-3; default: the middle one.")
     ] = None,

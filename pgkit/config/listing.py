@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from pgkit import envs, optim, pretrained
-from pgkit.config.registry import AGENTS, agent, is_comparison, shipped_configs
+from pgkit.config.names import AGENTS, is_comparison, shipped_configs
+from pgkit.config.registry import agent
 from pgkit.envs import Environments
 from pgkit.envs.speed import BATCH, AvailableEnv, list_available_envs, steps_per_second
 from pgkit.errors import PgkitError, format_value, unknown_name
