@@ -37,6 +37,7 @@ app.command(context_settings=TAKES_OVERRIDES)(reproduction.reproduce)
 app.command()(diagnosis.diagnose)
 app.command()(diagnosis.landscape)
 app.command(name="list")(catalogue.list_)
+app.command(context_settings=TAKES_OVERRIDES)(catalogue.config)
 
 
 def _print_version(requested: bool) -> None:
