@@ -1,9 +1,8 @@
 """The command line: parse arguments, call the library, print tables.
 
-``training``, ``evaluation``, ``comparison``, ``reproduction``, ``diagnosis`` and ``catalogue`` hold the commands;
-``errors`` and ``group`` make one line and an exit code of an error; ``completion`` is for the tab key; ``tables``
-prints. Heavy modules are imported inside the commands, so that
-``pgkit --help`` is immediate.
+``training``, ``evaluation``, ``comparison``, ``reproduction``, ``diagnosis``, ``plotting``, ``catalogue`` and
+``doctor`` hold the commands; ``errors`` and ``group`` make one line and an exit code of an error; ``completion`` is for
+the tab key; ``tables`` prints. Heavy modules are imported inside the commands, so that ``pgkit --help`` is immediate.
 """
 
 import os
@@ -13,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pgkit.cli import catalogue, comparison, diagnosis, evaluation, reproduction, training
+from pgkit.cli import catalogue, comparison, diagnosis, doctor, evaluation, reproduction, training
 from pgkit.cli.group import Commands
 
 app = typer.Typer(
@@ -38,6 +37,7 @@ app.command()(diagnosis.diagnose)
 app.command()(diagnosis.landscape)
 app.command(name="list")(catalogue.list_)
 app.command(context_settings=TAKES_OVERRIDES)(catalogue.config)
+app.command()(doctor.doctor)
 
 
 def _print_version(requested: bool) -> None:

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from pgkit.cli.completion import config_keys, config_names, topics
+from pgkit.cli.arguments import ConfigName, Overrides
+from pgkit.cli.completion import topics
 from pgkit.cli.errors import one_line_errors
 from pgkit.cli.tables import print_table
 
@@ -29,24 +30,7 @@ def list_(
             typer.echo(listing.describe(topic, name))
 
 
-def config(
-    config: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME",
-            help="Name of a shipped configuration, or path of a TOML file.",
-            autocompletion=config_names,
-        ),
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="KEY=VALUE",
-            help="Overrides, such as optimizer.lr=3e-3 seeds=20.",
-            autocompletion=config_keys,
-        ),
-    ] = None,
-) -> None:
+def config(config: ConfigName, overrides: Overrides = None) -> None:
     """Print a configuration as pgkit train would take it, with all keys and what each means.
 
     For example: pgkit config cartpole-ppo seeds=20 > mine.toml, then pgkit train mine.toml

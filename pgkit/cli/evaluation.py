@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgkit.cli.completion import policy_names, run_names
+from pgkit.cli.arguments import Run
+from pgkit.cli.completion import policy_names
 from pgkit.cli.errors import one_line_errors
 from pgkit.cli.tables import print_result, print_table
 
@@ -18,9 +19,7 @@ Deterministic = Annotated[
 
 
 def evaluate(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Run directory, or its name below runs/.", autocompletion=run_names)
-    ],
+    run: Run,
     episodes: Annotated[
         int | None, typer.Option(min=1, help="Episodes per seed; default: 100, or 1 that is shown.")
     ] = None,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -25,6 +25,9 @@ MEANT = {
     "watch": "play",
 }
 """Commands of other programs, and those of pgkit that do the same."""
+
+USAGE_ERROR = cast(type[Exception], typer.BadParameter.__mro__[1])
+"""Click's ``UsageError``, which newer versions of typer have in a private module."""
 
 
 class Commands(TyperGroup):
@@ -67,7 +70,7 @@ def _one_line_usage_errors() -> Iterator[None]:
     """Turn an error of usage into one line and exit code 2."""
     try:
         yield
-    except typer.BadParameter.__mro__[1] as error:  # UsageError, which newer versions of typer keep to themselves
+    except USAGE_ERROR as error:
         message = " ".join(error.format_message().split()).removesuffix(".")  # type: ignore[attr-defined]
         context = getattr(error, "ctx", None)
         where = f" ({context.command_path} --help)" if context is not None else ""
