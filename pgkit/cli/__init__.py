@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pgkit.cli import catalogue, comparison, diagnosis, doctor, evaluation, reproduction, training
+from pgkit.cli import catalogue, comparison, diagnosis, doctor, evaluation, plotting, reproduction, training
 from pgkit.cli.group import Commands
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command()(evaluation.play)
 app.command(context_settings=TAKES_OVERRIDES)(comparison.compare)
 app.command()(comparison.report)
 app.command(context_settings=TAKES_OVERRIDES)(reproduction.reproduce)
+app.command()(plotting.plot)
 app.command()(diagnosis.diagnose)
 app.command()(diagnosis.landscape)
 app.command(name="list")(catalogue.list_)

@@ -106,10 +106,10 @@ def _extras() -> Iterator[Finding]:
     """Each extra of pgkit with the packages that it installs, as the installed metadata names them."""
     packages: dict[str, list[str]] = {}
     for requirement in requires(DISTRIBUTION) or []:
-        name = re.match(r"[\w.-]+", requirement)
-        extra = re.search(r"""extra == ["']([\w-]+)["']""", requirement)
-        if name is not None and extra is not None and name[0] != DISTRIBUTION:
-            packages.setdefault(extra[1], []).append(name[0])
+        package = re.match(r"[\w.-]+", requirement)
+        marker = re.search(r"""extra == ["']([\w-]+)["']""", requirement)
+        if package is not None and marker is not None and package[0] != DISTRIBUTION:
+            packages.setdefault(marker[1], []).append(package[0])
     for extra, names in sorted(packages.items()):
         versions = {each: _version(each) for each in names}
         missing = [each for each, installed in versions.items() if installed is None]

@@ -130,7 +130,9 @@ def code_digest() -> str:
     files |= {f"pgkit/agents/{path.name}": path for path in agents.glob("*.py")}
     digest = hashlib.sha256()
     for name in sorted(files):
-        if not name.startswith(("pgkit/cli/", "pgkit/compare/", "pgkit/deploy/", "pgkit/pretrained/", "pgkit/stats/")):
+        if not name.startswith(
+            ("pgkit/cli/", "pgkit/compare/", "pgkit/deploy/", "pgkit/plots/", "pgkit/pretrained/", "pgkit/stats/")
+        ):
             digest.update(name.encode() + b"\0" + files[name].read_bytes())
     return digest.hexdigest()[:16]
 
