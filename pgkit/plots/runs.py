@@ -1,6 +1,5 @@
 """Learning curves as runs have logged them, and labels that say in what the runs differ."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from pgkit.errors import PgkitError, format_value, unknown_name
 from pgkit.logging import read_metrics
 from pgkit.runs.directory import as_directory, find_run, is_finished
 from pgkit.runs.reader import stored_config
+from pgkit.system.files import read_json
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -67,13 +67,12 @@ def read_curves(run: str | Path, metric: str = "return") -> RunCurves:
     config = stored_config(directory / "config.toml")
     rows = read_metrics(directory / "metrics.parquet")
     tag = find_tag(metric, sorted(rows["tag"].unique()), directory)
-    rows = rows[rows["tag"] == tag].dropna(subset="value").drop_duplicates(["label", "step"], keep="last")
+    rows = rows[rows["tag"] == tag].dropna(subset="value").drop_duplicates(["member", "step"], keep="last")
     seeds = [
-        (each["step"].to_numpy(dtype=float), each["value"].to_numpy(dtype=float))
-        for _, each in rows.groupby("label", sort=False)
+        (each["step"].to_numpy(dtype=float), each["value"].to_numpy(dtype=float)) for _, each in rows.groupby("member")
     ]
-    failed = _failed_seeds(directory)
-    lost = np.array([label in failed for label in rows["label"].unique()], dtype=bool)
+    failed = _failed_members(directory)
+    lost = np.isin(np.sort(rows["member"].unique()), failed)
     if all(len(steps) < 2 for steps, _ in seeds) and not lost.any():
         remedy = (
             f" ({config.evaluation.points} evaluations while training, see evaluation.points)" if tag == RETURN else ""
@@ -98,12 +97,12 @@ def find_tag(metric: str, tags: Sequence[str], directory: Path) -> str:
     return matches[0]
 
 
-def _failed_seeds(directory: Path) -> set[str]:
-    """Labels of the members that failed; empty while the run is not finished."""
+def _failed_members(directory: Path) -> list[int]:
+    """Positions of the members that failed; empty while the run is not finished."""
     if not is_finished(directory):
-        return set()
-    members = json.loads((directory / "result.json").read_text(encoding="utf-8"))["members"]
-    return {f"seed-{member['seed']}" for member in members if member["failed"]}
+        return []
+    members = read_json(directory / "result.json")["members"]
+    return [position for position, member in enumerate(members) if member["failed"]]
 
 
 def _aligned(
