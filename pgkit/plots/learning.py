@@ -59,10 +59,12 @@ def learning_curves(
     Runs differ in colour and, for print in grey, in brightness and dashes. Failed seeds count as the lowest return of
     their run.
 
+    >>> import tempfile
     >>> import pgkit
-    >>> config = pgkit.load_config("cartpole-actor-critic", {"steps": 4_000, "seeds": 3, "evaluation.points": 4})
-    >>> _ = pgkit.train(config, "runs/mine")
-    >>> axes = pgkit.plots.learning_curves(["runs/mine"])
+    >>> config = pgkit.load_config("cartpole-actor-critic", {"steps": 2_000, "seeds": 2, "evaluation.points": 4})
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     _ = pgkit.train(config, f"{place}/mine")
+    ...     axes = pgkit.plots.learning_curves([f"{place}/mine"])
     >>> axes.get_ylabel()
     'return on CartPole-v1'
 
@@ -183,5 +185,5 @@ def _legend(axes: Axes) -> None:
         figure.get_figwidth() * 72 / (0.62 * FontProperties(size=mpl.rcParams["legend.fontsize"]).get_size_in_points())
     )
     columns = int(characters / (max(map(len, texts)) + 8))
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
     axes.legend(ncols=min(max(columns, 1), len(texts)), handlelength=3, columnspacing=1.5, **place)

@@ -22,6 +22,8 @@ RETURN = "eval/return_mean"
 RETURNS = (RETURN, "eval/greedy_return_mean", "train/episode_return")
 """Metrics of which failed seeds count as the lowest value."""
 
+BoolArray = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+
 SHORT = {"return": RETURN}
 """Metrics by other names than the last part of their tags."""
 
@@ -106,7 +108,7 @@ def _failed_members(directory: Path) -> list[int]:
 
 
 def _aligned(
-    seeds: Sequence[tuple[Array, Array]], lost: Array, budget: int | None, is_return: bool
+    seeds: Sequence[tuple[Array, Array]], lost: BoolArray, budget: int | None, is_return: bool
 ) -> tuple[Array, Array]:
     """Put all seeds on one axis, to the end of the longest of a finished run, or of the shortest of another one."""
     ends = [steps[-1] for steps, _ in seeds]
