@@ -9,7 +9,7 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from pgkit.config import registry
+from pgkit.config import names
 from pgkit.config.effects import check_effects
 from pgkit.config.overrides import Overrides, apply_parsed, parse_overrides
 from pgkit.config.schema import TrainConfig
@@ -61,7 +61,7 @@ def load_config(name_or_path: str | Path, overrides: Overrides = ()) -> TrainCon
 def read_config(name_or_path: str | Path, overrides: Overrides = ()) -> tuple[TrainConfig, list[str]]:
     """Load a configuration like :func:`load_config`; also return one line for each setting that an override dropped."""
     settings = read_table(name_or_path)
-    if registry.is_comparison(settings):
+    if names.is_comparison(settings):
         raise PgkitError(f"{name_or_path} is a comparison: pgkit compare {name_or_path}")
     parsed = parse_overrides(overrides)
     table, notes = apply_parsed(settings, parsed)
@@ -76,7 +76,7 @@ def read_table(name_or_path: str | Path) -> dict[str, Any]:
     Raises:
         PgkitError: there is no such file, or it cannot be read.
     """
-    file = registry.find_config(name_or_path)
+    file = names.find_config(name_or_path)
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, an integer of thousands of digits

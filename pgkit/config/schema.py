@@ -13,6 +13,7 @@ from pydantic_core.core_schema import ValidationInfo
 from pgkit import optim
 from pgkit.config import registry
 from pgkit.config.aliases import SHORT, agent_name
+from pgkit.config.names import AGENTS
 from pgkit.config.tables import (
     MAX_COUNT,
     MAX_INT,
@@ -252,7 +253,7 @@ def check_optimizer_tables(table: Any, key: str) -> None:
 def _agent_config(table: Mapping[str, Any]) -> BaseModel:
     name = table.get("name")
     if not isinstance(name, str):
-        known = ", ".join(registry.AGENTS)
+        known = ", ".join(AGENTS)
         raise PgkitError(f"agent.name must be the name of an agent ({known}), got {format_value(name)}")
     config_class = registry.agent(name).Config
     defaults = {key: field.default for key, field in config_class.model_fields.items()}

@@ -12,11 +12,11 @@ from pgkit.compare.execution import batches
 from pgkit.compare.plan.plan import Plan, Run, make_plan, read_plan, stored_plan
 from pgkit.compare.plan.schema import TIERS, half_decades
 from pgkit.compare.selection.stages import extended
-from pgkit.config import registry
+from pgkit.config import names
 from pgkit.errors import PgkitError
 from pgkit.optim import from_config
 
-SHIPPED = [name for name in registry.shipped_configs() if name.startswith("compare-")]
+SHIPPED = [name for name in names.shipped_configs() if name.startswith("compare-")]
 
 
 @pytest.fixture

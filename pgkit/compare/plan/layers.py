@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pgkit.compare.plan.schema import ComparisonConfig
-from pgkit.config import registry
+from pgkit.config import names
 from pgkit.config.aliases import KeyPath
 from pgkit.config.effects import default_of, without_effect
 from pgkit.config.overrides import ParsedOverrides, lookup
@@ -91,7 +91,7 @@ def check_effects(
             _check_decided(place, path, value, cases)
     for name, scored in config.environments.items():
         for agent in scored.agents:
-            if agent not in (*config.agents, *registry.AGENTS):
+            if agent not in (*config.agents, *names.AGENTS):
                 raise PgkitError(f"environments.{name}.agents: {unknown_name('agent', agent, config.agents)}")
     for key in config.optimizer:
         if key not in (*AROUND, "schedule", "critic", "groups", "name", "lr"):  # the last two are refused elsewhere
