@@ -23,7 +23,6 @@ HINTS: Mapping[str, str] = {
     "optimizer_class": "optimizer.name",
     "trained_agent": "init=runs/NAME, the run whose parameters training begins with",
     "tensorboard_log": "--out; every run has a TensorBoard log",
-    "track": 'logger, such as logger=["tensorboard", "wandb"]',
     "report_to": 'logger, such as logger=["tensorboard", "wandb"]',
     "wandb_project_name": "the variable WANDB_PROJECT, with logger=wandb",
     "cuda": "device=cuda",

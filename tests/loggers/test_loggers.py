@@ -182,7 +182,7 @@ def test_the_key_is_a_name_or_names(words: list[str], loggers: tuple[str, ...]) 
         ("logger=wand", "unknown logger 'wand', did you mean 'wandb'"),
         ("logger=true", "logger must be a name or a list of names, got true"),
         ('logger=["csv", "csv"]', "logger: 'csv' comes twice"),
-        ("track=true", "unknown key 'track'; use logger, such as"),
+        ("report_to=wandb", "unknown key 'report_to'; use logger, such as"),
     ],
 )
 def test_mistakes_are_one_line(word: str, message: str) -> None:
