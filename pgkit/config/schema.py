@@ -85,8 +85,7 @@ class TrainConfig(Model):
     callbacks: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] | None = None
     """Objects that see what happens and can stop the run: ``"my_module:Mine"``, or a table of ``name`` and more."""
     logger: Annotated[tuple[str, ...], Field(strict=False)] = registry.DEFAULT_LOGGER
-    """Where the run is logged beside ``metrics.parquet``: any of ``tensorboard``, ``wandb``, ``mlflow``, ``trackio``,
-    ``csv``, or ``none``."""
+    """Where the run is logged: some of ``tensorboard``, ``wandb``, ``mlflow``, ``trackio`` and ``csv``, or ``none``."""
 
     @property
     def seed_list(self) -> list[int]:

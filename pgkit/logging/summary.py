@@ -11,9 +11,10 @@ import numpy as np
 from pgkit.logging.tensorboard import ChartGroup, TensorBoardWriter
 
 RETURNS = ("eval/return_mean", "train/episode_return")
-"""What the Custom Scalars tab shows first: a median with a band from 10 % to 90 % of the members, and each member."""
+"""What the Custom Scalars tab shows first: a median with a band from 10 % to 90 % of the members."""
 
 CHARTS = {
+    "returns: each member, and the median": RETURNS,
     "losses": ("loss/policy", "loss/value", "policy/entropy", "value/explained_variance"),
     "optimizer": ("optimizer/lr", "optimizer/grad_norm", "optimizer/update_norm", "optimizer/update_ratio"),
 }
@@ -93,10 +94,11 @@ class SummaryWriter:
 
 def chart_groups() -> list[ChartGroup]:
     """The charts of the Custom Scalars tab: returns, then losses, then the optimizer."""
-    bands = {f"{tag}: median, 10-90 %": (tag, f"spread/{tag}/p10", f"spread/{tag}/p90") for tag in RETURNS}
-    seeds = {f"{tag}: each member": line_pattern(tag) for tag in RETURNS}
-    others = {title: {tag: line_pattern(tag) for tag in tags} for title, tags in CHARTS.items()}
-    return [ChartGroup("returns", bands, seeds), *(ChartGroup(title, {}, lines) for title, lines in others.items())]
+    # TensorBoard 2.21 shows charts with bands in reversed order.
+    bands = {tag: (tag, f"spread/{tag}/p10", f"spread/{tag}/p90") for tag in reversed(RETURNS)}
+    lines = {title: {tag: line_pattern(tag) for tag in tags} for title, tags in CHARTS.items()}
+    first = ChartGroup("returns: median and 10-90 % of members", bands, {})
+    return [first, *(ChartGroup(title, {}, charts) for title, charts in lines.items())]
 
 
 def line_pattern(tag: str) -> str:

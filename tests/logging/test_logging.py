@@ -112,16 +112,16 @@ def test_charts_are_of_returns_then_of_losses_then_of_the_optimizer(tmp_path: Pa
     events = EventAccumulator(str(tmp_path / "summary"))
     events.Reload()
     layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
-    assert [category.title for category in layout.category] == ["returns", "losses", "optimizer"]
-    band, other, *members = layout.category[0].chart
+    titles = [category.title.partition(":")[0] for category in layout.category]
+    assert titles == ["returns", "returns", "losses", "optimizer"]
+    other, band = layout.category[0].chart  # the browser shows the last one first
     (series,) = band.margin.series
     assert [series.value, series.lower, series.upper] == [
         "eval/return_mean",
         "spread/eval/return_mean/p10",
         "spread/eval/return_mean/p90",
     ]
-    lines = [chart for category in layout.category for chart in category.chart if chart.HasField("multiline")]
-    assert [chart.title for chart in lines[:2]] == [chart.title for chart in members]
+    lines = [chart for category in layout.category[1:] for chart in category.chart]
     shown = events.Tags()["scalars"]
     curves = {chart.title: [tag for tag in shown if re.match(chart.multiline.tag[0], tag)] for chart in lines}
     assert all(curves.values()), "no chart is empty"
@@ -130,7 +130,7 @@ def test_charts_are_of_returns_then_of_losses_then_of_the_optimizer(tmp_path: Pa
     assert [tag for tag in shown if tag.startswith("spread/")] == [
         f"spread/{tag}/{edge}" for tag in tags[:2] for edge in ("p10", "p90")
     ]
-    assert other.title.startswith("train/episode_return")
+    assert other.title == "train/episode_return"
 
 
 def test_what_all_members_share_is_shown_once(tmp_path: Path) -> None:
