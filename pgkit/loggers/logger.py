@@ -48,12 +48,12 @@ class Row(NamedTuple):
     """What a member logs at once.
 
     Attributes:
-        index: how many rows of this member came before; the same in a run that is resumed.
+        number: how many rows of this member came before; the same in a run that is resumed.
         env_steps: of the member.
         values: by tag, without NaN.
     """
 
-    index: int
+    number: int
     env_steps: int
     values: dict[str, float]
 

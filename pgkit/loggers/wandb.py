@@ -29,8 +29,8 @@ class WandbRun:
         run.define_metric("*", step_metric="env_steps")
 
     def log(self, row: Row) -> None:
-        """Log a row at its index: W&B drops steps that go back, and evaluations may arrive after later rows."""
-        self._run.log({"env_steps": row.env_steps, **row.values}, step=row.index)
+        """Log a row at its number: W&B drops steps that go back, and evaluations may arrive after later rows."""
+        self._run.log({"env_steps": row.env_steps, **row.values}, step=row.number)
 
     def finish(self, status: str, final: Mapping[str, float]) -> None:
         """Write results to the summary, and end the run."""
