@@ -20,6 +20,7 @@ LAYERS = (
     ("rollouts", "config", "agents"),
     ("callbacks",),
     ("runs",),
+    ("loggers",),
     ("training", "plots"),
     ("deploy",),
     ("diagnose",),

@@ -36,6 +36,8 @@ HINTS: Mapping[str, str] = {
     "learning_starts": _NO_REPLAY,
     "exploration_fraction": _NO_REPLAY,
     "tensorboard_log": "--out; every run has a TensorBoard log",
+    "report_to": 'logger, such as logger=["tensorboard", "wandb"]',
+    "wandb_project_name": "the variable WANDB_PROJECT, with logger=wandb",
     "cuda": "device=cuda",
     "gpu": "device=cuda",
 }

@@ -87,8 +87,14 @@ def read_table(name_or_path: str | Path) -> dict[str, Any]:
 
 
 def to_table(config: TrainConfig) -> dict[str, Any]:
-    """Return the complete configuration as plain data, without settings that are None."""
-    return config.model_dump(exclude_none=True)
+    """Return the complete configuration as plain data, without settings that are None.
+
+    ``logger`` is left out at its default, too, as no stored configuration had it before there were others.
+    """
+    table = config.model_dump(exclude_none=True)
+    if config.logger == registry.DEFAULT_LOGGER:
+        del table["logger"]
+    return table
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,6 +18,11 @@ CALLBACKS = {
 }
 """Class of each shipped callback; any other is ``"module:Class"``."""
 
+LOGGERS = ("tensorboard", "wandb", "mlflow", "trackio", "csv")
+"""Where a run can be logged beside ``metrics.parquet``."""
+
+DEFAULT_LOGGER = ("tensorboard",)
+
 DIAGNOSE = "pgkit.diagnose.while_training:DiagnoseWhileTraining"
 """Class of the callback that the table ``diagnose`` of a configuration stands for."""
 

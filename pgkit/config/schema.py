@@ -30,7 +30,7 @@ from pgkit.config.tables import (
     Steps,
     whole_number,
 )
-from pgkit.errors import PgkitError, explain_validation_error, format_value
+from pgkit.errors import PgkitError, explain_validation_error, format_value, unknown_name
 from pgkit.optim.validation import is_none
 
 
@@ -85,6 +85,8 @@ class TrainConfig(Model):
     """Measurements while training; default: none. ``pgkit diagnose`` measures more, of a finished run."""
     callbacks: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] | None = None
     """Objects that see what happens and can stop the run: ``"my_module:Mine"``, or a table of ``name`` and more."""
+    logger: Annotated[tuple[str, ...], Field(strict=False)] = registry.DEFAULT_LOGGER
+    """Where the run is logged: some of ``tensorboard``, ``wandb``, ``mlflow``, ``trackio`` and ``csv``, or ``none``."""
 
     @property
     def seed_list(self) -> list[int]:
@@ -122,6 +124,11 @@ class TrainConfig(Model):
     @classmethod
     def _callbacks(cls, value: Any) -> Any:
         return None if value is None else check_callback_tables(value)
+
+    @field_validator("logger", mode="before")
+    @classmethod
+    def _logger(cls, value: Any) -> tuple[str, ...]:
+        return check_loggers(value)
 
     @field_validator("agent")
     @classmethod
@@ -188,6 +195,23 @@ def check_callback_tables(value: Any) -> tuple[dict[str, Any], ...] | None:
             raise PgkitError(f"callbacks: each is a text, or a table with a name, got {format_value(table)}")
         registry.callback_class(name)
     return tuple(dict(table) for table in tables) or None
+
+
+def check_loggers(value: Any) -> tuple[str, ...]:
+    """Check the names of loggers; a text is short for a list of it, and "none" for an empty one.
+
+    Raises:
+        PgkitError: one is unknown, or comes twice.
+    """
+    names = [] if value == "none" else [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise PgkitError(f"logger must be a name or a list of names, got {format_value(value)}")
+    for name in names:
+        if name not in registry.LOGGERS:
+            raise PgkitError(unknown_name("logger", name, (*registry.LOGGERS, "none")))
+        if names.count(name) > 1:
+            raise PgkitError(f"logger: {name!r} comes twice")
+    return tuple(names)
 
 
 def check_optimizer(table: Mapping[str, Any]) -> None:

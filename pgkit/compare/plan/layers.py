@@ -26,6 +26,7 @@ DECIDED: Mapping[KeyPath, str] = {
     ("env", "id"): "the environments of a comparison are its tables, environments.<id>",
     ("agent", "name"): "the agents of a comparison are those of its list agents",
     ("optimizer",): "use optimizers, and the table optimizer of the comparison",
+    ("logger",): "runs of a comparison are not logged; its report comes with TensorBoard files",
     ("log_interval",): "runs of a comparison are not logged",
     ("checkpoint_points",): "runs of a comparison have no checkpoints, batches that were stopped begin anew",
     ("keep_checkpoints",): "runs of a comparison have no checkpoints, batches that were stopped begin anew",
