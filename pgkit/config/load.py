@@ -9,7 +9,7 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from pgkit.config import names
+from pgkit.config import names, registry
 from pgkit.config.effects import check_effects
 from pgkit.config.overrides import Overrides, apply_parsed, parse_overrides
 from pgkit.config.schema import TrainConfig
