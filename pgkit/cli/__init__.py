@@ -1,8 +1,8 @@
 """The command line: parse arguments, call the library, print tables.
 
-``training``, ``evaluation``, ``comparison``, ``reproduction`` and ``catalogue`` hold the commands; ``errors`` makes
-one line and an exit code of an error; ``tables`` prints. Heavy modules are imported inside the commands, so that
-``pgkit --help`` is immediate.
+``training``, ``evaluation``, ``comparison``, ``tuning``, ``reproduction`` and ``catalogue`` hold the commands;
+``errors`` makes one line and an exit code of an error; ``tables`` prints. Heavy modules are imported inside the
+commands, so that ``pgkit --help`` is immediate.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pgkit.cli import catalogue, comparison, diagnosis, evaluation, reproduction, training
+from pgkit.cli import catalogue, comparison, diagnosis, evaluation, reproduction, training, tuning
 
 app = typer.Typer(
     help="Policy gradients with pluggable optimizers: train populations of agents, see what the optimizer changes.",
@@ -32,6 +32,7 @@ app.command()(evaluation.play)
 app.command(context_settings=TAKES_OVERRIDES)(comparison.compare)
 app.command()(comparison.report)
 app.command(context_settings=TAKES_OVERRIDES)(reproduction.reproduce)
+app.command(context_settings=TAKES_OVERRIDES)(tuning.tune)
 app.command()(diagnosis.diagnose)
 app.command()(diagnosis.landscape)
 app.command(name="list")(catalogue.list_)
