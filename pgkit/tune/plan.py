@@ -144,7 +144,7 @@ def _check_values(plan: Plan) -> None:
             except PgkitError as error:
                 if not any(_is_possible(plan, {**_draw(plan.space, rng), key: label}) for _ in range(DRAWS)):
                     real = isinstance(dimension, Range) and "whole number" in str(error)
-                    hint = f": {key}=low:high:int" if real else ""
+                    hint = f"; {key}=low:high:int draws whole numbers" if real else ""
                     raise PgkitError(f"--space {key}: {error}{hint}") from None
 
 

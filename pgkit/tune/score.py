@@ -11,7 +11,7 @@ from pgkit.stats import t_interval
 def run_score(row: Mapping[str, Any], share: float = 1.0) -> float:
     """Return the mean over a run's evaluations, the untrained policy's included, of their mean returns.
 
-    From where a run failed, each evaluation counts as its worst one before: a failure is never an advantage.
+    From where a run failed, each evaluation counts as its worst one before; a trial whose seeds all fail has no score.
 
     Args:
         row: of :func:`pgkit.compare.execution.worker.run_part`.

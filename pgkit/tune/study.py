@@ -18,7 +18,7 @@ SCORES = "scores"
 """Attribute of a trial: the score of each tuning seed, as far as it has trained."""
 
 REASON = "reason"
-"""Attribute of a trial that could not be trained: why, in one line."""
+"""Attribute of a trial without a score: why, in one line."""
 
 FIRST_PRUNED_AFTER = 5
 """Complete trials before any is pruned: Optuna's default."""
@@ -105,7 +105,7 @@ class Study:
         return True
 
     def refuse(self, trial: "optuna.Trial", reason: str) -> None:
-        """End a trial whose values do not go together; the sampler takes it for one of the worst."""
+        """End a trial without a score, and say why; the sampler takes it for one of the worst."""
         trial.set_user_attr(REASON, reason)
         self._study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
 

@@ -97,10 +97,13 @@ class Trials:
         self._announce()
 
     def _report(self, number: int, share: float) -> None:
-        """Report a trial's scores so far; it ends at its last step, or where all its seeds have failed."""
+        """Report a trial's scores so far; it ends at its last step, or, without a score, where all its seeds fail."""
         rows = self._rows[number]
         trial = self._running[number]
-        if share == 1 or all(row["diverged"] for row in rows.values()):
+        if all(row["diverged"] for row in rows.values()):
+            self._study.refuse(trial, "every seed failed: its numbers are not finite")
+            self._end(number)
+        elif share == 1:
             self._study.complete(trial, _scores(rows, 1.0))
             self._end(number)
         else:
