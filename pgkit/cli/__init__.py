@@ -1,8 +1,8 @@
 """The command line: parse arguments, call the library, print tables.
 
-``training``, ``evaluation``, ``comparison``, ``tuning``, ``reproduction`` and ``catalogue`` hold the commands;
-``errors`` makes one line and an exit code of an error; ``tables`` prints. Heavy modules are imported inside the
-commands, so that ``pgkit --help`` is immediate.
+``training``, ``evaluation``, ``comparison``, ``tuning``, ``sharing``, ``reproduction`` and ``catalogue`` hold
+the commands; ``errors`` makes one line and an exit code of an error; ``tables`` prints. Heavy modules are imported
+inside the commands, so that ``pgkit --help`` is immediate.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pgkit.cli import catalogue, comparison, diagnosis, evaluation, reproduction, training, tuning
+from pgkit.cli import catalogue, comparison, diagnosis, evaluation, reproduction, sharing, training, tuning
 
 app = typer.Typer(
     help="Policy gradients with pluggable optimizers: train populations of agents, see what the optimizer changes.",
@@ -29,6 +29,7 @@ app.command(context_settings=TAKES_OVERRIDES)(training.train)
 app.command(context_settings=TAKES_OVERRIDES)(training.resume)
 app.command()(evaluation.evaluate)
 app.command()(evaluation.play)
+app.command()(sharing.export)
 app.command(context_settings=TAKES_OVERRIDES)(comparison.compare)
 app.command()(comparison.report)
 app.command(context_settings=TAKES_OVERRIDES)(reproduction.reproduce)
