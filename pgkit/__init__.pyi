@@ -1,4 +1,4 @@
-from . import callbacks, compare, diagnose, envs, losses, optim, plots, pretrained, returns, stats
+from . import callbacks, compare, diagnose, envs, losses, optim, plots, pretrained, returns, stats, tune
 from .config.load import load_config
 from .config.members import expand_seeds
 from .config.schema import TrainConfig
@@ -37,4 +37,5 @@ __all__ = [
     "returns",
     "stats",
     "train",
+    "tune",
 ]

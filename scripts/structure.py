@@ -25,6 +25,7 @@ LAYERS = (
     ("deploy",),
     ("diagnose",),
     ("compare",),
+    ("tune",),
     ("cli",),
     ("__init__", "__main__"),
 )

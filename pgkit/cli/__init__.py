@@ -1,8 +1,9 @@
 """The command line: parse arguments, call the library, print tables.
 
-``training``, ``evaluation``, ``comparison``, ``reproduction``, ``diagnosis``, ``plotting``, ``catalogue`` and
-``doctor`` hold the commands; ``errors`` and ``group`` make one line and an exit code of an error; ``completion`` is for
-the tab key; ``tables`` prints. Heavy modules are imported inside the commands, so that ``pgkit --help`` is immediate.
+``training``, ``evaluation``, ``comparison``, ``reproduction``, ``tuning``, ``sharing``, ``diagnosis``, ``plotting``,
+``catalogue`` and ``doctor`` hold the commands; ``errors`` and ``group`` make one line and an exit code of an error;
+``completion`` is for the tab key; ``tables`` prints. Heavy modules are imported inside the commands, so that
+``pgkit --help`` is immediate.
 """
 
 import os
@@ -12,7 +13,18 @@ from typing import Annotated
 
 import typer
 
-from pgkit.cli import catalogue, comparison, diagnosis, doctor, evaluation, plotting, reproduction, training
+from pgkit.cli import (
+    catalogue,
+    comparison,
+    diagnosis,
+    doctor,
+    evaluation,
+    plotting,
+    reproduction,
+    sharing,
+    training,
+    tuning,
+)
 from pgkit.cli.group import Commands
 
 app = typer.Typer(
@@ -30,9 +42,11 @@ app.command(context_settings=TAKES_OVERRIDES)(training.train)
 app.command(context_settings=TAKES_OVERRIDES)(training.resume)
 app.command()(evaluation.evaluate)
 app.command()(evaluation.play)
+app.command()(sharing.export)
 app.command(context_settings=TAKES_OVERRIDES)(comparison.compare)
 app.command()(comparison.report)
 app.command(context_settings=TAKES_OVERRIDES)(reproduction.reproduce)
+app.command(context_settings=TAKES_OVERRIDES)(tuning.tune)
 app.command()(plotting.plot)
 app.command()(diagnosis.diagnose)
 app.command()(diagnosis.landscape)

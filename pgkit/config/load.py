@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pgkit.config import names, registry
 from pgkit.config.effects import check_effects
-from pgkit.config.overrides import Overrides, apply_parsed, parse_overrides
+from pgkit.config.overrides import Overrides, ParsedOverrides, apply_parsed, parse_overrides
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError, PgkitWarning, explain_validation_error, format_value
 
@@ -60,14 +60,38 @@ def load_config(name_or_path: str | Path, overrides: Overrides = ()) -> TrainCon
 
 def read_config(name_or_path: str | Path, overrides: Overrides = ()) -> tuple[TrainConfig, list[str]]:
     """Load a configuration like :func:`load_config`; also return one line for each setting that an override dropped."""
+    return override_config(read_training_table(name_or_path), parse_overrides(overrides), str(name_or_path))
+
+
+def read_training_table(name_or_path: str | Path) -> dict[str, Any]:
+    """Read a TOML file like :func:`read_table`, and refuse a comparison.
+
+    Raises:
+        PgkitError: as :func:`read_table`, or the file is a comparison.
+    """
     settings = read_table(name_or_path)
     if names.is_comparison(settings):
         raise PgkitError(f"{name_or_path} is a comparison: pgkit compare {name_or_path}")
-    parsed = parse_overrides(overrides)
-    table, notes = apply_parsed(settings, parsed)
-    config = parse_config(table, str(name_or_path))
-    with_effect = check_effects(config, settings, table, [path for path, _ in parsed])
-    return (config if with_effect == table else parse_config(with_effect, str(name_or_path))), notes
+    return settings
+
+
+def override_config(
+    settings: Mapping[str, Any], overrides: ParsedOverrides, source: str
+) -> tuple[TrainConfig, list[str]]:
+    """Validate a table with overrides; also return one line for each setting that an override dropped.
+
+    Args:
+        settings: as :func:`read_table` gives it.
+        overrides: as :func:`pgkit.config.overrides.parse_overrides` gives them.
+        source: what error messages call the table.
+
+    Raises:
+        PgkitError: one line about the first mistake.
+    """
+    table, notes = apply_parsed(settings, overrides)
+    config = parse_config(table, source)
+    with_effect = check_effects(config, settings, table, [path for path, _ in overrides])
+    return (config if with_effect == table else parse_config(with_effect, source)), notes
 
 
 def read_table(name_or_path: str | Path) -> dict[str, Any]:

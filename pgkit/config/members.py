@@ -34,9 +34,9 @@ def check_population(configs: Sequence[TrainConfig]) -> None:
     """
     if not configs:
         raise PgkitError("a population needs at least one member")
-    first = _shared_settings(configs[0])
+    first = shared_settings(configs[0])
     for index, config in enumerate(configs[1:], start=1):
-        settings = _shared_settings(config)
+        settings = shared_settings(config)
         for key in sorted(first.keys() | settings.keys()):
             if first.get(key) != settings.get(key):
                 raise PgkitError(
@@ -56,8 +56,8 @@ def stack_agent_config(configs: Sequence[TrainConfig]) -> Any:
     return agent_configs[0].model_copy(update=stacked)
 
 
-def _shared_settings(config: TrainConfig) -> dict[str, Any]:
-    """Return what members must agree in, by dotted key."""
+def shared_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return what members of a population must agree in, by dotted key."""
     table = to_table(config)
     for key in ("name", "seed", "seeds", "optimizer"):
         table.pop(key, None)

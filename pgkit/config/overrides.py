@@ -111,7 +111,7 @@ def _parse_word(word: str, following: Sequence[Any]) -> tuple[KeyPath, Any]:
     if not separator:
         raise PgkitError(_not_an_override(repr(word)) + _meant(word, following))
     path = _parse_key(key, repr(word))
-    value = _value(text.strip())
+    value = parse_value(text.strip())
     return path, text.strip() if path == ("name",) and not isinstance(value, str) else value  # name=nan is a name
 
 
@@ -143,7 +143,12 @@ def _meant(word: Any, following: Sequence[Any]) -> str:
     return f"; did you mean {word}={value}?" if is_value and str(word).replace(".", "").isidentifier() else ""
 
 
-def _value(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """Return the value of a word: as TOML has it, else the text itself.
+
+    >>> parse_value("1e-3"), parse_value("rmsprop"), parse_value("[64, 64]")
+    (0.001, 'rmsprop', [64, 64])
+    """
     if text in ("True", "False"):  # as Python writes them
         return text == "True"
     if re.fullmatch(r"[+-]?(\d+\.|\.\d+)([eE][+-]?\d+)?", text):  # ".5" and "5.", which TOML does not allow

@@ -8,6 +8,8 @@ load      from a run or a file to a policy
 policy    ``TrainedPolicy``: actions for observations, as Stable-Baselines3 has it
 module    the same as a plain ``torch.nn.Module``, for ``torch.export``, ONNX and safetensors
 spaces    what an environment observes and takes, and the conversions to what networks see
+export    a folder that others can load, with a model card (card) and a curve
+hub       such a folder on the Hugging Face Hub (extra ``hub``)
 show      episodes in Gymnasium's environment, in a window or a video
 ========  ====================================================================================
 

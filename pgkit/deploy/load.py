@@ -20,6 +20,9 @@ from pgkit.training.build_policy import build_policy
 from pgkit.tree import map_tree
 from pgkit.types import Params
 
+POLICY = "policy.safetensors"
+"""The policy in a folder that ``pgkit export`` wrote."""
+
 
 def load(
     run: str | Path, member: str | int | None = None, best: bool = False, seed: int = 0, device: str = "cpu"
@@ -34,7 +37,8 @@ def load(
     1
 
     Args:
-        run: a run directory, its name below ``runs/``, or a file that :meth:`TrainedPolicy.save` wrote.
+        run: a run directory, its name below ``runs/``, a folder that ``pgkit export`` wrote, or a file that
+            :meth:`TrainedPolicy.save` wrote.
         member: which of several: a seed, or a label such as ``"seed-3"``. A run with one member needs none.
         best: take the member as it was at its best evaluation during training, instead of the latest checkpoint.
         seed: of sampled actions.
@@ -46,11 +50,12 @@ def load(
     """
     as_directory(run)  # refuses what is no path
     with isolated_process():
-        if str(run).endswith(".safetensors"):
+        file = Path(run, POLICY) if Path(run, POLICY).is_file() else Path(run)
+        if file.suffix == ".safetensors":
             if member is not None or best:
                 raise PgkitError(f"{run} is one policy: member and best have no effect")
-            config, params, obs_stats = _read_file(Path(run))
-            source = Path(run).name
+            config, params, obs_stats = _read_file(file)
+            source = as_directory(run).name
         else:
             directory = find_run(str(run))
             configs, all_params, all_stats = saved_members(as_directory(directory), best)

@@ -99,6 +99,10 @@ def origin() -> dict[str, Any]:
     return {"code of pgkit": code_digest(), "kernels": kernels, **python, **versions, **parts}
 
 
+NO_NUMBERS = tuple(f"pgkit/{name}/" for name in ("cli", "compare", "deploy", "plots", "pretrained", "stats", "tune"))
+"""Packages that no number of a run depends on."""
+
+
 def collect(seeds: Sequence[int]) -> dict[str, Any]:
     """Everything that is known when a run starts, as plain data."""
     return {
@@ -130,9 +134,7 @@ def code_digest() -> str:
     files |= {f"pgkit/agents/{path.name}": path for path in agents.glob("*.py")}
     digest = hashlib.sha256()
     for name in sorted(files):
-        if not name.startswith(
-            ("pgkit/cli/", "pgkit/compare/", "pgkit/deploy/", "pgkit/plots/", "pgkit/pretrained/", "pgkit/stats/")
-        ):
+        if not name.startswith(NO_NUMBERS):
             digest.update(name.encode() + b"\0" + files[name].read_bytes())
     return digest.hexdigest()[:16]
 
