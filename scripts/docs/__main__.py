@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 MODULES = (
     *("pgkit", "pgkit.optim", "pgkit.compare", "pgkit.diagnose", "pgkit.returns", "pgkit.losses", "pgkit.stats"),
-    *("pgkit.envs", "pgkit.nn", "pgkit.callbacks", "pgkit.logging"),
+    *("pgkit.envs", "pgkit.nn", "pgkit.callbacks", "pgkit.logging", "pgkit.plots", "pgkit.tune"),
 )
 """Modules whose public names are the reference."""
 
