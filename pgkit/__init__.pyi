@@ -1,4 +1,4 @@
-from . import callbacks, compare, diagnose, envs, losses, optim, pretrained, returns, stats, tune
+from . import callbacks, compare, diagnose, envs, losses, optim, plots, pretrained, returns, stats, tune
 from .config.load import load_config
 from .config.members import expand_seeds
 from .config.schema import TrainConfig
@@ -31,6 +31,7 @@ __all__ = [
     "load_config",
     "losses",
     "optim",
+    "plots",
     "pretrained",
     "resume",
     "returns",

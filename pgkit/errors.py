@@ -40,6 +40,10 @@ class PgkitWarning(UserWarning):
 SYNONYMS: Mapping[str, str] = {
     "algo": "agent.name",
     "env_id": "env.id",
+    "env_name": "env.id",
+    "gym_id": "env.id",
+    "exp_name": "name",
+    "run_name": "name",
     "learning_rate": "optimizer.lr",
     "lr": "optimizer.lr",
     "epsilon": "optimizer.eps",
@@ -47,6 +51,11 @@ SYNONYMS: Mapping[str, str] = {
     "weight_decay": "optimizer.weight_decay",
     "total_timesteps": "steps",
     "n_timesteps": "steps",
+    "num_timesteps": "steps",
+    "max_timesteps": "steps",
+    "num_env_steps": "steps",
+    "n_seeds": "seeds",
+    "num_seeds": "seeds",
     "n_steps": "rollout_steps",
     "num_steps": "rollout_steps",
     "n_envs": "envs_per_member",
@@ -59,9 +68,12 @@ SYNONYMS: Mapping[str, str] = {
     "clip_range_vf": "agent.clip_range_vf",
     "gamma": "agent.gamma",
     "gae_lambda": "agent.lam",
+    "lam": "agent.lam",
     "ent_coef": "agent.entropy_coef",
+    "entropy_coef": "agent.entropy_coef",
     "vf_coef": "agent.value_coef",
     "vf_coeff": "agent.value_coef",
+    "value_coef": "agent.value_coef",
     "normalize_advantage": "agent.normalize_advantage",
     "norm_adv": "agent.normalize_advantage",
     "hidden_sizes": "policy.hidden",
@@ -148,8 +160,15 @@ def _explain_one(detail: "ErrorDetails", model: "type[BaseModel]", prefix: str) 
         allowed = str(extra["allowed"]) if isinstance(extra, dict) else "a text of another form"
     else:
         message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-        allowed = _TYPES.get(detail["type"], message)
+        allowed = _TYPES.get(detail["type"], message) + _example(detail["type"], detail["input"])
     return f"{key} must be {allowed}, got {format_value(detail['input'])}"
+
+
+def _example(expected: str, value: Any) -> str:
+    """How a value is written that is text because it has another form than TOML's: ``100k``, ``64,64``."""
+    if expected == "int_type" and isinstance(value, str) and value[:1].isdigit():
+        return " such as 100_000 or 1e5"
+    return " such as [64,64]" if expected == "tuple_type" and isinstance(value, str) and "," in value else ""
 
 
 def _keys(model: "type[BaseModel]", parts: Sequence[int | str], prefix: str) -> list[str]:

@@ -4,22 +4,21 @@ python scripts/config_reference.py            # write pgkit/config/README.md
 python scripts/config_reference.py --check    # exit with 1 if it is not current
 """
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pgkit.compare.plan.schema import ComparisonConfig, EnvironmentScore
-from pgkit.config.listing import field_type
-from pgkit.config.registry import AGENTS, agent
+from pgkit.config.listing import field_type, inner_model
+from pgkit.config.names import AGENTS
+from pgkit.config.registry import agent
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import format_value
-from pgkit.optim.around import AROUND, around
+from pgkit.optim.around import AROUND, describe_around
 
 PAGE = Path(__file__).resolve().parents[1] / "pgkit" / "config" / "README.md"
 
@@ -76,15 +75,10 @@ OPTIMIZER_TABLES: tuple[Row, ...] = (
 
 
 def optimizer_rows() -> Iterator[Row]:
-    """Yield the rows of what may be around every optimizer, described by the docstring of :func:`around`."""
-    texts = dict(re.findall(r"^        (\w+): (.*(?:\n {12}.*)*)", around.__doc__ or "", re.MULTILINE))
+    """Yield the rows of what may be around every optimizer, described by :func:`describe_around`."""
+    texts = describe_around()
     for key, value in AROUND.items():
-        yield (
-            f"optimizer.{key}",
-            TYPES[type(value)],
-            "-" if value is None else format_value(value),
-            " ".join(texts[key].split()),
-        )
+        yield f"optimizer.{key}", TYPES[type(value)], "-" if value is None else format_value(value), texts[key]
     yield from OPTIMIZER_TABLES
 
 
@@ -105,13 +99,6 @@ def rows(model: type[BaseModel], prefix: str = "", optional: bool = False) -> It
         else:
             shown = "required for the others" if optional and field.is_required() else default(field)
             yield f"{prefix}{name}", field_type(field), shown, (field.description or "").replace("``", "`")
-
-
-def inner_model(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the model of a table, also of one that may be missing."""
-    is_union = get_origin(field.annotation) in (Union, UnionType)
-    types = get_args(field.annotation) if is_union else (field.annotation,)
-    return next((each for each in types if isinstance(each, type) and issubclass(each, BaseModel)), None)
 
 
 def default(field: FieldInfo) -> str:

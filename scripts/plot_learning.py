@@ -11,7 +11,8 @@ import matplotlib
 import numpy as np
 from results import CONFIGS, PLACE, Row, rows_of
 
-from pgkit.logging import read_metrics
+from pgkit.plots import draw_each, draw_median, read_curves
+from pgkit.plots.style import arm_styles
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -30,18 +31,12 @@ OPTIMIZERS = [row for row in rows_of("cartpole-actor-critic", False) if "optimiz
 
 def draw_row(axes: Axes, row: Row) -> None:
     """The evaluation returns of one row of the results table."""
-    rows = read_metrics(PLACE / row.name / "metrics.parquet")
-    rows = rows[rows["tag"] == "eval/return_mean"]
-    curves = [(seed["step"].to_numpy(), seed["value"].to_numpy()) for _, seed in rows.groupby("label")]
-    steps = np.linspace(0, min(steps[-1] for steps, _ in curves), 101)
-    returns = np.array([np.interp(steps, *curve) for curve in curves])
-    for steps_of_seed, values in curves[:SHOWN]:
-        axes.plot(steps_of_seed, values, color="tab:blue", alpha=0.35, linewidth=0.8)
-    low, median, high = np.quantile(returns, [0.1, 0.5, 0.9], axis=0)
-    axes.fill_between(steps, low, high, color="tab:blue", alpha=0.15, linewidth=0)
-    axes.plot(steps, median, color="tab:blue", linewidth=2.2)
+    curves = read_curves(PLACE / row.name)
+    look = arm_styles([row.name])[row.name]
+    draw_median(axes, curves.steps, curves.values, look)
+    draw_each(axes, curves.seeds[:SHOWN], look)
     axes.axhline(CONFIGS[row.config].solved, color="tab:red", linestyle="--", linewidth=1)
-    axes.set_title(f"{row.config} {row.overrides} ({len(curves)} seeds)")
+    axes.set_title(f"{row.config} {row.overrides} ({len(curves.seeds)} seeds)")
     axes.grid(alpha=0.25)
     axes.locator_params(axis="x", nbins=5)
     axes.xaxis.set_major_formatter(lambda steps, _: f"{steps / 1e6:g}M")

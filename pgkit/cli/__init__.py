@@ -1,8 +1,9 @@
 """The command line: parse arguments, call the library, print tables.
 
-``training``, ``evaluation``, ``comparison``, ``tuning``, ``sharing``, ``reproduction`` and ``catalogue`` hold
-the commands; ``errors`` makes one line and an exit code of an error; ``tables`` prints. Heavy modules are imported
-inside the commands, so that ``pgkit --help`` is immediate.
+``training``, ``evaluation``, ``comparison``, ``tuning``, ``sharing``, ``reproduction``, ``diagnosis``, ``plotting``,
+``catalogue`` and ``doctor`` hold the commands; ``errors`` and ``group`` make one line and an exit code of an error;
+``completion`` is for the tab key; ``tables`` prints. Heavy modules are imported inside the commands, so that
+``pgkit --help`` is immediate.
 """
 
 import os
@@ -12,13 +13,25 @@ from typing import Annotated
 
 import typer
 
-from pgkit.cli import catalogue, comparison, diagnosis, evaluation, reproduction, sharing, training, tuning
+from pgkit.cli import (
+    catalogue,
+    comparison,
+    diagnosis,
+    doctor,
+    evaluation,
+    plotting,
+    reproduction,
+    sharing,
+    training,
+    tuning,
+)
+from pgkit.cli.group import Commands
 
 app = typer.Typer(
     help="Policy gradients with pluggable optimizers: train populations of agents, see what the optimizer changes.",
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
+    cls=Commands,
     pretty_exceptions_enable=False,
 )
 
@@ -34,9 +47,12 @@ app.command(context_settings=TAKES_OVERRIDES)(comparison.compare)
 app.command()(comparison.report)
 app.command(context_settings=TAKES_OVERRIDES)(reproduction.reproduce)
 app.command(context_settings=TAKES_OVERRIDES)(tuning.tune)
+app.command()(plotting.plot)
 app.command()(diagnosis.diagnose)
 app.command()(diagnosis.landscape)
 app.command(name="list")(catalogue.list_)
+app.command(context_settings=TAKES_OVERRIDES)(catalogue.config)
+app.command()(doctor.doctor)
 
 
 def _print_version(requested: bool) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from pgkit.cli.completion import comparison_names
 from pgkit.cli.errors import one_line_errors
 from pgkit.cli.tables import console, print_table
 
@@ -17,7 +18,12 @@ FIGURES = "Draw the figures of the report, which takes seconds."
 
 def compare(
     comparison: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name of a shipped comparison, or path of a TOML file.")
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="Name of a shipped comparison, or path of a TOML file.",
+            autocompletion=comparison_names,
+        ),
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as tier=standard steps=100_000.")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pgkit.cli.arguments import Run
+from pgkit.cli.completion import run_names
 from pgkit.cli.errors import one_line_errors
 from pgkit.cli.tables import print_lines, print_table
 from pgkit.system.processes import start_fork_server
@@ -16,6 +18,14 @@ if TYPE_CHECKING:
     from pgkit.diagnose.settings import Settings
 
 
+Subject = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="Directory of a finished run or comparison, or a name below runs/.",
+        autocompletion=run_names,
+    ),
+]
 At = Annotated[str | None, typer.Option(metavar="SHARES", help="Where to look, in % of training, such as 0,5,50,100.")]
 Critical = Annotated[
     int | None, typer.Option(min=0, help="How many points of a member are looked at closely; default: 3, or 2.")
@@ -27,9 +37,7 @@ Copies = Annotated[
 
 
 def diagnose(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Directory of a finished run or comparison, or a name below runs/.")
-    ],
+    run: Subject,
     member: Annotated[str | None, typer.Option(help="Only this member, such as 3 or seed-3.")] = None,
     at: At = None,
     critical: Critical = None,
@@ -143,7 +151,7 @@ def _print_diagnosis(diagnosis: "Diagnosis", place: Path) -> None:
 
 
 def landscape(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run, or its name below runs/.")],
+    run: Run,
     member: Annotated[
         str | None, typer.Option(help="Which member, such as 3 or seed-3; default: the middle one.")
     ] = None,

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgkit.cli.arguments import Run
+from pgkit.cli.completion import policy_names
 from pgkit.cli.errors import one_line_errors
 from pgkit.cli.tables import print_result, print_table
 
@@ -17,7 +19,7 @@ Deterministic = Annotated[
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or its name below runs/.")],
+    run: Run,
     episodes: Annotated[
         int | None, typer.Option(min=1, help="Episodes per seed; default: 100, or 1 that is shown.")
     ] = None,
@@ -63,7 +65,10 @@ def evaluate(
 
 
 def play(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A shipped policy; without it, list them.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="A shipped policy; without it, list them.", autocompletion=policy_names),
+    ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="How many episodes.")] = 1,
     deterministic: Deterministic = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the episodes.")] = 0,

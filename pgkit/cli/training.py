@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pgkit.cli.arguments import ConfigName, Overrides, Run
 from pgkit.cli.errors import one_line_errors
 from pgkit.cli.tables import print_lines, print_result
 
@@ -15,12 +16,8 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name of a shipped configuration, or path of a TOML file.")
-    ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as optimizer.lr=3e-3 seeds=20.")
-    ] = None,
+    config: ConfigName,
+    overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run; default: runs/<name>.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     workers: Annotated[
@@ -68,7 +65,7 @@ def train(
 
 
 def resume(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or its name below runs/.")],
+    run: Run,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="steps=STEPS", help="As --steps; nothing else can be changed.")
     ] = None,

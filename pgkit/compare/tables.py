@@ -129,6 +129,11 @@ class Analysis:
     tables: Mapping[str, pd.DataFrame]
     facts: Mapping[str, Any]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: each arm at its selected setting, on fresh seeds."""
+        columns = ["environment", "agent", "optimizer", "lr", "n", "mean", "t_low", "t_high", "learnt", "failed"]
+        return self.tables["arms"][columns].to_html(index=False, float_format="{:.3g}".format)
+
     @property
     def intervals(self) -> bool:
         """Whether there are enough runs for confidence intervals of scores."""

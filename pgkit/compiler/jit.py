@@ -84,10 +84,15 @@ def compile_module(module: str, name: str, types: tuple[type[Any], ...], vectori
 
 
 def _cache_file(parts: Sequence[str]) -> Path | None:
-    """Where machine code is cached, by everything that it depends on; None for a user without a home directory."""
+    """Where machine code is cached, by everything that it depends on; None without a cache."""
+    directory = cache_directory()
+    return None if directory is None else directory / hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def cache_directory() -> Path | None:
+    """The folder where machine code is cached, which may not exist yet; None for a user without a home directory."""
     with suppress(RuntimeError):
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return cache / "pgkit" / hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pgkit"
     return None
 
 

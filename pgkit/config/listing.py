@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pgkit import envs, optim, pretrained
-from pgkit.config.registry import AGENTS, agent, is_comparison, shipped_configs
+from pgkit.config.names import AGENTS, is_comparison, shipped_configs
+from pgkit.config.registry import agent
 from pgkit.envs import Environments
 from pgkit.envs.speed import BATCH, AvailableEnv, list_available_envs, steps_per_second
 from pgkit.errors import PgkitError, format_value, unknown_name
@@ -52,6 +54,13 @@ def describe(topic: str, name: str) -> str:
 def field_type(field: FieldInfo) -> str:
     """Return type and range of a setting in words: ``integer >= 1``, ``"sync" or "async"``, ``list of integers``."""
     return _type_text(field.annotation, field.metadata)
+
+
+def inner_model(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the model of a table, also of one that may be missing; None for other settings."""
+    is_union = get_origin(field.annotation) in (Union, UnionType)
+    types = get_args(field.annotation) if is_union else (field.annotation,)
+    return next((each for each in types if isinstance(each, type) and issubclass(each, BaseModel)), None)
 
 
 def _type_text(annotation: Any, metadata: Sequence[Any] = ()) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from pgkit.config import registry
+from pgkit.config import names, registry
 from pgkit.config.effects import check_effects
 from pgkit.config.overrides import Overrides, ParsedOverrides, apply_parsed, parse_overrides
 from pgkit.config.schema import TrainConfig
@@ -70,7 +70,7 @@ def read_training_table(name_or_path: str | Path) -> dict[str, Any]:
         PgkitError: as :func:`read_table`, or the file is a comparison.
     """
     settings = read_table(name_or_path)
-    if registry.is_comparison(settings):
+    if names.is_comparison(settings):
         raise PgkitError(f"{name_or_path} is a comparison: pgkit compare {name_or_path}")
     return settings
 
@@ -100,7 +100,7 @@ def read_table(name_or_path: str | Path) -> dict[str, Any]:
     Raises:
         PgkitError: there is no such file, or it cannot be read.
     """
-    file = registry.find_config(name_or_path)
+    file = names.find_config(name_or_path)
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, an integer of thousands of digits
@@ -111,8 +111,14 @@ def read_table(name_or_path: str | Path) -> dict[str, Any]:
 
 
 def to_table(config: TrainConfig) -> dict[str, Any]:
-    """Return the complete configuration as plain data, without settings that are None."""
-    return config.model_dump(exclude_none=True)
+    """Return the complete configuration as plain data, without settings that are None.
+
+    ``logger`` is left out at its default, too, as no stored configuration had it before there were others.
+    """
+    table = config.model_dump(exclude_none=True)
+    if config.logger == registry.DEFAULT_LOGGER:
+        del table["logger"]
+    return table
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

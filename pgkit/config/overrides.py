@@ -102,13 +102,14 @@ def parse_overrides(overrides: Overrides) -> ParsedOverrides:
     if isinstance(overrides, str) or not isinstance(overrides, Sequence):
         shown = format_value(overrides)
         raise PgkitError(f'overrides must be a dict or a list such as ["optimizer.lr=3e-3"], got {shown}')
-    return [canonical(*_parse_word(word)) for word in from_options(overrides)]
+    words = from_options(overrides)
+    return [canonical(*_parse_word(word, words[index + 1 :])) for index, word in enumerate(words)]
 
 
-def _parse_word(word: str) -> tuple[KeyPath, Any]:
+def _parse_word(word: str, following: Sequence[Any]) -> tuple[KeyPath, Any]:
     key, separator, text = word.partition("=") if isinstance(word, str) else (word, "", "")
     if not separator:
-        raise PgkitError(_not_an_override(repr(word)))
+        raise PgkitError(_not_an_override(repr(word)) + _meant(word, following))
     path = _parse_key(key, repr(word))
     value = parse_value(text.strip())
     return path, text.strip() if path == ("name",) and not isinstance(value, str) else value  # name=nan is a name
@@ -131,6 +132,15 @@ def _parse_key(key: Any, source: str) -> KeyPath:
 
 def _not_an_override(source: str) -> str:
     return f"override {source} is not of the form key=value, such as optimizer.lr=3e-3"
+
+
+def _meant(word: Any, following: Sequence[Any]) -> str:
+    """What was meant by a word without ``=``: a key before its value, or a piece of a list that the shell has cut."""
+    if str(word).endswith(("]", "}")):
+        return "; a value with blanks needs quotes: 'policy.hidden=[64, 64]'"
+    value = next((str(each).lstrip("=") for each in following if each != "="), "")
+    is_value = value and not value.startswith("-") and "=" not in value
+    return f"; did you mean {word}={value}?" if is_value and str(word).replace(".", "").isidentifier() else ""
 
 
 def parse_value(text: str) -> Any:

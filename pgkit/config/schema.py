@@ -13,6 +13,7 @@ from pydantic_core.core_schema import ValidationInfo
 from pgkit import optim
 from pgkit.config import registry
 from pgkit.config.aliases import SHORT, agent_name
+from pgkit.config.names import AGENTS
 from pgkit.config.tables import (
     MAX_COUNT,
     MAX_INT,
@@ -29,7 +30,7 @@ from pgkit.config.tables import (
     Steps,
     whole_number,
 )
-from pgkit.errors import PgkitError, explain_validation_error, format_value
+from pgkit.errors import PgkitError, explain_validation_error, format_value, unknown_name
 from pgkit.optim.validation import is_none
 
 
@@ -84,6 +85,8 @@ class TrainConfig(Model):
     """Measurements while training; default: none. ``pgkit diagnose`` measures more, of a finished run."""
     callbacks: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] | None = None
     """Objects that see what happens and can stop the run: ``"my_module:Mine"``, or a table of ``name`` and more."""
+    logger: Annotated[tuple[str, ...], Field(strict=False)] = registry.DEFAULT_LOGGER
+    """Where the run is logged: some of ``tensorboard``, ``wandb``, ``mlflow``, ``trackio`` and ``csv``, or ``none``."""
 
     @property
     def seed_list(self) -> list[int]:
@@ -121,6 +124,11 @@ class TrainConfig(Model):
     @classmethod
     def _callbacks(cls, value: Any) -> Any:
         return None if value is None else check_callback_tables(value)
+
+    @field_validator("logger", mode="before")
+    @classmethod
+    def _logger(cls, value: Any) -> tuple[str, ...]:
+        return check_loggers(value)
 
     @field_validator("agent")
     @classmethod
@@ -189,6 +197,23 @@ def check_callback_tables(value: Any) -> tuple[dict[str, Any], ...] | None:
     return tuple(dict(table) for table in tables) or None
 
 
+def check_loggers(value: Any) -> tuple[str, ...]:
+    """Check the names of loggers; a text is short for a list of it, and "none" for an empty one.
+
+    Raises:
+        PgkitError: one is unknown, or comes twice.
+    """
+    names = [] if value == "none" else [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise PgkitError(f"logger must be a name or a list of names, got {format_value(value)}")
+    for name in names:
+        if name not in registry.LOGGERS:
+            raise PgkitError(unknown_name("logger", name, (*registry.LOGGERS, "none")))
+        if names.count(name) > 1:
+            raise PgkitError(f"logger: {name!r} comes twice")
+    return tuple(names)
+
+
 def check_optimizer(table: Mapping[str, Any]) -> None:
     """Check that the optimizers of a table ``[optimizer]`` can be made.
 
@@ -252,7 +277,7 @@ def check_optimizer_tables(table: Any, key: str) -> None:
 def _agent_config(table: Mapping[str, Any]) -> BaseModel:
     name = table.get("name")
     if not isinstance(name, str):
-        known = ", ".join(registry.AGENTS)
+        known = ", ".join(AGENTS)
         raise PgkitError(f"agent.name must be the name of an agent ({known}), got {format_value(name)}")
     config_class = registry.agent(name).Config
     defaults = {key: field.default for key, field in config_class.model_fields.items()}

@@ -14,6 +14,7 @@ from pgkit.logging.metrics import lookup
 from pgkit.logging.parquet import ParquetWriter
 from pgkit.logging.summary import SummaryWriter
 from pgkit.logging.tensorboard import PATTERN, Hyperparameter, TensorBoardWriter
+from pgkit.system.files import as_write_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,8 @@ class Logger:
     """Writes rows of numbers to TensorBoard and ``metrics.parquet``.
 
     One member is one TensorBoard run, in ``directory``. Several have a run each, in ``<directory>/<label>/``, and share
-    one in ``<directory>/summary/``, with their median under each tag, and ``spread/<tag>/p10`` and ``.../p90``.
+    one in ``<directory>/summary/``: see :class:`~pgkit.logging.summary.SummaryWriter`. Texts that are the same for all
+    of them are shown once, there.
     ``metrics.parquet`` holds everything that the event files hold, so a resumed run writes these again from its rows:
     see ``resumed`` and :meth:`replay`.
 
@@ -35,6 +37,7 @@ class Logger:
         config_text: the resolved configuration (TOML), shown in TensorBoard's Text tab.
         hparams: the hyperparameters of each member, by name, for the HParams tab.
         resumed: whether the run is resumed, so that its earlier event files are void.
+        tensorboard: whether to write event files at all.
 
     Raises:
         WriteError: the system refuses to write; so do all methods.
@@ -47,17 +50,20 @@ class Logger:
         config_text: str,
         hparams: Sequence[Mapping[str, Hyperparameter]],
         resumed: bool = False,
+        tensorboard: bool = True,
     ) -> None:
         if not labels or not len(set(labels)) == len(labels) == len(hparams):
             raise ValueError(f"{len(labels)} labels, not all different or not as many as the {len(hparams)} hparams")
         size = len(labels)
         places = [directory] if size == 1 else [directory / label for label in labels]
         self._void_files = [file for place in (*places, directory / "summary") for file in place.glob(PATTERN)]
-        self._writers = [TensorBoardWriter(place, resumed) for place in places]
+        with as_write_error(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+        self._writers = [TensorBoardWriter(place, resumed) for place in places] if tensorboard else []
         self._parquet = ParquetWriter(directory / "metrics.parquet", labels)
-        self._summary = SummaryWriter(directory / "summary", size, resumed) if size > 1 else None
-        for writer, member_hparams in zip(self._writers, hparams, strict=True):
-            writer.text("config", _toml_block(config_text))
+        self._summary = SummaryWriter(directory / "summary", size, resumed) if tensorboard and size > 1 else None
+        self.texts("config", [config_text] * size)
+        for writer, member_hparams in zip(self._writers, hparams, strict=False):
             writer.hyperparameters(member_hparams)
             writer.flush()
         self._last_steps = np.zeros(size, np.int64)  # of each member's last row
@@ -66,8 +72,11 @@ class Logger:
         self._closed = False
 
     def texts(self, tag: str, tomls: Sequence[str]) -> None:
-        """Show a TOML text for each member in TensorBoard's Text tab."""
-        for writer, toml in zip(self._writers, tomls, strict=True):
+        """Show a TOML text for each member in TensorBoard's Text tab, one for all members if they are the same."""
+        if self._summary is not None and len(set(tomls)) == 1:
+            self._summary.text(tag, _toml_block(tomls[0]))
+            return
+        for writer, toml in zip(self._writers, tomls, strict=False):
             writer.text(tag, _toml_block(toml))
             writer.flush()
 
@@ -90,7 +99,7 @@ class Logger:
         Raises:
             PgkitError: a tag is not in the table of metrics; nothing is logged then.
         """
-        index = np.arange(len(self._writers)) if members is None else np.asarray(members, np.int64)
+        index = np.arange(len(self._last_steps)) if members is None else np.asarray(members, np.int64)
         steps = np.asarray(env_steps, dtype=np.float64).astype(np.int64)
         columns = {tag: np.asarray(numbers, dtype=np.float64) for tag, numbers in values.items()}
         for tag, column in columns.items():
@@ -137,8 +146,9 @@ class Logger:
             member = int(members[row])
             step = int(steps[row])
             self._last_steps[member] = max(self._last_steps[member], step)
-            self._writers[member].scalars(step, numbers, now)
-            self._writers[member].flush()
+            if self._writers:
+                self._writers[member].scalars(step, numbers, now)
+                self._writers[member].flush()
         if self._summary is not None:
             self._summary.add(logged, now)
 

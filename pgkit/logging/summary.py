@@ -1,4 +1,4 @@
-"""The summary of a population in TensorBoard: median and spread over its members."""
+"""The summary of a population in TensorBoard: medians over its members, and what one opens first."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,18 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from pgkit.logging.tensorboard import TensorBoardWriter
+from pgkit.logging.tensorboard import ChartGroup, TensorBoardWriter
 
-CHARTED = ("train/episode_return", "eval/return_mean", "train/episode_length", "eval/length_mean")
-"""What the Custom Scalars tab shows as a median with a band from 10 % to 90 % of the members."""
+RETURNS = ("eval/return_mean", "train/episode_return")
+"""What the Custom Scalars tab shows first: a median with a band from 10 % to 90 % of the members."""
 
-_QUANTILES = {"{}": 0.5, "spread/{}/p10": 0.1, "spread/{}/p90": 0.9}
+CHARTS = {
+    "returns: each member, and the median": RETURNS,
+    "losses": ("loss/policy", "loss/value", "policy/entropy", "value/explained_variance"),
+    "optimizer": ("optimizer/lr", "optimizer/grad_norm", "optimizer/update_norm", "optimizer/update_ratio"),
+}
+"""What it shows then: each member and their median, and of ``optimizer/`` also each network and group by itself."""
+
+_BAND = {"{}": 0.5, "spread/{}/p10": 0.1, "spread/{}/p90": 0.9}
 
 Array = np.ndarray[Any, Any]
 
 
 class SummaryWriter:
-    """Median and spread over members, of each member's latest number.
+    """Median over members of each member's latest number; of :data:`RETURNS` also ``spread/<tag>/p10`` and ``.../p90``.
 
     Members log at different times. A point is written as soon as more than half of them have a new number, at the
     median of their steps. Members without a new number (failed, finished, or late) count with their latest one.
@@ -32,10 +39,7 @@ class SummaryWriter:
 
     def __init__(self, directory: Path, size: int, resumed: bool) -> None:
         self._writer = TensorBoardWriter(directory, resumed)
-        low = "spread/{}/p10"
-        high = "spread/{}/p90"
-        charts = {tag: [(tag, low.format(tag), high.format(tag))] for tag in CHARTED}
-        self._writer.margin_charts("median and 10-90 % of members", charts)
+        self._writer.charts(chart_groups())
         self._size = size
         self._latest: dict[str, tuple[Array, Array]] = {}  # steps and numbers, (P,) each
         self._new: dict[str, Array] = {}
@@ -53,6 +57,11 @@ class SummaryWriter:
             if 2 * new.sum() > self._size:
                 due.append(tag)
         self._write(due, now)
+
+    def text(self, tag: str, markdown: str) -> None:
+        """Show a text of all members in TensorBoard's Text tab."""
+        self._writer.text(tag, markdown)
+        self._writer.flush()
 
     def close(self) -> None:
         """Write a last point of each curve that has changed since its last one."""
@@ -73,11 +82,30 @@ class SummaryWriter:
             present = ~np.isnan(latest)
             numbers = np.stack([self._latest[tag][1][present] for tag in tags], 1)
             with np.errstate(invalid="ignore"):  # interpolating between infinities
-                quantiles = np.quantile(numbers, list(_QUANTILES.values()), axis=0)
+                quantiles = np.quantile(numbers, list(_BAND.values()), axis=0)
             point = points.setdefault(int(np.median(steps[present])), {})
             for tag, column in zip(tags, quantiles.T.tolist(), strict=True):
-                named = zip(_QUANTILES, column, strict=True)
+                named = zip(_BAND if tag in RETURNS else ("{}",), column, strict=False)
                 point |= {name.format(tag): number for name, number in named if not np.isnan(number)}
         for step, values in points.items():
             self._writer.scalars(step, values, now)
         self._writer.flush()
+
+
+def chart_groups() -> list[ChartGroup]:
+    """The charts of the Custom Scalars tab: returns, then losses, then the optimizer."""
+    # TensorBoard 2.21 shows charts with bands in reversed order.
+    bands = {tag: (tag, f"spread/{tag}/p10", f"spread/{tag}/p90") for tag in reversed(RETURNS)}
+    lines = {title: {tag: line_pattern(tag) for tag in tags} for title, tags in CHARTS.items()}
+    first = ChartGroup("returns: median and 10-90 % of members", bands, {})
+    return [first, *(ChartGroup(title, {}, charts) for title, charts in lines.items())]
+
+
+def line_pattern(tag: str) -> str:
+    """The regular expression of a tag's curves: of ``optimizer/<name>`` also those of networks and groups.
+
+    >>> line_pattern("optimizer/lr")
+    '^optimizer/([^/]+/)?lr$'
+    """
+    first, _, name = tag.partition("/")
+    return f"^{first}/([^/]+/)?{name}$" if first == "optimizer" else f"^{tag}$"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import google_crc32c
 
@@ -27,6 +27,20 @@ Hyperparameter = bool | int | float | str
 PATTERN = "events.out.tfevents.*"
 
 _files = count()
+
+
+class ChartGroup(NamedTuple):
+    """Charts of the Custom Scalars tab below one title.
+
+    Attributes:
+        title: of the group.
+        bands: by chart title, the tags of its middle, lower and upper curve.
+        lines: by chart title, the regular expression of the tags of its curves, in all runs that are selected.
+    """
+
+    title: str
+    bands: Mapping[str, tuple[str, str, str]]
+    lines: Mapping[str, str]
 
 
 class TensorBoardWriter:
@@ -102,21 +116,17 @@ class TensorBoardWriter:
         data = plugin_data_pb2.HParamsPluginData(session_end_info=end, version=metadata.PLUGIN_DATA_VERSION)
         self._plugin(metadata.SESSION_END_INFO_TAG, metadata.PLUGIN_NAME, data.SerializeToString(), b"")
 
-    def margin_charts(self, title: str, charts: Mapping[str, Sequence[tuple[str, str, str]]]) -> None:
-        """Add charts with bands to the Custom Scalars tab.
-
-        Args:
-            title: of the group of charts.
-            charts: by chart title, the (middle, lower, upper) tags of its curves.
-        """
+    def charts(self, groups: Sequence[ChartGroup]) -> None:
+        """Fill the Custom Scalars tab, in this order."""
         from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
-        category = layout_pb2.Category(title=title)
-        for name, series in charts.items():
-            chart = category.chart.add(title=name)
-            for middle, lower, upper in series:
-                chart.margin.series.add(value=middle, lower=lower, upper=upper)
-        layout = layout_pb2.Layout(version=0, category=[category])
+        layout = layout_pb2.Layout(version=0)
+        for group in groups:
+            category = layout.category.add(title=group.title)
+            for name, (middle, lower, upper) in group.bands.items():
+                category.chart.add(title=name).margin.series.add(value=middle, lower=lower, upper=upper)
+            for name, pattern in group.lines.items():
+                category.chart.add(title=name).multiline.tag.append(pattern)
         self._plugin(metadata.CONFIG_SUMMARY_TAG, metadata.PLUGIN_NAME, b"", layout.SerializeToString())
 
     def flush(self) -> None:

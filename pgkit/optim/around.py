@@ -1,6 +1,7 @@
 """What goes around any optimizer: clipping before it, caution, lookahead, TRAC and limits behind it."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -112,6 +113,17 @@ def _defaults(function: Callable[..., Optimizer]) -> dict[str, Any]:
     """The keyword arguments of a function with their defaults; its first argument is the optimizer."""
     parameters = list(inspect.signature(function).parameters.values())[1:]
     return {parameter.name: parameter.default for parameter in parameters}
+
+
+def describe_around() -> dict[str, str]:
+    """Return what each keyword argument of :func:`around` does, by name, from its docstring.
+
+    >>> from pgkit.optim.around import describe_around
+    >>> describe_around()["max_grad_value"]
+    'clip every element.'
+    """
+    texts = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", inspect.getdoc(around) or "", re.MULTILINE)
+    return {key: " ".join(text.split()) for key, text in texts if key in AROUND}
 
 
 def _is_default(key: str, value: Any) -> bool:

@@ -4,6 +4,7 @@ A page's template starts with ``{% extends "base.html.j2" %}`` and fills the blo
 ``parts.html.j2`` has macros for a table, a figure and a list of terms.
 """
 
+import html
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,10 @@ class Drawing(NamedTuple):
     caption: str
     svg: str
     png: bytes
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the figure and its caption."""
+        return f"<figure>{self.svg}<figcaption>{html.escape(self.caption)}</figcaption></figure>"
 
 
 class Grid(NamedTuple):

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -13,6 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
+
+from pgkit.errors import PgkitError
+from pgkit.system.files import replace_file
 
 INK, FAINT, GRID = "#222222", "#6b6b6b", "#e4e4e4"
 WIDTH = 5.4
@@ -44,6 +48,7 @@ SETTINGS: Mapping[Any, Any] = {
     "ytick.major.width": 0.7,
     "text.color": INK,
     "legend.frameon": False,
+    "pdf.fonttype": 42,  # whole fonts, as publishers ask for
     "svg.fonttype": "none",
     "svg.hashsalt": "pgkit",
 }
@@ -85,9 +90,9 @@ def arms_in(labels: Sequence[str] | None, column: Any) -> list[str]:
 
 
 @contextmanager
-def settings() -> Iterator[None]:
-    """Use the figure settings of matplotlib inside this context; also a decorator."""
-    with mpl.rc_context(dict(SETTINGS)):
+def settings(more: Mapping[Any, Any] | None = None) -> Iterator[None]:
+    """Use the figure settings of matplotlib inside this context, and ``more``; also a decorator."""
+    with mpl.rc_context({**SETTINGS, **(more or {})}):
         yield
 
 
@@ -233,6 +238,37 @@ def svg(figure: Figure, name: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", text)
     return re.sub(r"\d+\.\d{3,}", _two_decimals, text)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as SVG, PDF or PNG, by the end of the file's name; equal figures give equal bytes.
+
+    Raises:
+        PgkitError: another type of file.
+        WriteError: the system refuses to write.
+    """
+    check_figure_file(path)
+    content = {".svg": lambda: svg(figure, "pgkit").encode(), ".pdf": lambda: pdf(figure), ".png": lambda: png(figure)}
+    data = content[path.suffix]()
+    replace_file(path, lambda file: file.write(data))
+
+
+def check_figure_file(path: Path) -> None:
+    """Refuse the name of a file whose end names no format of figures.
+
+    Raises:
+        PgkitError: it does not.
+    """
+    if path.suffix not in (".svg", ".pdf", ".png"):
+        raise PgkitError(f"a figure is an .svg, .pdf or .png file, got {path}")
+
+
+def pdf(figure: Figure) -> bytes:
+    """Return the figure as PDF; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    with settings():
+        figure.savefig(buffer, format="pdf", metadata=dict.fromkeys(("Creator", "Producer", "CreationDate")))
+    return buffer.getvalue()
 
 
 def _two_decimals(number: re.Match[str]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from pgkit.config.names import shipped_configs
 from pgkit.errors import PgkitError, unknown_name
 from pgkit.system.files import absolute, as_write_error, is_temporary, lock
 
@@ -110,4 +111,6 @@ def find_run(path_or_name: str) -> Path:
     if Path(path_or_name).is_dir():
         raise PgkitError(f"{path_or_name} is not the directory of a run: it has no config.toml")
     runs = [entry.parent.name for entry in RUNS.glob("*/config.toml")]
+    if path_or_name in shipped_configs():
+        raise PgkitError(f"there is no run {RUNS / path_or_name}: pgkit train {path_or_name} makes it")
     raise PgkitError(unknown_name("run", path_or_name, runs, or_else="the path of a run directory"))

@@ -91,15 +91,15 @@ def finish(stopwatch: Stopwatch) -> None:
 
 def origin() -> dict[str, Any]:
     """Everything but its configuration that the numbers of a run on CPU depend on, without nesting."""
-    hardware = _hardware()
+    machine = hardware()
     versions = {f"version of {name}": _version(name) for name in PACKAGES if name != "pgkit-rl"}
     python = {"version of python": platform.python_version()}
-    machine = {"processor": hardware["cpu"], "GPUs": ", ".join(hardware["gpus"]) or None}
+    parts = {"processor": machine["cpu"], "GPUs": ", ".join(machine["gpus"]) or None}
     kernels = "not compiled" if compile_mode() == "off" else "compiled"  # they round differently
-    return {"code of pgkit": code_digest(), "kernels": kernels, **python, **versions, **machine}
+    return {"code of pgkit": code_digest(), "kernels": kernels, **python, **versions, **parts}
 
 
-NO_NUMBERS = ("pgkit/cli/", "pgkit/compare/", "pgkit/deploy/", "pgkit/pretrained/", "pgkit/stats/", "pgkit/tune/")
+NO_NUMBERS = tuple(f"pgkit/{name}/" for name in ("cli", "compare", "deploy", "plots", "pretrained", "stats", "tune"))
 """Packages that no number of a run depends on."""
 
 
@@ -109,7 +109,7 @@ def collect(seeds: Sequence[int]) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "code_digest": code_digest(),
         "git": git_state(Path(__file__).resolve().parents[2]),
-        "hardware": _hardware(),
+        "hardware": hardware(),
         "threads": _threads(),
         "seeds": list(seeds),
         "command_line": list(sys.argv),
@@ -162,7 +162,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _hardware() -> dict[str, Any]:
+def hardware() -> dict[str, Any]:
+    """System, processor, cores, memory and GPUs of this machine."""
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     return {
         "system": platform.system(),

@@ -78,10 +78,18 @@ class RunWriter:
         self._stopwatch = self._start_provenance(directory, resume_state, inexact, init_source)
         text = (directory / "config.toml").read_text(encoding="utf-8")
         member_hparams = [hparams(config) for config in configs]
-        self.logger = Logger(directory, labels(configs), text, member_hparams, resumed=resume_state is not None)
+        self.logger = Logger(
+            directory,
+            labels(configs),
+            text,
+            member_hparams,
+            resumed=resume_state is not None,
+            tensorboard="tensorboard" in configs[0].logger,
+        )
         self.logger.texts("optimizer", [optimizer_toml(config) for config in configs])
         if earlier_rows is not None:
             self.logger.replay(earlier_rows)
+            self.logger.flush()  # other loggers read there what had been logged at the checkpoint
 
     def _start_provenance(
         self,

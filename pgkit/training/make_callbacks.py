@@ -1,4 +1,4 @@
-"""The callbacks of a run: those of its configuration, and those that somebody passes."""
+"""The callbacks of a run: its loggers, those of its configuration, and those that somebody passes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,10 +7,11 @@ from pgkit.callbacks.protocol import check_callbacks, moments_of, name_of
 from pgkit.config.registry import DIAGNOSE, callback_class
 from pgkit.config.schema import TrainConfig
 from pgkit.errors import PgkitError, describe_exception
+from pgkit.loggers import make_logger
 
 
 def make_callbacks(config: TrainConfig, more: Sequence[object] = ()) -> list[object]:
-    """Make the callbacks that a configuration names, followed by others.
+    """Make the loggers and callbacks that a configuration names, followed by others.
 
     Args:
         config: of any member of the run.
@@ -23,7 +24,8 @@ def make_callbacks(config: TrainConfig, more: Sequence[object] = ()) -> list[obj
     if config.diagnose is not None:
         _check_diagnose(config)
         tables.append({"name": DIAGNOSE, **config.diagnose.model_dump()})
-    callbacks = check_callbacks([*map(_make, tables), *check_callbacks(more)])
+    loggers = [make_logger(name) for name in config.logger if name != "tensorboard"]
+    callbacks = check_callbacks([*loggers, *map(_make, tables), *check_callbacks(more)])
     for callback in callbacks:
         if config.evaluation.points == 0 and moments_of(callback) == {"on_evaluation"}:
             why = "evaluation.points = 0 switches evaluations while training off"
@@ -36,6 +38,8 @@ def _check_diagnose(config: TrainConfig) -> None:
     if config.evaluation.points == 0:
         why = "it is measured at evaluations, and evaluation.points = 0 switches them off while training"
         raise PgkitError(f"diagnose.every has no effect: {why}")
+    if "tensorboard" not in config.logger:
+        raise PgkitError("diagnose.every has no effect: it is shown in TensorBoard, which is not in logger")
     if config.policy.network == "gru":
         raise PgkitError("diagnose: the policy is recurrent, and a diagnosis looks at single states")
 

@@ -54,6 +54,12 @@ class TrainResult:
         """Spread of the members' final mean returns, failed members included: see :func:`spread`."""
         return spread([row["return_mean"] for row in self.table])
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the table."""
+        import pandas as pd
+
+        return pd.DataFrame(self.table).to_html(index=False, float_format="{:.1f}".format)
+
 
 def spread(returns: Sequence[float]) -> dict[str, float]:
     """Mean, median, 10 % and 90 % quantiles (linear interpolation), minimum and maximum."""

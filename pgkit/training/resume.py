@@ -44,6 +44,7 @@ WITHOUT_EFFECT = (
     "keep_checkpoints",
     "evaluation.envs",
     "callbacks",
+    "logger",
     "diagnose.every",
     "diagnose.copies",
 )

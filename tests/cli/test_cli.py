@@ -11,7 +11,7 @@ import pytest
 from helpers.command_line import pgkit
 from helpers.parameters import few_by_default
 
-from pgkit.config import listing, registry
+from pgkit.config import listing, names
 from pgkit.config.load import read_table
 
 TINY = "envs_per_member=2 steps=400 policy.hidden=[8] evaluation.points=1 evaluation.episodes=2"
@@ -201,7 +201,7 @@ def test_divergence_is_exit_code_1() -> None:
     assert list(Path("runs/one/checkpoints").iterdir()) != []
 
 
-TRAINED = sorted(name for name in registry.shipped_configs() if not registry.is_comparison(read_table(name)))
+TRAINED = sorted(name for name in names.shipped_configs() if not names.is_comparison(read_table(name)))
 
 
 @pytest.mark.parametrize("name", few_by_default(TRAINED, "cartpole-reinforce", "lunarlander-ppo"))

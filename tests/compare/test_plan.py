@@ -12,11 +12,11 @@ from pgkit.compare.execution import batches
 from pgkit.compare.plan.plan import Plan, Run, make_plan, read_plan, stored_plan
 from pgkit.compare.plan.schema import TIERS, half_decades
 from pgkit.compare.selection.stages import extended
-from pgkit.config import registry
+from pgkit.config import names
 from pgkit.errors import PgkitError
 from pgkit.optim import from_config
 
-SHIPPED = [name for name in registry.shipped_configs() if name.startswith("compare-")]
+SHIPPED = [name for name in names.shipped_configs() if name.startswith("compare-")]
 
 
 @pytest.fixture
@@ -153,6 +153,7 @@ MISTAKES = {
         "environments.CartPole-v1.agents.reinforce.agent.value_coef = 1.0 has no effect: agent.baseline",
     ),
     "timeout of no process": ("env.timeout=5", "env.timeout = 5 has no effect", "async"),
+    "logger": ("logger=wandb", 'logger = ["wandb"] has no effect', "not logged"),
     "log interval": ("log_interval=100", "log_interval = 100 has no effect", "not logged"),
     "checkpoints": ("checkpoint_points=3", "checkpoint_points = 3 has no effect", "no checkpoints"),
     "deterministic scores": (

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgkit import optim
-from pgkit.config import registry
+from pgkit.config import names, registry
 from pgkit.config.device import resolve_device
 from pgkit.config.load import load_config, parse_config, read_config, read_table, to_table, to_toml
 from pgkit.config.members import check_population, expand_seeds, stack_agent_config
@@ -427,12 +427,12 @@ def test_agents_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 # --- shipped configurations ---
 
 FILES = sorted(path.stem for path in (Path(__file__).parents[2] / "configs").glob("*.toml"))
-SHIPPED = [name for name in FILES if not registry.is_comparison(read_table(name))]
+SHIPPED = [name for name in FILES if not names.is_comparison(read_table(name))]
 
 
 def test_every_config_of_the_repository_is_shipped() -> None:
     assert len(SHIPPED) >= 4
-    assert sorted(registry.shipped_configs()) == FILES
+    assert sorted(names.shipped_configs()) == FILES
 
 
 def test_a_comparison_is_not_trained() -> None:

@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 from pgkit.cli import app
 from pgkit.compare import api
 from pgkit.compare.execution.forecast import Forecast
-from pgkit.config import registry
+from pgkit.config import names
 from pgkit.config.load import parse_config, to_toml
 from pgkit.config.schema import TrainConfig
 from pgkit.training import train as train_module
 
-SHIPPED = {name: tomllib.loads(file.read_text(encoding="utf-8")) for name, file in registry.shipped_configs().items()}
+SHIPPED = {name: tomllib.loads(file.read_text(encoding="utf-8")) for name, file in names.shipped_configs().items()}
 TRAIN = {name: table for name, table in SHIPPED.items() if "environments" not in table}
 COMPARE = {name: table for name, table in SHIPPED.items() if "environments" in table}
 

@@ -208,7 +208,7 @@ def test_the_report_is_complete(report: Path, diagnosis: Diagnosis) -> None:
 
 def test_a_killed_writer_leaves_the_report_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figure = drawing(Figure(), "timeline", "seed-0", "")
-    monkeypatch.setattr(write_module, "draw_all", lambda _: [figure])
+    monkeypatch.setattr(write_module, "draw_all", lambda *_: [figure])
     write_report(minimal(), tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / ".abc.tmp").mkdir()
@@ -289,7 +289,7 @@ def test_hyperparameters_of_the_run_stay(report: Path) -> None:
 
 
 def test_logs_may_be_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write_module, "draw_all", lambda _: [])
+    monkeypatch.setattr(write_module, "draw_all", lambda *_: [])
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "events.out.tfevents.1").write_bytes(b"of the run")
     write_report(minimal(), tmp_path / "d", tmp_path / "logs")

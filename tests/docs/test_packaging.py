@@ -172,6 +172,7 @@ def test_top_level_holds_only_what_it_should() -> None:
     assert visible <= {"pyproject.toml", "README.md", "pgkit", "agents", "configs", "scripts", "tests"} | {
         "LICENSE",
         "CHANGELOG.md",
+        "CITATION.cff",
         "constraints.txt",
     }
 
@@ -191,3 +192,9 @@ def test_nothing_that_is_shipped_is_ignored() -> None:
 def test_changelog_knows_the_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## {PROJECT['project']['version']}" in changelog
+
+
+def test_the_citation_names_the_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {version} (" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -31,11 +31,11 @@ def test_pictures_are_there() -> None:
 
 
 def test_commands_name_shipped_configs() -> None:
-    from pgkit.config import registry
+    from pgkit.config.names import shipped_configs
 
     names = re.findall(r"pgkit (?:train|compare) ([a-z][\w-]*)(?=[\s`)])", README)
     assert set(names) >= {"cartpole-reinforce", "cartpole-actor-critic", "lunarlander-actor-critic"}
-    assert set(names) <= set(registry.shipped_configs())
+    assert set(names) <= set(shipped_configs())
 
 
 def test_reading_path_is_that_of_the_structure_script(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,14 +103,46 @@ def test_summary_waits_for_more_than_half_and_keeps_those_that_left(tmp_path: Pa
     assert scalars(tmp_path / "summary")["eval/return_mean"][2:] == [(20, 9.0)], "what is left comes at the end"
 
 
-def test_summary_has_charts_with_bands(tmp_path: Path) -> None:
-    logger(tmp_path, members=2).close()
+def test_charts_are_of_returns_then_of_losses_then_of_the_optimizer(tmp_path: Path) -> None:
+    log = logger(tmp_path, members=2)
+    tags = ("eval/return_mean", "train/episode_return", "loss/policy", "loss/value", "policy/entropy")
+    tags += ("value/explained_variance", "optimizer/lr", "optimizer/critic/lr", "optimizer/grad_norm")
+    log.log([10, 10], {tag: [1.0, 2.0] for tag in (*tags, "optimizer/update_norm", "optimizer/update_ratio")})
+    log.close()
     events = EventAccumulator(str(tmp_path / "summary"))
     events.Reload()
     layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
-    series = {chart.title: chart.margin.series[0] for chart in layout.category[0].chart}
-    assert series["eval/return_mean"].value == "eval/return_mean"
-    assert series["eval/return_mean"].lower == "spread/eval/return_mean/p10"
+    titles = [category.title.partition(":")[0] for category in layout.category]
+    assert titles == ["returns", "returns", "losses", "optimizer"]
+    other, band = layout.category[0].chart  # the browser shows the last one first
+    (series,) = band.margin.series
+    assert [series.value, series.lower, series.upper] == [
+        "eval/return_mean",
+        "spread/eval/return_mean/p10",
+        "spread/eval/return_mean/p90",
+    ]
+    lines = [chart for category in layout.category[1:] for chart in category.chart]
+    shown = events.Tags()["scalars"]
+    curves = {chart.title: [tag for tag in shown if re.match(chart.multiline.tag[0], tag)] for chart in lines}
+    assert all(curves.values()), "no chart is empty"
+    assert curves["optimizer/lr"] == ["optimizer/lr", "optimizer/critic/lr"]
+    assert curves["loss/policy"] == ["loss/policy"]
+    assert [tag for tag in shown if tag.startswith("spread/")] == [
+        f"spread/{tag}/{edge}" for tag in tags[:2] for edge in ("p10", "p90")
+    ]
+    assert other.title == "train/episode_return"
+
+
+def test_what_all_members_share_is_shown_once(tmp_path: Path) -> None:
+    log = logger(tmp_path, members=2)
+    log.texts("optimizer", ["lr = 0.1", "lr = 0.2"])
+    log.close()
+    texts = {}
+    for place in ("seed-0", "seed-1", "summary"):
+        events = EventAccumulator(str(tmp_path / place))
+        events.Reload()
+        texts[place] = {tag for tag in events.Tags()["tensors"] if tag in ("config", "optimizer")}
+    assert texts == {"seed-0": {"optimizer"}, "seed-1": {"optimizer"}, "summary": {"config"}}
 
 
 # --- TensorBoard: hyperparameters ---

@@ -173,4 +173,5 @@ def _free_memory(device: str) -> int:
     """Return the free memory in bytes."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    free = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"  # macOS does not say
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf(free)

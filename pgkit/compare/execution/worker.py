@@ -99,7 +99,15 @@ def _run_until(
     paused = train_until(configs, share, saved, on_steps)
     ends = list(zip(paused.failed, paused.env_steps, strict=True))
     curves = _curve_rows(configs, paused.evaluations, ends)
-    return Trained([{**row, "final": [], "greedy": [], "share": share} for row in curves], paused.saved)
+    pause = {"final": [], "greedy": [], "share": share}
+    return Trained([{**row, **pause, "env_steps": _steps_at(row, share)} for row in curves], paused.saved)
+
+
+def _steps_at(row: Row, share: float) -> int:
+    """Return the steps of a paused run at the last evaluation that counts; others decide when it pauses after that."""
+    if row["diverged"]:
+        return int(row["env_steps"])
+    return int(row["at"][int(share * (len(row["at"]) - 1))])
 
 
 def _rows(configs: Sequence[TrainConfig], result: TrainResult) -> list[Row]:

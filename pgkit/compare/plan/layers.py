@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pgkit.compare.plan.schema import ComparisonConfig
-from pgkit.config import registry
+from pgkit.config import names
 from pgkit.config.aliases import KeyPath
 from pgkit.config.effects import default_of, without_effect
 from pgkit.config.overrides import ParsedOverrides, lookup
@@ -26,6 +26,7 @@ DECIDED: Mapping[KeyPath, str] = {
     ("env", "id"): "the environments of a comparison are its tables, environments.<id>",
     ("agent", "name"): "the agents of a comparison are those of its list agents",
     ("optimizer",): "use optimizers, and the table optimizer of the comparison",
+    ("logger",): "runs of a comparison are not logged; its report comes with TensorBoard files",
     ("log_interval",): "runs of a comparison are not logged",
     ("checkpoint_points",): "runs of a comparison have no checkpoints, batches that were stopped begin anew",
     ("keep_checkpoints",): "runs of a comparison have no checkpoints, batches that were stopped begin anew",
@@ -91,7 +92,7 @@ def check_effects(
             _check_decided(place, path, value, cases)
     for name, scored in config.environments.items():
         for agent in scored.agents:
-            if agent not in (*config.agents, *registry.AGENTS):
+            if agent not in (*config.agents, *names.AGENTS):
                 raise PgkitError(f"environments.{name}.agents: {unknown_name('agent', agent, config.agents)}")
     for key in config.optimizer:
         if key not in (*AROUND, "schedule", "critic", "groups", "name", "lr"):  # the last two are refused elsewhere

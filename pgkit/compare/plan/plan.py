@@ -26,7 +26,7 @@ from pgkit.compare.plan.layers import TRAINING_KEYS, case_table, check_effects, 
 from pgkit.compare.plan.schema import TIERS, ComparisonConfig
 from pgkit.compare.plan.screening import LEAST_POINTS, Rung, describe, make_rungs
 from pgkit.compare.plan.search_space import Setting, Space, corners, quasi_random
-from pgkit.config import registry
+from pgkit.config import names
 from pgkit.config.load import parse_config, read_table, to_table
 from pgkit.config.overrides import Overrides, ParsedOverrides, apply_parsed, parse_overrides
 from pgkit.config.schema import TrainConfig
@@ -149,6 +149,21 @@ class Plan:
         optimizer = {**self.around, **self.arms[run.optimizer], **tuned}
         return case.config.model_copy(update={"seed": run.seed, "optimizer": optimizer})
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what will run."""
+        import pandas as pd
+
+        tried = "settings" if self.all_tuned else "learning rates"
+        shown = {
+            "question": self.config.question,
+            "plan": self.hash[:12],
+            "optimizers": ", ".join(self.arms),
+            "cases": "; ".join(f"{case.environment}, {case.agent}" for case in self.cases),
+            tried: ", ".join(f"{point.lr:g}" for point in self.points(next(iter(self.arms)))),
+            "seeds": f"{len(self.tuning_seeds)} to tune, {len(self.evaluation_seeds)} fresh ones",
+        }
+        return pd.DataFrame(shown.items()).to_html(index=False, header=False)
+
     def _content(self) -> dict[str, Any]:
         config = self.config
         environments = {
@@ -249,7 +264,7 @@ def make_plan(
     """
     of_comparison = {key: value for key, value in table.items() if key in ComparisonConfig.model_fields}
     base = {key: value for key, value in table.items() if key not in of_comparison}
-    if not registry.is_comparison(table):
+    if not names.is_comparison(table):
         raise PgkitError(f"{source} is not a comparison (it has no table 'environments'): pgkit train {source}")
     config = _read_config(of_comparison, base, last or {}, source)
     if overrides is not None:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 
 from pgkit.compare.tables import FEW_SEEDS, LEARNT
+from pgkit.plots.learning import draw_each, draw_median
 from pgkit.plots.style import (
     FAINT,
     INK,
@@ -164,7 +164,7 @@ def draw_learning(
             _draw_arm(axes, steps, returns, look, background=bool(every_run) and arm not in every_run)
             axes.lines[-1].set_label(arm)
             if arm in every_run:
-                _draw_runs(axes, steps, returns, look)
+                draw_each(axes, [(steps, run) for run in returns], look)
                 _draw_greedy(axes, evaluation[evaluation["optimizer"] == arm], scale["random_return"])
             ends.append((arm, float(np.median(returns[:, -1])), look.color))
     _mark_returns(axes, scale, named=not every_run)
@@ -262,18 +262,10 @@ def curves_of(curves: pd.DataFrame, column: str, floor: float) -> tuple[Array, A
 
 def _draw_arm(axes: Axes, steps: Array, returns: Array, look: ArmStyle, background: bool) -> None:
     """Draw a median with its band or, in the background, a faint median only."""
-    low, median, high = np.quantile(returns, [0.1, 0.5, 0.9], axis=0)
     if background:
-        axes.plot(steps, median, color="#c4c4c4", linewidth=1.0, zorder=1.5)
+        axes.plot(steps, np.median(returns, axis=0), color="#c4c4c4", linewidth=1.0, zorder=1.5)
         return
-    axes.fill_between(steps, low, high, color=look.color, alpha=0.16, linewidth=0)
-    axes.plot(steps, median, color=look.color, linestyle=look.dashes, linewidth=2.0, zorder=3)
-
-
-def _draw_runs(axes: Axes, steps: Array, returns: Array, look: ArmStyle) -> None:
-    """Draw every run as a thin line; one collection holds all."""
-    lines = [np.column_stack([steps, run]) for run in returns]
-    axes.add_collection(LineCollection(lines, colors=look.color, linewidths=0.5, alpha=0.5, zorder=2))
+    draw_median(axes, steps, returns, look)
 
 
 def _draw_greedy(axes: Axes, curves: pd.DataFrame, floor: float) -> None:

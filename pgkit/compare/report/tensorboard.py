@@ -11,7 +11,7 @@ import pandas as pd
 from pgkit.compare.report.figures_runs import Array, curves_of
 from pgkit.compare.report.html import draw
 from pgkit.compare.tables import LEARNT, NUMBERED, SETTING, Analysis
-from pgkit.logging.tensorboard import TensorBoardWriter
+from pgkit.logging.tensorboard import ChartGroup, TensorBoardWriter
 from pgkit.plots.page import Drawing, slug
 from pgkit.plots.style import rate
 
@@ -86,7 +86,7 @@ def _write_setting(
 
 def _write_figures(directory: Path, drawings: Sequence[Drawing]) -> None:
     writer = TensorBoardWriter(directory)
-    writer.margin_charts("comparison: median and 10-90 % of seeds", {"return": [BAND]})
+    writer.charts([ChartGroup("comparison: median and 10-90 % of seeds", {"return": BAND}, {})])
     for drawing in drawings:
         writer.image(f"{drawing.figure}/{slug(drawing.where)}", drawing.png)
     writer.close()
