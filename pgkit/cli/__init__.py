@@ -1,6 +1,6 @@
 """The command line: parse arguments, call the library, print tables.
 
-``training``, ``evaluation``, ``comparison``, ``tuning``, ``sharing``, ``reproduction``, ``diagnosis``, ``plotting``,
+``training``, ``evaluation``, ``comparison``, ``reproduction``, ``tuning``, ``sharing``, ``diagnosis``, ``plotting``,
 ``catalogue`` and ``doctor`` hold the commands; ``errors`` and ``group`` make one line and an exit code of an error;
 ``completion`` is for the tab key; ``tables`` prints. Heavy modules are imported inside the commands, so that
 ``pgkit --help`` is immediate.

@@ -153,7 +153,7 @@ MISTAKES = {
         "environments.CartPole-v1.agents.reinforce.agent.value_coef = 1.0 has no effect: agent.baseline",
     ),
     "timeout of no process": ("env.timeout=5", "env.timeout = 5 has no effect", "async"),
-    "logger": ("logger=wandb", 'logger = ["wandb"] has no effect', "not logged"),
+    "logger": ("logger=wandb", 'logger = "wandb" has no effect', "not logged"),
     "log interval": ("log_interval=100", "log_interval = 100 has no effect", "not logged"),
     "checkpoints": ("checkpoint_points=3", "checkpoint_points = 3 has no effect", "no checkpoints"),
     "deterministic scores": (
