@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
+from pgkit.cli.arguments import Run
 from pgkit.cli.errors import one_line_errors
 
 
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or its name below runs/.")],
+    run: Run,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that others can load.")],
     member: Annotated[str | None, typer.Option(help="Which of several, such as 3 or seed-3.")] = None,
     best: Annotated[bool, typer.Option("--best", help="As it was at its best evaluation while training.")] = False,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgkit.cli.arguments import ConfigName, Overrides
 from pgkit.cli.errors import one_line_errors
 from pgkit.cli.tables import print_lines, print_table
 
@@ -13,12 +14,8 @@ if TYPE_CHECKING:
 
 
 def tune(
-    config: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name of a shipped configuration, or path of a TOML file.")
-    ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as steps=100_000.")
-    ] = None,
+    config: ConfigName,
+    overrides: Overrides = None,
     space: Annotated[
         list[str] | None,
         typer.Option(help="What varies: KEY=low:high[:log][:int], KEY=a,b,c or a TOML file; several are possible."),

@@ -35,6 +35,7 @@ CANNOT_VARY: Mapping[KeyPath, str] = {
     ("env", "timeout"): _NO_SCORE,
     ("evaluation",): "it is what trials are measured with",
     ("device",): _NO_SCORE,
+    ("logger",): _NO_SCORE,
     ("log_interval",): _NO_SCORE,
     ("checkpoint_points",): _NO_SCORE,
     ("keep_checkpoints",): _NO_SCORE,
