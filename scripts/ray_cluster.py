@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from kill_compare import differences
+from kill_compare import command, differences
 from ray.cluster_utils import Cluster
 
 PLACE = Path("ray-test")
@@ -31,7 +31,7 @@ def main() -> None:
     nodes = [cluster.add_node(num_cpus=1) for _ in range(arguments.nodes)]
     try:
         where = ["--executor", "ray", "--ray-address", cluster.address, "--workers", str(arguments.nodes)]
-        process = subprocess.Popen(command(arguments.comparison, PLACE / "cluster", where))
+        process = subprocess.Popen([*command(arguments.comparison, PLACE / "cluster"), *where])
         wait_for_batches(process, PLACE / "cluster" / "chunks", arguments.kill_after)
         cluster.remove_node(nodes[0], allow_graceful=False)
         print("one node killed", flush=True)
@@ -41,16 +41,10 @@ def main() -> None:
             sys.exit("the comparison failed")
     finally:
         cluster.shutdown()
-    subprocess.run(command(arguments.comparison, PLACE / "local", ["--workers", "2"]), check=True)
+    subprocess.run(command(arguments.comparison, PLACE / "local"), check=True)
     different = differences(PLACE / "local" / "tables", PLACE / "cluster" / "tables")
     print(f"tables that differ: {', '.join(different) or 'none'}")
     sys.exit(bool(different))
-
-
-def command(comparison: list[str], directory: Path, where: list[str]) -> list[str]:
-    """``pgkit compare`` into a directory."""
-    words = ["compare", *comparison, "--out", str(directory), "--quiet", "--no-figures", *where]
-    return [sys.executable, "-m", "pgkit", *words]
 
 
 def wait_for_batches(process: "subprocess.Popen[bytes]", chunks: Path, count: int) -> None:

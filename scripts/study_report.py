@@ -8,7 +8,7 @@ comparison (`pgkit/compare/README.md`).
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,15 +17,14 @@ from matplotlib.colors import TwoSlopeNorm
 from study import CONTROL, PIECES, Piece, lr_pieces, tuned_pieces
 
 from pgkit.cli.errors import one_line_errors
-from pgkit.compare.analysis.across_environments import spread
-from pgkit.compare.api import load_analysis
+from pgkit.compare.analysis.pool import read_stored
+from pgkit.compare.api import load_pooled_analysis
 from pgkit.compare.tables import Analysis
 from pgkit.errors import PgkitError
 from pgkit.logging.parquet import write_frame
 from pgkit.plots.columns import Column, View, cells, estimate, number, whole, word
 from pgkit.plots.page import Grid, drawing, duration, template_environment, write_drawings
 from pgkit.plots.style import joined, new_figure, percent, settings, short_number
-from pgkit.stats import aggregates
 from pgkit.system.files import write_text
 
 RESULTS = PIECES.parent
@@ -34,16 +33,14 @@ REFERENCE = "adam"
 
 KEPT = ("selection", "arms", "pairs", "neighbours", "screening", "baselines")
 SYMBOLS = {"better": "+", "worse": "\u2212", "equivalent": "=", "unresolved": ""}
-SEED = 40_000
-"""Seed of all resampling in this module."""
 
 
 class Study(NamedTuple):
-    """The analysed pieces of a track.
+    """The finished pieces of a track.
 
     Attributes:
         pieces: those that are finished.
-        analyses: theirs.
+        analyses: of the pieces of each agent, pooled; arms may differ between agents.
     """
 
     pieces: Sequence[Piece]
@@ -52,7 +49,7 @@ class Study(NamedTuple):
     @property
     def cases(self) -> list[tuple[str, str]]:
         """(environment, agent) of each piece."""
-        return [analysis.cases[0] for analysis in self.analyses]
+        return [case for analysis in self.analyses for case in analysis.cases]
 
     @property
     def agents(self) -> list[str]:
@@ -65,48 +62,24 @@ class Study(NamedTuple):
         return list(dict.fromkeys(arm for analysis in self.analyses for arm in analysis.labels))
 
     def table(self, name: str) -> pd.DataFrame:
-        """Return a table of all pieces."""
+        """Return a table of all cases."""
         return pd.concat([analysis.tables[name] for analysis in self.analyses], ignore_index=True)
 
     def against(self, reference: str) -> pd.DataFrame:
-        """Return how each other arm compares with one: ``optimizer``, ``difference`` and its ends, ``verdict``."""
+        """Return how each other arm compares with one: ``optimizer`` and ``verdict`` in each case."""
         pairs = self.table("pairs")
         first = pairs[pairs["second"] == reference].rename(columns={"first": "optimizer"})
         second = pairs[pairs["first"] == reference].rename(columns={"second": "optimizer"})
-        swapped = second.assign(
-            difference=-second["difference"],
-            low=-second["high"],
-            high=-second["low"],
-            verdict=second["verdict"].replace({"better": "worse", "worse": "better"}),
-        )
-        columns = ["environment", "agent", "optimizer", "difference", "low", "high", "verdict"]
-        return pd.concat([first, swapped], ignore_index=True)[columns]
-
-    def scores(self, arm: str, agent: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return the scores ``(n, E)`` of the evaluation seeds of an arm with an agent."""
-        runs = self.table("runs")
-        runs = runs[(runs["stage"] == "evaluation") & (runs["optimizer"] == arm) & (runs["agent"] == agent)]
-        return runs.pivot(index="seed", columns="environment", values="auc").to_numpy()
+        swapped = second.assign(verdict=second["verdict"].replace({"better": "worse", "worse": "better"}))
+        return pd.concat([first, swapped], ignore_index=True)[["environment", "agent", "optimizer", "verdict"]]
 
 
 def load(pieces: Sequence[Piece]) -> Study:
     """Analyse the pieces that are finished."""
     finished = [piece for piece in pieces if piece.finished]
-    return Study(finished, [load_analysis(PIECES / piece.name) for piece in finished])
-
-
-def pooled(study: Study) -> pd.DataFrame:
-    """Return measures across the environments of each agent, for every arm: the tables ``across`` of a comparison."""
-    rows = []
-    for agent in study.agents:
-        for index, arm in enumerate(study.arms):
-            scores = study.scores(arm, agent)
-            if not len(scores):
-                continue
-            measures = aggregates(scores, np.random.default_rng([SEED, index]))._asdict()
-            measures.pop("median")
-            rows.append({"agent": agent, "optimizer": arm, **spread(measures)})
-    return pd.DataFrame(rows)
+    agents = dict.fromkeys(agent for piece in finished for agent in piece.table["agents"])
+    groups = [[piece for piece in finished if agent in piece.table["agents"]] for agent in agents]
+    return Study(finished, [load_pooled_analysis([PIECES / piece.name for piece in group]) for group in groups])
 
 
 def overview(study: Study) -> pd.DataFrame:
@@ -284,16 +257,16 @@ def sentences(study: Study, ranking: pd.DataFrame) -> list[str]:
 def piece_rows(study: Study) -> pd.DataFrame:
     """Return what each piece took; times are wall times, with other work beside it."""
     rows = []
-    for piece, analysis in zip(study.pieces, study.analyses, strict=True):
-        runs = analysis.tables["runs"]
-        dropped = analysis.tables["screening"]["env_steps"].sum() if analysis.screened else 0
-        seconds = sum(session["wall_seconds"] for session in analysis.facts["provenance"]["sessions"])
+    for piece in study.pieces:
+        stored = read_stored(PIECES / piece.name)
+        seconds = sum(session["wall_seconds"] for session in stored.provenance["sessions"])
+        steps = stored.runs["env_steps"].sum()
         rows.append(
             {
                 "piece": piece.name,
-                "plan": analysis.plan["hash"][:12],
-                "runs": len(runs),
-                "steps": runs["env_steps"].sum() + dropped,
+                "plan": stored.plan.hash[:12],
+                "runs": len(stored.runs),
+                "steps": steps,
                 "seconds": seconds,
             }
         )
@@ -302,20 +275,17 @@ def piece_rows(study: Study) -> pd.DataFrame:
 
 def write(study: Study, tuned: Study) -> None:
     """Write the page, the data card, figures and tables."""
-    ranking, across = overview(study), pooled(study)
+    ranking, across = overview(study), study.table("across")
+    across = across[across["without"] == ""]
     order = list(ranking["optimizer"])
     answer = sentences(study, ranking)
-    drawings = [
-        drawing(axes.figure, name, "study", CAPTIONS[name])
-        for name, axes in (
-            ("scores", draw_scores(study, order)),
-            ("pooled", draw_pooled(across)),
-            ("rates", draw_rates(study, order)),
-        )
-    ]
+    axes = {"scores": draw_scores(study, order), "rates": draw_rates(study, order)}
+    if len(across):  # an agent has at least three environments
+        axes["pooled"] = draw_pooled(across)
+    drawings = [drawing(each.figure, name, "study", CAPTIONS[name]) for name, each in axes.items()]
     views = [
         (View("overview", "Every arm over all cases", ANSWER, open=True), ranking),
-        (View("pooled", "Across the environments of each agent", POOLED), across),
+        (View("across", "Across the environments of each agent, where there are three or more", POOLED), across),
         (View("pieces", "The pieces: plans, and what they took", PIECE), piece_rows(study)),
     ]
     if tuned.pieces:

@@ -13,12 +13,16 @@ import typer
 
 def config_names(incomplete: str) -> list[str]:
     """Shipped configurations of ``pgkit train``; files are completed by the shell."""
-    return [name for name, table in _tables().items() if "environments" not in table and name.startswith(incomplete)]
+    from pgkit.config.names import is_comparison
+
+    return [name for name, table in _tables().items() if not is_comparison(table) and name.startswith(incomplete)]
 
 
 def comparison_names(incomplete: str) -> list[str]:
     """Shipped configurations of ``pgkit compare``."""
-    return [name for name, table in _tables().items() if "environments" in table and name.startswith(incomplete)]
+    from pgkit.config.names import is_comparison
+
+    return [name for name, table in _tables().items() if is_comparison(table) and name.startswith(incomplete)]
 
 
 def run_names(incomplete: str) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pgkit.compare.plan.screening import last_evaluation
 from pgkit.stats import t_interval
 
 
@@ -18,7 +19,7 @@ def run_score(row: Mapping[str, Any], share: float = 1.0) -> float:
         share: of its steps; later evaluations do not count.
     """
     returns = np.asarray(row["returns"], dtype=np.float64)
-    curve = returns[: int(share * (len(returns) - 1) + 1e-9) + 1]
+    curve = returns[: last_evaluation(share, len(returns)) + 1]
     if row["diverged"]:
         curve = np.where(np.isnan(curve), np.nanmin(returns), curve)
     return float(np.nanmean(curve))

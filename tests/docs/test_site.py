@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from helpers.browsers import CHROMIUM, launched
+from helpers.browsers import launched, needs_browser
 
 pytest.importorskip("mkdocstrings")
 ROOT = Path(__file__).parents[2]
@@ -78,8 +78,7 @@ def test_the_reference_has_formulas_types_and_examples(site: Path) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no browser is on PATH")
+@needs_browser
 def test_pages_open_in_a_browser(site: Path) -> None:
     with launched() as browser:
         page = browser.new_page()
@@ -95,7 +94,26 @@ def test_pages_open_in_a_browser(site: Path) -> None:
         assert problems == []
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+PRINTED = {
+    "coming-from.md, 0": "",
+    "tutorial/first-run.md, 0": r"(\d \d+\.\d+\n){3}",
+    "tutorial/own-environment.md, 0": "",
+    "tutorial/own-environment.md, 1": r"\(4,\) 1\.0 (True|False) False\n",
+    "tutorial/own-network.md, 0": "",
+    "tutorial/own-optimizer.md, 0": "",
+    "tutorial/own-optimizer.md, 1": r"tensor\(\[.*\]\)\n",
+}
+"""What each example prints; those that print nothing define or register something."""
+
+
+def test_every_example_is_known() -> None:
+    assert list(EXAMPLES) == list(PRINTED)
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_an_example_prints_what_it_should(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(EXAMPLES[name], name, "exec"), {"__name__": "docs"})
+    assert re.fullmatch(PRINTED[name], capsys.readouterr().out)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -19,6 +20,13 @@ NEEDS_BROWSER = (
     pytest.mark.skipif(CHROMIUM is None, reason=f"none of {', '.join(BROWSERS)} is on PATH"),
 )
 """Marks of tests that open one."""
+
+
+def needs_browser(test: Any) -> Any:
+    """Mark one test of a module."""
+    for mark in NEEDS_BROWSER:
+        test = mark(test)
+    return test
 
 
 @contextmanager

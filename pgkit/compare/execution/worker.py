@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from pgkit.compare.plan.screening import last_evaluation
 from pgkit.config.schema import TrainConfig
 from pgkit.rollouts.evaluate import Episodes, EvalKey, evaluate_policy
 from pgkit.runs.checkpoint import CorruptCheckpoint
@@ -107,7 +108,7 @@ def _steps_at(row: Row, share: float) -> int:
     """Return the steps of a paused run at the last evaluation that counts; others decide when it pauses after that."""
     if row["diverged"]:
         return int(row["env_steps"])
-    return int(row["at"][int(share * (len(row["at"]) - 1))])
+    return int(row["at"][last_evaluation(share, len(row["at"]))])
 
 
 def _rows(configs: Sequence[TrainConfig], result: TrainResult) -> list[Row]:

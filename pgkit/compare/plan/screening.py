@@ -47,6 +47,15 @@ def make_rungs(tuning_seeds: int) -> tuple[Rung, ...]:
     return tuple(Rung(seeds, share, KEEP) for share in SHARES)
 
 
+def last_evaluation(share: float, count: int) -> int:
+    """Return the position of the last evaluation up to a share of the steps, of so many from the first step to the end.
+
+    >>> [last_evaluation(share, 4) for share in (0.0, 1 / 3, 0.6, 1.0)]
+    [0, 1, 1, 3]
+    """
+    return int(share * (count - 1) + 1e-9)  # thirds and the like are rounded
+
+
 def describe(rungs: Sequence[Rung]) -> dict[str, Any]:
     """Return the rules as plain data, as in ``plan.json``."""
     return {"rungs": [rung._asdict() for rung in rungs], "beside_the_best": BESIDE, "rule": explain(rungs)}

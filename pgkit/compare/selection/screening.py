@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pgkit.compare.plan.plan import SearchPoint
-from pgkit.compare.plan.screening import BESIDE, Rung
+from pgkit.compare.plan.screening import BESIDE, Rung, last_evaluation
 from pgkit.stats.selection import DECIMALS
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -116,4 +116,4 @@ def _so_far(point: SearchPoint, seed: int, share: float, scores: SeedScores) -> 
     curve, score = scores[point, seed]
     if share == WHOLE:
         return score
-    return float(curve[: int(share * (len(curve) - 1)) + 1].mean())
+    return float(curve[: last_evaluation(share, len(curve)) + 1].mean())
